@@ -1,0 +1,26 @@
+"""flambe: experiments described in YAML that run on a laptop and, unchanged, on a cluster.
+
+Importing the package costs nothing: its names are loaded when they are used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from flambe._version import __version__
+
+if TYPE_CHECKING:
+    from flambe.compile.state import load, save
+    from flambe.logging import log
+
+__all__ = ["__version__", "load", "log", "save"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("load", "save"):
+        from flambe.compile import state
+
+        return getattr(state, name)
+    if name == "log":
+        from flambe.logging import log
+
+        return log
+    raise AttributeError(f"module 'flambe' has no attribute {name!r}")

@@ -1,0 +1,22 @@
+"""Configuration to objects: tags, YAML, blueprints, links, component state."""
+
+from flambe.compile import yaml
+from flambe.compile.component import Component, MappedRegistrable, Registrable
+from flambe.compile.state import load, save
+from flambe.compile.tags import alias, registrable_factory
+from flambe.compile.values import Grid, Link, Sample, Schema
+
+__all__ = [
+    "Component",
+    "Grid",
+    "Link",
+    "MappedRegistrable",
+    "Registrable",
+    "Sample",
+    "Schema",
+    "alias",
+    "load",
+    "registrable_factory",
+    "save",
+    "yaml",
+]

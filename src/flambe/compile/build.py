@@ -1,0 +1,233 @@
+"""From blueprints to objects, with links resolved.
+
+One small memoised walk: each path of the configuration is built once, so that a link gives the very
+object that stands there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from flambe.compile import types
+from flambe.compile.values import ClusterResource, Grid, Key, Link, Path, Sample, Schema, path_text
+from flambe.errors import ComponentError, ConfigError, FlambeError, Problem
+
+_NOTHING = object()
+
+
+class Builder:
+    """Builds what stands at the names that links start from.
+
+    Parameters
+    ----------
+    names
+        What links start from: stages and resources, in order.
+    elsewhere
+        Given a name, the builder that builds it; by default this one does.
+    """
+
+    def __init__(
+        self,
+        names: Mapping[str, Any],
+        elsewhere: Callable[[str], Builder | None] = lambda name: None,
+    ) -> None:
+        self.names = names
+        self.elsewhere = elsewhere
+        self.built: dict[Path, Any] = {}
+        self.open: list[Path] = []
+
+    def stage(self, name: str) -> Any:
+        """Return the object at a name, built at first use."""
+        other = self.elsewhere(name)
+        if other is not None:
+            return other.stage(name)
+        if (name,) in self.built:
+            return self.built[(name,)]
+        return self.build(self.names[name], (name,))
+
+    def build(self, value: Any, path: Path) -> Any:
+        """Build a value that stands at a path.
+
+        Raises
+        ------
+        ComponentError
+            If a component raises while it is built.
+        ConfigError
+            If a link leads nowhere, or an option was not expanded.
+        """
+        self.open.append(path)
+        try:
+            result = self._build(value, path)
+        finally:
+            self.open.pop()
+        self.built[path] = result
+        return result
+
+    def _build(self, value: Any, path: Path) -> Any:
+        if isinstance(value, Schema):
+            return self._call(value, path)
+        if isinstance(value, Link):
+            return self.follow(value)
+        if isinstance(value, Grid | Sample):
+            raise ConfigError(
+                Problem(
+                    f"an option at {path_text(path) or 'the root'} has no single value",
+                    hint="options are expanded by an Experiment; give a value to build it alone",
+                )
+            )
+        if isinstance(value, ClusterResource):
+            return value
+        if isinstance(value, Mapping):
+            return {key: self.build(child, (*path, key)) for key, child in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.build(child, (*path, index)) for index, child in enumerate(value)]
+        return value
+
+    def _call(self, schema: Schema, path: Path) -> Any:
+        from flambe.compile.component import Registered
+
+        try:
+            target = schema.resolve()
+        except Exception as error:
+            raise _component_error(error, schema, "importing") from error
+        if getattr(target, "_flambe_reads_yaml", False):
+            content = self.build(schema.content, path)
+            return self._guarded(schema, lambda: target.from_yaml(content))
+        hints = types.hints(target)
+        args = [self.build(arg, (*path, index)) for index, arg in enumerate(schema.args)]
+        kwargs = {
+            key: child
+            if types.wants_schema(hints.get(key))
+            else self.build(child, (*path, key))
+            for key, child in schema.kwargs.items()
+        }
+        made = self._guarded(schema, lambda: target(*args, **kwargs))
+        if isinstance(made, Registered):
+            vars(made)["_flambe_origin"] = Origin(schema, path, dict(self.names))
+        return made
+
+    def _guarded(self, schema: Schema, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except FlambeError:
+            raise
+        except Exception as error:
+            raise _component_error(error, schema, "building") from error
+
+    # -- links --------------------------------------------------------------------------------
+
+    def follow(self, link: Link) -> Any:
+        """Return what a link leads to."""
+        found = self.at(link.path)
+        walked = path_text(link.path)
+        for name in link.attributes:
+            try:
+                found = getattr(found, name)
+            except AttributeError:
+                raise ConfigError(
+                    Problem(
+                        f"!@ {link}: {walked} is a {type(found).__name__} without {name!r}",
+                        hint="dots walk the attributes of the built object",
+                    )
+                ) from None
+            walked += f".{name}"
+        return found
+
+    def at(self, path: Path) -> Any:
+        """Return the built object at a path."""
+        name = str(path[0])
+        if name not in self.names:
+            raise ConfigError(
+                Problem(
+                    f"!@ {path_text(path)} leads to nothing: there is no {name!r}",
+                    hint="links start at a stage or resource that stands above",
+                )
+            )
+        other = self.elsewhere(name)
+        if other is not None:
+            other.stage(name)
+            return other.at(path)
+        if path not in self.built and (name,) not in self.open:
+            self.stage(name)
+        if path in self.built:
+            return self.built[path]
+        return self._through(path)
+
+    def _through(self, path: Path) -> Any:
+        """Walk the configuration to a path, on through the links that stand on the way."""
+        value = self.names[str(path[0])]
+        for position, key in enumerate(path[1:], start=1):
+            value = child_at(value, key)
+            if isinstance(value, Link):
+                rest = path[position + 1 :]
+                if not value.attributes:
+                    return self.at((*value.path, *rest))
+                found = self.follow(value)
+                for step in rest:
+                    found = getattr(found, str(step), _NOTHING)
+                if found is not _NOTHING:
+                    return found
+        raise ConfigError(
+            Problem(
+                f"!@ {path_text(path)} leads to nothing that is built before it",
+                hint="link to what stands above; use a dot for an attribute of the object",
+            )
+        )
+
+
+class Origin:
+    """Where a built object came from: kept with it, so that it is written as it was read.
+
+    Attributes
+    ----------
+    schema
+        Its blueprint, with the links as written.
+    path
+        Its place below the names.
+    names
+        What its links start from.
+    """
+
+    def __init__(self, schema: Schema, path: Path, names: dict[str, Any]) -> None:
+        self.schema = schema
+        self.path = path
+        self.names = names
+
+
+def child_at(value: Any, key: Key) -> Any:
+    """Return the direct child at a key, or a marker that equals nothing."""
+    if isinstance(value, Schema):
+        if isinstance(key, int):
+            return value.args[key] if key < len(value.args) else _NOTHING
+        return value.kwargs.get(key, _NOTHING)
+    if isinstance(value, Mapping):
+        return value.get(key, _NOTHING)
+    if isinstance(value, list | tuple) and isinstance(key, int) and key < len(value):
+        return value[key]
+    return _NOTHING
+
+
+def _component_error(error: Exception, schema: Schema, doing: str) -> ComponentError:
+    return ComponentError(
+        f"{type(error).__name__}: {error}",
+        schema.place,
+        f"{doing} !{schema.tag}",
+        "".join(traceback.format_exception(error)),
+    )
+
+
+def run_error(component: Any, error: BaseException) -> ComponentError:
+    """Return the error to raise for one that came out of a component's ``run``."""
+    origin: Origin | None = None
+    with contextlib.suppress(TypeError):
+        origin = vars(component).get("_flambe_origin")
+    tag = origin.schema.tag if origin else type(component).__name__
+    return ComponentError(
+        f"{type(error).__name__}: {error}",
+        origin.schema.place if origin else None,
+        f"running !{tag}",
+        "".join(traceback.format_exception(error)),
+    )

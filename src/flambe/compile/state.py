@@ -1,0 +1,402 @@
+"""The state of a tree of components: collected, restored, and kept as one folder per component.
+
+A component's own state is its registered attributes, the parameters and buffers that are its own if
+it is a ``torch.nn.Module``, and the ``state_dict`` of what it holds that has one and is not a
+component (an optimizer, a plain module). Components that it holds have a state of their own; one
+that is held twice is kept once, where it is found first.
+
+Files are read with ``weights_only=True``: state that would need pickle is refused when it is saved.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import inspect
+import io
+import json
+import math
+import os
+import shutil
+import sys
+import tarfile
+import tempfile
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flambe.errors import StateError, listed
+
+if TYPE_CHECKING:
+    from flambe.compile.component import Component
+
+State = dict[str, dict[str, Any]]
+
+STATE_FILE = "state.pt"
+STATE_JSON = "state.json"
+CONFIG_FILE = "config.yaml"
+VERSION_FILE = "version.txt"
+SOURCE_FILE = "source.py"
+UNVERSIONED = "0.0.0"
+
+
+class VersionWarning(UserWarning):
+    """State was saved by another version of its class."""
+
+
+# -- the tree of components ---------------------------------------------------------------------
+
+
+def components(root: Component) -> Iterator[tuple[str, Component]]:
+    """Yield ``(path, component)`` for a component and all below it, each once, parents first."""
+    seen: set[int] = set()
+
+    def visit(component: Component, path: str) -> Iterator[tuple[str, Component]]:
+        if id(component) in seen:
+            return
+        seen.add(id(component))
+        yield path, component
+        for name, child in _held(component):
+            yield from visit(child, f"{path}/{name}" if path else name)
+
+    return visit(root, "")
+
+
+def _attributes(component: Any) -> Iterator[tuple[str, Any]]:
+    for name, value in list(vars(component).items()):
+        if not name.startswith("_"):
+            yield name, value
+    # A torch.nn.Module keeps the modules assigned to it apart.
+    yield from (vars(component).get("_modules") or {}).items()
+
+
+def _held(component: Any) -> Iterator[tuple[str, Component]]:
+    from flambe.compile.component import Component
+
+    for name, value in _attributes(component):
+        if isinstance(value, Component):
+            yield name, value
+        elif isinstance(value, list | tuple | dict):
+            pairs = value.items() if isinstance(value, dict) else enumerate(value)
+            for key, item in pairs:
+                if isinstance(item, Component) and "/" not in str(key):
+                    yield f"{name}/{key}", item
+
+
+def _holders(component: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what has a state_dict and is no component."""
+    from flambe.compile.component import Component
+
+    for name, value in _attributes(component):
+        if (
+            not isinstance(value, Component)
+            and not inspect.isclass(value)
+            and callable(getattr(value, "state_dict", None))
+            and callable(getattr(value, "load_state_dict", None))
+        ):
+            yield name, value
+
+
+def _tensors(component: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the parameters and buffers that are a module's own."""
+    yield from (vars(component).get("_parameters") or {}).items()
+    transient = vars(component).get("_non_persistent_buffers_set") or ()
+    for name, value in (vars(component).get("_buffers") or {}).items():
+        if name not in transient:
+            yield name, value
+
+
+def collect(root: Component) -> State:
+    """Return the state of a tree; see :meth:`Component.get_state`."""
+    return {path: component._state(own(component)) for path, component in components(root)}
+
+
+def own(component: Any) -> dict[str, Any]:
+    """Return the state that is a component's own, without those below it."""
+    values: dict[str, Any] = {}
+    for name in vars(component).get("_flambe_attributes", ()):
+        values[name] = getattr(component, name)
+    for name, tensor in _tensors(component):
+        if tensor is not None:
+            values[name] = tensor.detach()
+    for name, holder in _holders(component):
+        values[name] = holder.state_dict()
+    return values
+
+
+def restore(root: Component, values: Mapping[str, Mapping[str, Any]]) -> None:
+    """Give a tree its state back; see :meth:`Component.load_state`."""
+    tree = dict(components(root))
+    problems = [f"no component at {path!r}" for path in values if path not in tree]
+    problems += [f"no state for the component at {path!r}" for path in tree if path not in values]
+    for path, component in tree.items():
+        if path in values:
+            given = component._load_state(dict(values[path]))
+            problems += [f"{path or 'itself'}: {text}" for text in _set(component, given)]
+    if problems:
+        raise StateError(
+            f"the state does not fit {type(root).__name__}: {listed(problems, 8)}\n"
+            "  was the class or its configuration changed since it was saved?"
+        )
+
+
+def _set(component: Any, values: dict[str, Any]) -> Iterator[str]:
+    tensors, holders = dict(_tensors(component)), dict(_holders(component))
+    plain = vars(component).get("_flambe_attributes", ())
+    for name in {*tensors, *holders, *plain} - set(values):
+        if name not in tensors or tensors[name] is not None:
+            yield f"{name!r} is missing"
+    for name, value in values.items():
+        if name in tensors and tensors[name] is not None:
+            tensor = tensors[name]
+            if tensor.shape != value.shape:
+                yield f"{name!r} has shape {tuple(value.shape)}, not {tuple(tensor.shape)}"
+            else:
+                tensor.data.copy_(value)
+        elif name in holders:
+            try:
+                holders[name].load_state_dict(value)
+            except (RuntimeError, ValueError, KeyError) as error:
+                yield f"{name!r}: {error}"
+        elif name in plain:
+            setattr(component, name, value)
+        else:
+            yield f"{name!r} is not known"
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two states are equal, tensors by value."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and bool(torch.equal(one.cpu(), other.cpu()))
+    return bool(one == other)
+
+
+# -- files --------------------------------------------------------------------------------------
+
+
+def save(obj: Component, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+    """Save a component: a folder, with a folder for each component below it.
+
+    Parameters
+    ----------
+    obj
+        The component.
+    path
+        The folder; one that ends in ``.tar.gz`` is packed, and ``s3://bucket/key`` is uploaded.
+    overwrite
+        Whether to replace what is there.
+
+    Raises
+    ------
+    StateError
+        If something in the state would need pickle (the attribute is named), or if the path exists.
+    """
+    target = str(path)
+    if target.startswith("s3://"):
+        with tempfile.TemporaryDirectory() as folder:
+            local = Path(folder, target.rstrip("/").rpartition("/")[2])
+            save(obj, local)
+            _s3().upload(local, target)
+        return
+    if os.path.lexists(target) and not overwrite:
+        raise StateError(f"{target} exists already: choose another path, or pass overwrite=True")
+    parent = os.path.dirname(os.path.abspath(target))
+    os.makedirs(parent, exist_ok=True)
+    # Written beside, then moved into place: what stands at the path is always whole.
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".flambe-save-") as folder:
+        written = os.path.join(folder, "component")
+        write(obj, written)
+        if target.endswith((".tar.gz", ".tgz")):
+            packed = os.path.join(folder, "packed")
+            with tarfile.open(packed, "w:gz") as archive:
+                archive.add(written, arcname=".")
+            os.replace(packed, target)
+            return
+        if os.path.isdir(target) and not os.path.islink(target):
+            os.replace(target, os.path.join(folder, "old"))
+        os.replace(written, target)
+
+
+def write(obj: Component, folder: str) -> None:
+    """Write the folders of a component into a folder that does not exist yet."""
+    from flambe.compile import yaml
+
+    values = collect(obj)
+    for path, component in components(obj):
+        place = os.path.join(folder, *path.split("/")) if path else folder
+        os.makedirs(place, exist_ok=True)
+        where = f"{type(component).__name__}" + (f" at {path!r}" if path else "")
+        _write_state(place, checked(values[path], where))
+        with open(os.path.join(place, CONFIG_FILE), "w", encoding="utf-8") as stream:
+            yaml.dump_standalone(component, stream)
+        Path(place, VERSION_FILE).write_text(component._flambe_version + "\n", encoding="utf-8")
+        Path(place, SOURCE_FILE).write_text(_source(type(component)), encoding="utf-8")
+
+
+def _source(cls: type[Any]) -> str:
+    try:
+        return inspect.getsource(cls)
+    except (OSError, TypeError):
+        return f"# the source of {cls.__module__}.{cls.__qualname__} is not available\n"
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Load a component that :func:`save` wrote, or one below it.
+
+    Parameters
+    ----------
+    path
+        A folder (of the whole, or of a component inside: ``".../checkpoint.flambe/model/encoder"``),
+        a ``.tar.gz``, or ``s3://bucket/key``.
+
+    Raises
+    ------
+    StateError
+        If there is no component there, or its state does not fit its class any more.
+    """
+    target = str(path)
+    with contextlib.ExitStack() as stack:
+        if target.startswith("s3://"):
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            target = str(_s3().download(target, Path(folder)))
+        if os.path.isfile(target) and tarfile.is_tarfile(target):
+            folder = stack.enter_context(tempfile.TemporaryDirectory())
+            with tarfile.open(target) as archive:
+                try:
+                    archive.extractall(folder, filter="data")
+                except (tarfile.TarError, OSError) as error:
+                    raise StateError(f"cannot unpack {target}: {error}") from None
+            target = folder
+        return _load_folder(target)
+
+
+def _load_folder(folder: str) -> Any:
+    from flambe.compile import yaml
+
+    config = os.path.join(folder, CONFIG_FILE)
+    if not os.path.isfile(config):
+        raise StateError(f"no saved component at {folder}: {CONFIG_FILE} is missing")
+    obj = yaml.load_standalone(config)
+    restore(obj, read(folder, obj))
+    return obj
+
+
+def read(folder: str, obj: Component) -> State:
+    """Read the state of a component from its folder, comparing versions.
+
+    Folders of components that the object does not have are read too, so that they are not passed
+    over in silence.
+    """
+    values: State = {}
+    known = dict(components(obj))
+    for place, folders, files in os.walk(folder):
+        folders.sort()
+        if STATE_FILE not in files and STATE_JSON not in files:
+            continue
+        path = os.path.relpath(place, folder).replace(os.sep, "/")
+        path = "" if path == "." else path
+        values[path] = _read_state(place)
+        if path in known:
+            _compare_versions(place, path, known[path])
+    return values
+
+
+def _compare_versions(place: str, path: str, component: Component) -> None:
+    saved, now = UNVERSIONED, component._flambe_version
+    with contextlib.suppress(OSError):
+        saved = Path(place, VERSION_FILE).read_text(encoding="utf-8").strip()
+    if UNVERSIONED not in (saved, now) and saved != now:
+        name = type(component).__name__ + (f" at {path!r}" if path else "")
+        warnings.warn(
+            f"{name} was saved by version {saved} and is loaded by version {now}: "
+            f"compare {os.path.join(place, SOURCE_FILE)} with the class of today",
+            VersionWarning,
+            stacklevel=4,
+        )
+
+
+def checked(value: Any, where: str, name: str = "") -> Any:
+    """Return a state made of what can be read back without pickle.
+
+    Raises
+    ------
+    StateError
+        Naming the attribute that cannot.
+    """
+    if value is None or isinstance(value, bool | str | int | float | bytes):
+        # NumPy's float64 is a float too, but would be pickled as itself.
+        return value.item() if type(value).__module__ == "numpy" else value
+    if isinstance(value, Mapping):
+        return {_key(k, where, name): checked(v, where, f"{name}[{k!r}]" if name else str(k))
+                for k, v in value.items()}
+    if type(value) in (list, tuple):
+        items = [checked(v, where, f"{name}[{i}]") for i, v in enumerate(value)]
+        return tuple(items) if isinstance(value, tuple) else items
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.Tensor | torch.dtype | torch.device | torch.Size):
+        return value.detach().cpu() if isinstance(value, torch.Tensor) else value
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        return value.item()
+    raise StateError(
+        f"cannot save {where}: its {name!r} is a {type(value).__module__}.{type(value).__name__}, "
+        "which would need pickle\n  register tensors, numbers, text, lists and mappings; "
+        "change it in the _state hook, and back in _load_state"
+    )
+
+
+def _key(key: Any, where: str, name: str) -> Any:
+    if isinstance(key, str | int | float | bool) or key is None:
+        return key
+    raise StateError(f"cannot save {where}: a key of {name!r} is a {type(key).__name__}")
+
+
+def _write_state(folder: str, values: dict[str, Any]) -> None:
+    if importlib.util.find_spec("torch") is None:
+        # Without torch all values are plain.
+        text = json.dumps(values, allow_nan=True)
+        Path(folder, STATE_JSON).write_text(text, encoding="utf-8")
+        return
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(values, buffer)
+    Path(folder, STATE_FILE).write_bytes(buffer.getbuffer())
+
+
+def _read_state(folder: str) -> dict[str, Any]:
+    plain = os.path.join(folder, STATE_JSON)
+    try:
+        if os.path.exists(plain):
+            return dict(json.loads(Path(plain).read_text(encoding="utf-8")))
+        if importlib.util.find_spec("torch") is None:
+            raise StateError(f"{folder} needs torch: pip install 'flambe[learn]'")
+        import torch
+
+        file = os.path.join(folder, STATE_FILE)
+        return dict(torch.load(file, map_location="cpu", weights_only=True))
+    except (OSError, ValueError, RuntimeError, EOFError) as error:
+        raise StateError(f"cannot read the state in {folder}: {error}") from None
+    except Exception as error:  # pickle.UnpicklingError: something that is not plain state
+        raise StateError(f"the state in {folder} is refused: {error}") from None
+
+
+def is_number(value: Any) -> bool:
+    """Whether a metric is a number that can be ranked."""
+    return isinstance(value, int | float) and not math.isnan(value)
+
+
+def _s3() -> Any:
+    from flambe.compile import s3
+
+    return s3
+
+
+def clear(folder: str) -> None:
+    """Remove a folder that :func:`write` left half made."""
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,359 @@
+"""From a tag to what it calls, and back.
+
+Only declared tags are resolved: a class that was registered (a Component, a Runnable or another
+Registrable, by being defined), the prefixes ``torch``, ``ray`` and ``tune``, and the modules of the
+extension header. Built-in tags are data, so that knowing them imports nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, TypeVar
+
+from flambe.errors import did_you_mean, listed
+
+T = TypeVar("T", bound=type[Any])
+
+BUILT_IN: dict[str, str] = {
+    "Experiment": "flambe.experiment:Experiment",
+    "Trainer": "flambe.learn:Trainer",
+    "Evaluator": "flambe.learn:Evaluator",
+    "Script": "flambe.learn:Script",
+    "TabularDataset": "flambe.dataset:TabularDataset",
+    "DigitsDataset": "flambe.dataset:DigitsDataset",
+    "LabelField": "flambe.field:LabelField",
+    "TextField": "flambe.field:TextField",
+    "BaseSampler": "flambe.sampler:BaseSampler",
+    "Accuracy": "flambe.metric:Accuracy",
+    "F1": "flambe.metric:F1",
+    "Loss": "flambe.metric:Loss",
+    "Perplexity": "flambe.metric:Perplexity",
+    "AUC": "flambe.metric:AUC",
+    "MLPEncoder": "flambe.nn:MLPEncoder",
+    "Embedder": "flambe.nn:Embedder",
+    "Embeddings": "flambe.nn:Embeddings",
+    "RNNEncoder": "flambe.nn:RNNEncoder",
+    "AttentionPooling": "flambe.nn:AttentionPooling",
+    "Classifier": "flambe.nn:Classifier",
+    "TextClassifier": "flambe.nn:TextClassifier",
+}
+
+# Where a prefix looks a name up, in order; each may be imported by checking a file that names it.
+PREFIXES: dict[str, tuple[str, ...]] = {
+    "torch": ("torch.nn", "torch.optim", "torch.optim.lr_scheduler"),
+    "ray": (
+        "ray.tune.schedulers",
+        "ray.tune.search",
+        "ray.tune.search.basic_variant",
+        "ray.tune.search.optuna",
+        "ray.tune.search.hyperopt",
+        "ray.tune.search.ax",
+        "ray.tune.search.bayesopt",
+        "ray.tune.search.bohb",
+        "ray.tune.search.hebo",
+        "ray.tune.search.nevergrad",
+        "ray.tune.search.zoopt",
+        "ray.tune.stopper",
+    ),
+    "tune": ("ray.tune", "ray.tune.schedulers", "ray.tune.search"),
+}
+
+OPERATORS = ("@", "g", "s", "cluster")
+
+
+class UnknownTagError(LookupError):
+    """A tag leads nowhere.
+
+    Attributes
+    ----------
+    hint
+        What to write instead.
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass
+class _Registry:
+    """Tags of the classes that were defined in this process."""
+
+    classes: dict[str, list[type[Any]]] = field(default_factory=dict)
+
+    def add(self, tag: str, cls: type[Any]) -> None:
+        known = self.classes.setdefault(tag, [])
+        # A class that is defined again (a notebook cell, a reloaded module) replaces the first.
+        place = (cls.__module__, cls.__qualname__)
+        known[:] = [other for other in known if (other.__module__, other.__qualname__) != place]
+        known.append(cls)
+
+
+_registry = _Registry()
+
+#: The extensions that were declared in this process, and where each comes from.
+declared: dict[str, str] = {}
+
+
+def register(cls: T, tag: str | None = None) -> T:
+    """Make a class usable as a tag, its name by default."""
+    _registry.add(tag or cls.__name__, cls)
+    return cls
+
+
+def alias(name: str) -> Callable[[T], T]:
+    """Give a class another tag.
+
+    Examples
+    --------
+    >>> @alias("mlp")
+    ... class MultiLayerPerceptron(Component): ...
+    """
+
+    def decorate(cls: T) -> T:
+        aliases = [*cls.__dict__.get("_flambe_aliases", ()), name]
+        cls._flambe_aliases = aliases
+        return register(cls, name)
+
+    return decorate
+
+
+def registrable_factory(method: Any) -> Any:
+    """Mark a classmethod so that ``!Class.method`` calls it."""
+    function = method.__func__ if isinstance(method, classmethod) else method
+    function._flambe_factory = True
+    return method if isinstance(method, classmethod) else classmethod(method)
+
+
+def factories(cls: type[Any]) -> list[str]:
+    """Return the names of the factories of a class."""
+    return [
+        name
+        for name, member in inspect.getmembers(cls, inspect.ismethod)
+        if getattr(member, "_flambe_factory", False)
+    ]
+
+
+def import_path(target: Any) -> str:
+    """Return ``"package.module:Class"`` or ``"package.module:Class.factory"``."""
+    return f"{target.__module__}:{target.__qualname__}"
+
+
+# Classes that no import finds again: those made inside a function.
+_local: dict[str, Any] = {}
+
+
+def import_target(path: str) -> Any:
+    """Import what :func:`import_path` named."""
+    if path in _local:
+        return _local[path]
+    module, _, name = path.partition(":")
+    target: Any = importlib.import_module(module)
+    for part in name.split("."):
+        target = getattr(target, part)
+    return target
+
+
+def tag_of(target: Any) -> str:
+    """Return the tag that a class, or an object's class, is written with."""
+    module: str = getattr(target, "__module__", "") or ""
+    name: str = target.__qualname__
+    top = module.partition(".")[0]
+    aliases = getattr(target, "__dict__", {}).get("_flambe_aliases")
+    if aliases:
+        return str(aliases[-1])
+    if top == "torch":
+        return f"torch.{name}"
+    if top == "ray":
+        return f"ray.{name}"
+    if top == "flambe" or name in _registry.classes:
+        return name.rpartition(">.")[2]
+    return f"{top}.{name}"
+
+
+def resolve(tag: str, extensions: Collection[str] = ()) -> tuple[str, Any]:
+    """Find what a tag calls.
+
+    Parameters
+    ----------
+    tag
+        As written, without the ``!``.
+    extensions
+        The top-level modules of the extension header.
+
+    Returns
+    -------
+    tuple
+        Where to import it from, and the class or function itself.
+
+    Raises
+    ------
+    UnknownTagError
+        If the tag is not declared, or leads nowhere.
+    """
+    head, _, rest = tag.partition(".")
+    if head in extensions and rest:
+        return _located(_in_extension(head, rest, tag))
+    if head in PREFIXES and rest:
+        return _located(_in_prefix(head, rest))
+    if head in BUILT_IN:
+        return _with_factory(import_target(BUILT_IN[head]), rest, tag)
+    known = _registry.classes.get(head) or _registry.classes.get(tag)
+    if known:
+        if len(known) > 1:
+            raise UnknownTagError(
+                f"!{tag} is ambiguous: {', '.join(import_path(cls) for cls in known)}",
+                "declare the extension, and write its module in front",
+            )
+        return _with_factory(known[0], rest if head in _registry.classes else "", tag)
+    if rest and head.isidentifier():
+        raise UnknownTagError(
+            f"unknown tag !{tag}: {head!r} is not a declared extension",
+            did_you_mean(tag, _candidates(extensions))
+            or f"declare it above the first '---':  {head}: ./path/to/{head}",
+        )
+    raise UnknownTagError(
+        f"unknown tag !{tag}",
+        did_you_mean(tag, _candidates(extensions)) or f"known tags: {listed(sorted({*BUILT_IN, *_registry.classes}), 30)}",
+    )
+
+
+def _candidates(extensions: Collection[str]) -> Iterator[str]:
+    yield from BUILT_IN
+    yield from _registry.classes
+    yield from OPERATORS
+    for name in extensions:
+        # Only what checking has imported already.
+        module = inspect.sys.modules.get(name)  # type: ignore[attr-defined]
+        yield from (f"{name}.{member}" for member in _public(module)) if module else ()
+
+
+def _public(module: Any) -> list[str]:
+    return [name for name in dir(module) if not name.startswith("_")]
+
+
+def _located(target: Any) -> tuple[str, Any]:
+    path = import_path(target)
+    try:
+        found = import_target(path)
+    except (ImportError, AttributeError, ValueError):
+        found = None
+    if found is not target and getattr(found, "__func__", found) is not getattr(
+        target, "__func__", target
+    ):
+        _local[path] = target
+    return path, target
+
+
+def _with_factory(cls: Any, factory: str, tag: str) -> tuple[str, Any]:
+    if not factory:
+        return _located(cls)
+    known = factories(cls)
+    if factory not in known:
+        raise UnknownTagError(
+            f"unknown tag !{tag}: {cls.__name__} has no factory {factory!r}",
+            did_you_mean(factory, known)
+            or (f"its factories: {', '.join(known)}" if known else "it has no factories"),
+        )
+    return _located(getattr(cls, factory))
+
+
+def _in_extension(name: str, rest: str, tag: str) -> Any:
+    target: Any = importlib.import_module(name)
+    walked = name
+    for part in rest.split("."):
+        owner = target
+        if not part.startswith("_") and hasattr(target, part):
+            target = getattr(target, part)
+        elif inspect.ismodule(target):
+            target = _alias_in(owner, part) or _submodule(walked, part)
+        else:
+            target = None
+        if target is None:
+            raise UnknownTagError(
+                f"unknown tag !{tag}: {walked} has no {part!r}",
+                did_you_mean(part, _public(owner)),
+            )
+        if inspect.isclass(owner) and not getattr(target, "_flambe_factory", False):
+            raise UnknownTagError(
+                f"unknown tag !{tag}: {owner.__name__}.{part} is not marked @registrable_factory",
+                did_you_mean(part, factories(owner)),
+            )
+        walked = f"{walked}.{part}"
+    if inspect.isclass(target) or getattr(target, "_flambe_factory", False):
+        return target
+    raise UnknownTagError(f"!{tag} is not a class", "a tag names a class, or a factory of one")
+
+
+def _alias_in(module: Any, name: str) -> Any:
+    for cls in _registry.classes.get(name, ()):
+        if cls.__module__.partition(".")[0] == module.__name__.partition(".")[0]:
+            return cls
+    return None
+
+
+def _submodule(package: str, name: str) -> Any:
+    try:
+        return importlib.import_module(f"{package}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name == f"{package}.{name}":
+            return None
+        raise
+
+
+def _in_prefix(prefix: str, name: str) -> Any:
+    # Both !torch.Linear and !torch.nn.Linear are understood.
+    module_part, _, last = name.rpartition(".")
+    missing: ImportError | None = None
+    candidates: list[str] = []
+    for module_name in PREFIXES[prefix]:
+        if module_part and not module_name.endswith(f".{module_part}"):
+            continue
+        try:
+            module = importlib.import_module(module_name)
+        except ImportError as error:
+            missing = error
+            if module_name.partition(".")[0] == error.name:
+                break
+            continue
+        target = getattr(module, last, None)
+        if not last.startswith("_") and _allowed(prefix, target):
+            return target
+        candidates += [
+            f"{prefix}.{public}"
+            for public in _public(module)
+            if _allowed(prefix, getattr(module, public, None))
+        ]
+    if missing is not None and not candidates:
+        raise UnknownTagError(
+            f"!{prefix}.{name} needs the package {missing.name!r}, which is not installed",
+            "pip install 'flambe[learn]'" if prefix == "torch" else f"pip install {missing.name}",
+        )
+    raise UnknownTagError(
+        f"unknown tag !{prefix}.{name}",
+        did_you_mean(f"{prefix}.{name}", candidates)
+        or f"looked in {', '.join(PREFIXES[prefix])}",
+    )
+
+
+def _allowed(prefix: str, target: Any) -> bool:
+    """Whether a prefix offers this: torch its classes, Ray what searches, schedules or samples."""
+    module: str = getattr(target, "__module__", None) or ""
+    if prefix == "torch":
+        return inspect.isclass(target)
+    if inspect.isclass(target):
+        return module.startswith(("ray.tune.schedulers", "ray.tune.search", "ray.tune.stopper"))
+    return inspect.isfunction(target) and module == "ray.tune.search.sample"
+
+
+@cache
+def signature(target: Any) -> inspect.Signature | None:
+    """Return the signature that a tag's keywords are checked against, or None if unknown."""
+    try:
+        return inspect.signature(target)
+    except (TypeError, ValueError):
+        return None

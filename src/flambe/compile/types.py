@@ -1,0 +1,179 @@
+"""Does a configuration value fit an annotation? Asked before anything is built.
+
+A value may be a blueprint, so that checkers of built values (typeguard, pydantic) cannot be asked.
+What is not understood fits.
+"""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import os
+import sys
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, Union
+
+from flambe.compile.values import Broken, ClusterResource, Grid, Link, Sample, Schema
+
+_UNIONS = (Union, types.UnionType)
+_SEQUENCES = (
+    list,
+    tuple,
+    set,
+    frozenset,
+    collections.abc.Sequence,
+    collections.abc.Iterable,
+    collections.abc.Collection,
+    collections.abc.Set,
+)
+_MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+
+
+def hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """Return the annotations of a class's or function's parameters, those that can be evaluated."""
+    function: Any = target
+    if inspect.isclass(target):
+        function = inspect.unwrap(target.__init__)
+    function = getattr(function, "__func__", function)
+    annotations = getattr(function, "__annotations__", {})
+    module = sys.modules.get(getattr(function, "__module__", "") or "")
+    names = {**vars(typing), **(vars(module) if module else {})}
+    result = {}
+    for name, annotation in annotations.items():
+        if isinstance(annotation, str):
+            try:
+                annotation = eval(annotation, names)  # noqa: S307, PLW2901 (its own source)
+            except Exception:  # a name under TYPE_CHECKING, or of a newer Python
+                continue
+        result[name] = annotation
+    return result
+
+
+def wants_schema(annotation: Any) -> bool:
+    """Whether a parameter asks for blueprints rather than for built objects."""
+    if annotation is Schema:
+        return True
+    return any(wants_schema(arg) for arg in typing.get_args(annotation))
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether a value, or each value that an option tries, may be passed to a parameter."""
+    if annotation in (Any, inspect.Parameter.empty, object) or isinstance(value, Link | Broken):
+        return True
+    if isinstance(value, Grid):
+        return all(fits(element, annotation) for element in value.elements)
+    if isinstance(value, Sample):
+        return fits(value.low, annotation) if value.whole else fits(0.5, annotation)
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return fits(value, args[0])
+    if origin in _UNIONS:
+        return any(fits(value, arg) for arg in args)
+    if origin is typing.Literal:
+        return isinstance(value, Schema) or value in args
+    if isinstance(value, Schema):
+        return _schema_fits(value, origin or annotation)
+    if value is None:
+        return annotation in (None, type(None))
+    if isinstance(value, ClusterResource):
+        return annotation in (ClusterResource, str)
+    if origin is not None:
+        return _container_fits(value, origin, args)
+    return _plain_fits(value, annotation)
+
+
+def _schema_fits(schema: Schema, annotation: Any) -> bool:
+    if not schema.target or not inspect.isclass(annotation) or annotation is Schema:
+        return True
+    made = schema.resolve()
+    if getattr(made, "__module__", "").startswith("ray.tune"):
+        return True  # a search space: its values are known later
+    if annotation in (str, int, float, bool, list, dict, tuple):
+        return inspect.isclass(made) and issubclass(made, annotation)
+    if not inspect.isclass(made) or getattr(annotation, "_is_protocol", False):
+        return True
+    try:
+        return issubclass(made, annotation) or annotation.__module__ == "collections.abc"
+    except TypeError:
+        return True
+
+
+def _container_fits(value: Any, origin: Any, args: tuple[Any, ...]) -> bool:
+    if origin in _MAPPINGS:
+        if not isinstance(value, Mapping):
+            return False
+        return len(args) != 2 or all(
+            fits(k, args[0]) and fits(v, args[1]) for k, v in value.items()
+        )
+    if origin in _SEQUENCES:
+        if not isinstance(value, list | tuple):
+            return False
+        if origin is tuple and args[-1:] != (Ellipsis,):
+            return len(value) == len(args) and all(map(fits, value, args))
+        return not args or all(fits(item, args[0]) for item in value)
+    if origin is collections.abc.Callable or origin is type:
+        return False
+    return True
+
+
+def _plain_fits(value: Any, annotation: Any) -> bool:
+    if annotation is bool or annotation is str:
+        return isinstance(value, annotation)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation is Schema:
+        return False
+    if not inspect.isclass(annotation):
+        return True
+    if annotation in _MAPPINGS:
+        return isinstance(value, Mapping)
+    if annotation in _SEQUENCES:
+        return isinstance(value, list | tuple)
+    if isinstance(value, str) and issubclass(annotation, os.PathLike):
+        return True
+    if annotation.__module__ in ("typing", "collections.abc", "numbers") or getattr(
+        annotation, "_is_protocol", False
+    ):
+        return True
+    return isinstance(value, annotation)
+
+
+def name_of(annotation: Any) -> str:
+    """Write an annotation for people: ``int or None``, ``list of str``."""
+    if annotation in (None, type(None)):
+        return "null"
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in _UNIONS:
+        return " or ".join(name_of(arg) for arg in args)
+    if origin is typing.Literal:
+        return " or ".join(repr(arg) for arg in args)
+    if origin in _MAPPINGS and len(args) == 2:
+        return f"mapping of {name_of(args[0])} to {name_of(args[1])}"
+    if origin in _SEQUENCES and args:
+        return f"list of {name_of(args[0])}"
+    if inspect.isclass(annotation):
+        names = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}
+        module = annotation.__module__.partition(".")[0]
+        name = names.get(annotation.__name__, annotation.__name__)
+        return name if module in ("builtins", "flambe", "__main__") else f"{module}.{annotation.__name__}"
+    return str(annotation).replace("typing.", "")
+
+
+def kind_of(value: Any) -> str:
+    """Write what a value is, for people."""
+    if isinstance(value, Schema):
+        return f"!{value.tag}"
+    if value is None:
+        return "null"
+    if isinstance(value, Grid | Sample):
+        return "an option with such a value"
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,274 @@
+"""The values that a configuration is made of, besides plain scalars, lists and mappings.
+
+Everything here is a blueprint: nothing is constructed. :func:`children` and :func:`replace` are the
+one tree walk that checking, expanding, building, dumping and hashing share.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flambe.errors import Place
+
+Key = str | int
+Path = tuple[Key, ...]
+
+_LINK = re.compile(
+    r"(?P<root>[A-Za-z_][\w-]*)(?P<keys>(?:\[[^\[\]]+\])*)(?P<attributes>(?:\.[A-Za-z_]\w*)*)\Z"
+)
+
+
+@dataclass(frozen=True)
+class Link:
+    """``!@ root[key][key].attribute``: an earlier object, or one of its attributes.
+
+    Attributes
+    ----------
+    root
+        A pipeline stage or a resource.
+    keys
+        Brackets: they walk the configuration, to the object as it was built.
+    attributes
+        Dots: they walk the attributes of that object at run time.
+    """
+
+    root: str
+    keys: Path = ()
+    attributes: tuple[str, ...] = ()
+
+    @classmethod
+    def parse(cls, text: str) -> Link:
+        """Read the text behind ``!@``.
+
+        Raises
+        ------
+        ValueError
+            If it is not of that form.
+        """
+        match = _LINK.match(text.strip())
+        if match is None:
+            raise ValueError(f"not a link: {text!r}")
+        keys = re.findall(r"\[([^\[\]]+)\]", match["keys"])
+        return cls(
+            match["root"],
+            tuple(int(key) if key.isdigit() else key.strip("'\"") for key in keys),
+            tuple(match["attributes"].split(".")[1:]),
+        )
+
+    @property
+    def path(self) -> Path:
+        """The path in the configuration that the link starts from, root included."""
+        return (self.root, *self.keys)
+
+    def __str__(self) -> str:
+        return self.root + "".join(f"[{k}]" for k in self.keys) + "".join(
+            f".{a}" for a in self.attributes
+        )
+
+
+@dataclass(frozen=True)
+class Grid:
+    """``!g [a, b, c]``: try each; the elements may be scalars, components or links."""
+
+    elements: tuple[Any, ...]
+
+    def __hash__(self) -> int:
+        return id(self)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """``!s [low, high, n]`` or ``!s [low, high, n, decimals]``: n values, uniformly drawn.
+
+    The values are ints if both bounds are ints, else floats. They never repeat, so that no two
+    variants are equal.
+    """
+
+    low: float
+    high: float
+    n: int
+    decimals: int | None = None
+
+    @property
+    def distinct(self) -> float:
+        """How many different values there are between the bounds."""
+        if self.whole:
+            return int(self.high) - int(self.low) + 1
+        if self.low == self.high:
+            return 1
+        if self.decimals is None:
+            return float("inf")
+        return int(round((self.high - self.low) * 10**self.decimals)) + 1
+
+    @property
+    def whole(self) -> bool:
+        """Whether the values are ints."""
+        return isinstance(self.low, int) and isinstance(self.high, int)
+
+    def draw(self, seed: str) -> tuple[float, ...]:
+        """Return the n values; the same seed gives the same values on every machine."""
+        generator = random.Random(seed)
+        if self.whole:
+            # random.sample() takes a range without making it.
+            return tuple(generator.sample(range(int(self.low), int(self.high) + 1), self.n))
+        values: dict[float, None] = {}
+        while len(values) < self.n:
+            value = generator.uniform(self.low, self.high)
+            values[value if self.decimals is None else round(value, self.decimals)] = None
+        return tuple(values)
+
+
+@dataclass(frozen=True)
+class ClusterResource:
+    """``!cluster path-or-url``: already on the cluster, or fetched by the cluster itself."""
+
+    location: str
+
+
+class Broken:
+    """Stands where a mistake was noted, so that it is not reported a second time."""
+
+
+BROKEN = Broken()
+
+
+@dataclass(eq=False)
+class Schema:
+    """A blueprint of an object: what to call, and with what.
+
+    Calling it constructs the object, with everything below it. Two schemas are equal when they
+    would be written the same.
+
+    Parameters
+    ----------
+    target
+        The class or function to call, or where to import it from (``"package.module:Class"``,
+        ``"package.module:Class.factory"``).
+    args, kwargs
+        Its arguments: scalars, lists, mappings, links, options and schemas.
+    tag
+        How it is written in YAML, without the ``!``.
+    place
+        Where it was written.
+    """
+
+    target: str
+    tag: str
+    args: list[Any] = field(default_factory=list)
+    kwargs: dict[str, Any] = field(default_factory=dict)
+    place: Place | None = None
+    # What a Registrable with its own from_yaml reads: the content of its node, whatever it is.
+    content: Any = None
+
+    @classmethod
+    def of(cls, target: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Schema:
+        """Make the blueprint of a class or factory in Python."""
+        from flambe.compile import tags
+
+        return cls(tags.import_path(target), tags.tag_of(target), list(args), kwargs)
+
+    def resolve(self) -> Callable[..., Any]:
+        """Import what is to be called."""
+        from flambe.compile import tags
+
+        return tags.import_target(self.target)
+
+    def __call__(self, **overrides: Any) -> Any:
+        """Construct the object.
+
+        Parameters
+        ----------
+        overrides
+            Keyword arguments that replace those of the blueprint.
+
+        Raises
+        ------
+        ComponentError
+            If the object, or one below it, raises while it is built.
+        ConfigError
+            If a link leads out of the blueprint, or an option is left in it.
+        """
+        from flambe.compile.build import Builder
+
+        changed = Schema(
+            self.target,
+            self.tag,
+            self.args,
+            {**self.kwargs, **overrides},
+            self.place,
+            self.content,
+        )
+        return Builder({}).build(changed, ())
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Schema)
+            and (self.tag, self.args, self.kwargs, self.content)
+            == (other.tag, other.args, other.kwargs, other.content)
+            and self.target == other.target
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def children(value: Any) -> Iterator[tuple[Key, Any]]:
+    """Yield ``(key, child)`` for everything directly below a value."""
+    if isinstance(value, Schema):
+        yield from enumerate(value.args)
+        yield from value.kwargs.items()
+        if value.content is not None:
+            yield from children(value.content)
+    elif isinstance(value, Mapping):
+        yield from value.items()
+    elif isinstance(value, Grid):
+        yield from enumerate(value.elements)
+    elif isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        yield from enumerate(value)
+
+
+def replace(value: Any, change: Callable[[Key, Any], Any]) -> Any:
+    """Return the value with each child replaced by ``change(key, child)``.
+
+    A new container is made; the value itself is left as it is.
+    """
+    if isinstance(value, Schema):
+        return Schema(
+            value.target,
+            value.tag,
+            [change(index, arg) for index, arg in enumerate(value.args)],
+            {key: change(key, child) for key, child in value.kwargs.items()},
+            value.place,
+            replace(value.content, change),
+        )
+    if isinstance(value, Mapping):
+        return {key: change(key, child) for key, child in value.items()}
+    if isinstance(value, Grid):
+        return Grid(tuple(change(index, child) for index, child in enumerate(value.elements)))
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        return [change(index, child) for index, child in enumerate(value)]
+    return value
+
+
+def walk(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Yield ``(path, value)`` for a value and everything below it, parents first."""
+    yield path, value
+    for key, child in children(value):
+        yield from walk(child, (*path, key))
+
+
+def links(value: Any) -> Iterator[tuple[Path, Link]]:
+    """Yield ``(path, link)`` for each link in a value, in the order of the file."""
+    for path, child in walk(value):
+        if isinstance(child, Link):
+            yield path, child
+
+
+def path_text(path: Path) -> str:
+    """Write a path as a link would: ``train[optimizer][lr]``."""
+    if not path:
+        return ""
+    return str(path[0]) + "".join(f"[{key}]" for key in path[1:])

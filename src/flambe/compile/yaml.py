@@ -1,0 +1,296 @@
+"""``yaml.load`` and ``yaml.dump``: blueprints from YAML, and YAML from blueprints and objects."""
+
+from __future__ import annotations
+
+import inspect
+import io
+from collections.abc import Mapping
+from pathlib import Path as FilePath
+from typing import IO, Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.representer import SafeRepresenter
+
+from flambe.compile import tags
+from flambe.compile.build import Builder, Origin
+from flambe.compile.check import check
+from flambe.compile.component import MappedRegistrable, Registered, Registrable
+from flambe.compile.document import Document, read_file, read_text
+from flambe.compile.values import (
+    ClusterResource,
+    Grid,
+    Link,
+    Sample,
+    Schema,
+    links,
+    walk,
+)
+from flambe.errors import StateError
+
+
+def load(source: str | FilePath | IO[str] | IO[bytes]) -> Any:
+    """Read a blueprint; nothing is constructed.
+
+    Parameters
+    ----------
+    source
+        A path, an open file, or the text itself if it has more than one line or starts with ``!``.
+
+    Returns
+    -------
+    Schema
+        Call it to construct the object. A class that reads its own YAML (:class:`Registrable`,
+        :class:`MappedRegistrable`) is loaded at once, and is returned itself; plain YAML is
+        returned as lists, mappings and scalars.
+
+    Raises
+    ------
+    ConfigError
+        With every mistake in it.
+    """
+    document = read(source)
+    check(document, alone=True)
+    document.raise_problems()
+    root = document.root
+    if isinstance(root, Schema):
+        target = root.resolve()
+        if inspect.isclass(target) and issubclass(target, Registrable):
+            return root()
+    return root
+
+
+def read(source: str | FilePath | IO[str] | IO[bytes]) -> Document:
+    """Read a document, its mistakes noted in it; see :func:`load`."""
+    if isinstance(source, FilePath):
+        return read_file(source)
+    if isinstance(source, str):
+        is_text = "\n" in source or source.lstrip().startswith("!")
+        return read_text(source) if is_text else read_file(source)
+    data = source.read()
+    name = str(getattr(source, "name", "<stream>"))
+    return read_text(data.decode("utf-8") if isinstance(data, bytes) else data, name)
+
+
+def dump(value: Any, stream: IO[str] | None = None) -> str:
+    """Write a blueprint, or an object that was built from one or in Python, as YAML.
+
+    Links and options are written as they were read. What is read back is equal.
+
+    Parameters
+    ----------
+    value
+        A :class:`Schema`, a component or another registered object, or plain data of those.
+    stream
+        Where to write to.
+
+    Returns
+    -------
+    str
+        The text.
+
+    Raises
+    ------
+    StateError
+        If something in it has no YAML form; the argument is named.
+    """
+    text = _text(_plain(value))
+    if stream is not None:
+        stream.write(text)
+    return text
+
+
+# -- configuration files of saved components ----------------------------------------------------
+
+
+def dump_standalone(component: Registered, stream: IO[str]) -> None:
+    """Write all that it takes to build a component again, what it links to included."""
+    origin: Origin | None = vars(component).get("_flambe_origin")
+    if origin is None:
+        stream.write(_text(_plain(component)))
+        return
+    names = _closure(origin)
+    if not names:
+        stream.write(_text(origin.schema))
+        return
+    target = Link(str(origin.path[0]), origin.path[1:])
+    stream.write(_text({"names": {n: origin.names[n] for n in names}, "object": target}))
+
+
+def load_standalone(path: str) -> Any:
+    """Build what :func:`dump_standalone` wrote."""
+    document = read_file(path)
+    document.raise_problems()
+    root = document.root
+    if isinstance(root, Schema):
+        return root()
+    if isinstance(root, Mapping) and isinstance(root.get("object"), Link):
+        return Builder(root["names"]).follow(root["object"])
+    raise StateError(f"{path} does not say how to build a component on its own")
+
+
+def _closure(origin: Origin) -> list[str]:
+    """Return the names that a component's blueprint reaches through links, in their order."""
+    if not any(True for _ in links(origin.schema)):
+        return []
+    if not origin.names:
+        raise StateError(f"!{origin.schema.tag} links to what is outside of it")
+    found: set[str] = set()
+    todo = [str(origin.path[0])]
+    while todo:
+        name = todo.pop()
+        if name not in found and name in origin.names:
+            found.add(name)
+            todo += [link.root for _, link in links(origin.names[name])]
+    return [name for name in origin.names if name in found]
+
+
+# -- to YAML ------------------------------------------------------------------------------------
+
+
+def _plain(value: Any, where: str = "") -> Any:
+    """Return the value with objects replaced by their blueprints."""
+    if isinstance(value, Schema | Link | Grid | Sample | ClusterResource):
+        return value
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {key: _plain(child, f"{where}[{key}]") for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(child, f"{where}[{index}]") for index, child in enumerate(value)]
+    if isinstance(value, Registered):
+        return _blueprint(value, where)
+    if isinstance(value, FilePath):
+        return str(value)
+    raise StateError(
+        f"cannot write {where or 'it'} as YAML: a {type(value).__module__}.{type(value).__name__} "
+        "has no tag\n  make it a Component, or build it from a Schema"
+    )
+
+
+def _blueprint(obj: Registered, where: str) -> Schema:
+    origin: Origin | None = vars(obj).get("_flambe_origin")
+    if origin is not None:
+        return origin.schema
+    schema = Schema.of(type(obj))
+    where = f"{where}!{schema.tag}"
+    if isinstance(obj, Registrable) and not isinstance(obj, MappedRegistrable):
+        schema.content = _plain(obj.to_yaml(), where)
+        return schema
+    given = (
+        obj.to_yaml()
+        if isinstance(obj, MappedRegistrable)
+        else vars(obj).get("_flambe_arguments", {})
+    )
+    signature = tags.signature(type(obj))
+    kinds = {n: p.kind for n, p in signature.parameters.items()} if signature else {}
+    for name, value in given.items():
+        if kinds.get(name) is inspect.Parameter.VAR_POSITIONAL:
+            schema.args += [_plain(item, f"{where} {name}") for item in value]
+        elif kinds.get(name) is inspect.Parameter.VAR_KEYWORD:
+            schema.kwargs |= {k: _plain(v, f"{where} {k}") for k, v in value.items()}
+        else:
+            schema.kwargs[name] = _plain(value, f"{where} {name}")
+    return schema
+
+
+class _Representer(SafeRepresenter):
+    """Writes our values; lists of options stay on one line where their elements do."""
+
+    in_flow = 0
+
+    def ignore_aliases(self, data: Any) -> bool:
+        return True
+
+    def schema(self, value: Schema) -> Any:
+        tag = f"!{value.tag}"
+        content = value.content
+        if content is None:
+            content = value.args if value.args else value.kwargs
+        if isinstance(content, list) and len(content) == 1 and _is_scalar(content[0]):
+            content = content[0]
+        if isinstance(content, Mapping):
+            if not content:
+                return self.represent_scalar(tag, "")
+            return self.represent_mapping(tag, content, flow_style=bool(self.in_flow))
+        if isinstance(content, list):
+            return self.flow(tag, content)
+        node = self.represent_data(content)
+        # Text that would be read as a number keeps its quotes under a tag.
+        style = node.style or ("'" if isinstance(content, str) and not content else None)
+        if isinstance(content, str) and _implicit(content):
+            style = "'"
+        return self.represent_scalar(tag, node.value, style=style)
+
+    def link(self, value: Link) -> Any:
+        return self.represent_scalar("!@", str(value))
+
+    def cluster(self, value: ClusterResource) -> Any:
+        return self.represent_scalar("!cluster", value.location)
+
+    def sample(self, value: Sample) -> Any:
+        items = [value.low, value.high, value.n]
+        return self.flow("!s", items if value.decimals is None else [*items, value.decimals])
+
+    def grid(self, value: Grid) -> Any:
+        if all(_is_scalar(element) or isinstance(element, Link) for element in value.elements):
+            return self.flow("!g", list(value.elements))
+        return self.represent_sequence("!g", value.elements, flow_style=bool(self.in_flow))
+
+    def flow(self, tag: str, items: Any) -> Any:
+        self.in_flow += 1
+        try:
+            return self.represent_sequence(tag, items, flow_style=True)
+        finally:
+            self.in_flow -= 1
+
+    def plain_list(self, value: Any) -> Any:
+        if self.in_flow or all(_is_scalar(item) for item in value):
+            return self.flow("tag:yaml.org,2002:seq", value)
+        return self.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=False)
+
+    def plain_dict(self, value: Any) -> Any:
+        flow = bool(self.in_flow) or not value
+        return self.represent_mapping("tag:yaml.org,2002:map", value, flow_style=flow)
+
+
+_Representer.add_representer(Schema, _Representer.schema)
+_Representer.add_representer(Link, _Representer.link)
+_Representer.add_representer(ClusterResource, _Representer.cluster)
+_Representer.add_representer(Sample, _Representer.sample)
+_Representer.add_representer(Grid, _Representer.grid)
+_Representer.add_representer(list, _Representer.plain_list)
+_Representer.add_representer(tuple, _Representer.plain_list)
+_Representer.add_representer(dict, _Representer.plain_dict)
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _implicit(text: str) -> bool:
+    """Whether unquoted text would be read as something else than text."""
+    from ruamel.yaml.nodes import ScalarNode
+
+    tag = YAML(typ="safe", pure=True).resolver.resolve(ScalarNode, text, (True, False))
+    return str(tag) != "tag:yaml.org,2002:str"
+
+
+def _text(value: Any) -> str:
+    stream = io.StringIO()
+    used = {
+        child.tag.partition(".")[0]
+        for _, child in walk(value)
+        if isinstance(child, Schema) and child.tag.partition(".")[0] in tags.declared
+    }
+    header = {name: origin for name, origin in tags.declared.items() if name in used}
+    for document in ([header] if header else []) + [value]:
+        if document is value and header:
+            stream.write("---\n")
+        writer = YAML(typ="safe", pure=True)
+        writer.Representer = _Representer
+        writer.default_flow_style = False
+        writer.sort_base_mapping_type_on_output = False
+        writer.width = 100
+        writer.dump(document, stream)
+    # A scalar document is closed with a marker that reads oddly in a file of its own.
+    return stream.getvalue().removesuffix("...\n")

@@ -1,0 +1,193 @@
+"""Reading csv and tsv files; every mistake has its place."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flambe.dataset.dataset import DataError
+from flambe.errors import did_you_mean, listed
+
+_SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
+# Some texts are longer than the csv module allows by default.
+_LONGEST_FIELD = 2**30
+
+
+@dataclass
+class Rows:
+    """The rows of one split, and where they come from.
+
+    Attributes
+    ----------
+    names
+        Of the columns, if they have any.
+    rows
+        Each of the same length.
+    file, lines
+        The file, and the line that each row starts in; empty for rows that come from elsewhere.
+    """
+
+    names: list[str] | None
+    rows: list[Sequence[Any]]
+    file: str = ""
+    lines: list[int] = field(default_factory=list)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def width(self) -> int:
+        """The number of columns."""
+        return len(self.names) if self.names else (len(self.rows[0]) if self.rows else 0)
+
+    def take(self, indices: Sequence[int]) -> Rows:
+        """Return some of the rows."""
+        lines = [self.lines[index] for index in indices] if self.lines else []
+        return Rows(self.names, [self.rows[index] for index in indices], self.file, lines)
+
+    def column(self, key: str | int, why: str) -> int:
+        """Return the index of a column.
+
+        Raises
+        ------
+        DataError
+            If there is none.
+        """
+        where = f"{self.file}: " if self.file else ""
+        if isinstance(key, int):
+            if not -self.width <= key < self.width:
+                raise DataError(f"{where}{why}: no column {key}, there are {self.width}")
+            return key % self.width
+        if not self.names:
+            raise DataError(f"{where}{why}: the columns have no names; give their numbers")
+        if key not in self.names:
+            hint = did_you_mean(key, self.names) or f"there are {listed(self.names)}"
+            raise DataError(f"{where}{why}: no column {key!r}: {hint}")
+        return self.names.index(key)
+
+    def place(self, row: int, column: int) -> str:
+        """Return where a value stands, as a prefix of a message."""
+        name = repr(self.names[column]) if self.names else str(column)
+        if not self.lines:
+            return f"row {row}, column {name}"
+        return f"{self.file}:{self.lines[row]}: column {name}"
+
+
+def read_file(
+    path: str,
+    sep: str | None = None,
+    header: bool = True,
+    columns: Sequence[str] | None = None,
+    encoding: str = "utf-8",
+) -> Rows:
+    """Read a file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    sep
+        What separates columns; by default told from the name of the file, else from its first line.
+    header
+        Whether the first line holds the names of the columns.
+    columns
+        Their names, instead.
+    encoding
+        Of the text.
+
+    Raises
+    ------
+    DataError
+        If the file cannot be read: with the line, and the column where it is known.
+    """
+    names = list(columns) if columns else None
+    rows: list[Sequence[Any]] = []
+    lines: list[int] = []
+    with _long_fields():
+        parsed = _parsed(path, sep, encoding)
+        if header:
+            line, first = next(parsed, (1, []))
+            found = _header(path, line, first)
+            names = names or found
+        for line, row in parsed:
+            width = len(names) if names else (len(rows[0]) if rows else len(row))
+            if len(row) != width:
+                # The column where it goes wrong: the first that is missing or too many.
+                column = min(len(row), width) + 1
+                raise DataError(
+                    f"{path}:{line}: column {column}: {len(row)} columns, not {width} "
+                    "(is a separator or a quote missing?)"
+                )
+            rows.append(row)
+            lines.append(line)
+    if not rows:
+        raise DataError(f"{path} has no rows")
+    return Rows(names, rows, path, lines)
+
+
+def _header(path: str, line: int, row: list[str]) -> list[str]:
+    if not row:
+        raise DataError(f"{path} is empty")
+    names = [name.strip() for name in row]
+    for column, name in enumerate(names, start=1):
+        if names.index(name) != column - 1:
+            raise DataError(f"{path}:{line}: column {column}: {name!r} stands there twice")
+    return names
+
+
+def _parsed(path: str, sep: str | None, encoding: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row with the line that it starts in; empty lines are skipped."""
+    # Excel marks UTF-8 files in a way that would become a part of the first name.
+    encoding = "utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding
+    try:
+        with open(path, encoding=encoding, newline="") as stream:
+            reader = csv.reader(stream, delimiter=sep or _separator(path, encoding), strict=True)
+            start = 1
+            try:
+                for row in reader:
+                    if row:
+                        yield start, row
+                    start = reader.line_num + 1
+            except csv.Error as error:
+                raise DataError(f"{path}:{start}: {error}") from None
+            except UnicodeDecodeError as error:
+                line, column = _undecodable(path, encoding)
+                raise DataError(
+                    f"{path}:{line}: column {column}: not {error.encoding}: {error.reason} "
+                    "(set encoding)"
+                ) from None
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from None
+
+
+def _undecodable(path: str, encoding: str) -> tuple[int, int]:
+    """Return the line, and the byte in it, that cannot be decoded."""
+    data = Path(path).read_bytes()
+    try:
+        data.decode(encoding)
+    except UnicodeDecodeError as error:
+        before = data[: error.start]
+        return before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1
+    return 1, 1
+
+
+def _separator(path: str, encoding: str) -> str:
+    known = _SEPARATORS.get(Path(path).suffix.lower())
+    if known:
+        return known
+    with open(path, encoding=encoding, errors="replace") as stream:
+        first = stream.readline()
+    return max(("\t", ",", ";", "|"), key=first.count)
+
+
+@contextlib.contextmanager
+def _long_fields() -> Iterator[None]:
+    before = csv.field_size_limit(_LONGEST_FIELD)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)

@@ -1,0 +1,226 @@
+"""Data sets from tables: csv and tsv files, or rows."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from flambe.compile import registrable_factory
+from flambe.dataset._files import Rows, read_file
+from flambe.dataset.dataset import BaseDataset, DataError
+from flambe.dataset.table import Column, Table
+from flambe.field import Field, FieldError
+
+Transform = Mapping[str, Field | Mapping[str, Any]]
+
+
+class TabularDataset(BaseDataset):
+    """Training, validation and test data from tables.
+
+    ``!TabularDataset.from_path`` reads files, and ``!TabularDataset.autogen`` splits a single one.
+
+    Parameters
+    ----------
+    train, val, test
+        Rows, each a list of values.
+    named_columns
+        The names of the columns.
+    transform
+        The columns of the batches, in that order; the last is the target. From a name to a field,
+        which takes the column of that name (or, if columns have no names, the one at that
+        position); or to ``{field: …, columns: …}``, with a name, a number or a list of those.
+        Without it rows stay as they are.
+
+    Attributes
+    ----------
+    train, val, test
+        The splits, as :class:`~flambe.dataset.Table`.
+    transform
+        The fields: ``!@ dataset[transform][text].vocab_size``.
+
+    Raises
+    ------
+    DataError
+        If the data does not fit: with file, line and column.
+    """
+
+    def __init__(
+        self,
+        train: Sequence[Sequence[Any]],
+        val: Sequence[Sequence[Any]] | None = None,
+        test: Sequence[Sequence[Any]] | None = None,
+        named_columns: Sequence[str] | None = None,
+        transform: Transform | None = None,
+    ) -> None:
+        names = list(named_columns) if named_columns else None
+        splits = {
+            name: rows if isinstance(rows, Rows) else _checked(name, list(rows or ()), names)
+            for name, rows in (("train", train), ("val", val), ("test", test))
+        }
+        self.transform = transform
+        self.train, self.val, self.test = _tables(splits, transform)
+
+    @registrable_factory
+    @classmethod
+    def from_path(
+        cls,
+        train_path: str,
+        val_path: str | None = None,
+        test_path: str | None = None,
+        sep: str | None = None,
+        header: bool = True,
+        columns: Sequence[str] | None = None,
+        encoding: str = "utf-8",
+        transform: Transform | None = None,
+    ) -> TabularDataset:
+        """Read one file for each split.
+
+        Parameters
+        ----------
+        train_path, val_path, test_path
+            The files.
+        sep
+            What separates columns; by default a comma in ``.csv``, a tab in ``.tsv``, and in other
+            files what stands in the first line most often.
+        header
+            Whether the first line holds the names of the columns.
+        columns
+            Their names, instead of those in the file.
+        encoding
+            Of the text.
+        transform
+            As in the constructor.
+        """
+        splits = [
+            read_file(path, sep, header, columns, encoding) if path is not None else None
+            for path in (train_path, val_path, test_path)
+        ]
+        return cls._of(splits, transform)
+
+    @registrable_factory
+    @classmethod
+    def autogen(
+        cls,
+        data_path: str,
+        test_path: str | None = None,
+        val_ratio: float = 0.2,
+        test_ratio: float = 0.2,
+        seed: int = 0,
+        sep: str | None = None,
+        header: bool = True,
+        columns: Sequence[str] | None = None,
+        encoding: str = "utf-8",
+        transform: Transform | None = None,
+    ) -> TabularDataset:
+        """Split the rows of one file at random.
+
+        Parameters
+        ----------
+        data_path
+            The file.
+        test_path
+            A file with the test data; then none is split off.
+        val_ratio, test_ratio
+            The share of validation and of test data.
+        seed
+            Of the split: the same on every machine.
+        sep, header, columns, encoding, transform
+            As in :meth:`from_path`.
+        """
+        rows = read_file(data_path, sep, header, columns, encoding)
+        test = read_file(test_path, sep, header, columns, encoding) if test_path else None
+        if test is not None:
+            test_ratio = 0.0
+        if not (val_ratio >= 0 and test_ratio >= 0 and val_ratio + test_ratio < 1):
+            raise ValueError("val_ratio and test_ratio are at least 0, and their sum is below 1")
+        order = list(range(len(rows)))
+        random.Random(seed).shuffle(order)
+        n_test, n_val = round(test_ratio * len(rows)), round(val_ratio * len(rows))
+        parts = [order[n_test + n_val :], order[n_test : n_test + n_val], order[:n_test]]
+        train, val, split_off = (rows.take(sorted(part)) for part in parts)
+        return cls._of([train, val, split_off if test is None else test], transform)
+
+    @classmethod
+    def _of(cls, splits: Sequence[Rows | None], transform: Transform | None) -> TabularDataset:
+        # The constructor takes Rows for rows: they know their lines.
+        train, val, test = splits
+        return cls(train, val, test, transform=transform)  # type: ignore[arg-type]
+
+
+def _checked(split: str, rows: list[Sequence[Any]], names: list[str] | None) -> Rows:
+    width = len(names) if names else (len(rows[0]) if rows else 0)
+    for index, row in enumerate(rows):
+        if len(row) != width:
+            raise DataError(f"row {index} of {split} has {len(row)} columns, not {width}")
+    return Rows(names, rows)
+
+
+def _tables(splits: Mapping[str, Rows], transform: Transform | None) -> list[Table]:
+    train = splits["train"]
+    for name, rows in splits.items():
+        if len(rows) and (rows.width, rows.names) != (train.width, train.names):
+            raise DataError(
+                f"{rows.file or name}: the columns are {rows.names or rows.width}, and those of "
+                f"{train.file or 'train'} are {train.names or train.width}"
+            )
+    if transform is None:
+        names = train.names or [str(index) for index in range(train.width)]
+        return [
+            Table({name: [row[i] for row in rows.rows] for i, name in enumerate(names)})
+            for rows in splits.values()
+        ]
+    tables: list[dict[str, Column]] = [{} for _ in splits]
+    for position, (name, entry) in enumerate(transform.items()):
+        field, indices = _field(name, entry, position, train)
+        columns = [
+            [[row[index] for row in rows.rows] for index in indices] for rows in splits.values()
+        ]
+        with _placed(train, indices, columns[0]):
+            field.setup_columns(*columns)
+        for table, own, rows in zip(tables, columns, splits.values(), strict=True):
+            if len(rows):
+                with _placed(rows, indices, own):
+                    made = field.process_columns(own)
+                names = [name] if len(made) == 1 else [f"{name}_{i}" for i in range(len(made))]
+                table.update(zip(names, made, strict=True))
+    return [Table(table) for table in tables]
+
+
+def _field(
+    name: str, entry: Field | Mapping[str, Any], position: int, rows: Rows
+) -> tuple[Field, list[int]]:
+    """Return a field of the transform, and the columns that it is for."""
+    why = f"transform {name!r}"
+    if isinstance(entry, Field):
+        key: Any = name if rows.names else position
+        return entry, [rows.column(key, why)]
+    unknown = sorted(set(entry) - {"field", "columns"})
+    field, keys = entry.get("field"), entry.get("columns", name if rows.names else position)
+    if unknown or not isinstance(field, Field):
+        raise DataError(f"{why}: expected a field, or {{field: …, columns: …}}")
+    keys = keys if isinstance(keys, list | tuple) else [keys]
+    if not keys:
+        raise DataError(f"{why}: columns is empty")
+    return field, [rows.column(key, why) for key in keys]
+
+
+@contextlib.contextmanager
+def _placed(rows: Rows, indices: list[int], columns: list[list[Any]]) -> Iterator[None]:
+    """Give the error of a field the place of the value."""
+    try:
+        yield
+    except FieldError as error:
+        if error.row is None:
+            raise DataError(f"{rows.file}: {error}" if rows.file else str(error)) from None
+        # A field says which row; of several columns it is the first that holds the value.
+        column = next(
+            (
+                index
+                for index, values in zip(indices, columns, strict=True)
+                if repr(values[error.row]) in error.message
+            ),
+            indices[0],
+        )
+        raise DataError(f"{rows.place(error.row, column)}: {error}") from None

@@ -1,0 +1,176 @@
+"""What can go wrong, and how it is told.
+
+::
+
+    FlambeError
+    ├── ConfigError              the configuration is wrong: exit code 2, nothing was touched
+    ├── RunError                 the run failed: exit code 1
+    │   ├── ComponentError       a component raised while it was built or run
+    │   └── ResourceError        a resource could not be fetched
+    ├── StateError               a saved component cannot be written or read
+    └── Interrupted              the user stopped the run: exit code 130
+
+A :class:`ConfigError` carries any number of :class:`Problem`, so that every mistake in a file is
+reported at once, each with its place, the line with a caret, what was expected and a suggestion.
+All of them survive pickling, because they cross processes.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, order=True)
+class Place:
+    """A position in a configuration file.
+
+    Attributes
+    ----------
+    file
+        The file as the user named it, or ``<text>``.
+    line, column
+        Both start at 1.
+    width
+        How many characters the caret underlines.
+    text
+        The whole line, without its end.
+    """
+
+    file: str
+    line: int
+    column: int
+    width: int = 1
+    text: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.file}:{self.line}:{self.column}"
+
+    def excerpt(self) -> str:
+        """Return the line with a caret below it, or nothing where the text is not known."""
+        if not self.text:
+            return ""
+        number = f"{self.line:>5} | "
+        start = self.column - 1
+        # Long lines (a JSON blob, say) are cut around the caret.
+        offset = max(0, start - 70)
+        shown = self.text[offset : offset + 110].replace("\t", " ")
+        width = max(1, min(self.width, len(shown) - (start - offset)))
+        return f"{number}{shown}\n{' ' * 5} | {' ' * (start - offset)}{'^' * width}"
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One mistake in a configuration.
+
+    Attributes
+    ----------
+    message
+        What is wrong.
+    place
+        Where, if it has a place in a file.
+    hint
+        What was expected, and what to write or type instead.
+    """
+
+    message: str
+    place: Place | None = None
+    hint: str = ""
+
+    def __str__(self) -> str:
+        lines = [f"{self.place}: {self.message}" if self.place else self.message]
+        if self.place and self.place.text:
+            lines.append(self.place.excerpt())
+        if self.hint:
+            lines.append(f"      = {self.hint}")
+        return "\n".join(lines)
+
+
+class FlambeError(Exception):
+    """Base of all errors that flambe raises on purpose."""
+
+    exit_code = 1
+
+
+class ConfigError(FlambeError):
+    """The configuration is wrong; nothing was built or touched.
+
+    Parameters
+    ----------
+    problems
+        A message, a :class:`Problem`, or several problems.
+    """
+
+    exit_code = 2
+
+    def __init__(self, problems: str | Problem | Iterable[Problem]) -> None:
+        if isinstance(problems, str):
+            problems = Problem(problems)
+        if isinstance(problems, Problem):
+            problems = [problems]
+        self.problems: tuple[Problem, ...] = tuple(dict.fromkeys(problems))
+        super().__init__(self.problems)
+
+    def __str__(self) -> str:
+        return "\n\n".join(str(problem) for problem in self.problems)
+
+
+class RunError(FlambeError):
+    """The run failed."""
+
+
+class ComponentError(RunError):
+    """A component raised while it was built or run.
+
+    Parameters
+    ----------
+    message
+        The original exception in one line.
+    place
+        Where the component is written, if known.
+    what
+        What flambe was doing, for people: ``"building !Trainer"``.
+    traceback
+        The original traceback as text; the original exception may not survive pickling.
+    """
+
+    def __init__(
+        self, message: str, place: Place | None = None, what: str = "", traceback: str = ""
+    ) -> None:
+        super().__init__(message, place, what, traceback)
+        self.message = message
+        self.place = place
+        self.what = what
+        self.traceback = traceback
+
+    def __str__(self) -> str:
+        text = f"{self.what}: {self.message}" if self.what else self.message
+        return str(Problem(text, self.place))
+
+
+class ResourceError(RunError):
+    """A resource could not be fetched."""
+
+
+class StateError(FlambeError):
+    """A saved component cannot be written or read."""
+
+
+class Interrupted(FlambeError):
+    """The user stopped the run."""
+
+    exit_code = 130
+
+
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+    """Return ``"did you mean 'x'?"`` for the closest candidate, or an empty string."""
+    by_lower = {candidate.lower(): candidate for candidate in candidates}
+    close = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return f"did you mean {by_lower[close[0]]!r}?" if close else ""
+
+
+def listed(words: Sequence[str], limit: int = 12) -> str:
+    """Return ``"a, b, c"``, cut with the number of those left out."""
+    shown = ", ".join(words[:limit])
+    return shown if len(words) <= limit else f"{shown} and {len(words) - limit} more"

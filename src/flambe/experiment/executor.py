@@ -1,0 +1,172 @@
+"""Who runs the variants of a stage: a small interface, and the simplest that fulfils it."""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from flambe.errors import ComponentError, FlambeError
+from flambe.experiment.task import StageTask, VariantTask, settle_checkpoint
+from flambe.experiment.variants import Variant, choices_text
+from flambe.logging import capture
+from flambe.logging.events import Record, use
+from flambe.logging.recorder import DirectChannel, Recorder
+from flambe.progress import RunFolder
+
+
+class Listener(Protocol):
+    """Is told what happens to variants, from the thread that runs the stage."""
+
+    def started(self, variant: Variant, host: str) -> None:
+        """A variant starts, or starts again."""
+
+    def stepped(self, variant: Variant, step: int, metric: float | None, host: str) -> None:
+        """A step is done."""
+
+    def finished(self, variant: Variant, *, stopped: bool) -> None:
+        """It is at its end, or a scheduler stopped it."""
+
+    def failed(self, variant: Variant, error: ComponentError | None, text: str, final: bool) -> None:
+        """It raised; unless final it is tried again."""
+
+    def lines(self, lines: Sequence[tuple[str, str, str]]) -> None:
+        """Lines that components printed and logged: source, level and text. From any thread."""
+
+
+@dataclass
+class StageOptions:
+    """How a stage is run.
+
+    Attributes
+    ----------
+    devices
+        What each variant occupies: ``{"cpu": 1, "gpu": 0.5}``.
+    max_failures
+        How often a variant is tried again.
+    reuse_actors
+        Whether one process may run several variants, one after another.
+    search, scheduler
+        A searcher and a trial scheduler of Ray Tune.
+    num_samples, max_concurrent
+        Of a search: how many variants are tried, and how many at a time.
+    space
+        The dimensions of a search: path as text → search space.
+    """
+
+    devices: dict[str, float] = field(default_factory=lambda: {"cpu": 1.0})
+    max_failures: int = 1
+    reuse_actors: bool = True
+    search: Any = None
+    scheduler: Any = None
+    num_samples: int = 1
+    max_concurrent: int | None = None
+    space: dict[str, Any] = field(default_factory=dict)
+
+
+class Executor(Protocol):
+    """Runs stages, one call each."""
+
+    def start(self) -> None:
+        """Make ready; called once, before the first stage."""
+
+    def capacity(self) -> dict[str, float]:
+        """Return what the largest host offers: ``cpu`` and ``gpu``."""
+
+    def run_stage(
+        self, task: StageTask, variants: Sequence[Variant], options: StageOptions, to: Listener
+    ) -> None:
+        """Run variants of a stage to their ends, telling the listener."""
+
+    def close(self) -> None:
+        """Give everything back."""
+
+
+class InlineExecutor:
+    """Runs one variant after another in this process, without Ray.
+
+    Parameters
+    ----------
+    root
+        The folder of the run.
+    before_step
+        Called before each step: a debugger, for ``--debug``. What components print goes to the
+        terminal then.
+    """
+
+    def __init__(self, root: Path, before_step: Callable[[Any], None] | None = None) -> None:
+        self.root = root
+        self.before_step = before_step
+        self.recorder = Recorder(root)
+
+    def start(self) -> None:
+        """Nothing to make ready."""
+
+    def capacity(self) -> dict[str, float]:
+        """Everything runs here, one at a time: nothing is too large."""
+        return {"cpu": float("inf"), "gpu": float("inf")}
+
+    def run_stage(
+        self, task: StageTask, variants: Sequence[Variant], options: StageOptions, to: Listener
+    ) -> None:
+        """Run the variants; see :class:`Executor`."""
+        for variant in variants:
+            self.recorder.open(variant.id, f"{variant.stage}/{variant.name}", variant_title(variant))
+            for attempt in range(options.max_failures + 1):
+                if self._run(task, variant, to, final=attempt == options.max_failures):
+                    break
+            self.recorder.end(variant.id)
+
+    def _run(self, task: StageTask, variant: Variant, to: Listener, *, final: bool) -> bool:
+        channel = DirectChannel(self.recorder)
+
+        def take(level: str, text: str) -> None:
+            import time
+
+            channel.send(Record(variant.id, "line", level, text, None, time.time()))
+            to.lines(self.recorder.take_lines())
+
+        host = socket.gethostname()
+        to.started(variant, host)
+        folder = RunFolder(self.root).variant(variant.stage, variant.name)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with capture.printed_here(take) if self.before_step is None else capture.logged(take):
+                running = VariantTask(task, variant.id, channel)
+                more = True
+                while more:
+                    if self.before_step is not None:
+                        self.before_step(running.component)
+                    more = running.step()
+                    self._save(running, folder)
+                    to.stepped(variant, running.step_count, running.metric, host)
+        except FlambeError as error:
+            known = error if isinstance(error, ComponentError) else None
+            to.failed(variant, known, str(error), final)
+            return False
+        finally:
+            use(None)
+        settle_checkpoint(folder, "checkpoint")
+        to.finished(variant, stopped=False)
+        return True
+
+    def _save(self, running: VariantTask, folder: Path) -> None:
+        beside = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
+        running.save(beside)
+        beside.rename(folder / f"checkpoint_{running.step_count:06d}")
+        settle_checkpoint(folder, f"checkpoint_{running.step_count:06d}")
+        running.task.restore[running.variant.id] = str(
+            folder / f"checkpoint_{running.step_count:06d}"
+        )
+
+    def close(self) -> None:
+        """Close the files."""
+        self.recorder.close()
+
+
+def variant_title(variant: Variant) -> str:
+    """Return what people call a variant: ``train lr=0.1,n=2``."""
+    return f"{variant.stage} {choices_text(variant.choices)}".strip()

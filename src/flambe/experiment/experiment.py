@@ -1,0 +1,244 @@
+"""Experiment: a pipeline of stages, each run in all its variants."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from flambe.compile import Schema
+from flambe.compile.values import ClusterResource, Grid, Path
+from flambe.errors import ConfigError, Problem, did_you_mean, listed
+from flambe.experiment import search, variants
+from flambe.runnable import ClusterRunnable, RemoteEnvironment
+
+if TYPE_CHECKING:
+    # The cluster room comes above this one.
+    Cluster = Any
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
+_RESERVED = {"resources"}
+
+Finding = tuple[Path, str, str]  # path, message, hint
+
+
+class Experiment(ClusterRunnable):
+    """A pipeline of stages; each is run in all the variants that its options make.
+
+    Parameters
+    ----------
+    name
+        Letters, digits, ``-`` and ``_``.
+    pipeline
+        Stage → component, in order. A stage may link to those above it.
+    resume
+        True: go on with an interrupted run; finished variants are kept, others go on from their last
+        checkpoint. A stage, or a list of stages: use the saved results of those and of all before.
+    devices
+        What each variant occupies, ``{cpu: 4, gpu: 0.5}``; 1 CPU by default, and 1 GPU where there
+        are GPUs.
+    save_path
+        Where the output folder is made; below the current folder by default.
+    resources
+        Name → a local path (from the folder of the configuration), an ``s3://`` or ``http(s)://``
+        URL, or ``!cluster path``.
+    search
+        Stage → a searcher of Ray Tune, or a mapping: ``searcher``, ``num_samples`` (how many
+        variants it tries, 10 by default), ``max_concurrent_trials``. Without a searcher,
+        ``num_samples`` values are drawn at random from the ``!tune`` spaces of the stage.
+    schedulers
+        Stage → a trial scheduler of Ray Tune.
+    reduce
+        Stage → k: only its k best variants are built upon.
+    env
+        The cluster that the experiment runs on; injected when remote.
+    max_failures
+        How often a variant that fails is tried again, from its last checkpoint.
+    stop_on_failure
+        Whether the run stops after a stage in which a variant failed for good; else the run goes on
+        without it.
+    merge_plot
+        Whether TensorBoard shows the variants of all stages together.
+    user_provider
+        A function that returns the name of the user who runs it.
+    debug
+        Stop in a debugger before each step; local only.
+    seed
+        Where ``!s`` and the random numbers of each stage start from.
+    reuse_actors
+        Whether one process may run several variants, one after another, which saves its start.
+    """
+
+    _flambe_scopes: ClassVar[tuple[str, ...]] = ("resources", "pipeline")
+
+    def __init__(
+        self,
+        name: str,
+        pipeline: Mapping[str, Schema | Grid | Any],
+        resume: bool | str | Sequence[str] = False,
+        devices: Mapping[str, float] | None = None,
+        save_path: str = "flambe-output",
+        resources: Mapping[str, str | ClusterResource] | None = None,
+        search: Mapping[str, Schema | Mapping[str, Any]] | None = None,
+        schedulers: Mapping[str, Schema] | None = None,
+        reduce: Mapping[str, int] | None = None,
+        env: RemoteEnvironment | None = None,
+        max_failures: int = 1,
+        stop_on_failure: bool = True,
+        merge_plot: bool = True,
+        user_provider: Any = None,
+        debug: bool = False,
+        seed: int = 0,
+        reuse_actors: bool = True,
+    ) -> None:
+        super().__init__(env)
+        self.name = name
+        self.pipeline = dict(pipeline)
+        self.resume = resume
+        self.devices = dict(devices) if devices is not None else None
+        self.save_path = save_path
+        self.resources = dict(resources or {})
+        self.search = dict(search or {})
+        self.schedulers = dict(schedulers or {})
+        self.reduce = dict(reduce or {})
+        self.max_failures = max_failures
+        self.stop_on_failure = stop_on_failure
+        self.merge_plot = merge_plot
+        self.user_provider = user_provider
+        self.debug = debug
+        self.seed = seed
+        self.reuse_actors = reuse_actors
+
+    @classmethod
+    def check_schema(cls, schema: Schema) -> Iterator[Finding]:
+        """Yield what is wrong with a configuration that keywords and types do not tell."""
+        return _findings(schema.kwargs)
+
+    def parse(self) -> None:
+        """Validate what needs no file position; see :class:`Runnable`."""
+        found = [Problem(message, hint=hint) for _, message, hint in _findings(vars(self))]
+        if self.env is None:
+            found += [
+                Problem(
+                    f"resource {name!r} is on a cluster (!cluster {value.location}), "
+                    "and this run is local",
+                    hint="run with --cluster, or name a local path or a URL",
+                )
+                for name, value in self.resources.items()
+                if isinstance(value, ClusterResource)
+            ]
+        if found:
+            raise ConfigError(found)
+
+    def run(self, force: bool = False, **kwargs: Any) -> None:
+        """Run all stages.
+
+        Parameters
+        ----------
+        force
+            Whether results of the same name are moved aside.
+        kwargs
+            ``resume``, ``debug``: as in the constructor; ``observer``: who is told how it goes, a
+            :class:`~flambe.experiment.run.Observer`; ``executor``: who runs the stages.
+
+        Raises
+        ------
+        ConfigError
+            If there are results already, or what is asked for is not there.
+        RunError
+            If it failed.
+        Interrupted
+            If the user stopped it.
+        """
+        from flambe.experiment.run import Run
+
+        Run(self, force=force, **kwargs).execute()
+
+    def setup(
+        self, cluster: Cluster, extensions: dict[str, str], force: bool, **kwargs: Any
+    ) -> None:
+        """Prepare a cluster; see :class:`ClusterRunnable`."""
+        raise ConfigError("experiments on a cluster are not supported by this version")
+
+
+def _findings(values: Mapping[str, Any]) -> Iterator[Finding]:
+    pipeline = values.get("pipeline")
+    pipeline = pipeline if isinstance(pipeline, Mapping) else {}
+    yield from _name_findings(values, pipeline)
+    for keyword in ("search", "schedulers", "reduce"):
+        for stage in _mapping(values.get(keyword)):
+            if stage not in pipeline:
+                yield (
+                    (keyword, stage),
+                    f"{keyword}: there is no stage {stage!r}",
+                    did_you_mean(str(stage), map(str, pipeline))
+                    or f"the stages: {listed(list(map(str, pipeline)))}",
+                )
+            elif not _may_run(pipeline[stage]):
+                yield (
+                    (keyword, stage),
+                    f"{keyword}: stage {stage!r} has nothing to run",
+                    "its component has no run(): it is built where it is used",
+                )
+    yield from _number_findings(values)
+    resume = values.get("resume")
+    for stage in [resume] if isinstance(resume, str) else resume if isinstance(resume, list) else []:
+        if stage not in pipeline:
+            yield ("resume",), f"resume: there is no stage {stage!r}", did_you_mean(stage, pipeline)
+    for stage, value in _mapping(values.get("search")).items():
+        for problem in search.findings(stage, value):
+            yield ("search", stage), problem.message, problem.hint
+        if stage in pipeline and not variants.domains(pipeline[stage]):
+            yield (
+                ("search", stage),
+                f"search: stage {stage!r} has nothing to search",
+                "put a search space in it, such as   lr: !tune.loguniform [1e-4, 1e-1]",
+            )
+
+
+def _name_findings(values: Mapping[str, Any], pipeline: Mapping[str, Any]) -> Iterator[Finding]:
+    name = values.get("name")
+    if isinstance(name, str) and not _NAME.match(name):
+        yield ("name",), f"{name!r} is not a name", "letters, digits, '-' and '_'"
+    if "pipeline" in values and not pipeline:
+        yield ("pipeline",), "the pipeline has no stages", "expected   stage: !Component"
+    for stage in pipeline:
+        if not isinstance(stage, str) or not re.match(r"[A-Za-z_][\w-]*\Z", stage):
+            yield ("pipeline", stage), f"{stage!r} cannot name a stage", "letters, digits, '-', '_'"
+        elif stage in _RESERVED:
+            yield ("pipeline", stage), f"a stage cannot be named {stage!r}", "the name is taken"
+    for resource in _mapping(values.get("resources")):
+        if resource in pipeline:
+            yield (
+                ("resources", resource),
+                f"{resource!r} is a stage and a resource",
+                "links could mean either: rename one",
+            )
+
+
+def _number_findings(values: Mapping[str, Any]) -> Iterator[Finding]:
+    for stage, k in _mapping(values.get("reduce")).items():
+        if isinstance(k, int) and k < 1:
+            yield ("reduce", stage), f"reduce: {k} variants cannot flow on", "expected 1 or more"
+    for device, amount in _mapping(values.get("devices")).items():
+        if isinstance(amount, int | float) and (amount < 0 or (amount > 1 and amount % 1)):
+            yield (
+                ("devices", device),
+                f"devices: {amount} of {device!r} cannot be given to a variant",
+                "a fraction below 1, or a whole number",
+            )
+    failures = values.get("max_failures")
+    if isinstance(failures, int) and failures < -1:
+        yield ("max_failures",), f"max_failures cannot be {failures}", "0 or more; -1 for no limit"
+
+
+def _mapping(value: Any) -> Mapping[Any, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _may_run(value: Any) -> bool:
+    if isinstance(value, Grid):
+        return any(_may_run(element) for element in value.elements)
+    if isinstance(value, Schema) and not value.target:
+        return True
+    return variants.runs(value)

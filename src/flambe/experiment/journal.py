@@ -1,0 +1,174 @@
+"""What is known of a run while it goes on: kept in memory, on disk, and told to the observer."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from flambe.compile import yaml
+from flambe.errors import StateError
+from flambe.experiment.variants import Variant
+from flambe.progress import RunFolder, RunState, StageState, Status, VariantState
+
+_log = logging.getLogger(__name__)
+# The state is written at most this often while variants report, in seconds.
+STATE_PERIOD = 0.5
+
+
+class Observer(Protocol):
+    """Is told how a run goes; it shows, and changes nothing. Called from several threads."""
+
+    def begun(self, folder: RunFolder, run: RunState, variants: Mapping[str, VariantState]) -> None:
+        """The run begins; the state and the variants are live and change while it goes on."""
+
+    def changed(self) -> None:
+        """Something changed in the state or the variants."""
+
+    def line(self, variant: VariantState | None, level: str, text: str) -> None:
+        """A component printed or logged a line."""
+
+    def note(self, text: str) -> None:
+        """Something that people want to know."""
+
+    def ended(self) -> None:
+        """The run is over; its status says how."""
+
+
+class LogObserver:
+    """Tells how a run goes in the log: for runs that no command shows."""
+
+    def begun(self, folder: RunFolder, run: RunState, variants: Mapping[str, VariantState]) -> None:
+        """Say where the results will be."""
+        self.run = run
+        _log.info("%s: results in %s", run.name, folder.root)
+
+    def changed(self) -> None:
+        """Nothing is shown."""
+
+    def line(self, variant: VariantState | None, level: str, text: str) -> None:
+        """Log it."""
+        _log.info("%s | %s", f"{variant.stage}/{variant.name}" if variant else "", text)
+
+    def note(self, text: str) -> None:
+        """Log it."""
+        _log.info("%s", text)
+
+    def ended(self) -> None:
+        """Log how it ended."""
+        _log.info("%s: %s", self.run.name, self.run.status.value)
+
+
+class Journal:
+    """The state of one run, and of its variants.
+
+    Attributes
+    ----------
+    run
+        The state of the run.
+    variants
+        Id → what happened to a variant.
+    """
+
+    def __init__(self, folder: RunFolder, run: RunState, observer: Observer) -> None:
+        self.folder = folder
+        self.run = run
+        self.observer = observer
+        self.variants: dict[str, VariantState] = {}
+        self._lock = threading.RLock()
+        self._written = 0.0
+
+    def begin(self) -> None:
+        """Write the first state, and tell the observer."""
+        self.run.started, self.run.status = time.time(), Status.RUNNING
+        self.folder.write_state(self.run)
+        self.observer.begun(self.folder, self.run, self.variants)
+
+    def add(self, variant: Variant, **known: Any) -> VariantState:
+        """Note a variant, with all that is known of it."""
+        with self._lock:
+            try:
+                config = yaml.dump(variant.config)
+            except StateError:  # made in Python, with values that have no YAML form
+                config = ""
+            entry = VariantState(
+                variant.id,
+                variant.stage,
+                variant.name,
+                choices=dict(variant.choices),
+                parents=dict(variant.parents),
+                config=config,
+            )
+            for name, value in known.items():
+                setattr(entry, name, value)
+            self.variants[variant.id] = entry
+            self.folder.append(asdict(entry))
+            return entry
+
+    def change(self, variant_id: str, **changes: Any) -> None:
+        """Note what changed about a variant."""
+        with self._lock:
+            entry = self.variants[variant_id]
+            for name, value in changes.items():
+                setattr(entry, name, value)
+            self.folder.append({"id": variant_id, **changes})
+        self.publish(now="status" in changes)
+
+    def of(self, stage: str) -> list[VariantState]:
+        """Return the variants of a stage."""
+        with self._lock:
+            return [entry for entry in self.variants.values() if entry.stage == stage]
+
+    def stage(self, stage: StageState, status: Status) -> None:
+        """Note where a stage stands."""
+        with self._lock:
+            stage.status = status
+            if status is Status.RUNNING:
+                stage.started = time.time()
+            elif status is not Status.WAITING:
+                stage.ended = time.time()
+        self.publish(now=True)
+
+    def publish(self, *, now: bool = False) -> None:
+        """Write the state, not too often, and tell the observer."""
+        with self._lock:
+            if time.monotonic() - self._written > (STATE_PERIOD / 10 if now else STATE_PERIOD):
+                self.write()
+        self.observer.changed()
+
+    def write(self) -> None:
+        """Write the state."""
+        with self._lock:
+            self._count()
+            self.folder.write_state(self.run)
+            self._written = time.monotonic()
+
+    def _count(self) -> None:
+        counts: dict[str, Counter[str]] = {}
+        for entry in self.variants.values():
+            counts.setdefault(entry.stage, Counter())[entry.status.value] += 1
+        for stage in self.run.stages:
+            stage.counts = dict(counts.get(stage.name, {}))
+
+    def end(self, status: Status, error: str = "") -> None:
+        """Note how the run ended."""
+        with self._lock:
+            self.run.status, self.run.error, self.run.ended = status, error, time.time()
+            for entry in self.variants.values():
+                if entry.status is Status.RUNNING:
+                    entry.status = Status.INTERRUPTED
+                    self.folder.append({"id": entry.id, "status": Status.INTERRUPTED})
+            for stage in self.run.stages:
+                if stage.status is Status.RUNNING:
+                    stage.status, stage.ended = status, time.time()
+            self.write()
+        self.observer.ended()
+
+    def lines(self, lines: Sequence[tuple[str, str, str]]) -> None:
+        """Give lines of components to the observer."""
+        for source, level, text in lines:
+            self.observer.line(self.variants.get(source), level, text)

@@ -1,0 +1,165 @@
+"""What an earlier run left that a resumed one builds upon."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from flambe.compile import Schema, yaml
+from flambe.errors import ConfigError, Problem
+from flambe.experiment.task import latest_checkpoint, settle_checkpoint
+from flambe.experiment.variants import Variant
+from flambe.progress import RunFolder, Status, VariantState
+
+if TYPE_CHECKING:
+    from flambe.experiment.journal import Journal
+    from flambe.experiment.run import Run
+    from flambe.experiment.search import Search
+
+# The checkpoint that an unfinished variant goes on from, out of the way of Tune's new ones.
+RESUMED = "checkpoint_resumed"
+
+
+class Reuse:
+    """The results of an earlier run in the same folder, found by the ids of variants.
+
+    Parameters
+    ----------
+    folder
+        The folder of the run.
+    pipeline
+        The stages.
+    resume
+        As :class:`Experiment` takes it.
+    """
+
+    def __init__(
+        self, folder: RunFolder, pipeline: Mapping[str, Any], resume: bool | str | Sequence[str]
+    ) -> None:
+        self.folder = folder
+        self.earlier: dict[str, VariantState] = folder.read_variants() if resume else {}
+        named = [resume] if isinstance(resume, str) else resume if resume not in (True, False) else ()
+        names = list(pipeline)
+        last = max((names.index(name) for name in named), default=-1) if named else -1
+        #: Stages whose saved results are used as they are.
+        self.saved = set(names[: last + 1])
+        if named:
+            self._set_aside(names[last + 1 :])
+
+    def _set_aside(self, stages: Sequence[str]) -> None:
+        """Move what later stages left out of the way; they are run anew."""
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        for stage in stages:
+            place = self.folder.root / stage
+            if place.exists():
+                aside = self.folder.root / "earlier" / stamp
+                aside.mkdir(parents=True, exist_ok=True)
+                os.replace(place, aside / stage)
+        self.earlier = {k: v for k, v in self.earlier.items() if v.stage not in stages}
+
+    def _complete(self, variant: Variant) -> VariantState | None:
+        entry = self.earlier.get(variant.id)
+        if entry is None or not entry.status.done:
+            return None
+        whole = not variant.runs or self.folder.checkpoint(variant.stage, entry.name).is_dir()
+        return entry if whole else None
+
+    def adopt(self, journal: Journal, variant: Variant) -> VariantState | None:
+        """Note a variant as done if an earlier run finished it.
+
+        Raises
+        ------
+        ConfigError
+            If its stage was named to be used as saved, and it was not finished.
+        """
+        entry = self._complete(variant)
+        if entry is not None:
+            return journal.add(
+                variant,
+                status=Status.REUSED,
+                metric=entry.metric,
+                best=entry.best,
+                step=entry.step,
+                started=entry.started,
+                ended=entry.ended,
+                host=entry.host,
+            )
+        if variant.stage in self.saved and variant.runs:
+            raise ConfigError(
+                Problem(
+                    f"resume: {variant.stage}/{variant.name} has no saved result",
+                    hint="resume from an earlier stage, or with --resume alone, "
+                    "which runs what is missing",
+                )
+            )
+        return None
+
+    def adopt_searched(
+        self, journal: Journal, search: Search, stage: str, bases: list[Variant], run: Run
+    ) -> list[Variant]:
+        """Take over what a search tried before; return what is to be run.
+
+        Unfinished ones are finished first, and the searcher tries the rest.
+        """
+        again: list[Variant] = []
+        by_id = {base.id: base for base in bases}
+        for entry in self.earlier.values():
+            if entry.stage != stage or not entry.config or entry.status is Status.FAILED:
+                continue
+            variant = self._suggested(entry, by_id, run)
+            if variant is None:
+                continue
+            run.variants[stage].append(variant)
+            if self.adopt(journal, variant) is None:
+                journal.add(variant)
+                again.append(variant)
+        search.num_samples -= len(run.variants[stage])
+        return again + (bases if search.num_samples > 0 else [])
+
+    def _suggested(
+        self, entry: VariantState, bases: Mapping[str, Variant], run: Run
+    ) -> Variant | None:
+        """Make the variant that a searcher suggested, if it still fits the configuration."""
+        config = yaml.load(entry.config)
+        for base in bases.values():
+            values = _differences(base.config, config, (base.stage,))
+            if values is not None and base.parents == entry.parents:
+                variant = run.expander.suggest(base, values)
+                if variant.id == entry.id:
+                    return variant
+        return None
+
+    def checkpoints(self, variants: Sequence[Variant]) -> dict[str, str]:
+        """Return the checkpoints that unfinished variants go on from, by id."""
+        found = {}
+        for variant in variants:
+            place = self.folder.variant(variant.stage, variant.name)
+            if variant.id in self.earlier and latest_checkpoint(place) is not None:
+                kept = settle_checkpoint(place, RESUMED)
+                found[variant.id] = str(kept)
+        return found
+
+
+def _differences(base: Any, config: Any, path: tuple[Any, ...]) -> dict[str, Any] | None:
+    """Return the values that stand where a base has search spaces; None if more differs."""
+    from flambe.compile.values import children, path_text
+    from flambe.experiment.variants import is_domain
+
+    if is_domain(base):
+        return {path_text(path): config}
+    below, other = dict(children(base)), dict(children(config))
+    if not below and not other:
+        return {} if base == config else None
+    if below.keys() != other.keys():
+        return None
+    if isinstance(base, Schema) and (not isinstance(config, Schema) or base.tag != config.tag):
+        return None
+    values: dict[str, Any] = {}
+    for key, child in below.items():
+        found = _differences(child, other[key], (*path, key))
+        if found is None:
+            return None
+        values |= found
+    return values

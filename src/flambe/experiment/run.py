@@ -1,0 +1,414 @@
+"""One run of an experiment: the stage graph, from the first variant to the last."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import logging
+import os
+import shutil
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flambe._version import __version__
+from flambe.compile import Schema, tags, yaml
+from flambe.compile.build import Origin
+from flambe.compile.state import is_number
+from flambe.errors import ComponentError, ConfigError, Interrupted, Problem, RunError
+from flambe.experiment.executor import Executor, InlineExecutor, StageOptions
+from flambe.experiment.journal import Journal, LogObserver, Observer
+from flambe.experiment.reuse import Reuse
+from flambe.experiment.search import Search
+from flambe.experiment.task import StageTask
+from flambe.experiment.variants import Expander, Variant, canonical, stages_linked
+from flambe.packaging.resources import fetch
+from flambe.progress import RunFolder, RunState, StageState, Status
+
+if TYPE_CHECKING:
+    from flambe.experiment.experiment import Experiment
+
+_log = logging.getLogger(__name__)
+
+
+class Run:
+    """Runs the stages of an experiment in order.
+
+    Parameters
+    ----------
+    experiment
+        What to run.
+    force, resume, debug, observer, executor
+        See :meth:`Experiment.run`.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        *,
+        force: bool = False,
+        resume: bool | str | Sequence[str] | None = None,
+        debug: bool = False,
+        observer: Observer | None = None,
+        executor: Callable[[Path], Executor] | None = None,
+        **_: Any,
+    ) -> None:
+        self.experiment = experiment
+        self.force = force
+        self.resume = resume or experiment.resume
+        self.debug = debug or experiment.debug
+        self.observer = observer or LogObserver()
+        root = Path(experiment.save_path).expanduser().absolute() / f"output__{experiment.name}"
+        self.folder = RunFolder(root)
+        self.journal = Journal(self.folder, RunState(experiment.name), self.observer)
+        context = f"{experiment.seed}:{canonical(experiment.resources)}"
+        self.expander = Expander(experiment.pipeline, experiment.seed, context)
+        # All variants of each stage, and the ids of those that are built upon.
+        self.variants: dict[str, list[Variant]] = {}
+        self.flowing: set[str] = set()
+        self._make_executor = executor or self._default_executor
+        self._executor: Executor | None = None
+
+    def _default_executor(self, root: Path) -> Executor:
+        if self.debug:
+            return InlineExecutor(root, before_step=_stop_before)
+        from flambe.experiment.tune import TuneExecutor
+
+        return TuneExecutor(root)
+
+    def execute(self) -> None:
+        """Run; see :meth:`Experiment.run`."""
+        self.experiment.parse()
+        self._open_folder()
+        self._describe()
+        self.journal.begin()
+        status, error = Status.FAILED, ""
+        with _terminated_like_interrupted():
+            try:
+                resources = self._resources()
+                for stage in self.journal.run.stages:
+                    self._run_stage(stage, resources)
+                status = Status.FINISHED
+            except KeyboardInterrupt:
+                status = Status.INTERRUPTED
+                raise Interrupted(
+                    f"interrupted; what is done is in {self.folder.root}\n"
+                    "  to go on, run the same command with --resume"
+                ) from None
+            except BaseException as problem:
+                error = str(problem) or type(problem).__name__
+                raise
+            finally:
+                with _not_interrupted():
+                    self.journal.end(status, error)
+                    if self._executor is not None:
+                        self._executor.close()
+
+    # -- before the first stage ---------------------------------------------------------------
+
+    def _open_folder(self) -> None:
+        """Take the output folder: empty, to be resumed, or after its results are moved aside.
+
+        Raises
+        ------
+        ConfigError
+            If it holds results, and nothing is said about them.
+        """
+        root = self.folder.root
+        held = root.is_dir() and any(root.iterdir())
+        if held and not self.resume:
+            if not self.force:
+                raise ConfigError(
+                    Problem(
+                        f"{root} holds the results of an earlier run",
+                        hint="--resume goes on with it; --force moves it aside and starts anew",
+                    )
+                )
+            aside = aside_of(root)
+            os.replace(root, aside)
+            self.observer.note(f"the earlier results were moved to {aside}")
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"cannot make the output folder {root}: {error.strerror}") from None
+        self.reuse = Reuse(self.folder, self.experiment.pipeline, self.resume)
+
+    def _describe(self) -> None:
+        experiment, run = self.experiment, self.journal.run
+        run.version, run.seed = __version__, experiment.seed
+        run.command = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
+        run.host, run.pid = socket.gethostname(), os.getpid()
+        run.hosts = {run.host: {"user": _user(experiment), "cpus": os.cpu_count()}}
+        links = {
+            name: stages_linked(value, experiment.pipeline, name)
+            for name, value in experiment.pipeline.items()
+        }
+        used = {name for linked in links.values() for name in linked}
+        known: dict[str, list[Variant]] = {}
+        for name, value in experiment.pipeline.items():
+            known[name] = self.expander.expand(name, known)
+            run.stages.append(
+                StageState(
+                    name,
+                    value.tag if isinstance(value, Schema) else "",
+                    links[name],
+                    # What has nothing to run is built where it is used; unless it is not used.
+                    any(variant.runs for variant in known[name]) or name not in used,
+                    reduce=experiment.reduce.get(name),
+                    total=len(known[name]),
+                )
+            )
+        origin: Origin | None = vars(experiment).get("_flambe_origin")
+        place = origin.schema.place if origin else None
+        self._base = Path(place.file).absolute().parent if place else Path.cwd()
+        if place and os.path.isfile(place.file):
+            shutil.copyfile(place.file, self.folder.config)
+        else:
+            self.folder.config.write_text(yaml.dump(experiment), encoding="utf-8")
+
+    def _resources(self) -> dict[str, Any]:
+        """Fetch what is not local; return name → path."""
+        return {
+            name: fetch(name, str(location), self._base, self.folder.resources)
+            for name, location in self.experiment.resources.items()
+        }
+
+    # -- one stage ----------------------------------------------------------------------------
+
+    def _run_stage(self, stage: StageState, resources: Mapping[str, Any]) -> None:
+        search = Search.of(self.experiment, stage.name)
+        candidates = search.draw(self.expander, self.expander.expand(stage.name, self.variants))
+        self.variants[stage.name] = [] if search.searcher else candidates
+        stage.total = search.num_samples if search.searcher else len(candidates)
+        todo = []
+        for variant in candidates:
+            allowed = all(parent in self.flowing for parent in variant.ancestry.values())
+            if search.searcher:
+                todo += [variant] if allowed else []
+                continue
+            entry = self.reuse.adopt(self.journal, variant) if allowed else None
+            if not allowed:
+                self.journal.add(variant, status=Status.MASKED)
+            elif entry is None and not (variant.runs or stage.runs):
+                self.journal.add(variant, status=Status.FINISHED)
+            elif entry is None:
+                self.journal.add(variant)
+                todo.append(variant)
+        if search.searcher:
+            todo = self.reuse.adopt_searched(self.journal, search, stage.name, todo, self)
+        if todo:
+            self._execute(stage, todo, search, resources)
+        self._conclude(stage)
+
+    def _execute(
+        self, stage: StageState, todo: list[Variant], search: Search, resources: Mapping[str, Any]
+    ) -> None:
+        executor = self._started_executor()
+        known = {
+            name: {variant.id: variant for variant in variants}
+            for name, variants in self.variants.items()
+        }
+        known[stage.name] = {variant.id: variant for variant in todo}
+        task = StageTask(
+            stage.name,
+            str(self.folder.root),
+            known,
+            list(self.experiment.pipeline),
+            self.expander,
+            dict(resources),
+            dict(tags.declared),
+            self.experiment.seed,
+            self.reuse.checkpoints(todo),
+        )
+        self.journal.stage(stage, Status.RUNNING)
+        static = [v for v in todo if v.id in self.journal.variants]
+        for variants, searched in ((static, False), ([v for v in todo if v not in static], True)):
+            if variants:
+                options = StageOptions(
+                    self.devices,
+                    self.experiment.max_failures,
+                    self.experiment.reuse_actors,
+                    scheduler=search.scheduler(),
+                )
+                if searched:
+                    search.into(options)
+                executor.run_stage(task, variants, options, _Listener(self))
+
+    def _started_executor(self) -> Executor:
+        if self._executor is None:
+            self.observer.note("stopping before each step" if self.debug else "starting Ray")
+            self._executor = self._make_executor(self.folder.root)
+            self._executor.start()
+            self.devices = self._devices(self._executor.capacity())
+        return self._executor
+
+    def _devices(self, capacity: Mapping[str, float]) -> dict[str, float]:
+        """Return what a variant occupies.
+
+        Raises
+        ------
+        ConfigError
+            If no host has that much: the run would wait for ever.
+        """
+        asked = self.experiment.devices
+        if asked is None:
+            has_gpu = 0 < capacity.get("gpu", 0.0) < float("inf")
+            return {"cpu": 1.0, "gpu": 1.0} if has_gpu else {"cpu": 1.0}
+        for name, amount in asked.items():
+            if amount > capacity.get(name, float("inf")):
+                raise ConfigError(
+                    Problem(
+                        f"devices: a variant needs {amount:g} {name}, "
+                        f"and the largest host has {capacity[name]:g}",
+                        hint=f"ask for at most {capacity[name]:g}",
+                    )
+                )
+        return dict(asked)
+
+    def _conclude(self, stage: StageState) -> None:
+        """Find what flows on from a stage, and whether the run may go on.
+
+        Raises
+        ------
+        RunError
+            If it may not.
+        """
+        entries = self.journal.of(stage.name)
+        failed = [entry for entry in entries if entry.status is Status.FAILED]
+        done = [entry for entry in entries if entry.status.done]
+        if failed and (self.experiment.stop_on_failure or not done):
+            self.journal.stage(stage, Status.FAILED)
+            what = f"{len(failed)} of {len(entries)} variants of stage {stage.name!r} failed"
+            log = self.folder.variant(stage.name, failed[0].name) / "variant.log"
+            raise RunError(f"{what}\n{failed[0].error}\n  its log: {log}")
+        kept = self._reduce(stage, done) if stage.reduce is not None else done
+        for entry in entries:
+            if stage.reduce is not None and entry.status.done:
+                self.journal.change(entry.id, kept=entry in kept)
+        self.flowing |= {entry.id for entry in kept}
+        masked_only = bool(entries) and all(e.status is Status.MASKED for e in entries)
+        self.journal.stage(stage, Status.MASKED if masked_only else Status.FINISHED)
+
+    def _reduce(self, stage: StageState, done: list[Any]) -> list[Any]:
+        ranked = [entry for entry in done if is_number(entry.metric)]
+        if not ranked and done:
+            raise RunError(
+                f"reduce: no variant of stage {stage.name!r} has a metric to rank by\n"
+                "  its component must return a number from metric()"
+            )
+        return sorted(ranked, key=lambda entry: -float(entry.metric))[: stage.reduce]
+
+
+class _Listener:
+    """Notes in the journal what an executor tells."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.journal = run.journal
+
+    def _known(self, variant: Variant) -> None:
+        if variant.id not in self.journal.variants:
+            self.journal.add(variant)
+            self.run.variants[variant.stage].append(variant)
+
+    def started(self, variant: Variant, host: str) -> None:
+        self._known(variant)
+        entry = self.journal.variants[variant.id]
+        self.journal.change(
+            variant.id,
+            status=Status.RUNNING,
+            host=host or entry.host,
+            started=entry.started or time.time(),
+            attempts=entry.attempts + 1,
+        )
+
+    def stepped(self, variant: Variant, step: int, metric: float | None, host: str) -> None:
+        best = self.journal.variants[variant.id].best
+        if is_number(metric):
+            best = metric if best is None else max(best, float(metric or 0.0))
+        self.journal.change(variant.id, step=step, metric=metric, best=best, host=host)
+
+    def finished(self, variant: Variant, *, stopped: bool) -> None:
+        status = Status.STOPPED if stopped else Status.FINISHED
+        self.journal.change(variant.id, status=status, ended=time.time(), error="", traceback="")
+
+    def failed(self, variant: Variant, error: ComponentError | None, text: str, final: bool) -> None:
+        self._known(variant)
+        self.journal.change(
+            variant.id,
+            status=Status.FAILED if final else Status.WAITING,
+            ended=time.time() if final else None,
+            error=text,
+            traceback=error.traceback if error else "",
+        )
+        if not final:
+            entry = self.journal.variants[variant.id]
+            name = f"{entry.stage}/{entry.name}"
+            self.run.observer.note(f"{name} failed and is tried again: {text.splitlines()[0]}")
+
+    def lines(self, lines: Sequence[tuple[str, str, str]]) -> None:
+        self.journal.lines(lines)
+
+
+def aside_of(path: Path) -> Path:
+    """Return a name beside a path that is not taken: results are moved there."""
+    stamp = time.strftime("%Y%m%d-%H%M%S")
+    aside = path.with_name(f"{path.name}.{stamp}")
+    number = 1
+    while aside.exists():
+        aside = path.with_name(f"{path.name}.{stamp}-{number}")
+        number += 1
+    return aside
+
+
+def _user(experiment: Experiment) -> str:
+    if callable(experiment.user_provider):
+        return str(experiment.user_provider())
+    with contextlib.suppress(Exception):
+        return getpass.getuser()
+    return ""
+
+
+def _stop_before(component: Any) -> None:
+    """Stop in the debugger: ``component`` is about to run its next step."""
+    import pdb  # noqa: T100 (asked for by --debug)
+
+    pdb.set_trace()  # noqa: T100
+
+
+@contextlib.contextmanager
+def _terminated_like_interrupted() -> Iterator[None]:
+    """Treat SIGTERM as Ctrl-C: the run ends in order."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt
+
+    earlier = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, earlier)
+
+
+@contextlib.contextmanager
+def _not_interrupted() -> Iterator[None]:
+    """Let the last state be written though Ctrl-C is pressed again."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+
+
+

@@ -1,0 +1,287 @@
+"""What runs one variant, whatever engine runs it: build, step, save, restore."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flambe.compile import state, tags
+from flambe.compile.build import Builder, run_error
+from flambe.compile.component import Component
+from flambe.compile.values import links
+from flambe.errors import FlambeError, StateError
+from flambe.experiment.variants import Expander, Variant
+from flambe.logging import events
+from flambe.progress import RunFolder
+
+CHECKPOINT = "checkpoint.flambe"
+MANIFEST = "manifest.json"
+
+
+@dataclass
+class StageTask:
+    """All that it takes to run the variants of one stage, on any host.
+
+    Attributes
+    ----------
+    stage
+        The stage.
+    root
+        The folder of the run.
+    variants
+        Stage → id → variant: of this stage, and of those that it builds upon.
+    order
+        The stages, in order.
+    expander
+        Makes the variants that a search suggests.
+    resources
+        Name → where it is on the host.
+    extensions
+        Name → where it came from.
+    restore
+        Id → the checkpoint that a variant goes on from.
+    """
+
+    stage: str
+    root: str
+    variants: dict[str, dict[str, Variant]]
+    order: list[str]
+    expander: Expander
+    resources: dict[str, Any] = field(default_factory=dict)
+    extensions: dict[str, str] = field(default_factory=dict)
+    seed: int = 0
+    restore: dict[str, str] = field(default_factory=dict)
+
+    def of(self, variant_id: str, values: Mapping[str, Any]) -> Variant:
+        """Return a variant of this stage, with the values that a search suggested for it."""
+        known = self.variants[self.stage]
+        if not values:
+            return known[variant_id]
+        variant = self.expander.suggest(known[variant_id], values)
+        return known.setdefault(variant.id, variant)
+
+
+def seed_everything(seed: int, stage: str) -> None:
+    """Seed Python, NumPy and torch from the seed of the run and a stage.
+
+    A stage is built from the same numbers wherever it is built, whatever was built before it.
+    """
+    digest = hashlib.sha256(f"{seed}:{stage}".encode()).digest()
+    number = int.from_bytes(digest[:4], "big")
+    random.seed(number)
+    if "numpy" in sys.modules:
+        import numpy as np
+
+        np.random.seed(number)
+    if "torch" in sys.modules:
+        import torch
+
+        torch.manual_seed(number)
+
+
+class Assembly:
+    """The objects of a variant and of its ancestors, in one process.
+
+    An ancestor that was run is given the state that it ended with. It shares its own ancestors with
+    the others, but for those whose state it changed: of these it has a copy.
+    """
+
+    def __init__(self, task: StageTask, variant: Variant) -> None:
+        self.task = task
+        ids = {**variant.ancestry, variant.stage: variant.id}
+        self.variants = {
+            stage: task.variants[stage][ids[stage]] for stage in task.order if stage in ids
+        }
+        self.names: dict[str, Any] = {
+            **task.resources,
+            **{stage: member.config for stage, member in self.variants.items()},
+        }
+        self.shared: dict[str, Builder] = {}
+
+    def component(self, stage: str) -> Any:
+        """Build the object of a stage, its ancestors restored."""
+        return self._build(stage, {}).stage(stage)
+
+    def _build(self, stage: str, own: Mapping[str, Builder]) -> Builder:
+        def elsewhere(name: str) -> Builder | None:
+            if name == stage or name not in self.variants:
+                return None
+            return own[name] if name in own else self._shared(name)
+
+        # Ancestors first: building them draws random numbers of their own.
+        for _, link in links(self.names[stage]):
+            elsewhere(link.root)
+        builder = Builder(self.names, elsewhere)
+        seed_everything(self.task.seed, stage)
+        builder.stage(stage)
+        return builder
+
+    def _shared(self, stage: str) -> Builder:
+        if stage not in self.shared:
+            self.shared[stage] = self._restored(stage)
+        return self.shared[stage]
+
+    def _restored(self, stage: str) -> Builder:
+        variant = self.variants[stage]
+        builder = self._build(stage, {})
+        folder = RunFolder(Path(self.task.root)).checkpoint(stage, variant.name)
+        component = builder.stage(stage)
+        if not variant.runs or not isinstance(component, Component):
+            return builder
+        if not folder.is_dir():
+            raise StateError(
+                f"the checkpoint of stage {stage!r} is missing: {folder}\n"
+                "  run that stage again: run with --force, or resume from a stage before it"
+            )
+        saved = state.read(str(folder), component)
+        if copies := self._changed(stage, component, saved):
+            builder = self._build(stage, {name: self._build(name, {}) for name in copies})
+            component = builder.stage(stage)
+        component.load_state(saved)
+        return builder
+
+    def _changed(self, stage: str, component: Component, saved: state.State) -> list[str]:
+        """Return the ancestors that others use too, and that a stage left in another state."""
+        suspects = []
+        tree = {id(member): path for path, member in state.components(component)}
+        for name in self.variants[stage].parents:
+            users = [s for s, member in self.variants.items() if name in member.parents]
+            ancestor = self._shared(name).stage(name)
+            if len(users) < 2 or not isinstance(ancestor, Component):
+                continue
+            members = [member for _, member in state.components(ancestor)]
+            if any(
+                not state.same(member._state(state.own(member)), saved[tree[id(member)]])
+                for member in members
+                if id(member) in tree and tree[id(member)] in saved
+            ):
+                suspects.append(name)
+        return suspects
+
+
+class VariantTask:
+    """Runs one variant, step by step."""
+
+    def __init__(self, task: StageTask, variant_id: str, channel: events.Channel) -> None:
+        tags.declared.update(task.extensions)
+        self.task = task
+        self.variant = task.variants[task.stage][variant_id]
+        self.channel = channel
+        self.step_count = 0
+        self.metric: float | None = None
+        self.best: float | None = None
+        events.use(channel, variant_id)
+        self.component = Assembly(task, self.variant).component(task.stage)
+        if variant_id in task.restore:
+            self.restore(Path(task.restore[variant_id]))
+
+    def step(self) -> bool:
+        """Run one step; return whether there is more to do.
+
+        Raises
+        ------
+        ComponentError
+            If the component raises.
+        """
+        events.at_step(self.step_count + 1)
+        more = False
+        if isinstance(self.component, Component):
+            try:
+                more = bool(self.component.run())
+                self.metric = self._metric()
+            except FlambeError:
+                raise
+            except Exception as error:
+                raise run_error(self.component, error) from error
+        self.step_count += 1
+        if self.metric is not None:
+            self.best = self.metric if self.best is None else max(self.best, self.metric)
+            events.log("metric", self.metric, self.step_count)
+        return more
+
+    def _metric(self) -> float | None:
+        value = self.component.metric()
+        return None if value is None else float(value)
+
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint; its manifest comes last, so that a whole one is known."""
+        if isinstance(self.component, Component):
+            state.write(self.component, str(folder / CHECKPOINT))
+        files = {
+            str(file.relative_to(folder)): file.stat().st_size
+            for file in folder.rglob("*")
+            if file.is_file()
+        }
+        manifest = {
+            "variant": self.variant.id,
+            "step": self.step_count,
+            "metric": self.metric,
+            "best": self.best,
+            "files": files,
+        }
+        (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+
+    def restore(self, folder: Path) -> None:
+        """Go on from a checkpoint."""
+        manifest = read_manifest(folder)
+        if manifest is None:
+            raise StateError(f"the checkpoint {folder} is not whole")
+        if isinstance(self.component, Component):
+            saved = state.read(str(folder / CHECKPOINT), self.component)
+            self.component.load_state(saved)
+        self.step_count = manifest["step"]
+        self.metric, self.best = manifest["metric"], manifest["best"]
+
+
+# -- checkpoints on disk ------------------------------------------------------------------------
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Return the manifest of a checkpoint, or None if the checkpoint is not whole."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        whole = all(
+            (folder / name).stat().st_size == size for name, size in manifest["files"].items()
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return dict(manifest) if whole else None
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """Return the whole checkpoint of a variant with the most steps, if there is one."""
+    found: list[tuple[int, str]] = []
+    for name in os.listdir(folder) if folder.is_dir() else ():
+        if name.startswith("checkpoint") and (manifest := read_manifest(folder / name)):
+            found.append((manifest["step"], name))
+    return folder / max(found)[1] if found else None
+
+
+def settle_checkpoint(folder: Path, name: str) -> Path | None:
+    """Move the latest checkpoint of a variant to a name, and remove the others.
+
+    Returns
+    -------
+    Path or None
+        Where it is now.
+    """
+    latest = latest_checkpoint(folder)
+    if latest is None:
+        return None
+    target = folder / name
+    if latest != target:
+        if target.exists():
+            shutil.rmtree(target)
+        os.replace(latest, target)
+    for other in os.listdir(folder):
+        if other.startswith("checkpoint") and other != name:
+            shutil.rmtree(folder / other, ignore_errors=True)
+    return target

@@ -1,0 +1,387 @@
+"""Variants: one value for each way through the options of a stage, with a stable identity.
+
+Expanded here and nowhere else. A stage's variants are the product of its own options and of the
+variants of the stages that it links to; variants that share an ancestor stay paired with it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from flambe.compile.component import Component
+from flambe.compile.values import (
+    ClusterResource,
+    Grid,
+    Link,
+    Path,
+    Sample,
+    Schema,
+    children,
+    links,
+    path_text,
+    replace,
+    walk,
+)
+
+NAME_LENGTH = 100
+Choices = dict[Path, Any]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way through the options of a stage and of all that it links to.
+
+    Attributes
+    ----------
+    id
+        A hash of the resolved configuration and of the ancestors' ids: the same on every machine,
+        and the same in the next run if nothing about it changed.
+    stage
+        Its stage.
+    name
+        The name of its folder: its hyper-parameters and the start of its id.
+    config
+        The stage's blueprint, options resolved and links as they were written.
+    choices
+        Its hyper-parameters by their short names, those of its ancestors first.
+    parents
+        Stage → id of the variants that it links to directly.
+    ancestry
+        Stage → id of all variants that it depends on.
+    runs
+        Whether there is something to run; else it is built where it is used.
+    """
+
+    id: str
+    stage: str
+    name: str
+    config: Any
+    choices: Mapping[str, Any] = field(default_factory=dict)
+    parents: Mapping[str, str] = field(default_factory=dict)
+    ancestry: Mapping[str, str] = field(default_factory=dict)
+    runs: bool = True
+
+
+# -- options ------------------------------------------------------------------------------------
+
+
+def is_domain(value: Any) -> bool:
+    """Whether a value is a search space of Ray Tune (``!tune.loguniform …``)."""
+    return isinstance(value, Schema) and value.target.startswith("ray.tune.search.sample:")
+
+
+def domains(value: Any) -> dict[Path, Schema]:
+    """Return the search spaces in a value, by path."""
+    return {path: child for path, child in walk(value) if is_domain(child)}
+
+
+def has_options(value: Any) -> bool:
+    """Whether there is an option in a value."""
+    return any(isinstance(child, Grid | Sample) for _, child in walk(value))
+
+
+def option_paths(value: Any, path: Path = ()) -> Iterator[Path]:
+    """Yield the paths of all options, those inside other options included."""
+    if isinstance(value, Grid):
+        yield path
+        for element in value.elements:
+            yield from option_paths(element, path)
+    elif isinstance(value, Sample) or is_domain(value):
+        yield path
+    else:
+        for key, child in children(value):
+            yield from option_paths(child, (*path, key))
+
+
+def alternatives(value: Any, path: Path, seed: int) -> list[tuple[Any, Choices]]:
+    """Return each way to resolve the options in a value, with the choices that were made.
+
+    What has no options is shared between the results, so that many variants stay small.
+    """
+    if isinstance(value, Grid):
+        labels = _labels(value)
+        return [
+            (resolved, {path: label, **choices})
+            for label, element in zip(labels, value.elements)
+            for resolved, choices in alternatives(element, path, seed)
+        ]
+    if isinstance(value, Sample):
+        text = f"{seed}:{path_text(path)}:{value!r}"
+        return [(number, {path: number}) for number in value.draw(text)]
+    if not has_options(value):
+        return [(value, {})]
+    keys, options = [], []
+    for key, child in children(value):
+        keys.append(key)
+        options.append(alternatives(child, (*path, key), seed))
+    result = []
+    for combination in itertools.product(*options):
+        chosen = dict(zip(keys, (resolved for resolved, _ in combination)))
+        choices: Choices = {}
+        for _, part in combination:
+            choices.update(part)
+        result.append((replace(value, lambda key, _, chosen=chosen: chosen[key]), choices))
+    return result
+
+
+def _labels(grid: Grid) -> list[Any]:
+    labels = [label(element) for element in grid.elements]
+    texts = [str(text) for text in labels]
+    return [
+        f"{text}#{index}" if texts.count(text) > 1 else text
+        for index, (text, _) in enumerate(zip(labels, texts))
+    ]
+
+
+def label(value: Any) -> Any:
+    """Return a choice as people read it: a scalar, or the tag or text of what was chosen."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Schema):
+        return value.tag
+    if isinstance(value, Link):
+        return str(value)
+    return json.dumps(canonical(value), separators=(",", ":"))[:40]
+
+
+def short_names(pipeline: Mapping[str, Any]) -> dict[Path, str]:
+    """Return, for every option of a pipeline, the shortest name that no other option has."""
+    paths = list(
+        dict.fromkeys(
+            path for stage, value in pipeline.items() for path in option_paths(value, (stage,))
+        )
+    )
+    names: dict[Path, str] = {}
+    for path in paths:
+        for length in range(1, len(path) + 1):
+            if isinstance(path[-length], int) and length < len(path):
+                continue
+            tail = path[-length:]
+            if sum(other[-length:] == tail for other in paths) == 1 or length == len(path):
+                names[path] = ".".join(str(key) for key in tail)
+                break
+    return names
+
+
+# -- identity -----------------------------------------------------------------------------------
+
+
+def canonical(value: Any) -> Any:
+    """Return a configuration as plain JSON, the same for the same meaning."""
+    if isinstance(value, Schema):
+        content = canonical(value.content) if value.content is not None else None
+        kwargs = {key: canonical(child) for key, child in sorted(value.kwargs.items())}
+        return ["!", value.target, [canonical(arg) for arg in value.args], kwargs, content]
+    if isinstance(value, Link):
+        return ["!@", str(value)]
+    if isinstance(value, ClusterResource):
+        return ["!cluster", value.location]
+    if isinstance(value, Mapping):
+        return {str(key): canonical(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [canonical(child) for child in value]
+    return value
+
+
+def identity(stage: str, config: Any, parents: Mapping[str, str], context: str) -> str:
+    """Return the id of a variant: 48 bits in hexadecimal.
+
+    Parameters
+    ----------
+    stage, config, parents
+        See :class:`Variant`.
+    context
+        What else the result depends on: the seed, and the resources.
+    """
+    value = [stage, canonical(config), sorted(parents.items()), context]
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def folder_name(stage: str, choices: Mapping[str, Any], variant_id: str) -> str:
+    """Return the name of a variant's folder: ``n_layers=2,hidden_size=128_1a2b3c4d``."""
+    text = choices_text(choices) or stage
+    text = re.sub(r"[^\w.=,+#-]+", "-", text, flags=re.ASCII)[:NAME_LENGTH]
+    return f"{text}_{variant_id[:8]}"
+
+
+def choices_text(choices: Mapping[str, Any]) -> str:
+    """Return hyper-parameters on one line: ``n_layers=2,lr=0.001``."""
+    return ",".join(
+        f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in choices.items()
+    )
+
+
+def stages_linked(value: Any, pipeline: Mapping[str, Any], stage: str) -> list[str]:
+    """Return the stages that a stage, or one way through its options, links to."""
+    roots = {link.root for _, link in links(value)}
+    return [name for name in pipeline if name in roots and name != stage]
+
+
+def runs(config: Any) -> bool:
+    """Whether a stage's configuration has something to run."""
+    if not isinstance(config, Schema):
+        return False
+    target = config.resolve()
+    owner = target if inspect.isclass(target) else getattr(target, "__self__", None)
+    return (
+        inspect.isclass(owner)
+        and issubclass(owner, Component)
+        and owner.run is not Component.run
+    )
+
+
+# -- expansion ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Expander:
+    """Expands the stages of one pipeline.
+
+    Parameters
+    ----------
+    pipeline
+        Stage → blueprint, in order.
+    seed
+        Where ``!s`` draws from.
+    context
+        What else results depend on; see :func:`identity`.
+    """
+
+    pipeline: Mapping[str, Any]
+    seed: int = 0
+    context: str = ""
+
+    def __post_init__(self) -> None:
+        self.names = short_names(self.pipeline)
+
+    def expand(self, stage: str, known: Mapping[str, Sequence[Variant]]) -> list[Variant]:
+        """Return the variants of a stage.
+
+        Parameters
+        ----------
+        stage
+            Its name.
+        known
+            The variants of the stages before it, those that are not to be built upon left out.
+        """
+        joins: dict[tuple[str, ...], list[tuple[Variant, ...]]] = {}
+        variants = []
+        for config, choices in alternatives(self.pipeline[stage], (stage,), self.seed):
+            parents = tuple(stages_linked(config, self.pipeline, stage))
+            if parents not in joins:
+                joins[parents] = list(_join(parents, known))
+            for joined in joins[parents]:
+                variants.append(self.variant(stage, config, choices, joined))
+        return variants
+
+    def variant(
+        self, stage: str, config: Any, own: Choices, joined: Sequence[Variant]
+    ) -> Variant:
+        """Make the variant of a stage with a resolved configuration and direct ancestors."""
+        parents = {parent.stage: parent.id for parent in joined}
+        ancestry: dict[str, str] = {}
+        choices: dict[str, Any] = {}
+        for parent in joined:
+            ancestry |= {**parent.ancestry, parent.stage: parent.id}
+            choices |= parent.choices
+        choices |= {self.names.get(path, path_text(path)): v for path, v in own.items()}
+        variant_id = identity(stage, config, parents, self.context)
+        return Variant(
+            variant_id,
+            stage,
+            folder_name(stage, choices, variant_id),
+            config,
+            choices,
+            parents,
+            {name: ancestry[name] for name in self.pipeline if name in ancestry},
+            runs(config),
+        )
+
+    def suggest(self, base: Variant, values: Mapping[str, Any]) -> Variant:
+        """Return a variant with values for the search spaces that its base has.
+
+        Parameters
+        ----------
+        base
+            A variant of a stage with search spaces in it.
+        values
+            The path of each as text → its value.
+        """
+        config = _substitute(base.config, (base.stage,), values)
+        by_text = {path_text(path): name for path, name in self.names.items()}
+        choices = {**base.choices, **{by_text.get(k, k): label(v) for k, v in values.items()}}
+        variant_id = identity(base.stage, config, base.parents, self.context)
+        return Variant(
+            variant_id,
+            base.stage,
+            folder_name(base.stage, choices, variant_id),
+            config,
+            choices,
+            base.parents,
+            base.ancestry,
+            base.runs,
+        )
+
+
+def _substitute(value: Any, path: Path, values: Mapping[str, Any]) -> Any:
+    if is_domain(value) and path_text(path) in values:
+        return values[path_text(path)]
+    return replace(value, lambda key, child: _substitute(child, (*path, key), values))
+
+
+def _join(
+    stages: Sequence[str], known: Mapping[str, Sequence[Variant]]
+) -> Iterator[tuple[Variant, ...]]:
+    """Yield each combination of variants of several stages that agree on shared ancestors."""
+    # The latest stage first: what stands above it is mostly settled by its ancestry then.
+    partial: list[tuple[dict[str, str], dict[str, Variant]]] = [({}, {})]
+    for stage in reversed(stages):
+        by_id = {variant.id: variant for variant in known.get(stage, ())}
+        index = _Index(known.get(stage, ()))
+        extended = []
+        for ancestry, chosen in partial:
+            if stage in ancestry:
+                matching = [by_id[ancestry[stage]]] if ancestry[stage] in by_id else []
+            else:
+                matching = list(index.agreeing(ancestry))
+            extended += [
+                ({**ancestry, **variant.ancestry, stage: variant.id}, {**chosen, stage: variant})
+                for variant in matching
+            ]
+        partial = extended
+    order = {
+        variant.id: position for stage in stages for position, variant in enumerate(known[stage])
+    }
+    combinations = [tuple(chosen[stage] for stage in stages) for _, chosen in partial]
+    yield from sorted(combinations, key=lambda c: tuple(order[variant.id] for variant in c))
+
+
+class _Index:
+    """Finds the variants of one stage that agree with an ancestry."""
+
+    def __init__(self, variants: Sequence[Variant]) -> None:
+        # Links may differ between the elements of an option, and ancestors with them.
+        self.shapes: dict[tuple[str, ...], list[Variant]] = {}
+        for variant in variants:
+            self.shapes.setdefault(tuple(variant.ancestry), []).append(variant)
+        self.groups: dict[Any, dict[tuple[str, ...], list[Variant]]] = {}
+
+    def agreeing(self, ancestry: Mapping[str, str]) -> Iterator[Variant]:
+        """Yield the variants whose ancestors are those of an ancestry wherever both have one."""
+        for shape, variants in self.shapes.items():
+            shared = tuple(stage for stage in shape if stage in ancestry)
+            if (shape, shared) not in self.groups:
+                groups = self.groups[shape, shared] = {}
+                for variant in variants:
+                    key = tuple(variant.ancestry[stage] for stage in shared)
+                    groups.setdefault(key, []).append(variant)
+            yield from self.groups[shape, shared].get(tuple(ancestry[s] for s in shared), ())

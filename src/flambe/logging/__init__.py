@@ -1,0 +1,11 @@
+"""``log()`` and its kin, what components print and log, and where all of it goes."""
+
+from flambe.logging.events import (
+    log,
+    log_histogram,
+    log_image,
+    log_pr_curves,
+    log_text,
+)
+
+__all__ = ["log", "log_histogram", "log_image", "log_pr_curves", "log_text"]

@@ -1,0 +1,188 @@
+"""What components have to say: lines and figures, sent over one channel.
+
+A component calls :func:`log`; where it runs, the current channel takes the record to the one
+recorder of the run, in this process or on another host. Without a channel a figure is logged as
+text, and in a script that ``!Script`` started it goes to the file that the script is given.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+_text_log = logging.getLogger("flambe.log")
+
+#: The environment variable that names the file of JSON lines of a script that ``!Script`` runs.
+METRICS_FILE = "FLAMBE_METRICS"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One thing that was said.
+
+    Attributes
+    ----------
+    source
+        Whose: the id of a variant, or empty for the run itself.
+    kind
+        ``line``, ``scalar``, ``text``, ``histogram``, ``image`` or ``pr_curve``.
+    tag
+        The name of a figure; for a line its level (``INFO``, ``stdout``, ``stderr`` …).
+    value
+        Text, a number or NumPy arrays.
+    step
+        The step that a figure belongs to.
+    time
+        Seconds since the epoch.
+    """
+
+    source: str
+    kind: str
+    tag: str
+    value: Any
+    step: int | None
+    time: float
+
+
+class Channel(Protocol):
+    """Takes records to the recorder; never blocks for long, never raises for a value."""
+
+    def send(self, record: Record) -> None:
+        """Take a record."""
+
+    def flush(self) -> None:
+        """Return when all that was sent has arrived."""
+
+
+class _Current:
+    channel: Channel | None = None
+    source: str = ""
+    step: int | None = None
+
+
+_current = _Current()
+
+
+def use(channel: Channel | None, source: str = "") -> None:
+    """Send what is said in this process from now on over a channel, as a source."""
+    _current.channel = channel
+    _current.source = source
+    _current.step = None
+
+
+def at_step(step: int) -> None:
+    """Say which step figures without a step belong to."""
+    _current.step = step
+
+
+def _emit(kind: str, tag: str, value: Any, step: int | None) -> None:
+    if step is None:
+        step = _current.step
+    if _current.channel is not None:
+        _current.channel.send(Record(_current.source, kind, str(tag), value, step, time.time()))
+    elif path := os.environ.get(METRICS_FILE):
+        if kind in ("scalar", "text"):
+            with open(path, "a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"tag": str(tag), "value": value, "step": step}) + "\n")
+    elif kind in ("scalar", "text"):
+        _text_log.info("%s: %s%s", tag, value, "" if step is None else f" (step {step})")
+
+
+def _array(values: Any) -> Any:
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        values = values.float() if values.dtype == torch.bfloat16 else values
+        return values.numpy()
+    return np.asarray(values)
+
+
+def log(tag: str, value: Any, step: int | None = None) -> None:
+    """Log a value: to TensorBoard by its type, and to the metrics of the variant.
+
+    Parameters
+    ----------
+    tag
+        Its name.
+    value
+        A number or an array or tensor of one element (a scalar); text; a mapping of names to
+        numbers (one scalar each, ``tag/name``); a longer array or tensor (a histogram).
+    step
+        The step that it belongs to; the current one of the component by default.
+
+    Raises
+    ------
+    TypeError
+        If it is none of those.
+    """
+    if isinstance(value, bool | int | float):
+        _emit("scalar", tag, float(value), step)
+    elif isinstance(value, str):
+        _emit("text", tag, value, step)
+    elif isinstance(value, Mapping):
+        for name, child in value.items():
+            log(f"{tag}/{name}", child, step)
+    else:
+        array = _array(value)
+        if array.dtype.kind not in "biuf":
+            raise TypeError(f"cannot log {tag!r}: a {type(value).__name__}")
+        if array.size == 1:
+            _emit("scalar", tag, float(array.reshape(())), step)
+        else:
+            _emit("histogram", tag, array.reshape(-1), step)
+
+
+def log_text(tag: str, text: str, step: int | None = None) -> None:
+    """Log text."""
+    _emit("text", tag, str(text), step)
+
+
+def log_histogram(tag: str, values: Any, step: int | None = None) -> None:
+    """Log the distribution of values, of any shape."""
+    _emit("histogram", tag, _array(values).reshape(-1), step)
+
+
+def log_image(tag: str, image: Any, step: int | None = None) -> None:
+    """Log an image: (height, width), (3, height, width) or (height, width, 3).
+
+    Values are 0 to 255 for integers, 0 to 1 for floats.
+    """
+    array = _array(image)
+    if array.ndim == 2:
+        array = array[None]
+    if array.ndim != 3 or (array.shape[0] not in (1, 3) and array.shape[2] not in (1, 3)):
+        raise TypeError(f"cannot log {tag!r} as an image: its shape is {array.shape}")
+    if array.shape[0] not in (1, 3):
+        array = np.moveaxis(array, 2, 0)
+    _emit("image", tag, array, step)
+
+
+def log_pr_curves(tag: str, labels: Any, predictions: Any, step: int | None = None) -> None:
+    """Log precision against recall.
+
+    Parameters
+    ----------
+    tag
+        Its name.
+    labels
+        The classes: shape (n,).
+    predictions
+        The probability of the positive class, shape (n,), or of each class, shape (n, classes):
+        then there is one curve per class.
+    step
+        The step.
+    """
+    truth, scores = _array(labels).reshape(-1), _array(predictions)
+    if scores.ndim == 1:
+        _emit("pr_curve", tag, (truth, scores), step)
+        return
+    for index in range(scores.shape[1]):
+        _emit("pr_curve", f"{tag}/{index}", ((truth == index).astype(int), scores[:, index]), step)

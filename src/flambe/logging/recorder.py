@@ -1,0 +1,167 @@
+"""The one writer of what a run has to say: logs, metrics and TensorBoard events, per variant."""
+
+from __future__ import annotations
+
+import collections
+import json
+import math
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import IO, Any
+
+from flambe.logging import redact
+from flambe.logging.events import Record
+
+VARIANT_LOG = "variant.log"
+METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
+# Lines kept for the console when it is slower than the components.
+PENDING_LINES = 20_000
+
+
+class Recorder:
+    """Writes records into the folders of their sources, as they come.
+
+    Parameters
+    ----------
+    root
+        The folder of the run.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root)
+        self._sources: dict[str, _Source] = {}
+        self._lines: collections.deque[tuple[str, str, str]] = collections.deque(
+            maxlen=PENDING_LINES
+        )
+        self._lock = threading.Lock()
+        self.root.mkdir(parents=True, exist_ok=True)
+        self._run_log = open(self.root / "run.log", "a", encoding="utf-8", buffering=1)
+
+    def open(self, source: str, folder: str, name: str) -> None:
+        """Say where a source's files go, below the root, and what people call it."""
+        with self._lock:
+            if source not in self._sources:
+                self._sources[source] = _Source(self.root / folder, name)
+
+    def write(self, records: Iterable[Record]) -> None:
+        """Write records."""
+        with self._lock:
+            for record in records:
+                self._write(record)
+            for source in self._sources.values():
+                source.flush()
+
+    def _write(self, record: Record) -> None:
+        source = self._sources.get(record.source)
+        if record.kind == "line":
+            text = redact.hide(str(record.value))
+            stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.time))
+            name = source.name if source else ""
+            self._run_log.write(f"{stamp} {record.tag:<7} {name}{' | ' if name else ''}{text}\n")
+            self._lines.append((record.source, record.tag, text))
+            if source:
+                source.line(stamp, record.tag, text)
+        elif source:
+            source.event(record)
+
+    def take_lines(self) -> list[tuple[str, str, str]]:
+        """Return the lines since the last call: ``(source, level, text)``."""
+        with self._lock:
+            lines = list(self._lines)
+            self._lines.clear()
+        return lines
+
+    def end(self, source: str) -> None:
+        """Close the files of a source; they are opened again if it goes on."""
+        with self._lock:
+            if source in self._sources:
+                self._sources[source].close()
+
+    def close(self) -> None:
+        """Close all files."""
+        with self._lock:
+            for source in self._sources.values():
+                source.close()
+            self._run_log.close()
+
+
+class _Source:
+    """The files of one variant, opened at first use."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self.name = name
+        self._files: dict[str, IO[str]] = {}
+        self._events: Any = None
+        self._dirty = False
+
+    def _file(self, name: str) -> IO[str]:
+        if name not in self._files:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._files[name] = open(self.folder / name, "a", encoding="utf-8")
+        self._dirty = True
+        return self._files[name]
+
+    def line(self, stamp: str, level: str, text: str) -> None:
+        self._file(VARIANT_LOG).write(f"{stamp} {level:<7} {text}\n")
+
+    def event(self, record: Record) -> None:
+        if record.kind in ("scalar", "text"):
+            value = redact.hide(record.value) if isinstance(record.value, str) else record.value
+            if isinstance(value, float) and not math.isfinite(value):
+                value = str(value)
+            entry = {"time": record.time, "step": record.step, "tag": record.tag, "value": value}
+            self._file(METRICS).write(json.dumps(entry) + "\n")
+        self._to_tensorboard(record)
+
+    def _to_tensorboard(self, record: Record) -> None:
+        if self._events is None:
+            # tensorboardX writes events without torch or TensorFlow.
+            from tensorboardX import SummaryWriter
+
+            self._events = SummaryWriter(
+                str(self.folder / TENSORBOARD), flush_secs=5, write_to_disk=True
+            )
+        writer, tag, step, when = self._events, record.tag, record.step, record.time
+        if record.kind == "scalar":
+            writer.add_scalar(tag, record.value, step, walltime=when)
+        elif record.kind == "text":
+            writer.add_text(tag, redact.hide(record.value), step, walltime=when)
+        elif record.kind == "histogram":
+            writer.add_histogram(tag, record.value, step, walltime=when)
+        elif record.kind == "image":
+            writer.add_image(tag, record.value, step, walltime=when)
+        elif record.kind == "pr_curve":
+            labels, predictions = record.value
+            writer.add_pr_curve(tag, labels, predictions, step, walltime=when)
+
+    def flush(self) -> None:
+        if self._dirty:
+            for file in self._files.values():
+                file.flush()
+            self._dirty = False
+
+    def close(self) -> None:
+        for file in self._files.values():
+            file.close()
+        self._files = {}
+        if self._events is not None:
+            self._events.close()
+            self._events = None
+
+
+class DirectChannel:
+    """Takes records to a recorder in this process."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self.recorder = recorder
+
+    def send(self, record: Record) -> None:
+        """Write it."""
+        self.recorder.write([record])
+
+    def flush(self) -> None:
+        """Nothing waits."""

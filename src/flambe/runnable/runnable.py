@@ -1,0 +1,113 @@
+"""Runnable and ClusterRunnable: what the ``flambe`` command runs."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from flambe.compile import Schema
+from flambe.compile.component import Registered
+from flambe.runnable.environment import RemoteEnvironment
+from flambe.runnable.secrets import Secrets
+
+if TYPE_CHECKING:
+    # The cluster room comes above this one.
+    Cluster = Any
+
+
+class Runnable(Registered, abc.ABC):
+    """Something that can be run: the last document of a configuration.
+
+    Every keyword under its tag is an argument of ``__init__``. A parameter whose annotation is a
+    :class:`Schema` gets the blueprint; any other gets built objects.
+
+    Attributes
+    ----------
+    config
+        The secrets: ``self.config['SECTION']['KEY']``.
+    """
+
+    config: Mapping[str, Mapping[str, str]] = Secrets({})
+
+    def parse(self) -> None:  # noqa: B027 (optional)
+        """Validate; called before anything runs.
+
+        Raises
+        ------
+        ConfigError
+            If the object cannot be run as it is configured.
+        """
+
+    @abc.abstractmethod
+    def run(self, force: bool = False, **kwargs: Any) -> None:
+        """Run.
+
+        Parameters
+        ----------
+        force
+            Whether results that are there may be put aside.
+        kwargs
+            The other options of the command: ``resume``, ``debug``, ``verbose``.
+        """
+
+
+class ClusterRunnable(Runnable):
+    """A Runnable that can run on a cluster.
+
+    Parameters
+    ----------
+    env
+        The cluster that it runs on; None when local.
+    """
+
+    def __init__(self, env: RemoteEnvironment | None = None) -> None:
+        self.env = env
+
+    @abc.abstractmethod
+    def setup(
+        self, cluster: Cluster, extensions: dict[str, str], force: bool, **kwargs: Any
+    ) -> None:
+        """Prepare the cluster to run this: create folders, send data, start containers.
+
+        It runs on the user's machine. An attribute that is changed here and that :meth:`run` needs
+        is set with :meth:`set_serializable_attr`.
+        """
+
+    def set_serializable_attr(self, name: str, value: Any) -> None:
+        """Set an attribute, and the keyword of that name in the configuration that is sent.
+
+        Parameters
+        ----------
+        name
+            A keyword of the constructor.
+        value
+            Something with a YAML form.
+
+        Raises
+        ------
+        AttributeError
+            If the constructor has no such keyword: the value would be lost on the way.
+        """
+        from flambe.compile import tags
+
+        signature = tags.signature(type(self))
+        if signature is not None and name not in signature.parameters:
+            raise AttributeError(
+                f"{type(self).__name__} has no keyword {name!r}: an attribute travels to the "
+                "cluster as a keyword of the constructor"
+            )
+        setattr(self, name, value)
+        origin = vars(self).get("_flambe_origin")
+        if origin is not None:
+            schema: Schema = origin.schema
+            origin.schema = Schema(
+                schema.target,
+                schema.tag,
+                schema.args,
+                {**schema.kwargs, name: value},
+                schema.place,
+                schema.content,
+            )
+        else:
+            vars(self).setdefault("_flambe_arguments", {})[name] = value

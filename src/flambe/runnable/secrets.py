@@ -1,0 +1,112 @@
+"""Secrets: an INI file that nobody else may read, whose values are never shown."""
+
+from __future__ import annotations
+
+import configparser
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from flambe.errors import ConfigError, Problem, did_you_mean
+from flambe.logging import redact
+from flambe.logging.console import home
+
+
+class Secret(str):
+    """Text that is shown as ``***``; it is used like any other text."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"'{redact.MASK}'"
+
+
+class Secrets(Mapping[str, Mapping[str, str]]):
+    """``config['SECTION']['KEY']``: the values of a secrets file."""
+
+    def __init__(self, sections: Mapping[str, Mapping[str, str]], origin: str = "") -> None:
+        self._origin = origin
+        self._sections = {
+            name: _Section(name, values, origin) for name, values in sections.items()
+        }
+
+    @classmethod
+    def read(cls, path: Path | None) -> Secrets:
+        """Read a file; the default one (``~/.flambe/secrets.ini``) need not exist.
+
+        Raises
+        ------
+        ConfigError
+            If the file is missing, open to other users, or not an INI file.
+        """
+        file = path or home() / "secrets.ini"
+        try:
+            mode = file.stat().st_mode
+            if mode & (stat.S_IROTH | stat.S_IWOTH):
+                raise ConfigError(
+                    Problem(
+                        f"the secrets file {file} can be read by every user of this machine",
+                        hint=f"chmod 600 {file}",
+                    )
+                )
+            text = file.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            if path is None:
+                return cls({}, str(file))
+            raise ConfigError(f"there is no secrets file {file}") from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"cannot read the secrets file {file}: {error}") from None
+        parser = configparser.ConfigParser(interpolation=None)
+        parser.optionxform = str  # type: ignore[assignment,method-assign]  # keys keep their case
+        try:
+            parser.read_string(text, source=str(file))
+        except configparser.Error as error:
+            # The message of the parser may hold the line, and so a secret.
+            line = getattr(error, "lineno", None)
+            where = f"{file}:{line}" if line else str(file)
+            raise ConfigError(f"{where}: not an INI file: {type(error).__name__}") from None
+        return cls({name: dict(parser[name]) for name in parser.sections()}, str(file))
+
+    def __getitem__(self, section: str) -> Mapping[str, str]:
+        try:
+            return self._sections[section]
+        except KeyError:
+            raise ConfigError(_missing(f"section [{section}]", section, self, self._origin)) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sections)
+
+    def __len__(self) -> int:
+        return len(self._sections)
+
+    def __repr__(self) -> str:
+        return f"Secrets({', '.join(self._sections)})"
+
+
+class _Section(Mapping[str, str]):
+    def __init__(self, name: str, values: Mapping[str, str], origin: str) -> None:
+        self._name, self._origin = name, origin
+        self._values = {key: Secret(value) for key, value in values.items()}
+        for value in self._values.values():
+            redact.add(value)
+
+    def __getitem__(self, key: str) -> str:
+        try:
+            return self._values[key]
+        except KeyError:
+            what = f"key {key!r} in section [{self._name}]"
+            raise ConfigError(_missing(what, key, self, self._origin)) from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"{{{', '.join(f'{key}: {redact.MASK}' for key in self._values)}}}"
+
+
+def _missing(what: str, name: str, known: Mapping[str, object], origin: str) -> Problem:
+    return Problem(f"there is no {what} in the secrets", hint=did_you_mean(name, known) or
+                   f"add it to {origin or 'the secrets file'}")
