@@ -2,8 +2,8 @@
 
 ``state.json`` is small: the run and its stages. It is written beside and moved into place, and the
 one before is kept, so that a reader always finds a whole one. What happens to variants is appended
-to ``variants.jsonl``, a line per change: the first of a variant holds all that is known of it, later
-ones what changed. A line that was cut off is passed over.
+to ``variants.jsonl``, a line per change: the first of a variant holds all that is known of it,
+others what changed. A line that was cut off is passed over.
 
 ==================================  ===============================================================
 ``<run>/state.json``                the run, its stages, their counts (:class:`RunState`)

@@ -90,7 +90,7 @@ class Builder:
         from flambe.compile.component import Registered
 
         try:
-            target = schema.resolve()
+            target: Any = schema.resolve()
         except Exception as error:
             raise _component_error(error, schema, "importing") from error
         if getattr(target, "_flambe_reads_yaml", False):
@@ -99,9 +99,7 @@ class Builder:
         hints = types.hints(target)
         args = [self.build(arg, (*path, index)) for index, arg in enumerate(schema.args)]
         kwargs = {
-            key: child
-            if types.wants_schema(hints.get(key))
-            else self.build(child, (*path, key))
+            key: child if types.wants_schema(hints.get(key)) else self.build(child, (*path, key))
             for key, child in schema.kwargs.items()
         }
         made = self._guarded(schema, lambda: target(*args, **kwargs))

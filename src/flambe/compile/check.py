@@ -58,11 +58,11 @@ def _resolved(value: Any) -> Any:
 
 
 def _check_call(document: Document, path: Path, schema: Schema) -> None:
-    target = schema.resolve()
+    target: Any = schema.resolve()
     if getattr(target, "_flambe_reads_yaml", False):
         return
     if inspect.isclass(target) and inspect.isabstract(target):
-        missing = listed(sorted(target.__abstractmethods__))
+        missing = listed(sorted(getattr(target, "__abstractmethods__", ())))
         document.problem(
             f"!{schema.tag} is abstract: {missing} not implemented", path, "use a class built on it"
         )
@@ -79,7 +79,10 @@ def _check_call(document: Document, path: Path, schema: Schema) -> None:
     positional = [
         p for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
-    given = {p.name: (index, arg) for index, (p, arg) in enumerate(zip(positional, schema.args))}
+    given: dict[str, tuple[Key, Any]] = {
+        p.name: (index, arg)
+        for index, (p, arg) in enumerate(zip(positional, schema.args, strict=False))
+    }
     if len(schema.args) > len(positional) and not _has(signature, "VAR_POSITIONAL"):
         document.problem(
             f"!{schema.tag} takes {len(positional)} values, not {len(schema.args)}",
@@ -100,7 +103,7 @@ def _check_call(document: Document, path: Path, schema: Schema) -> None:
         elif key in given:
             document.problem(f"{key!r} is given twice", (*path, key), key=True)
         else:
-            given[key] = (key, value)  # type: ignore[assignment]
+            given[key] = (key, value)
     missing_names = [
         p.name
         for p in parameters.values()
@@ -112,13 +115,13 @@ def _check_call(document: Document, path: Path, schema: Schema) -> None:
             f"!{schema.tag} needs the keyword{plural} {listed([repr(n) for n in missing_names])}",
             path,
         )
-    for name, (key, value) in given.items():
+    for name, (position, value) in given.items():
         annotation = hints.get(name, Any)
         default = parameters[name].default
         if not types.fits(value, annotation) and not (value is None and default is None):
             document.problem(
                 f"{name!r} of !{schema.tag} cannot be {types.kind_of(value)}",
-                (*path, key),
+                (*path, position),
                 f"expected {types.name_of(annotation)}",
             )
 
@@ -224,9 +227,7 @@ def _keys(option: tuple[Path, Any], scope: Scope) -> Iterator[Key]:
 _ANYTHING = object()
 
 
-def _alternatives(
-    option: tuple[Path, Any], scope: Scope, depth: int
-) -> Iterator[tuple[Path, Any]]:
+def _alternatives(option: tuple[Path, Any], scope: Scope, depth: int) -> Iterator[tuple[Path, Any]]:
     path, value = option
     if isinstance(value, Grid):
         for index, element in enumerate(value.elements):

@@ -27,7 +27,7 @@ class Registered:
         super().__init_subclass__(**kwargs)
         tags.register(cls)
         if "__init__" in cls.__dict__:
-            cls.__init__ = _recording(cls.__init__)  # type: ignore[misc]
+            cls.__init__ = _recording(cls.__init__)  # type: ignore[method-assign]
 
 
 def _recording(init: Callable[..., None]) -> Callable[..., None]:
@@ -40,7 +40,7 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
                 bound = inspect.signature(init).bind(self, *args, **kwargs).arguments
             except TypeError:
                 bound = {}
-            vars(self)["_flambe_arguments"] = {k: v for k, v in list(bound.items())[1:]}
+            vars(self)["_flambe_arguments"] = dict(list(bound.items())[1:])
         init(self, *args, **kwargs)
 
     return wrapper
@@ -146,3 +146,8 @@ class Component(Registered):
     def schema(cls, *args: Any, **kwargs: Any) -> Schema:
         """Return a blueprint of this class, made in Python."""
         return Schema.of(cls, *args, **kwargs)
+
+
+def runs(cls: type[Component]) -> bool:
+    """Whether a class of components has something to run."""
+    return cls.run is not Component.run

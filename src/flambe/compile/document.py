@@ -112,6 +112,10 @@ def read_file(path: str | FilePath) -> Document:
         If it cannot be read, or is not a configuration at all. Mistakes inside are noted in the
         document instead.
     """
+    return read_text(_text_of(path), str(path))
+
+
+def _text_of(path: str | FilePath) -> str:
     name = str(path)
     try:
         with open(path, "rb") as stream:
@@ -128,14 +132,34 @@ def read_file(path: str | FilePath) -> Document:
             )
         )
     try:
-        return read_text(data.decode("utf-8-sig"), name)
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise ConfigError(f"{name}:{line}: not UTF-8 text: {error.reason}") from None
 
 
+def header(path: str | FilePath) -> dict[str, str]:
+    """Return the extensions that a file declares, before they can be imported.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be read.
+    """
+    document, nodes = _open(_text_of(path), str(path))
+    document.raise_problems()
+    return document.extensions if nodes else {}
+
+
 def read_text(text: str, name: str = "<text>") -> Document:
     """Read a configuration from text; see :func:`read_file`."""
+    document, nodes = _open(text, name)
+    _Reader(document).read(nodes[-1])
+    return document
+
+
+def _open(text: str, name: str) -> tuple[Document, list[Node]]:
+    """Read the header, and the nodes of the documents."""
     if len(text) > MAX_BYTES:
         raise ConfigError(f"{name} is larger than {MAX_BYTES // 1024**2} MiB")
     document = Document(Source(name, text))
@@ -150,8 +174,7 @@ def read_text(text: str, name: str = "<text>") -> Document:
         )
     if len(nodes) == 2:
         _read_extensions(document, nodes[0])
-    _Reader(document).read(nodes[-1])
-    return document
+    return document, nodes
 
 
 def _compose(source: Source) -> list[Node]:
@@ -180,6 +203,10 @@ def _compose(source: Source) -> list[Node]:
     return nodes
 
 
+def _tag(node: Node) -> str:
+    return str(node.tag)
+
+
 def _empty(node: Node) -> bool:
     return isinstance(node, ScalarNode) and node.tag == f"{_STANDARD}null"
 
@@ -196,7 +223,7 @@ def _yaml_hint(place: Place | None) -> str:
 
 def _read_extensions(document: Document, node: Node) -> None:
     source = document.source
-    if not isinstance(node, MappingNode) or not node.tag.startswith(_STANDARD):
+    if not isinstance(node, MappingNode) or not _tag(node).startswith(_STANDARD):
         document.problems.append(
             Problem(
                 "the first document is not a mapping of extensions",
@@ -257,7 +284,9 @@ class _Reader:
                 self.document.problems.append(
                     Problem(
                         f"extension {name!r} cannot be imported: "
-                        + ("it is not installed" if missing else f"{type(error).__name__}: {error}"),
+                        + (
+                            "it is not installed" if missing else f"{type(error).__name__}: {error}"
+                        ),
                         self.document.extension_places[name],
                         f"run again with -i to install it from {origin}" if missing else "",
                     )
@@ -286,7 +315,7 @@ class _Reader:
             return BROKEN
         self.open.add(id(node))
         try:
-            if node.tag.startswith(_STANDARD):
+            if _tag(node).startswith(_STANDARD):
                 return self._standard(node, path)
             return self._tagged(node, path)
         finally:
@@ -294,8 +323,8 @@ class _Reader:
 
     def _place(self, node: Node) -> Place:
         start, end = node.start_mark, node.end_mark
-        if not node.tag.startswith(_STANDARD):
-            return self.document.source.place(start, len(node.tag))
+        if not _tag(node).startswith(_STANDARD):
+            return self.document.source.place(start, len(_tag(node)))
         width = end.column - start.column if end.line == start.line else 1
         return self.document.source.place(start, max(1, width))
 
@@ -376,8 +405,8 @@ class _Reader:
     # -- flambe's tags ------------------------------------------------------------------------
 
     def _tagged(self, node: Node, path: Path) -> Any:
-        tag = node.tag.lstrip("!")
-        if not node.tag.startswith("!") or not tag:
+        tag = _tag(node).lstrip("!")
+        if not _tag(node).startswith("!") or not tag:
             self.document.problem(f"the YAML tag {node.tag!r} is not allowed", path)
             return BROKEN
         if tag == "@":
@@ -410,14 +439,20 @@ class _Reader:
 
     def _sample(self, node: Node, path: Path) -> Any:
         expected = "expected   !s [low, high, n]   or   !s [low, high, n, decimals]"
-        items = [self.value(c, (*path, i)) for i, c in enumerate(node.value)] if isinstance(
-            node, SequenceNode
-        ) else []
+        items = (
+            [self.value(c, (*path, i)) for i, c in enumerate(node.value)]
+            if isinstance(node, SequenceNode)
+            else []
+        )
         numbers = all(
             isinstance(i, int | float) and not isinstance(i, bool) and math.isfinite(i)
             for i in items
         )
-        if len(items) not in (3, 4) or not numbers or not all(isinstance(i, int) for i in items[2:]):
+        if (
+            len(items) not in (3, 4)
+            or not numbers
+            or not all(isinstance(i, int) for i in items[2:])
+        ):
             self.document.problem("!s takes two bounds and a count", path, expected)
             return BROKEN
         low, high, n, *decimals = items
@@ -459,7 +494,7 @@ class _Reader:
             schema.args = [self.value(child, (*path, i)) for i, child in enumerate(node.value)]
         elif node.value:
             # A scalar has a tag of its own here, so that its kind is found again.
-            plain = node.style is None
+            plain = getattr(node, "style", None) is None
             implicit = self._implicit(node.value) if plain else f"{_STANDARD}str"
             schema.args = [self._scalar(ScalarNode(implicit, node.value), path)]
         return schema

@@ -252,8 +252,8 @@ def load(path: str | os.PathLike[str]) -> Any:
     Parameters
     ----------
     path
-        A folder (of the whole, or of a component inside: ``".../checkpoint.flambe/model/encoder"``),
-        a ``.tar.gz``, or ``s3://bucket/key``.
+        A folder (of the whole, or of a component inside:
+        ``".../checkpoint.flambe/model/encoder"``), a ``.tar.gz``, or ``s3://bucket/key``.
 
     Raises
     ------
@@ -329,20 +329,23 @@ def checked(value: Any, where: str, name: str = "") -> Any:
     StateError
         Naming the attribute that cannot.
     """
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        return value.item()  # NumPy's scalars: some are floats too, but would be pickled
     if value is None or isinstance(value, bool | str | int | float | bytes):
-        # NumPy's float64 is a float too, but would be pickled as itself.
-        return value.item() if type(value).__module__ == "numpy" else value
+        return value
     if isinstance(value, Mapping):
-        return {_key(k, where, name): checked(v, where, f"{name}[{k!r}]" if name else str(k))
-                for k, v in value.items()}
+        return {
+            _key(k, where, name): checked(v, where, f"{name}[{k!r}]" if name else str(k))
+            for k, v in value.items()
+        }
     if type(value) in (list, tuple):
         items = [checked(v, where, f"{name}[{i}]") for i, v in enumerate(value)]
         return tuple(items) if isinstance(value, tuple) else items
     torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.Tensor | torch.dtype | torch.device | torch.Size):
+    if torch is not None and isinstance(
+        value, torch.Tensor | torch.dtype | torch.device | torch.Size
+    ):
         return value.detach().cpu() if isinstance(value, torch.Tensor) else value
-    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
-        return value.item()
     raise StateError(
         f"cannot save {where}: its {name!r} is a {type(value).__module__}.{type(value).__name__}, "
         "which would need pickle\n  register tensors, numbers, text, lists and mappings; "

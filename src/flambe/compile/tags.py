@@ -124,7 +124,7 @@ def alias(name: str) -> Callable[[T], T]:
 
 def registrable_factory(method: Any) -> Any:
     """Mark a classmethod so that ``!Class.method`` calls it."""
-    function = method.__func__ if isinstance(method, classmethod) else method
+    function: Any = method.__func__ if isinstance(method, classmethod) else method
     function._flambe_factory = True
     return method if isinstance(method, classmethod) else classmethod(method)
 
@@ -218,7 +218,8 @@ def resolve(tag: str, extensions: Collection[str] = ()) -> tuple[str, Any]:
         )
     raise UnknownTagError(
         f"unknown tag !{tag}",
-        did_you_mean(tag, _candidates(extensions)) or f"known tags: {listed(sorted({*BUILT_IN, *_registry.classes}), 30)}",
+        did_you_mean(tag, _candidates(extensions))
+        or f"known tags: {listed(sorted({*BUILT_IN, *_registry.classes}), 30)}",
     )
 
 
@@ -335,8 +336,7 @@ def _in_prefix(prefix: str, name: str) -> Any:
         )
     raise UnknownTagError(
         f"unknown tag !{prefix}.{name}",
-        did_you_mean(f"{prefix}.{name}", candidates)
-        or f"looked in {', '.join(PREFIXES[prefix])}",
+        did_you_mean(f"{prefix}.{name}", candidates) or f"looked in {', '.join(PREFIXES[prefix])}",
     )
 
 
@@ -350,9 +350,13 @@ def _allowed(prefix: str, target: Any) -> bool:
     return inspect.isfunction(target) and module == "ray.tune.search.sample"
 
 
-@cache
-def signature(target: Any) -> inspect.Signature | None:
+def signature(target: Callable[..., Any]) -> inspect.Signature | None:
     """Return the signature that a tag's keywords are checked against, or None if unknown."""
+    return _signature(target)
+
+
+@cache
+def _signature(target: Any) -> inspect.Signature | None:
     try:
         return inspect.signature(target)
     except (TypeError, ValueError):

@@ -44,7 +44,7 @@ def hints(target: Callable[..., Any]) -> dict[str, Any]:
     for name, annotation in annotations.items():
         if isinstance(annotation, str):
             try:
-                annotation = eval(annotation, names)  # noqa: S307, PLW2901 (its own source)
+                annotation = eval(annotation, names)  # noqa: PLW2901 (its own source)
             except Exception:  # a name under TYPE_CHECKING, or of a newer Python
                 continue
         result[name] = annotation
@@ -113,9 +113,7 @@ def _container_fits(value: Any, origin: Any, args: tuple[Any, ...]) -> bool:
         if origin is tuple and args[-1:] != (Ellipsis,):
             return len(value) == len(args) and all(map(fits, value, args))
         return not args or all(fits(item, args[0]) for item in value)
-    if origin is collections.abc.Callable or origin is type:
-        return False
-    return True
+    return origin is not collections.abc.Callable and origin is not type
 
 
 def _plain_fits(value: Any, annotation: Any) -> bool:
@@ -159,7 +157,11 @@ def name_of(annotation: Any) -> str:
         names = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}
         module = annotation.__module__.partition(".")[0]
         name = names.get(annotation.__name__, annotation.__name__)
-        return name if module in ("builtins", "flambe", "__main__") else f"{module}.{annotation.__name__}"
+        return (
+            name
+            if module in ("builtins", "flambe", "__main__")
+            else f"{module}.{annotation.__name__}"
+        )
     return str(annotation).replace("typing.", "")
 
 

@@ -65,8 +65,10 @@ class Link:
         return (self.root, *self.keys)
 
     def __str__(self) -> str:
-        return self.root + "".join(f"[{k}]" for k in self.keys) + "".join(
-            f".{a}" for a in self.attributes
+        return (
+            self.root
+            + "".join(f"[{k}]" for k in self.keys)
+            + "".join(f".{a}" for a in self.attributes)
         )
 
 
@@ -102,7 +104,7 @@ class Sample:
             return 1
         if self.decimals is None:
             return float("inf")
-        return int(round((self.high - self.low) * 10**self.decimals)) + 1
+        return float(round((self.high - self.low) * 10**self.decimals) + 1)
 
     @property
     def whole(self) -> bool:
@@ -175,7 +177,8 @@ class Schema:
         """Import what is to be called."""
         from flambe.compile import tags
 
-        return tags.import_target(self.target)
+        target: Callable[..., Any] = tags.import_target(self.target)
+        return target
 
     def __call__(self, **overrides: Any) -> Any:
         """Construct the object.

@@ -196,7 +196,7 @@ def _blueprint(obj: Registered, where: str) -> Schema:
 class _Representer(SafeRepresenter):
     """Writes our values; lists of options stay on one line where their elements do."""
 
-    in_flow = 0
+    in_flow: int = 0
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -288,7 +288,7 @@ def _text(value: Any) -> str:
             stream.write("---\n")
         writer = YAML(typ="safe", pure=True)
         writer.Representer = _Representer
-        writer.default_flow_style = False
+        writer.default_flow_style = False  # type: ignore[assignment]
         writer.sort_base_mapping_type_on_output = False
         writer.width = 100
         writer.dump(document, stream)

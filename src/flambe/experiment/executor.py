@@ -30,7 +30,9 @@ class Listener(Protocol):
     def finished(self, variant: Variant, *, stopped: bool) -> None:
         """It is at its end, or a scheduler stopped it."""
 
-    def failed(self, variant: Variant, error: ComponentError | None, text: str, final: bool) -> None:
+    def failed(
+        self, variant: Variant, error: ComponentError | None, text: str, final: bool
+    ) -> None:
         """It raised; unless final it is tried again."""
 
     def lines(self, lines: Sequence[tuple[str, str, str]]) -> None:
@@ -114,7 +116,9 @@ class InlineExecutor:
     ) -> None:
         """Run the variants; see :class:`Executor`."""
         for variant in variants:
-            self.recorder.open(variant.id, f"{variant.stage}/{variant.name}", variant_title(variant))
+            self.recorder.open(
+                variant.id, f"{variant.stage}/{variant.name}", variant_title(variant)
+            )
             for attempt in range(options.max_failures + 1):
                 if self._run(task, variant, to, final=attempt == options.max_failures):
                     break

@@ -32,8 +32,8 @@ class Experiment(ClusterRunnable):
     pipeline
         Stage → component, in order. A stage may link to those above it.
     resume
-        True: go on with an interrupted run; finished variants are kept, others go on from their last
-        checkpoint. A stage, or a list of stages: use the saved results of those and of all before.
+        True: go on with an interrupted run; finished variants are kept, others go on from their
+        last checkpoint. A stage, or a list of stages: use the saved results of those and of all before.
     devices
         What each variant occupies, ``{cpu: 4, gpu: 0.5}``; 1 CPU by default, and 1 GPU where there
         are GPUs.
@@ -182,7 +182,9 @@ def _findings(values: Mapping[str, Any]) -> Iterator[Finding]:
                 )
     yield from _number_findings(values)
     resume = values.get("resume")
-    for stage in [resume] if isinstance(resume, str) else resume if isinstance(resume, list) else []:
+    for stage in (
+        [resume] if isinstance(resume, str) else resume if isinstance(resume, list) else []
+    ):
         if stage not in pipeline:
             yield ("resume",), f"resume: there is no stage {stage!r}", did_you_mean(stage, pipeline)
     for stage, value in _mapping(values.get("search")).items():

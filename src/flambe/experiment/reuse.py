@@ -40,7 +40,9 @@ class Reuse:
     ) -> None:
         self.folder = folder
         self.earlier: dict[str, VariantState] = folder.read_variants() if resume else {}
-        named = [resume] if isinstance(resume, str) else resume if resume not in (True, False) else ()
+        named: Sequence[str] = ()
+        if not isinstance(resume, bool):
+            named = [resume] if isinstance(resume, str) else resume
         names = list(pipeline)
         last = max((names.index(name) for name in named), default=-1) if named else -1
         #: Stages whose saved results are used as they are.

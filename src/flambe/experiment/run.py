@@ -337,7 +337,9 @@ class _Listener:
         status = Status.STOPPED if stopped else Status.FINISHED
         self.journal.change(variant.id, status=status, ended=time.time(), error="", traceback="")
 
-    def failed(self, variant: Variant, error: ComponentError | None, text: str, final: bool) -> None:
+    def failed(
+        self, variant: Variant, error: ComponentError | None, text: str, final: bool
+    ) -> None:
         self._known(variant)
         self.journal.change(
             variant.id,
@@ -376,9 +378,9 @@ def _user(experiment: Experiment) -> str:
 
 def _stop_before(component: Any) -> None:
     """Stop in the debugger: ``component`` is about to run its next step."""
-    import pdb  # noqa: T100 (asked for by --debug)
+    import pdb
 
-    pdb.set_trace()  # noqa: T100
+    pdb.set_trace()
 
 
 @contextlib.contextmanager
@@ -409,6 +411,3 @@ def _not_interrupted() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, earlier)
-
-
-

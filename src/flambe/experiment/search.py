@@ -119,11 +119,11 @@ def findings(stage: str, value: Any) -> list[Problem]:
     ]
     searcher = value.get("searcher")
     if searcher is not None and not isinstance(searcher, Schema):
-        problems.append(Problem("search: the searcher of a stage is a tag such as !ray.OptunaSearch"))
+        problems.append(
+            Problem("search: the searcher of a stage is a tag such as !ray.OptunaSearch")
+        )
     for key in KEYWORDS[1:]:
         number = value.get(key, 1)
         if not isinstance(number, int) or isinstance(number, bool) or number < 1:
             problems.append(Problem(f"search: {key} cannot be {number!r}", hint="1 or more"))
     return problems
-
-

@@ -159,7 +159,7 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
         return self.stage_task.of(config["variant"], config.get("values") or {})
 
     def _run_variant(self) -> VariantTask:
-        """Return what runs the variant; it is built in the first step, so that it may be retried."""
+        """Return what runs the variant; it is built in the first step."""
         if self.running is None:
             assert self.stage_task is not None
             self.running = VariantTask(self.stage_task, self.source, self.channel)
@@ -423,9 +423,7 @@ class TuneExecutor:
                 name=task.stage,
                 storage_path=str(self.root),
                 failure_config=FailureConfig(max_failures=options.max_failures),
-                checkpoint_config=CheckpointConfig(
-                    checkpoint_frequency=1, checkpoint_at_end=True
-                ),
+                checkpoint_config=CheckpointConfig(checkpoint_frequency=1, checkpoint_at_end=True),
                 callbacks=[_Callback(key)],
                 verbose=0,
             ),
@@ -475,8 +473,14 @@ def _ranking(options: StageOptions) -> Mapping[str, str]:
 
 def _remove_tune_files(folder: Path) -> None:
     """Remove what Tune leaves beside the variants; flambe resumes from its own checkpoints."""
-    for pattern in ("*.pkl", "experiment_state-*.json", "searcher-state-*", ".validate_storage*",
-                    "basic-variant-state-*", "search_gen_state-*"):
+    for pattern in (
+        "*.pkl",
+        "experiment_state-*.json",
+        "searcher-state-*",
+        ".validate_storage*",
+        "basic-variant-state-*",
+        "search_gen_state-*",
+    ):
         for file in folder.glob(pattern):
             file.unlink(missing_ok=True)
 

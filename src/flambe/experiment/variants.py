@@ -11,11 +11,12 @@ import inspect
 import itertools
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from flambe.compile.component import Component
+from flambe.compile.component import runs as has_run
 from flambe.compile.values import (
     ClusterResource,
     Grid,
@@ -109,7 +110,7 @@ def alternatives(value: Any, path: Path, seed: int) -> list[tuple[Any, Choices]]
         labels = _labels(value)
         return [
             (resolved, {path: label, **choices})
-            for label, element in zip(labels, value.elements)
+            for label, element in zip(labels, value.elements, strict=True)
             for resolved, choices in alternatives(element, path, seed)
         ]
     if isinstance(value, Sample):
@@ -123,20 +124,24 @@ def alternatives(value: Any, path: Path, seed: int) -> list[tuple[Any, Choices]]
         options.append(alternatives(child, (*path, key), seed))
     result = []
     for combination in itertools.product(*options):
-        chosen = dict(zip(keys, (resolved for resolved, _ in combination)))
+        chosen = {key: part for key, (part, _) in zip(keys, combination, strict=True)}
         choices: Choices = {}
         for _, part in combination:
             choices.update(part)
-        result.append((replace(value, lambda key, _, chosen=chosen: chosen[key]), choices))
+        result.append((replace(value, _chooser(chosen)), choices))
     return result
+
+
+def _chooser(chosen: Mapping[Any, Any]) -> Callable[[Any, Any], Any]:
+    return lambda key, _: chosen[key]
 
 
 def _labels(grid: Grid) -> list[Any]:
     labels = [label(element) for element in grid.elements]
     texts = [str(text) for text in labels]
     return [
-        f"{text}#{index}" if texts.count(text) > 1 else text
-        for index, (text, _) in enumerate(zip(labels, texts))
+        f"{text}#{index}" if texts.count(str(text)) > 1 else text
+        for index, text in enumerate(labels)
     ]
 
 
@@ -232,11 +237,7 @@ def runs(config: Any) -> bool:
         return False
     target = config.resolve()
     owner = target if inspect.isclass(target) else getattr(target, "__self__", None)
-    return (
-        inspect.isclass(owner)
-        and issubclass(owner, Component)
-        and owner.run is not Component.run
-    )
+    return inspect.isclass(owner) and issubclass(owner, Component) and has_run(owner)
 
 
 # -- expansion ----------------------------------------------------------------------------------
@@ -283,9 +284,7 @@ class Expander:
                 variants.append(self.variant(stage, config, choices, joined))
         return variants
 
-    def variant(
-        self, stage: str, config: Any, own: Choices, joined: Sequence[Variant]
-    ) -> Variant:
+    def variant(self, stage: str, config: Any, own: Choices, joined: Sequence[Variant]) -> Variant:
         """Make the variant of a stage with a resolved configuration and direct ancestors."""
         parents = {parent.stage: parent.id for parent in joined}
         ancestry: dict[str, str] = {}

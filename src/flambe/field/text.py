@@ -49,6 +49,7 @@ class TextField(Field):
     def __init__(
         self,
         tokenizer: Literal["word", "char"] | Callable[[str], Sequence[str]] = "word",
+        *,
         lowercase: bool = False,
         min_freq: int = 1,
         max_size: int | None = None,

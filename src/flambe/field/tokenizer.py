@@ -17,6 +17,7 @@ class Tokenizer(Component):
         raise NotImplementedError(f"{type(self).__name__} must implement tokenize(text)")
 
     def __call__(self, text: str) -> list[str]:
+        """Return the tokens of a text."""
         return self.tokenize(text)
 
 

@@ -31,6 +31,8 @@ class _Handler(logging.Handler):
             for other in self.others:
                 other.handle(record)
             return
+        if record.name.partition(".")[0] == "ray" and record.levelno < logging.WARNING:
+            return
         if self.taking:  # whoever takes the line may log it
             return
         self.taking = True

@@ -25,9 +25,11 @@ def setup(*, verbose: bool = False) -> None:
     console.addFilter(Filter())
     # Other people's libraries speak on the console when it matters.
     console.addFilter(
-        lambda record: verbose
-        or record.name.partition(".")[0] in ("flambe", "__main__")
-        or record.levelno >= logging.WARNING
+        lambda record: (
+            verbose
+            or record.name.partition(".")[0] in ("flambe", "__main__")
+            or record.levelno >= logging.WARNING
+        )
     )
     root.handlers[:] = [console]
     logging.captureWarnings(True)

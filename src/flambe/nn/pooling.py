@@ -80,4 +80,5 @@ class AttentionPooling(Pooling):
         """Take the weighted mean of those that are no padding."""
         scores = self.attention(data).masked_fill(~mask.unsqueeze(-1), torch.finfo(data.dtype).min)
         weights = scores.softmax(1).unsqueeze(-1)
-        return (torch.unflatten(data, -1, (self.n_heads, -1)) * weights).sum(1).flatten(1)
+        pooled: torch.Tensor = (torch.unflatten(data, -1, (self.n_heads, -1)) * weights).sum(1)
+        return pooled.flatten(1)

@@ -30,7 +30,7 @@ class Runnable(Registered, abc.ABC):
 
     config: Mapping[str, Mapping[str, str]] = Secrets({})
 
-    def parse(self) -> None:  # noqa: B027 (optional)
+    def parse(self) -> None:
         """Validate; called before anything runs.
 
         Raises

@@ -26,9 +26,7 @@ class Secrets(Mapping[str, Mapping[str, str]]):
 
     def __init__(self, sections: Mapping[str, Mapping[str, str]], origin: str = "") -> None:
         self._origin = origin
-        self._sections = {
-            name: _Section(name, values, origin) for name, values in sections.items()
-        }
+        self._sections = {name: _Section(name, values, origin) for name, values in sections.items()}
 
     @classmethod
     def read(cls, path: Path | None) -> Secrets:
@@ -71,7 +69,9 @@ class Secrets(Mapping[str, Mapping[str, str]]):
         try:
             return self._sections[section]
         except KeyError:
-            raise ConfigError(_missing(f"section [{section}]", section, self, self._origin)) from None
+            raise ConfigError(
+                _missing(f"section [{section}]", section, self, self._origin)
+            ) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._sections)
@@ -108,5 +108,7 @@ class _Section(Mapping[str, str]):
 
 
 def _missing(what: str, name: str, known: Mapping[str, object], origin: str) -> Problem:
-    return Problem(f"there is no {what} in the secrets", hint=did_you_mean(name, known) or
-                   f"add it to {origin or 'the secrets file'}")
+    return Problem(
+        f"there is no {what} in the secrets",
+        hint=did_you_mean(name, known) or f"add it to {origin or 'the secrets file'}",
+    )

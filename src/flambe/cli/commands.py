@@ -1,0 +1,174 @@
+"""What each command does."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flambe.compile import Schema
+from flambe.compile.check import check
+from flambe.compile.document import Document, header, read_file
+from flambe.errors import ComponentError, ConfigError, FlambeError, Problem
+from flambe.logging import console, redact
+
+_log = logging.getLogger(__name__)
+
+Command = Callable[[argparse.Namespace], int]
+
+
+def guarded(command: Command, options: argparse.Namespace) -> int:
+    """Run a command; tell errors as people want them told; return the exit code."""
+    console.setup(verbose=options.verbose)
+    try:
+        return command(options)
+    except FlambeError as error:
+        _tell(error, verbose=options.verbose)
+        return error.exit_code
+    except KeyboardInterrupt:
+        _say("interrupted")
+        return 130
+    except BrokenPipeError:
+        # Whoever read our output is gone; what is left of it goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        _log.debug("unexpected", exc_info=True)
+        _say(f"error: {type(error).__name__}: {error}")
+        if options.verbose:
+            _say(traceback.format_exc())
+        else:
+            _say(f"  more with -v, and in {console.home() / 'logs' / 'log.log'}")
+        return 1
+
+
+def _say(text: str) -> None:
+    print(redact.hide(text), file=sys.stderr)
+
+
+def _tell(error: FlambeError, *, verbose: bool) -> None:
+    if isinstance(error, ConfigError):
+        for problem in error.problems:
+            _say(f"error: {problem}")
+        if len(error.problems) > 1:
+            _say(f"{len(error.problems)} errors; nothing was run")
+    else:
+        _say(f"error: {error}" if error.exit_code == 1 else str(error))
+    if verbose:
+        detail = error.traceback if isinstance(error, ComponentError) else ""
+        _say(detail or "".join(traceback.format_exception(error)))
+
+
+def _document(options: argparse.Namespace) -> Document:
+    """Read and check the file.
+
+    Raises
+    ------
+    ConfigError
+        With every mistake in it.
+    """
+    if options.install_extensions:
+        from flambe.packaging.extensions import install
+
+        for name, origin in header(options.config).items():
+            install(name, origin, Path(options.config).absolute().parent, _say)
+    document = read_file(options.config)
+    check(document)
+    root = document.root
+    if not document.problems:
+        _expect_runnable(document, root)
+    document.raise_problems()
+    return document
+
+
+def _expect_runnable(document: Document, root: Any) -> None:
+    from flambe.compile.component import Component, runs
+    from flambe.runnable import Runnable
+
+    target = root.resolve() if isinstance(root, Schema) else None
+    if isinstance(target, type) and issubclass(target, Runnable):
+        return
+    if isinstance(target, type) and issubclass(target, Component) and runs(target):
+        return
+    document.problem(
+        f"!{root.tag} cannot be run"
+        if isinstance(root, Schema)
+        else "there is nothing to run here",
+        (),
+        "expected a Runnable, such as !Experiment",
+    )
+
+
+# -- flambe validate ----------------------------------------------------------------------------
+
+
+def validate(options: argparse.Namespace) -> int:
+    """Say what is wrong with a file, or what it would run."""
+    document = _document(options)
+    root: Schema = document.root
+    print(f"{options.config} is valid: !{root.tag} {root.kwargs.get('name', '')}".rstrip())
+    if root.target == "flambe.experiment.experiment:Experiment":
+        from flambe.cli.display import print_plan
+
+        print_plan(root)
+    return 0
+
+
+# -- flambe CONFIG ------------------------------------------------------------------------------
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run a file."""
+    from flambe.compile.component import Component
+    from flambe.runnable import Runnable, Secrets
+
+    if options.cluster:
+        raise ConfigError(
+            Problem("--cluster: this version runs on this machine only", hint="leave --cluster out")
+        )
+    document = _document(options)
+    secrets = Secrets.read(Path(options.secrets) if options.secrets else None)
+    if redact.values():
+        redact.guard_streams()
+    runnable = document.root()
+    if isinstance(runnable, Component):
+        while runnable.run():
+            pass
+        return 0
+    assert isinstance(runnable, Runnable)
+    runnable.config = secrets
+    runnable.parse()
+    _run(runnable, options)
+    return 0
+
+
+def _run(runnable: Any, options: argparse.Namespace) -> None:
+    from flambe.cli.display import display
+    from flambe.compile.build import run_error
+
+    resume: bool | list[str] = options.resume
+    if options.resume_from:
+        resume = [name.strip() for name in options.resume_from.split(",") if name.strip()]
+    shown = display(verbose=options.verbose)
+    try:
+        runnable.run(
+            force=options.force,
+            resume=resume,
+            debug=options.debug,
+            verbose=options.verbose,
+            observer=shown,
+        )
+    except (FlambeError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        raise run_error(runnable, error) from error
+    finally:
+        shown.close()
+
+
+COMMANDS: dict[str, Command] = {"run": run, "validate": validate}

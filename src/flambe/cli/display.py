@@ -1,0 +1,288 @@
+"""A run as people see it: live on a terminal, plain lines elsewhere, a table at the end."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from flambe.compile import Schema
+from flambe.logging import redact
+from flambe.progress import RunFolder, RunState, StageState, Status, VariantState
+
+# Lines of components are shown with their stage and variant in front, in one of these colours.
+COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_red")
+PLAIN_PERIOD = 10.0  # seconds between two lines of progress, where there is no terminal
+RANKED = 20  # how many variants the last table shows of a stage
+
+_MARKS = {
+    Status.WAITING: ("·", "dim"),
+    Status.RUNNING: ("▶", "bold cyan"),
+    Status.FINISHED: ("✔", "green"),
+    Status.STOPPED: ("✔", "green"),
+    Status.REUSED: ("↺", "green"),
+    Status.FAILED: ("✘", "bold red"),
+    Status.INTERRUPTED: ("■", "yellow"),
+    Status.MASKED: ("-", "dim"),
+}
+
+
+def display(*, verbose: bool = False) -> Display:
+    """Return what shows a run: live if the output is a terminal."""
+    # The stream is taken now: what components print is taken from sys.stdout later on.
+    shown = Console(file=sys.stdout, highlight=False, soft_wrap=False)
+    return LiveDisplay(shown, verbose) if shown.is_terminal else Display(shown, verbose)
+
+
+class Display:
+    """Shows a run in plain lines; an Observer of :mod:`flambe.experiment`."""
+
+    def __init__(self, console: Console, verbose: bool = False) -> None:
+        self.console = console
+        self.verbose = verbose
+        self.folder: RunFolder | None = None
+        self.run: RunState | None = None
+        self.variants: Mapping[str, VariantState] = {}
+        self._stages: dict[str, Status] = {}
+        self._said = 0.0
+        self._lock = threading.RLock()
+
+    def begun(self, folder: RunFolder, run: RunState, variants: Mapping[str, VariantState]) -> None:
+        """The run begins."""
+        self.folder, self.run, self.variants = folder, run, variants
+        self.say(f"{run.name}: results in {folder.root}")
+
+    def say(self, text: str | Text, **options: Any) -> None:
+        """Print a line."""
+        with self._lock:
+            self.console.print(text, markup=False, soft_wrap=True, **options)
+
+    def note(self, text: str) -> None:
+        """Say something about the run itself."""
+        self.say(redact.hide(text), style="dim" if self.console.is_terminal else None)
+
+    def line(self, variant: VariantState | None, level: str, text: str) -> None:
+        """Print a line of a component."""
+        text = redact.hide(text)
+        if variant is None:
+            self.say(text)
+            return
+        name = title(variant)
+        colour = COLOURS[int(variant.id[:6], 16) % len(COLOURS)]
+        style = "red" if level in ("ERROR", "CRITICAL") else ""
+        self.say(Text.assemble((name, colour), (" | ", "dim"), (text, style)))
+
+    def changed(self) -> None:
+        """Say what changed: stages at once, progress now and then."""
+        if self.run is None:
+            return
+        with self._lock:
+            for stage in self.run.stages:
+                if stage.status is not self._stages.get(stage.name, Status.WAITING):
+                    self._stages[stage.name] = stage.status
+                    if stage.runs:
+                        self.stage_changed(stage)
+            self.progress()
+
+    def stage_changed(self, stage: StageState) -> None:
+        """Say where a stage stands."""
+        self.say(f"{stage.name}: {stage.status.value}, {self.counted(stage)}")
+
+    def progress(self) -> None:
+        """Say how far the stage is."""
+        now = time.monotonic()
+        if self.run is not None and now - self._said > PLAIN_PERIOD:
+            self._said = now
+            for stage in self.run.stages:
+                if stage.status is Status.RUNNING:
+                    self.say(f"{stage.name}: {self.counted(stage)}{self.best_so_far(stage)}")
+
+    def of(self, stage: StageState) -> list[VariantState]:
+        """Return the variants of a stage."""
+        return [variant for variant in list(self.variants.values()) if variant.stage == stage.name]
+
+    def counted(self, stage: StageState) -> str:
+        """Return ``3 of 12 variants done, 2 running``."""
+        entries = self.of(stage)
+        counts = {status: sum(e.status is status for e in entries) for status in Status}
+        done = sum(count for status, count in counts.items() if status.done)
+        planned = stage.total - counts[Status.MASKED]
+        text = f"{done} of {planned} variants done"
+        for status in (Status.RUNNING, Status.FAILED, Status.MASKED, Status.REUSED):
+            text += f", {counts[status]} {status.value}" if counts[status] else ""
+        return text
+
+    def best_so_far(self, stage: StageState) -> str:
+        """Return the best variant of a stage up to now."""
+        ranked = _ranked(self.of(stage))
+        if not ranked or ranked[0].best is None:
+            return ""
+        return f", best {ranked[0].best:.4g} ({title(ranked[0], stage=False)})"
+
+    def ended(self) -> None:
+        """Show the results, and where everything is."""
+        self.close()
+        if self.run is None or self.folder is None:
+            return
+        for stage in self.run.stages:
+            entries = [e for e in self.of(stage) if e.attempts or e.status is Status.REUSED]
+            if stage.runs and entries:
+                self.console.print(_results(stage, entries))
+        self._where()
+
+    def _where(self) -> None:
+        assert self.run is not None
+        assert self.folder is not None
+        seconds = (self.run.ended or 0) - (self.run.started or 0)
+        mark, style = _MARKS[self.run.status]
+        self.say(Text(f"{mark} {self.run.name} {self.run.status.value} in {took(seconds)}", style))
+        self.say(f"  results      {self.folder.root}")
+        self.say(f"  logs         {self.folder.log}")
+        self.say(f"  TensorBoard  tensorboard --logdir {self.folder.root}")
+        best = self._winner()
+        if best is not None:
+            path = self.folder.checkpoint(best.stage, best.name)
+            self.say(f"  best model   flambe.load('{path}')")
+
+    def _winner(self) -> VariantState | None:
+        """Return the best variant of the last stage that has a metric and is built upon."""
+        assert self.run is not None
+        for stage in reversed(self.run.stages):
+            ranked = [e for e in _ranked(self.of(stage)) if e.status.done and e.metric is not None]
+            if stage.runs and ranked:
+                return ranked[0]
+        return None
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+
+
+class LiveDisplay(Display):
+    """Shows a run on a terminal: its stages at the bottom, what components say above."""
+
+    def __init__(self, console: Console, verbose: bool = False) -> None:
+        super().__init__(console, verbose)
+        self._live: Live | None = None
+
+    def begun(self, folder: RunFolder, run: RunState, variants: Mapping[str, VariantState]) -> None:
+        """Begin to show."""
+        super().begun(folder, run, variants)
+        self._live = Live(
+            get_renderable=self._render,
+            console=self.console,
+            refresh_per_second=5,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=True,
+        )
+        self._live.start()
+
+    def stage_changed(self, stage: StageState) -> None:
+        """The stages are shown anyway."""
+
+    def progress(self) -> None:
+        """The stages are shown anyway."""
+
+    def _render(self) -> RenderableType:
+        table = Table.grid(padding=(0, 2))
+        assert self.run is not None
+        for stage in self.run.stages:
+            if not stage.runs:
+                continue
+            mark, style = _MARKS[stage.status]
+            entries = self.of(stage)
+            done = sum(entry.status.done for entry in entries)
+            masked = sum(entry.status is Status.MASKED for entry in entries)
+            since = (stage.ended or time.time()) - stage.started if stage.started else None
+            table.add_row(
+                Text(f"{mark} {stage.name}", style),
+                ProgressBar(max(1, stage.total - masked), done, width=24),
+                self.counted(stage),
+                took(since) if since is not None else "",
+                self.best_so_far(stage).removeprefix(", "),
+            )
+        return Group(Text(""), table)
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+
+def title(variant: VariantState, *, stage: bool = True) -> str:
+    """Return what people call a variant: ``train lr=0.1,n=2``."""
+    from flambe.experiment.variants import choices_text
+
+    choices = choices_text(variant.choices)
+    return f"{variant.stage} {choices}".strip() if stage else choices or variant.stage
+
+
+def _ranked(entries: list[VariantState]) -> list[VariantState]:
+    """Return variants, the best first; those without a figure come last."""
+    return sorted(entries, key=lambda e: (e.best is None, -(e.best or 0.0)))
+
+
+def _results(stage: StageState, entries: list[VariantState]) -> Table:
+    by_final = sorted(entries, key=lambda e: (e.metric is None, -(e.metric or 0.0)))
+    columns = list(dict.fromkeys(name for entry in by_final for name in entry.choices))
+    table = Table(title=stage.name, title_justify="left", title_style="bold", header_style="bold")
+    table.add_column("#", justify="right", style="dim")
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    table.add_column("metric", justify="right")
+    table.add_column("steps", justify="right")
+    table.add_column("time", justify="right")
+    table.add_column("state")
+    for rank, entry in enumerate(by_final[:RANKED], start=1):
+        mark, style = _MARKS[entry.status]
+        kept = ", kept" if entry.kept else ""
+        seconds = (entry.ended - entry.started) if entry.ended and entry.started else None
+        table.add_row(
+            str(rank),
+            *(_cell(entry.choices.get(name)) for name in columns),
+            "" if entry.metric is None else f"{entry.metric:.4f}",
+            str(entry.step),
+            took(seconds) if seconds is not None else "",
+            Text(f"{mark} {entry.status.value}{kept}", style),
+            style="bold" if rank == 1 and entry.metric is not None else None,
+        )
+    if len(by_final) > RANKED:
+        table.caption = f"and {len(by_final) - RANKED} more"
+    return table
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def took(seconds: float) -> str:
+    """Return a duration as people read it: ``12 s``, ``3 min 04 s``, ``2 h 05 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s" if whole >= 10 else f"{seconds:.1f} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def print_plan(root: Schema) -> None:
+    """Print what an experiment would run: its stages, and how many variants they have."""
+    from flambe.experiment.plan import plan
+
+    table = Table(header_style="bold")
+    for name in ("stage", "component", "links to", "variants"):
+        table.add_column(name, justify="right" if name == "variants" else "left")
+    for row in plan(root.kwargs):
+        table.add_row(row.stage, row.component, ", ".join(row.links), row.variants)
+    Console(file=sys.stdout, highlight=False).print(table)

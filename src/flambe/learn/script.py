@@ -1,0 +1,190 @@
+"""Scripts that exist already."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import logging
+import os
+import shlex
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from flambe.compile import Component
+from flambe.errors import RunError
+from flambe.learn import _process, _requirements
+from flambe.logging import log, log_text
+
+_logger = logging.getLogger(__name__)
+
+Value = str | int | float | bool | None | Sequence[str | int | float]
+
+#: The environment variable that names the file which a script may write its figures to.
+METRICS_FILE = "FLAMBE_METRICS"
+# How many lines of the output an error shows.
+_TAIL = 40
+
+
+class Script(Component):
+    """Runs a command-line script, with the Python of this run.
+
+    Its output appears as it comes. Figures reach TensorBoard, and may rank, if the script says
+    them: with ``from flambe import log``, or by appending lines of JSON such as
+    ``{"tag": "accuracy", "value": 0.9, "step": 3}`` to the file that the environment variable
+    ``FLAMBE_METRICS`` names.
+
+    Parameters
+    ----------
+    script
+        The path of the script, from ``folder`` on.
+    args
+        Its positional arguments.
+    kwargs
+        Its options: ``{epochs: 3, verbose: true}`` is ``--epochs 3 --verbose``. False and null are
+        left out; a list repeats the option.
+    folder
+        The working directory of the script; by default that of the run.
+    requirements
+        What has to be installed: a list as for pip, or the path of a file of them. It is checked
+        before the script starts; nothing is installed.
+    metric
+        Which figure ranks, by its tag: the last value counts, and higher is better.
+    env
+        Environment variables to add.
+
+    Raises
+    ------
+    RunError
+        If the script fails: with the command, the exit code and the end of the output.
+    """
+
+    def __init__(
+        self,
+        script: str,
+        args: Sequence[str | int | float | bool] = (),
+        kwargs: Mapping[str, Value] | None = None,
+        *,
+        folder: str | None = None,
+        requirements: Sequence[str] | str | None = None,
+        metric: str | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> None:
+        self.script = script
+        self.args = list(args)
+        self.kwargs = dict(kwargs or {})
+        self.folder = folder
+        self.requirements = requirements
+        self.metric_tag = metric
+        self.env = dict(env or {})
+        self.figures: dict[str, float] = {}
+        self.register_attrs("figures")
+
+    @property
+    def command(self) -> list[str]:
+        """What is run."""
+        options = [part for key, value in self.kwargs.items() for part in _option(key, value)]
+        return [sys.executable, self.script, *map(str, self.args), *options]
+
+    def run(self) -> bool:
+        """Run the script to its end."""
+        folder = Path(self.folder or ".").expanduser().resolve()
+        if not (folder / self.script).is_file():
+            raise RunError(f"there is no script {folder / self.script}")
+        if self.requirements is not None:
+            _requirements.check(self.requirements, folder)
+        tail: collections.deque[str] = collections.deque(maxlen=_TAIL)
+
+        def line(text: str) -> None:
+            tail.append(text)
+            # A console that is gone is no reason to stop reading what the script says.
+            with contextlib.suppress(OSError, ValueError):
+                sys.stdout.write(text + "\n")
+                sys.stdout.flush()
+
+        with tempfile.TemporaryDirectory(prefix="flambe-script-") as scratch:
+            figures = _Figures(Path(scratch, "metrics.jsonl"))
+            environment = {
+                **os.environ,
+                "PYTHONUNBUFFERED": "1",
+                **self.env,
+                METRICS_FILE: str(figures.path),
+            }
+            code = _process.run(
+                self.command,
+                folder,
+                environment,
+                line=line,
+                idle=lambda: self._take(figures.read()),
+            )
+            self._take(figures.read(last=True))
+        if code != 0:
+            raise RunError(
+                f"the script failed with {_reason(code)}: {shlex.join(self.command)}"
+                + "".join(f"\n  | {text}" for text in tail)
+            )
+        if self.metric_tag is not None and self.metric_tag not in self.figures:
+            known = ", ".join(self.figures) or "nothing"
+            raise RunError(f"the script logged no {self.metric_tag!r}; it logged {known}")
+        return False
+
+    def metric(self) -> float | None:
+        """Return the last value of the figure that ranks."""
+        return self.figures.get(self.metric_tag) if self.metric_tag is not None else None
+
+    def _take(self, entries: Iterator[tuple[str, float | str, int | None]]) -> None:
+        for tag, value, step in entries:
+            if isinstance(value, str):
+                log_text(tag, value, step)
+            else:
+                self.figures[tag] = value
+                log(tag, value, step)
+
+
+class _Figures:
+    """A file of JSON lines that grows."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._offset = 0
+        path.touch()
+
+    def read(self, last: bool = False) -> Iterator[tuple[str, float | str, int | None]]:
+        """Yield what was added; a line without its end is left for the next time."""
+        with open(self.path, "rb") as stream:
+            stream.seek(self._offset)
+            data = stream.read()
+        if not last:
+            data = data[: data.rfind(b"\n") + 1]
+        self._offset += len(data)
+        for text in data.splitlines():
+            if text.strip():
+                try:
+                    entry = json.loads(text)
+                    value, step = entry["value"], entry.get("step")
+                    number = float(value) if not isinstance(value, str) else value
+                    yield str(entry["tag"]), number, None if step is None else int(step)
+                except (ValueError, TypeError, KeyError, AttributeError) as error:
+                    _logger.warning("not a figure: %s (%r)", text[:200], error)
+
+
+def _option(key: str, value: Value) -> list[str]:
+    if value is None or value is False:
+        return []
+    if value is True:
+        return [f"--{key}"]
+    if isinstance(value, list | tuple):
+        return [part for item in value for part in (f"--{key}", str(item))]
+    return [f"--{key}", str(value)]
+
+
+def _reason(code: int) -> str:
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return f"signal {signal.Signals(-code).name}"
+    except ValueError:
+        return f"signal {-code}"

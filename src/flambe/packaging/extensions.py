@@ -1,0 +1,165 @@
+"""Extensions: where they come from, and their installation when it is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import importlib.util
+import os
+import re
+import site
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from flambe.errors import ConfigError, Problem
+from flambe.logging.console import home
+
+LARGE = 100 * 1024**2  # bytes; a clone beyond it is worth a warning
+DEADLINE = 1800  # seconds for one command of git or pip
+
+_GIT = re.compile(
+    r"(?P<url>(?:https?|ssh|git|file)://.+?|[\w.-]+@[\w.-]+:.+?)(?:/tree/(?P<rest>.+?))?/?\Z"
+)
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class GitSource:
+    """A Git repository: its URL, and what stands behind ``/tree/`` (branch and sub-folder)."""
+
+    url: str
+    rest: str = ""
+
+
+def git_source(origin: str) -> GitSource | None:
+    """Return the Git repository that an extension comes from, or None."""
+    match = _GIT.match(origin)
+    return GitSource(match["url"], match["rest"] or "") if match else None
+
+
+def install(name: str, origin: str, base: Path, say: Say = lambda text: None) -> None:
+    """Install an extension into this environment.
+
+    Parameters
+    ----------
+    name
+        Its top-level module.
+    origin
+        A local folder, a Git URL or a pip requirement.
+    base
+        What a relative folder is relative to.
+    say
+        Is told what goes on.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be installed: with what git or pip said.
+    """
+    source = git_source(origin)
+    folder = base / os.path.expanduser(origin)
+    if source is not None:
+        say(f"{name}: updating from {source.url}")
+        _pip(name, [str(checkout(source, say))])
+    elif folder.is_dir():
+        say(f"{name}: installing from {folder}")
+        _pip(name, ["--editable", str(folder)])
+    elif origin.startswith((".", "/", "~")):
+        raise ConfigError(
+            Problem(
+                f"extension {name!r}: there is no folder {folder}",
+                hint="relative folders start at the folder of the configuration",
+            )
+        )
+    else:
+        say(f"{name}: installing {origin}")
+        _pip(name, [origin])
+    # A new .pth file (of an editable install) is read at start only.
+    site.addsitedir(sysconfig.get_paths()["purelib"])
+    importlib.invalidate_caches()
+
+
+def checkout(source: GitSource, say: Say = lambda text: None) -> Path:
+    """Clone a repository once, update it afterwards, and return the folder of the extension.
+
+    Raises
+    ------
+    ConfigError
+        If git fails, or the branch or folder does not exist.
+    """
+    digest = hashlib.sha256(source.url.encode()).hexdigest()[:8]
+    short = source.url.rstrip("/").removesuffix(".git").rpartition("/")[2]
+    clone = home() / "extensions" / f"{short}-{digest}"
+    if not (clone / ".git").is_dir():
+        clone.parent.mkdir(parents=True, exist_ok=True)
+        _git(["clone", "--quiet", source.url, str(clone)])
+    else:
+        _git(["-C", str(clone), "fetch", "--quiet", "--tags", "--prune", "origin"])
+    ref, folder = _split(clone, source.rest)
+    _git(["-C", str(clone), "checkout", "--quiet", "--force", "--detach", ref])
+    size = sum(f.stat().st_size for f in clone.rglob("*") if f.is_file() and not f.is_symlink())
+    if size > LARGE:
+        say(f"warning: {clone} takes {size // 1024**2} MB")
+    path = clone / folder
+    if not path.resolve().is_relative_to(clone.resolve()) or not path.is_dir():
+        raise ConfigError(f"{source.url} has no folder {folder!r} at {ref}")
+    return path
+
+
+def _split(clone: Path, rest: str) -> tuple[str, str]:
+    """Tell the branch from the folder: a branch may hold slashes too."""
+    if not rest:
+        return "origin/HEAD", ""
+    parts = rest.split("/")
+    for end in range(len(parts), 0, -1):
+        name = "/".join(parts[:end])
+        for ref in (f"refs/remotes/origin/{name}", f"refs/tags/{name}", name):
+            if _known(clone, ref):
+                return ref, "/".join(parts[end:])
+    raise ConfigError(f"there is no branch, tag or commit {parts[0]!r} in {clone.name}")
+
+
+def _known(clone: Path, ref: str) -> bool:
+    command = ["git", "-C", str(clone), "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}"]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+
+def _git(arguments: list[str]) -> None:
+    _command(["git", *arguments], {**os.environ, "GIT_TERMINAL_PROMPT": "0"})
+
+
+def _pip(name: str, arguments: list[str]) -> None:
+    if importlib.util.find_spec("pip") is None:
+        raise ConfigError(
+            Problem(
+                f"extension {name!r} cannot be installed: this environment has no pip",
+                hint=f"install it with the tool that made the environment: {' '.join(arguments)}",
+            )
+        )
+    _command([sys.executable, "-m", "pip", "install", "--quiet", *arguments], dict(os.environ))
+
+
+def _command(command: list[str], environment: dict[str, str]) -> None:
+    shown = " ".join(command)
+    try:
+        result = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            timeout=DEADLINE,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise ConfigError(Problem(f"{command[0]} is not installed", hint=shown)) from None
+    except subprocess.TimeoutExpired:
+        raise ConfigError(f"no end after {DEADLINE} s: {shown}") from None
+    if result.returncode:
+        tail = "\n".join(f"  {line}" for line in result.stderr.strip().splitlines()[-12:])
+        raise ConfigError(f"this failed with exit code {result.returncode}: {shown}\n{tail}")
