@@ -150,7 +150,7 @@ class Display:
         best = self._winner()
         if best is not None:
             path = self.folder.checkpoint(best.stage, best.name)
-            self.say(f"  best model   flambe.load('{path}')")
+            self.say(f"  the best     flambe.load('{path}')")
 
     def _winner(self) -> VariantState | None:
         """Return the best variant of the last stage that has a metric and is built upon."""

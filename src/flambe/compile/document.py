@@ -6,7 +6,7 @@ Reading constructs nothing. What is wrong is collected, so that all of it is rep
 from __future__ import annotations
 
 import importlib
-import math
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path as FilePath
@@ -25,6 +25,7 @@ from flambe.errors import ConfigError, Place, Problem
 MAX_BYTES = 2 * 1024 * 1024
 MAX_VALUES = 100_000
 MAX_DEPTH = 60
+MAX_BOUND = 1e300  # of a sample: the distance of two bounds is a number too
 
 _STANDARD = "tag:yaml.org,2002:"
 _SCALARS = {f"{_STANDARD}{name}" for name in ("str", "int", "float", "bool", "null")}
@@ -131,6 +132,17 @@ def _text_of(path: str | FilePath) -> str:
                 hint="a configuration is small; put data in a file, and name it under resources",
             )
         )
+    return decoded(data, name)
+
+
+def decoded(data: bytes, name: str) -> str:
+    """Return the text of a file.
+
+    Raises
+    ------
+    ConfigError
+        If it is not UTF-8.
+    """
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -179,6 +191,8 @@ def _open(text: str, name: str) -> tuple[Document, list[Node]]:
 
 def _compose(source: Source) -> list[Node]:
     parser = YAML(typ="safe", pure=True)
+    parser.max_depth = MAX_DEPTH
+    parser.composer.warn_double_anchors = False  # YAML 1.2: the later one counts from there on
     try:
         nodes = [node for node in parser.compose_all(source.text) if node is not None]
     except MarkedYAMLError as error:
@@ -216,7 +230,9 @@ def _yaml_hint(place: Place | None) -> str:
         return ""
     if "\t" in place.text:
         return "the line has a tab: YAML is indented with spaces"
-    if place.text.lstrip().startswith(("@", "`", "%")):
+    if "!@" in place.text and place.text[place.column - 1 :].startswith("["):
+        return "in a list on one line a link with brackets is quoted:   [!@ 'stage[keyword]']"
+    if place.text[place.column - 1 :].startswith(("@", "`", "%")):
         return "quote the value"
     return ""
 
@@ -240,7 +256,7 @@ def _read_extensions(document: Document, node: Node) -> None:
             )
         elif key.value in document.extensions:
             document.problems.append(Problem(f"duplicate extension {key.value!r}", place))
-        elif key.value in (*tags.PREFIXES, "flambe"):
+        elif key.value in (*tags.PREFIXES, "flambe") or key.value in sys.stdlib_module_names:
             document.problems.append(
                 Problem(f"an extension cannot be named {key.value!r}", place, "the name is taken")
             )
@@ -268,7 +284,8 @@ class _Reader:
     def __init__(self, document: Document) -> None:
         self.document = document
         self.count = 0
-        self.constructor = YAML(typ="safe", pure=True).constructor
+        parser = YAML(typ="safe", pure=True)
+        self.constructor, self.resolver = parser.constructor, parser.resolver
         self.open: set[int] = set()
         self.broken = self._import_extensions()
 
@@ -278,7 +295,7 @@ class _Reader:
         for name, origin in self.document.extensions.items():
             try:
                 importlib.import_module(name)
-            except Exception as error:  # an extension may raise anything at import
+            except (Exception, SystemExit) as error:  # an extension may raise anything at import
                 broken.add(name)
                 missing = isinstance(error, ModuleNotFoundError) and error.name == name
                 self.document.problems.append(
@@ -305,10 +322,13 @@ class _Reader:
                 )
             )
 
-    def value(self, node: Node, path: Path) -> Any:
+    def _count(self, depth: int = 0) -> None:
         self.count += 1
-        if self.count > MAX_VALUES or len(path) > MAX_DEPTH:
+        if self.count > MAX_VALUES or depth > MAX_DEPTH:
             raise _TooLargeError
+
+    def value(self, node: Node, path: Path) -> Any:
+        self._count(len(path))
         self.document.places.values.setdefault(path, self._place(node))
         if id(node) in self.open:
             self.document.problem("an alias that contains itself", path)
@@ -346,7 +366,7 @@ class _Reader:
     def _scalar(self, node: ScalarNode, path: Path) -> Any:
         try:
             return self.constructor.construct_object(node)
-        except (ValueError, YAMLError, OverflowError, IndexError) as error:
+        except (ValueError, YAMLError, OverflowError, LookupError) as error:
             self.document.problem(f"cannot read {node.value!r}: {error}", path, "quote it")
             return BROKEN
 
@@ -374,20 +394,35 @@ class _Reader:
 
     def _merged(self, node: MappingNode, path: Path) -> Iterator[tuple[Node, Node]]:
         """Yield the pairs of a mapping, with those merged by ``<<`` that it does not name."""
-        own = {k.value for k, _ in node.value if isinstance(k, ScalarNode)}
+        own = {k.value for k, _ in node.value if isinstance(k, ScalarNode) and not _merges(k)}
         for key, value in node.value:
-            if key.tag != f"{_STANDARD}merge":
+            if not _merges(key):
                 yield key, value
                 continue
-            sources = value.value if isinstance(value, SequenceNode) else [value]
-            for source in sources:
-                if not isinstance(source, MappingNode) or id(source) in self.open:
-                    self.document.problem("'<<' merges a mapping", path)
-                    continue
-                for pair in source.value:
-                    if isinstance(pair[0], ScalarNode) and pair[0].value not in own:
-                        own.add(pair[0].value)
-                        yield pair
+            for pair in self._sources(value):
+                if isinstance(pair[0], ScalarNode):
+                    if pair[0].value in own:
+                        continue
+                    own.add(pair[0].value)
+                yield pair
+
+    def _sources(self, value: Node) -> Iterator[tuple[Node, Node]]:
+        """Yield the pairs of what ``<<`` names, with those that are merged into it in turn."""
+        for source in value.value if isinstance(value, SequenceNode) else [value]:
+            if not isinstance(source, MappingNode) or id(source) in self.open:
+                self.document.problems.append(
+                    Problem("'<<' merges a mapping that stands above", self._place(source))
+                )
+                continue
+            self.open.add(id(source))
+            try:
+                yield from (pair for pair in source.value if not _merges(pair[0]))
+                for key, below in source.value:
+                    self._count()
+                    if _merges(key):
+                        yield from self._sources(below)
+            finally:
+                self.open.discard(id(source))
 
     def _key(self, node: Node, path: Path, *, names: bool) -> Any:
         if isinstance(node, ScalarNode) and node.tag in _SCALARS | _KEEP_TEXT:
@@ -445,7 +480,7 @@ class _Reader:
             else []
         )
         numbers = all(
-            isinstance(i, int | float) and not isinstance(i, bool) and math.isfinite(i)
+            isinstance(i, int | float) and not isinstance(i, bool) and abs(i) <= MAX_BOUND
             for i in items
         )
         if (
@@ -482,7 +517,7 @@ class _Reader:
             except tags.UnknownTagError as error:
                 self.document.problem(str(error), path, error.hint)
                 target, found = "", None
-            except Exception as error:  # a module of an extension may raise anything at import
+            except (Exception, SystemExit) as error:  # a module of an extension may raise anything
                 self.document.problem(f"!{tag} cannot be imported: {error!r}", path)
                 target, found = "", None
         schema = Schema(target, tag, place=self.document.places.value(path))
@@ -492,24 +527,31 @@ class _Reader:
             schema.kwargs = self._mapping(node, path, names=True)
         elif isinstance(node, SequenceNode):
             schema.args = [self.value(child, (*path, i)) for i, child in enumerate(node.value)]
-        elif node.value:
-            # A scalar has a tag of its own here, so that its kind is found again.
-            plain = getattr(node, "style", None) is None
-            implicit = self._implicit(node.value) if plain else f"{_STANDARD}str"
-            schema.args = [self._scalar(ScalarNode(implicit, node.value), path)]
+        elif node.value or _quoted(node):
+            schema.args = [self._implicit(node, path)]
         return schema
 
-    def _implicit(self, text: str) -> str:
-        resolver = YAML(typ="safe", pure=True).resolver
-        found = str(resolver.resolve(ScalarNode, text, (True, False)))
-        return found if found in _SCALARS else f"{_STANDARD}str"
+    def _implicit(self, node: Node, path: Path) -> Any:
+        """Return a scalar that has a tag of its own: its kind is found as if it had none."""
+        tag = f"{_STANDARD}str"
+        if not _quoted(node):
+            tag = str(self.resolver.resolve(ScalarNode, node.value, (True, False)))
+        return self._scalar(ScalarNode(tag, node.value), path) if tag in _SCALARS else node.value
 
     def _content(self, node: Node, path: Path) -> Any:
         if isinstance(node, MappingNode):
             return self._mapping(node, path)
         if isinstance(node, SequenceNode):
             return [self.value(child, (*path, i)) for i, child in enumerate(node.value)]
-        return self._scalar(ScalarNode(self._implicit(node.value), node.value), path)
+        return self._implicit(node, path)
+
+
+def _merges(key: Node) -> bool:
+    return bool(key.tag == f"{_STANDARD}merge")
+
+
+def _quoted(node: Node) -> bool:
+    return bool(getattr(node, "style", None))
 
 
 def _reads_yaml(target: Any) -> bool:

@@ -11,13 +11,13 @@ Files are read with ``weights_only=True``: state that would need pickle is refus
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
 import inspect
 import io
 import json
 import math
 import os
-import shutil
 import sys
 import tarfile
 import tempfile
@@ -225,21 +225,47 @@ def save(obj: Component, path: str | os.PathLike[str], *, overwrite: bool = Fals
 
 def write(obj: Component, folder: str) -> None:
     """Write the folders of a component into a folder that does not exist yet."""
-    from flambe.compile import yaml
-
     values = collect(obj)
     for path, component in components(obj):
         place = os.path.join(folder, *path.split("/")) if path else folder
         os.makedirs(place, exist_ok=True)
         where = f"{type(component).__name__}" + (f" at {path!r}" if path else "")
         _write_state(place, checked(values[path], where))
-        with open(os.path.join(place, CONFIG_FILE), "w", encoding="utf-8") as stream:
+        for name, text in _description(component, alone=not path).items():
+            with open(os.path.join(place, name), "w", encoding="utf-8") as stream:
+                stream.write(text)
+
+
+def _description(component: Component, *, alone: bool) -> dict[str, str]:
+    """Return the files that say what a component is; they are made once, and written each time.
+
+    What cannot be built on its own is an error where it stands alone; below another component,
+    which builds it, the file says why.
+    """
+    from flambe.compile import yaml
+
+    made_by: Any = type(component)
+    known: dict[str, str] | None = vars(component).get("_flambe_description")
+    if known is None:
+        stream = io.StringIO()
+        try:
             yaml.dump_standalone(component, stream)
-        Path(place, VERSION_FILE).write_text(component._flambe_version + "\n", encoding="utf-8")
-        Path(place, SOURCE_FILE).write_text(_source(type(component)), encoding="utf-8")
+        except StateError as error:
+            if alone:
+                raise
+            reason = str(error).replace("\n", "\n# ")
+            stream = io.StringIO(f"# loaded with the component above only: {reason}\n")
+        known = {
+            CONFIG_FILE: stream.getvalue(),
+            VERSION_FILE: component._flambe_version + "\n",
+            SOURCE_FILE: _source(made_by),
+        }
+        vars(component)["_flambe_description"] = known
+    return known
 
 
-def _source(cls: type[Any]) -> str:
+@functools.cache
+def _source(cls: Any) -> str:
     try:
         return inspect.getsource(cls)
     except (OSError, TypeError):
@@ -282,6 +308,8 @@ def _load_folder(folder: str) -> Any:
     config = os.path.join(folder, CONFIG_FILE)
     if not os.path.isfile(config):
         raise StateError(f"no saved component at {folder}: {CONFIG_FILE} is missing")
+    if (text := Path(config).read_text(encoding="utf-8")).startswith("# loaded with"):
+        raise StateError(f"{folder} cannot be loaded alone\n{text}")
     obj = yaml.load_standalone(config)
     restore(obj, read(folder, obj))
     return obj
@@ -398,8 +426,3 @@ def _s3() -> Any:
     from flambe.compile import s3
 
     return s3
-
-
-def clear(folder: str) -> None:
-    """Remove a folder that :func:`write` left half made."""
-    shutil.rmtree(folder, ignore_errors=True)

@@ -20,26 +20,38 @@ T = TypeVar("T", bound=type[Any])
 
 BUILT_IN: dict[str, str] = {
     "Experiment": "flambe.experiment:Experiment",
-    "Trainer": "flambe.learn:Trainer",
+    "RemoteEnvironment": "flambe.runnable:RemoteEnvironment",
     "Evaluator": "flambe.learn:Evaluator",
     "Script": "flambe.learn:Script",
+    "Trainer": "flambe.learn:Trainer",
+    "SklearnDataset": "flambe.dataset:SklearnDataset",
     "TabularDataset": "flambe.dataset:TabularDataset",
-    "DigitsDataset": "flambe.dataset:DigitsDataset",
+    "CharTokenizer": "flambe.field:CharTokenizer",
     "LabelField": "flambe.field:LabelField",
+    "NumberField": "flambe.field:NumberField",
     "TextField": "flambe.field:TextField",
+    "WordTokenizer": "flambe.field:WordTokenizer",
     "BaseSampler": "flambe.sampler:BaseSampler",
+    "AUC": "flambe.metric:AUC",
     "Accuracy": "flambe.metric:Accuracy",
     "F1": "flambe.metric:F1",
     "Loss": "flambe.metric:Loss",
     "Perplexity": "flambe.metric:Perplexity",
-    "AUC": "flambe.metric:AUC",
-    "MLPEncoder": "flambe.nn:MLPEncoder",
-    "Embedder": "flambe.nn:Embedder",
-    "Embeddings": "flambe.nn:Embeddings",
-    "RNNEncoder": "flambe.nn:RNNEncoder",
+    "Precision": "flambe.metric:Precision",
+    "Recall": "flambe.metric:Recall",
     "AttentionPooling": "flambe.nn:AttentionPooling",
     "Classifier": "flambe.nn:Classifier",
+    "Embedder": "flambe.nn:Embedder",
+    "Embeddings": "flambe.nn:Embeddings",
+    "FirstPooling": "flambe.nn:FirstPooling",
+    "LastPooling": "flambe.nn:LastPooling",
+    "MLPEncoder": "flambe.nn:MLPEncoder",
+    "MaxPooling": "flambe.nn:MaxPooling",
+    "MeanPooling": "flambe.nn:MeanPooling",
+    "RNNEncoder": "flambe.nn:RNNEncoder",
+    "SoftmaxLayer": "flambe.nn:SoftmaxLayer",
     "TextClassifier": "flambe.nn:TextClassifier",
+    "TransformerEncoder": "flambe.nn:TransformerEncoder",
 }
 
 # Where a prefix looks a name up, in order; each may be imported by checking a file that names it.
@@ -237,7 +249,8 @@ def _public(module: Any) -> list[str]:
     return [name for name in dir(module) if not name.startswith("_")]
 
 
-def _located(target: Any) -> tuple[str, Any]:
+def locate(target: Any) -> str:
+    """Return what :func:`import_target` finds a class or factory by, wherever it was defined."""
     path = import_path(target)
     try:
         found = import_target(path)
@@ -247,7 +260,11 @@ def _located(target: Any) -> tuple[str, Any]:
         target, "__func__", target
     ):
         _local[path] = target
-    return path, target
+    return path
+
+
+def _located(target: Any) -> tuple[str, Any]:
+    return locate(target), target
 
 
 def _with_factory(cls: Any, factory: str, tag: str) -> tuple[str, Any]:
@@ -268,8 +285,13 @@ def _in_extension(name: str, rest: str, tag: str) -> Any:
     walked = name
     for part in rest.split("."):
         owner = target
-        if not part.startswith("_") and hasattr(target, part):
+        if not part or part.startswith("_"):
+            target = None
+        elif hasattr(target, part):
             target = getattr(target, part)
+            # What a module imports is not its own: no tag leads through it to os or subprocess.
+            if inspect.ismodule(target) and not f"{target.__name__}.".startswith(f"{name}."):
+                target = None
         elif inspect.ismodule(target):
             target = _alias_in(owner, part) or _submodule(walked, part)
         else:
@@ -321,7 +343,7 @@ def _in_prefix(prefix: str, name: str) -> Any:
             if module_name.partition(".")[0] == error.name:
                 break
             continue
-        target = getattr(module, last, None)
+        target = getattr(module, last, None) if last else None
         if not last.startswith("_") and _allowed(prefix, target):
             return target
         candidates += [
@@ -344,7 +366,7 @@ def _allowed(prefix: str, target: Any) -> bool:
     """Whether a prefix offers this: torch its classes, Ray what searches, schedules or samples."""
     module: str = getattr(target, "__module__", None) or ""
     if prefix == "torch":
-        return inspect.isclass(target)
+        return inspect.isclass(target) and module.startswith("torch.")
     if inspect.isclass(target):
         return module.startswith(("ray.tune.schedulers", "ray.tune.search", "ray.tune.stopper"))
     return inspect.isfunction(target) and module == "ray.tune.search.sample"

@@ -55,7 +55,7 @@ class Link:
         keys = re.findall(r"\[([^\[\]]+)\]", match["keys"])
         return cls(
             match["root"],
-            tuple(int(key) if key.isdigit() else key.strip("'\"") for key in keys),
+            tuple(_key(key) for key in keys),
             tuple(match["attributes"].split(".")[1:]),
         )
 
@@ -67,9 +67,21 @@ class Link:
     def __str__(self) -> str:
         return (
             self.root
-            + "".join(f"[{k}]" for k in self.keys)
+            + "".join(f"[{_key_text(key)}]" for key in self.keys)
             + "".join(f".{a}" for a in self.attributes)
         )
+
+
+def _key(text: str) -> Key:
+    if re.fullmatch("0|[1-9][0-9]*", text) and len(text) < 20:
+        return int(text)
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return text[1:-1] if quoted else text
+
+
+def _key_text(key: Key) -> str:
+    # Text that would be read as something else is quoted.
+    return f"'{key}'" if isinstance(key, str) and _key(key) != key else str(key)
 
 
 @dataclass(frozen=True)
@@ -171,7 +183,7 @@ class Schema:
         """Make the blueprint of a class or factory in Python."""
         from flambe.compile import tags
 
-        return cls(tags.import_path(target), tags.tag_of(target), list(args), kwargs)
+        return cls(tags.locate(target), tags.tag_of(target), list(args), kwargs)
 
     def resolve(self) -> Callable[..., Any]:
         """Import what is to be called."""

@@ -15,7 +15,7 @@ from flambe.compile import tags
 from flambe.compile.build import Builder, Origin
 from flambe.compile.check import check
 from flambe.compile.component import MappedRegistrable, Registered, Registrable
-from flambe.compile.document import Document, read_file, read_text
+from flambe.compile.document import Document, decoded, read_file, read_text
 from flambe.compile.values import (
     ClusterResource,
     Grid,
@@ -68,7 +68,7 @@ def read(source: str | FilePath | IO[str] | IO[bytes]) -> Document:
         return read_text(source) if is_text else read_file(source)
     data = source.read()
     name = str(getattr(source, "name", "<stream>"))
-    return read_text(data.decode("utf-8") if isinstance(data, bytes) else data, name)
+    return read_text(decoded(data, name) if isinstance(data, bytes) else data, name)
 
 
 def dump(value: Any, stream: IO[str] | None = None) -> str:
@@ -194,32 +194,31 @@ def _blueprint(obj: Registered, where: str) -> Schema:
 
 
 class _Representer(SafeRepresenter):
-    """Writes our values; lists of options stay on one line where their elements do."""
-
-    in_flow: int = 0
+    """Writes our values; a list of scalars and links stays on one line."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
     def schema(self, value: Schema) -> Any:
         tag = f"!{value.tag}"
-        content = value.content
-        if content is None:
-            content = value.args if value.args else value.kwargs
-        if isinstance(content, list) and len(content) == 1 and _is_scalar(content[0]):
-            content = content[0]
+        if getattr(value.resolve() if value.target else None, "_flambe_reads_yaml", False):
+            return self.content(tag, value.content)
+        if not value.args:
+            return self.content(tag, value.kwargs or None)
+        args = value.args
+        return self.content(tag, args[0] if len(args) == 1 and _is_scalar(args[0]) else args)
+
+    def content(self, tag: str, content: Any) -> Any:
         if isinstance(content, Mapping):
-            if not content:
-                return self.represent_scalar(tag, "")
-            return self.represent_mapping(tag, content, flow_style=bool(self.in_flow))
+            return self.represent_mapping(tag, content, flow_style=not content)
         if isinstance(content, list):
-            return self.flow(tag, content)
+            return self.row(tag, content)
+        if content is None:
+            return self.represent_scalar(tag, "")
         node = self.represent_data(content)
-        # Text that would be read as a number keeps its quotes under a tag.
-        style = node.style or ("'" if isinstance(content, str) and not content else None)
-        if isinstance(content, str) and _implicit(content):
-            style = "'"
-        return self.represent_scalar(tag, node.value, style=style)
+        # Text that would be read as something else keeps its quotes under a tag.
+        quoted = isinstance(content, str) and (not content or _implicit(content))
+        return self.represent_scalar(tag, node.value, style="'" if quoted else node.style)
 
     def link(self, value: Link) -> Any:
         return self.represent_scalar("!@", str(value))
@@ -229,28 +228,20 @@ class _Representer(SafeRepresenter):
 
     def sample(self, value: Sample) -> Any:
         items = [value.low, value.high, value.n]
-        return self.flow("!s", items if value.decimals is None else [*items, value.decimals])
+        return self.row("!s", items if value.decimals is None else [*items, value.decimals])
 
     def grid(self, value: Grid) -> Any:
-        if all(_is_scalar(element) or isinstance(element, Link) for element in value.elements):
-            return self.flow("!g", list(value.elements))
-        return self.represent_sequence("!g", value.elements, flow_style=bool(self.in_flow))
-
-    def flow(self, tag: str, items: Any) -> Any:
-        self.in_flow += 1
-        try:
-            return self.represent_sequence(tag, items, flow_style=True)
-        finally:
-            self.in_flow -= 1
+        return self.row("!g", value.elements)
 
     def plain_list(self, value: Any) -> Any:
-        if self.in_flow or all(_is_scalar(item) for item in value):
-            return self.flow("tag:yaml.org,2002:seq", value)
-        return self.represent_sequence("tag:yaml.org,2002:seq", value, flow_style=False)
+        return self.row("tag:yaml.org,2002:seq", value)
 
     def plain_dict(self, value: Any) -> Any:
-        flow = bool(self.in_flow) or not value
-        return self.represent_mapping("tag:yaml.org,2002:map", value, flow_style=flow)
+        return self.represent_mapping("tag:yaml.org,2002:map", value, flow_style=not value)
+
+    def row(self, tag: str, items: Any) -> Any:
+        flow = all(_is_scalar(item) or isinstance(item, Link) for item in items)
+        return self.represent_sequence(tag, items, flow_style=flow)
 
 
 _Representer.add_representer(Schema, _Representer.schema)
@@ -286,9 +277,9 @@ def _text(value: Any) -> str:
     for document in ([header] if header else []) + [value]:
         if document is value and header:
             stream.write("---\n")
-        writer = YAML(typ="safe", pure=True)
+        writer: Any = YAML(typ="safe", pure=True)
         writer.Representer = _Representer
-        writer.default_flow_style = False  # type: ignore[assignment]
+        writer.default_flow_style = False
         writer.sort_base_mapping_type_on_output = False
         writer.width = 100
         writer.dump(document, stream)

@@ -33,7 +33,8 @@ class Experiment(ClusterRunnable):
         Stage → component, in order. A stage may link to those above it.
     resume
         True: go on with an interrupted run; finished variants are kept, others go on from their
-        last checkpoint. A stage, or a list of stages: use the saved results of those and of all before.
+        last checkpoint. A stage, or a list of stages: use the saved results of those and of
+        all before.
     devices
         What each variant occupies, ``{cpu: 4, gpu: 0.5}``; 1 CPU by default, and 1 GPU where there
         are GPUs.

@@ -130,6 +130,7 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
 
     def setup(self, config: dict[str, Any]) -> None:
         """Begin with the variant of a configuration."""
+        _quiet_loggers()
         self.stage_task: StageTask | None = None
         self.running: VariantTask | None = None
         self.collector = ray.get_actor(config["collector"], namespace=NAMESPACE)
@@ -343,8 +344,7 @@ class TuneExecutor:
     def start(self) -> None:
         """Start Ray, or connect to it, and the collector."""
         os.environ.update(_TUNE_ENVIRONMENT)
-        for name in ("ray", "ray.tune", "ray._private"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+        _quiet_loggers()
         if not ray.is_initialized():
             with _quiet_ray():
                 ray.init(
@@ -483,6 +483,12 @@ def _remove_tune_files(folder: Path) -> None:
     ):
         for file in folder.glob(pattern):
             file.unlink(missing_ok=True)
+
+
+def _quiet_loggers() -> None:
+    """Keep what Ray tells of its own doings out of the logs of components."""
+    for name in ("ray", "ray.train", "ray.tune", "ray._private"):
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @contextlib.contextmanager

@@ -298,9 +298,7 @@ class Trainer(Component):
         if not finite.all():
             first = int((~finite).nonzero()[0])
             update = self.step * self.iter_per_step + first // self.batches_per_iter + 1
-            hint = (
-                "" if self.precision == "fp32" else ", or precision: fp32"
-            )
+            hint = "" if self.precision == "fp32" else ", or precision: fp32"
             raise RunError(
                 f"the train loss is {float(values[first])} at update {update} (step "
                 f"{self.step + 1}, learning rate {self.optimizer.param_groups[0]['lr']}): try a "

@@ -16,7 +16,7 @@ class Embedder(Module):
         From tokens (batch, tokens) to vectors: :class:`Embeddings` or ``!torch.Embedding``.
     encoder
         Takes the vectors and a mask, and returns vectors: :class:`RNNEncoder`,
-        :class:`TransformerEncoder`.
+        :class:`TransformerEncoder`. Without it the vectors stay as they are.
     pooling
         From the vectors and a mask to one vector; without it all are returned.
     embedding_dropout
@@ -28,7 +28,7 @@ class Embedder(Module):
     def __init__(
         self,
         embedding: torch.nn.Module,
-        encoder: torch.nn.Module,
+        encoder: torch.nn.Module | None = None,
         pooling: torch.nn.Module | None = None,
         embedding_dropout: float = 0.0,
         padding_index: int = 0,
@@ -43,7 +43,10 @@ class Embedder(Module):
     @property
     def output_size(self) -> int:
         """The size of what is returned."""
-        encoded = output_size(self.encoder)
+        vectors = getattr(self.embedding, "embedding_dim", None)
+        encoded = vectors if self.encoder is None else output_size(self.encoder, vectors)
+        if encoded is None:
+            raise ValueError(f"{type(self.embedding).__name__} has no embedding_dim")
         return encoded if self.pooling is None else output_size(self.pooling, encoded)
 
     @property
@@ -65,7 +68,9 @@ class Embedder(Module):
             Shape (batch, output_size) with a pooling, else (batch, tokens, output_size).
         """
         mask = data != self.padding_index
-        encoded: torch.Tensor = self.encoder(self.dropout(self.embedding(data)), mask)
+        encoded: torch.Tensor = self.dropout(self.embedding(data))
+        if self.encoder is not None:
+            encoded = self.encoder(encoded, mask)
         if self.pooling is None:
             return encoded
         pooled: torch.Tensor = self.pooling(encoded, mask)

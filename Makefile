@@ -1,0 +1,123 @@
+# Two commands set up everything: `make demo` and `make test`. `make` alone lists the others.
+
+PYTHON ?= python3
+WORKERS ?= 2
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip
+
+# What is installed is noted in the environment itself, under a hash of what decides it: the second
+# time nothing is done, and a changed file, another Python or a moved checkout install anew.
+python := $(shell $(PYTHON) -c 'import sys; print(sys.version)' 2>/dev/null)
+place := $(shell echo "$(python) $(CURDIR)" | sha256sum | cut -c1-12)
+wanted := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-12)
+MADE := $(VENV)/.made-$(place)
+WITH_LEARN := $(VENV)/.learn-$(place)-$(wanted)
+WITH_DEV := $(VENV)/.dev-$(place)-$(wanted)
+WITH_DOCS := $(VENV)/.docs-$(place)-$(wanted)
+
+# -qq leaves errors. Compiling 160 packages at once takes longer than installing them; Python compiles
+# what it imports. The build tools are held to the same versions.
+INSTALL := $(PIP) install -qq --no-compile --constraint constraints.txt
+
+# Tests that need root are not run without it, and it is said.
+ifneq ($(shell id -u),0)
+NOT_ROOT := -m "not root"
+endif
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format bench fuzz faults docs clean packages
+
+help:  ## list these targets
+	@grep -hE '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*##[ ]*(.*)/  make \1\t\2/' | expand -t 17
+
+demo: $(WITH_LEARN)  ## run examples/digits.yaml to its end, and say where the results are
+	@$(BIN)/flambe examples/digits.yaml --force
+	@name=$$(sed -n 's/^name: *//p' examples/digits.yaml); \
+	echo; \
+	echo "results   flambe-output/output__$$name"; \
+	echo "curves    $(BIN)/tensorboard --logdir flambe-output/output__$$name"; \
+	echo "yours     $(BIN)/flambe your-experiment.yaml"
+
+test: packages $(WITH_DEV) lint  ## run every check and every test
+	@$(if $(NOT_ROOT),if grep -rqs "mark\.root" tests; then \
+		echo "not run: the tests marked root (this user is not root)"; fi)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(NOT_ROOT) $(ARGS)
+
+lint: $(WITH_DEV)  ## check style, types and the direction of imports
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --check --quiet || { echo "not formatted; run: make format"; exit 1; }
+	@$(BIN)/lint-imports --no-logo > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
+	@$(BIN)/mypy --no-error-summary
+
+format: $(WITH_DEV)  ## write the code as the style checks want it
+	@$(BIN)/ruff check --quiet --fix-only
+	@$(BIN)/ruff format --quiet
+
+bench: $(WITH_DEV)  ## run every benchmark, one after another
+	@for file in benchmarks/[!_]*.py; do \
+		echo "== $$file"; $(BIN)/python "$$file" || exit 1; \
+	done
+
+fuzz: $(WITH_DEV)  ## mutate every golden case, 100,000 inputs
+	@FLAMBE_FUZZ=100000 $(BIN)/python -m pytest tests/fuzz -n $(WORKERS) --timeout 0 $(ARGS)
+
+faults: packages $(WITH_DEV)  ## run only the tests that kill, cut or starve something
+	@$(BIN)/python -m pytest -m "faults$(if $(NOT_ROOT), and not root)" $(ARGS) || \
+		{ code=$$?; [ $$code -eq 5 ] && echo "there are no such tests yet" || exit $$code; }
+
+docs: $(WITH_DOCS)  ## build the documentation to build/docs; a warning is an error
+	@$(BIN)/python -m sphinx -q -W --keep-going -d build/doctrees docs build/docs
+	@echo "open build/docs/index.html"
+
+clean:  ## remove the environment and all that was built; results stay
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@find src tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
+
+# -- what the targets stand on --------------------------------------------------------------------
+
+$(MADE):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "make needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+		[ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && \
+		echo "installing python3-venv (once)" && \
+		apt-get update -qq && apt-get install -qq -y python3-venv > /dev/null; } || { \
+		echo "Python's venv module is missing: install python3-venv"; exit 1; }
+	@rm -rf $(VENV)
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install -qq --no-compile --upgrade "pip>=25.3"
+	@touch $@
+
+$(WITH_LEARN): | $(MADE)
+	@echo "installing flambe and what it needs into $(VENV) (once)"
+	@$(INSTALL) --build-constraint constraints.txt --editable '.[learn]'
+	@touch $@
+
+$(WITH_DEV): | $(MADE)
+	@echo "installing flambe and what its tests need into $(VENV) (once)"
+	@$(INSTALL) --build-constraint constraints.txt --group dev --editable '.[learn,aws]'
+	@touch $@ $(WITH_LEARN)
+
+$(WITH_DOCS): | $(WITH_LEARN)
+	@echo "installing what the documentation needs into $(VENV) (once)"
+	@$(INSTALL) --group docs
+	@touch $@
+
+# Programs that tests use: "program=Debian package". Tests skip, and say so, what they cannot run.
+PROGRAMS := git=git ssh=openssh-client
+
+packages:
+	@missing=""; \
+	for pair in $(PROGRAMS); do \
+		command -v $${pair%%=*} > /dev/null || missing="$$missing $${pair#*=}"; \
+	done; \
+	[ -z "$$missing" ] && exit 0; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+		echo "installing$$missing (once)"; \
+		apt-get update -qq && apt-get install -qq -y --no-install-recommends $$missing > /dev/null; \
+	else \
+		echo "not run: the tests that need$$missing (not installed, and installing needs root)"; \
+	fi

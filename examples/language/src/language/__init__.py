@@ -1,0 +1,5 @@
+"""Texts in many languages."""
+
+from language.catalogues import Catalogues
+
+__all__ = ["Catalogues"]

@@ -1,0 +1,3 @@
+"""A sub-module that cannot be imported."""
+
+raise RuntimeError("the sub-module is broken")

@@ -1,0 +1,1 @@
+"""A sub-module that only a tag imports."""

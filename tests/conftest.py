@@ -1,0 +1,61 @@
+"""What every test gets: a home of its own, and a process as it was before."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+PIECES = HERE / "experiment" / "ext"
+
+# "from tests.experiment.lab import …" works from wherever pytest is started, and the extension
+# "pieces" is importable here and in the processes that Ray starts.
+for folder in (str(HERE.parent), str(PIECES)):
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in (
+        # Ray at import: its own use of what it, or Python, is about to drop.
+        "ignore::DeprecationWarning:ray.*",
+        "ignore::FutureWarning:ray.*",
+        "ignore:.*pkg_resources.*",
+        # Ray leaves its log files and sockets to the garbage collector at shutdown.
+        "ignore:unclosed:ResourceWarning",
+        "ignore::pytest.PytestUnraisableExceptionWarning",
+    ):
+        config.addinivalue_line("filterwarnings", line)
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Give flambe a home of its own."""
+    folder = tmp_path_factory.mktemp("home")
+    monkeypatch.setenv("FLAMBE_HOME", str(folder))
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _as_before() -> Iterator[None]:
+    """Forget what a test did to this process: hidden values, log handlers, the working folder."""
+    from flambe.logging import events, redact
+
+    root = logging.getLogger()
+    handlers, level, folder = root.handlers[:], root.level, os.getcwd()
+    hidden = set(redact._values)
+    yield
+    for handler in root.handlers:
+        if handler not in handlers:
+            handler.close()
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    redact._values.clear()
+    redact._values.update(hidden)
+    events.use(None)
+    os.chdir(folder)

@@ -1,0 +1,142 @@
+"""The habits of the project: what is in its files, and what belongs together."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import tomllib
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+# Folders of one machine or another; written apart, so that this file is no finding.
+MACHINE_PATHS = re.compile(r"(?<![\w.~*<>}$-])/(?:" + "|".join(["work", "root", "opt"]) + r")/")
+# A documented package index is everyone's.
+PUBLIC_HOSTS = {"pypi.org", "files.pythonhosted.org", "localhost", "127.0.0.1", ""}
+
+
+def files() -> list[Path]:
+    """Return the files that are, or would be, in the repository."""
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("needs git and a checkout")
+    done = subprocess.run(
+        # The checkout may belong to somebody else, on CI for one.
+        ["git", "-c", "safe.directory=*", "ls-files", "-z", "-co", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return [path for name in done.stdout.split("\0") if name and (path := ROOT / name).is_file()]
+
+
+def texts() -> Iterator[tuple[str, str]]:
+    for path in files():
+        data = path.read_bytes()
+        if b"\0" not in data[:8192]:
+            yield str(path.relative_to(ROOT)), data.decode("utf-8", errors="replace")
+
+
+def package_hosts() -> set[str]:
+    """Return the hosts and folders that this machine installs packages from."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pip", "config", "list"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    settings = [line.partition("=")[2].strip("'\"") for line in done.stdout.splitlines()]
+    settings += [v for k, v in os.environ.items() if k.startswith(("PIP_", "UV_"))]
+    urls = [word for text in settings for word in text.split() if "://" in word]
+    return {urlsplit(url).hostname or "" for url in urls} - PUBLIC_HOSTS
+
+
+def test_no_path_of_a_machine_is_in_a_file() -> None:
+    found = [
+        f"{name}: {match.group()}"
+        for name, text in texts()
+        for match in MACHINE_PATHS.finditer(text)
+    ]
+    assert not found
+
+
+def test_no_host_that_packages_come_from_is_in_a_file() -> None:
+    hosts = package_hosts()
+    found = [f"{name}: {host}" for name, text in texts() for host in hosts if host in text]
+    assert not found
+
+
+def test_every_changelog_fragment_has_a_type() -> None:
+    types = {kind["directory"] for kind in PROJECT["tool"]["towncrier"]["type"]}
+    fragments = [p for p in (ROOT / "changelog.d").iterdir() if p.name != "README.md"]
+    for path in fragments:
+        assert re.fullmatch(r"\+?[\w-]+\.(" + "|".join(sorted(types)) + r")\.md", path.name), path
+        assert path.read_text(encoding="utf-8").strip(), f"{path.name} is empty"
+
+
+def test_every_page_of_the_documentation_is_reached() -> None:
+    listed = set()
+    for page in DOCS.rglob("*.md"):
+        for block in re.findall(r"```\{toctree\}(.*?)```", page.read_text("utf-8"), re.DOTALL):
+            for line in block.splitlines():
+                entry = re.sub(r".*<(.*)>", r"\1", line.strip())
+                if entry and not entry.startswith(":"):
+                    listed.add((page.parent / entry).resolve())
+    pages = {page.with_suffix("").resolve() for page in DOCS.rglob("*.md")}
+    missing = pages - listed - {(DOCS / "index").resolve()}
+    assert not missing
+    assert not listed - pages
+
+
+def dependencies() -> Iterator[str]:
+    project = PROJECT["project"]
+    groups = [project["dependencies"], *project["optional-dependencies"].values()]
+    for group in [*groups, *PROJECT["dependency-groups"].values()]:
+        for requirement in group:
+            yield re.split(r"[\[<>=!~; ]", requirement, maxsplit=1)[0]
+
+
+def test_every_dependency_has_its_reason() -> None:
+    page = (DOCS / "dependencies.md").read_text(encoding="utf-8")
+    missing = [name for name in dependencies() if f"| `{name}` |" not in page]
+    assert not missing
+
+
+def test_every_dependency_is_pinned_for_development() -> None:
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in pins)
+    pinned = {normal(line.partition("==")[0]) for line in pins}
+    missing = [name for name in dependencies() if normal(name) not in pinned]
+    assert not missing
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_every_example_is_mentioned() -> None:
+    pages = [ROOT / "README.md", *DOCS.rglob("*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    examples = sorted((ROOT / "examples").rglob("*.yaml"))
+    missing = [str(p.relative_to(ROOT)) for p in examples if p.name not in text]
+    assert not missing
+
+
+def test_ci_runs_what_everyone_runs() -> None:
+    script = ROOT / ".ci" / "run"
+    assert os.access(script, os.X_OK)
+    lines = script.read_text(encoding="utf-8").splitlines()
+    assert lines[0] == "#!/usr/bin/env bash"
+    assert lines[-1] == "make test"
