@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flambe.compile import Schema, yaml
 from flambe.errors import ConfigError, Problem
-from flambe.experiment.task import latest_checkpoint, settle_checkpoint
+from flambe.experiment.task import latest_checkpoint, read_manifest, settle_checkpoint
 from flambe.experiment.variants import Variant
 from flambe.progress import RunFolder, Status, VariantState
 
@@ -63,10 +63,17 @@ class Reuse:
 
     def _complete(self, variant: Variant) -> VariantState | None:
         entry = self.earlier.get(variant.id)
-        if entry is None or not entry.status.done:
+        if entry is None or not variant.runs:
+            return entry if entry is not None and entry.status.done else None
+        place = self.folder.variant(variant.stage, entry.name)
+        latest = latest_checkpoint(place)
+        manifest = read_manifest(latest) if latest is not None else None
+        # The run may have ended between the last checkpoint and the note that it was the last.
+        if manifest is None or not (entry.status.done or manifest["done"]):
             return None
-        whole = not variant.runs or self.folder.checkpoint(variant.stage, entry.name).is_dir()
-        return entry if whole else None
+        settle_checkpoint(place, "checkpoint")
+        entry.step, entry.metric, entry.best = (manifest[k] for k in ("step", "metric", "best"))
+        return entry
 
     def adopt(self, journal: Journal, variant: Variant) -> VariantState | None:
         """Note a variant as done if an earlier run finished it.

@@ -176,6 +176,7 @@ class VariantTask:
         self.variant = task.variants[task.stage][variant_id]
         self.channel = channel
         self.step_count = 0
+        self.done = False
         self.metric: float | None = None
         self.best: float | None = None
         events.use(channel, variant_id)
@@ -202,6 +203,7 @@ class VariantTask:
             except Exception as error:
                 raise run_error(self.component, error) from error
         self.step_count += 1
+        self.done = not more
         if self.metric is not None:
             self.best = self.metric if self.best is None else max(self.best, self.metric)
             events.log("metric", self.metric, self.step_count)
@@ -225,6 +227,7 @@ class VariantTask:
             "step": self.step_count,
             "metric": self.metric,
             "best": self.best,
+            "done": self.done,
             "files": files,
         }
         (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")

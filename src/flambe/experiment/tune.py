@@ -275,7 +275,6 @@ class _StageRun:
         self.executor = executor
         self.task = task
         self.to = to
-        self.ended: list[Variant] = []
 
     def variant(self, trial: Any) -> Variant:
         return self.task.of(trial.config["variant"], trial.config.get("values") or {})
@@ -294,7 +293,7 @@ class _StageRun:
         variant = self.variant(trial)
         stopped = not (trial.last_result or {}).get(tune.result.DONE, False)
         self.executor.collector.end.remote(variant.id)
-        self.ended.append(variant)
+        settle_checkpoint(self.folder(variant), "checkpoint")
         self.to.finished(variant, stopped=stopped)
 
     def fail(self, trial: Any, *, final: bool) -> None:
@@ -387,8 +386,6 @@ class TuneExecutor:
                 tuner.fit()
         finally:
             del _live[key]
-        for variant in stage.ended:
-            settle_checkpoint(stage.folder(variant), "checkpoint")
         _remove_tune_files(self.root / task.stage)
 
     def _tuner(
