@@ -10,13 +10,14 @@ others what changed. A line that was cut off is passed over.
 ``<run>/variants.jsonl``            the variants and what happened to them (:class:`VariantState`)
 ``<run>/run.log``                   all that components printed and logged, with stage and variant
 ``<run>/experiment.yaml``           the configuration, as it was given
-``<run>/<stage>/<variant>/``        ``variant.log``, ``metrics.jsonl``, ``tensorboard/``,
-                                    ``checkpoint/checkpoint.flambe/``
+``<run>/<stage>/<variant>/``        ``config.yaml``, ``variant.log``, ``metrics.jsonl``,
+                                    ``tensorboard/``, ``checkpoint/checkpoint.flambe/``
 ==================================  ===============================================================
 """
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import json
 import math
@@ -65,8 +66,8 @@ class VariantState:
         Its hyper-parameters, those of its ancestors included, as text or numbers.
     parents
         Stage → id, of the variants that it links to directly.
-    config
-        Its configuration as YAML, options resolved.
+    base, values
+        Of a variant that a search suggested: what it was made from, and the values.
     metric, best, step
         The latest figure, the best so far (higher is better), and the number of steps done.
     started, ended
@@ -79,7 +80,8 @@ class VariantState:
     status: Status = Status.WAITING
     choices: dict[str, Any] = field(default_factory=dict)
     parents: dict[str, str] = field(default_factory=dict)
-    config: str = ""
+    base: str = ""
+    values: dict[str, Any] = field(default_factory=dict)
     metric: float | None = None
     best: float | None = None
     step: int = 0
@@ -197,8 +199,6 @@ class RunFolder:
         beside = self.state.with_suffix(f".{os.getpid()}.tmp")
         with open(beside, "w", encoding="utf-8") as stream:
             stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
         if self.state.exists():
             os.replace(self.state, self.previous_state)
         os.replace(beside, self.state)
@@ -211,11 +211,6 @@ class RunFolder:
             except (OSError, ValueError, TypeError, KeyError):
                 continue
         return None
-
-    def append(self, changes: Mapping[str, Any]) -> None:
-        """Append a change of a variant: its ``id``, and the fields that changed."""
-        with open(self.variants, "a", encoding="utf-8") as stream:
-            stream.write(json.dumps(_finite(dict(changes))) + "\n")
 
     def read_variants(self) -> dict[str, VariantState]:
         """Return the variants by id, in the order in which they were first named."""
@@ -237,6 +232,11 @@ class RunFolder:
         return result
 
 
+def change_line(changes: Mapping[str, Any]) -> str:
+    """Return a line of the journal: the ``id`` of a variant, and the fields that changed."""
+    return json.dumps(_finite(dict(changes))) + "\n"
+
+
 _VARIANT_FIELDS = {f.name for f in fields(VariantState)}
 
 
@@ -254,6 +254,14 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             if isinstance(value, dict):
                 yield value
+
+
+def end_last_line(path: Path) -> None:
+    """End a last line that was cut off, so that the next one is not lost with it."""
+    with contextlib.suppress(OSError), open(path, "rb+") as stream:
+        stream.seek(-1, os.SEEK_END)
+        if stream.read(1) != b"\n":
+            stream.write(b"\n")
 
 
 def _known(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:

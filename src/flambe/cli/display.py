@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, Group, RenderableType
@@ -58,7 +59,7 @@ class Display:
     def begun(self, folder: RunFolder, run: RunState, variants: Mapping[str, VariantState]) -> None:
         """The run begins."""
         self.folder, self.run, self.variants = folder, run, variants
-        self.say(f"{run.name}: results in {folder.root}")
+        self.say(f"{run.name}: results in {_near(folder.root)}")
 
     def say(self, text: str | Text, **options: Any) -> None:
         """Print a line."""
@@ -144,12 +145,12 @@ class Display:
         seconds = (self.run.ended or 0) - (self.run.started or 0)
         mark, style = _MARKS[self.run.status]
         self.say(Text(f"{mark} {self.run.name} {self.run.status.value} in {took(seconds)}", style))
-        self.say(f"  results      {self.folder.root}")
-        self.say(f"  logs         {self.folder.log}")
-        self.say(f"  TensorBoard  tensorboard --logdir {self.folder.root}")
+        self.say(f"  results      {_near(self.folder.root)}")
+        self.say(f"  logs         {_near(self.folder.log)}")
+        self.say(f"  TensorBoard  tensorboard --logdir {_near(self.folder.root)}")
         best = self._winner()
         if best is not None:
-            path = self.folder.checkpoint(best.stage, best.name)
+            path = _near(self.folder.checkpoint(best.stage, best.name))
             self.say(f"  the best     flambe.load('{path}')")
 
     def _winner(self) -> VariantState | None:
@@ -224,6 +225,11 @@ def title(variant: VariantState, *, stage: bool = True) -> str:
 
     choices = choices_text(variant.choices)
     return f"{variant.stage} {choices}".strip() if stage else choices or variant.stage
+
+
+def _near(path: Path) -> Path:
+    """Return a path as people type it here: relative, where it is below the current folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _ranked(entries: list[VariantState]) -> list[VariantState]:

@@ -7,11 +7,12 @@ object that stands there.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from flambe.compile import types
+from flambe.compile import tags, types
 from flambe.compile.values import ClusterResource, Grid, Key, Link, Path, Sample, Schema, path_text
 from flambe.errors import ComponentError, ConfigError, FlambeError, Problem
 
@@ -97,11 +98,16 @@ class Builder:
             content = self.build(schema.content, path)
             return self._guarded(schema, lambda: target.from_yaml(content))
         hints = types.hints(target)
-        args = [self.build(arg, (*path, index)) for index, arg in enumerate(schema.args)]
-        kwargs = {
-            key: child if types.wants_schema(hints.get(key)) else self.build(child, (*path, key))
-            for key, child in schema.kwargs.items()
-        }
+        signature = tags.signature(target)
+        names: list[Key] = list(signature.parameters) if signature else []
+
+        def argument(key: Key, name: Key, child: Any) -> Any:
+            wanted = hints.get(str(name))
+            return child if types.wants_schema(wanted) else self.build(child, (*path, key))
+
+        named = itertools.zip_longest(names[: len(schema.args)], schema.args)
+        args = [argument(index, name, arg) for index, (name, arg) in enumerate(named)]
+        kwargs = {key: argument(key, key, child) for key, child in schema.kwargs.items()}
         made = self._guarded(schema, lambda: target(*args, **kwargs))
         if isinstance(made, Registered):
             vars(made)["_flambe_origin"] = Origin(schema, path, dict(self.names))

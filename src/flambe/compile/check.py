@@ -6,12 +6,13 @@ Every mistake is noted in the document: keywords, types, links, options out of p
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from flambe.compile import tags, types
 from flambe.compile.document import Document
 from flambe.compile.values import (
+    Broken,
     ClusterResource,
     Grid,
     Key,
@@ -21,6 +22,7 @@ from flambe.compile.values import (
     Schema,
     children,
     path_text,
+    replace,
     walk,
 )
 from flambe.errors import did_you_mean, listed
@@ -45,9 +47,31 @@ def check(document: Document, *, alone: bool = False) -> None:
         _check_links(document, scope)
         _check_places(document, scope)
     own = getattr(_resolved(root), "check_schema", None)
-    if own is not None:
-        for path, message, hint in own(root):
+    sound = _sound(root) if own is not None else None
+    if own is not None and sound is not None:
+        for path, message, hint in own(sound):
             document.problem(message, path, hint)
+
+
+def _sound(root: Schema) -> Schema | None:
+    """Return the root with the keywords that are of their type; None if there are no stages.
+
+    What is wrong is told already, and a class that checks more need not expect it.
+    """
+    target: Any = root.resolve()
+    hints = types.hints(target)
+    kwargs = {
+        key: value
+        for key, value in root.kwargs.items()
+        if not isinstance(value, Broken) and types.fits(value, hints.get(key, Any))
+    }
+    scopes = set(scope_names(target))
+    if scopes & (set(root.kwargs) - set(kwargs)) or (scopes and not scopes & set(kwargs)):
+        return None
+    unknown = Schema("", "")
+    for name in scopes & set(kwargs):
+        kwargs[name] = replace(kwargs[name], lambda _, v: unknown if isinstance(v, Broken) else v)
+    return Schema(root.target, root.tag, root.args, kwargs, root.place)
 
 
 def _resolved(value: Any) -> Any:
@@ -90,14 +114,16 @@ def _check_call(document: Document, path: Path, schema: Schema) -> None:
             f"its keywords: {listed(list(parameters))}" if parameters else "it has no keywords",
         )
     named = [p.name for p in parameters.values() if p.kind not in _VARIADIC]
+    meant: set[str] = set()
     for key, value in schema.kwargs.items():
         if key not in named:
             if not _has(signature, "VAR_KEYWORD"):
+                close = did_you_mean(key, named)
+                meant.add(close)
                 document.problem(
                     f"unknown keyword {key!r} for !{schema.tag}",
                     (*path, key),
-                    did_you_mean(key, named)
-                    or (f"its keywords: {listed(named)}" if named else "it has no keywords"),
+                    close or (f"its keywords: {listed(named)}" if named else "it has no keywords"),
                     key=True,
                 )
         elif key in given:
@@ -107,7 +133,10 @@ def _check_call(document: Document, path: Path, schema: Schema) -> None:
     missing_names = [
         p.name
         for p in parameters.values()
-        if p.kind not in _VARIADIC and p.default is p.empty and p.name not in given
+        if p.kind not in _VARIADIC
+        and p.default is p.empty
+        and p.name not in given
+        and did_you_mean(p.name, [p.name]) not in meant
     ]
     if missing_names:
         plural = "s" if len(missing_names) > 1 else ""
@@ -119,10 +148,11 @@ def _check_call(document: Document, path: Path, schema: Schema) -> None:
         annotation = hints.get(name, Any)
         default = parameters[name].default
         if not types.fits(value, annotation) and not (value is None and default is None):
+            below, wrong, wanted = types.misfit(value, annotation)
             document.problem(
-                f"{name!r} of !{schema.tag} cannot be {types.kind_of(value)}",
-                (*path, position),
-                f"expected {types.name_of(annotation)}",
+                f"{path_text((name, *below))!r} of !{schema.tag} cannot be {types.kind_of(wrong)}",
+                (*path, position, *below),
+                f"expected {types.name_of(wanted)}",
             )
 
 
@@ -158,6 +188,7 @@ def _scope(root: Any) -> Scope:
 def _check_links(document: Document, scope: Scope) -> None:
     order = {path: index for index, (path, _) in enumerate(walk(document.root))}
     starts = [path for path, _ in scope.values()]
+    reach = _Reach(scope)
     for path, link in walk(document.root):
         if not isinstance(link, Link):
             continue
@@ -171,23 +202,23 @@ def _check_links(document: Document, scope: Scope) -> None:
                 did_you_mean(link.root, scope) or f"there are: {listed(list(scope))}",
             )
         else:
-            _check_target(document, path, link, scope, order)
+            _check_target(document, path, link, reach, order)
 
 
 def _check_target(
-    document: Document, path: Path, link: Link, scope: Scope, order: dict[Path, int]
+    document: Document, path: Path, link: Link, reach: _Reach, order: dict[Path, int]
 ) -> None:
-    start, value = scope[link.root]
+    start, value = reach.scope[link.root]
     later = "links lead to what stands above them"
     if path[: len(start)] != start and order[start] > order[path]:
         document.problem(f"!@ {link} leads to something later", path, later)
         return
-    alternatives: list[tuple[Path, Any]] = [(start, value)]
+    alternatives: list[Found] = [(start, value)]
     walked: Path = (link.root,)
     for key in link.keys:
-        below = [pair for option in alternatives for pair in _below(option, key, scope)]
+        below = reach.below(alternatives, key)
         if not below:
-            known = sorted({str(k) for o in alternatives for k in _keys(o, scope)})
+            known = sorted({str(k) for k in reach.keys(alternatives)})
             document.problem(
                 f"!@ {link} leads to nothing: {path_text(walked)} has no keyword {key!r} here",
                 path,
@@ -208,42 +239,62 @@ def _check_target(
         document.problem(f"!@ {link} leads to something later", path, later)
 
 
-def _below(option: tuple[Path, Any], key: Key, scope: Scope) -> Iterator[tuple[Path, Any]]:
-    """Yield what stands at a key below a value, on through options and links."""
-    for path, value in _alternatives(option, scope, 0):
-        if value is _ANYTHING:
-            yield path, _ANYTHING
-        for name, child in children(value):
-            if name == key:
-                yield (*path, name), child
-
-
-def _keys(option: tuple[Path, Any], scope: Scope) -> Iterator[Key]:
-    for _, value in _alternatives(option, scope, 0):
-        if value is not _ANYTHING:
-            yield from (key for key, _ in children(value))
-
+Found = tuple[Path, Any]  # a value, and where it stands
 
 _ANYTHING = object()
 
 
-def _alternatives(option: tuple[Path, Any], scope: Scope, depth: int) -> Iterator[tuple[Path, Any]]:
-    path, value = option
-    if isinstance(value, Grid):
-        for index, element in enumerate(value.elements):
-            yield from _alternatives(((*path, index), element), scope, depth)
-    elif isinstance(value, Link):
-        # A link on the way goes on where it leads to; what has dots is known at run time.
-        if value.attributes or value.root not in scope or depth > 20:
-            yield path, _ANYTHING
-            return
-        reached = [scope[value.root]]
-        for key in value.keys:
-            reached = [pair for r in reached for pair in _below(r, key, scope)]
-        for target in reached:
-            yield from _alternatives(target, scope, depth + 1)
-    else:
-        yield path, value
+class _Reach:
+    """Walks from value to value as links do, on through options and other links.
+
+    What a value stands for is found once, so that many ways to the same place cost nothing.
+    """
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.known: dict[Path, list[Found]] = {}
+
+    def below(self, options: Iterable[Found], key: Key) -> list[Found]:
+        """Return what stands at a key below values."""
+        found: dict[Path, Any] = {}
+        for option in options:
+            for path, value in self.alternatives(option):
+                if value is _ANYTHING:
+                    found[path] = _ANYTHING
+                for name, child in children(value):
+                    if name == key:
+                        found[(*path, name)] = child
+        return list(found.items())
+
+    def keys(self, options: Iterable[Found]) -> Iterator[Key]:
+        """Yield the keys below values."""
+        for option in options:
+            for _, value in self.alternatives(option):
+                if value is not _ANYTHING:
+                    yield from (key for key, _ in children(value))
+
+    def alternatives(self, option: Found) -> list[Found]:
+        """Return what a value may turn out to be: no option and no link any more."""
+        path, value = option
+        if not isinstance(value, Grid | Link):
+            return [option]
+        if path not in self.known:
+            self.known[path] = []  # where links run in a circle, they lead to nothing
+            self.known[path] = list(dict(self._resolved(path, value)).items())
+        return self.known[path]
+
+    def _resolved(self, path: Path, value: Grid | Link) -> Iterator[Found]:
+        if isinstance(value, Grid):
+            for index, element in enumerate(value.elements):
+                yield from self.alternatives(((*path, index), element))
+        elif value.attributes or value.root not in self.scope:
+            yield path, _ANYTHING  # an attribute is known at run time
+        else:
+            reached = [self.scope[value.root]]
+            for key in value.keys:
+                reached = self.below(reached, key)
+            for target in reached:
+                yield from self.alternatives(target)
 
 
 def _check_places(document: Document, scope: Scope) -> None:

@@ -199,6 +199,8 @@ def _compose(source: Source) -> list[Node]:
         mark = error.problem_mark or error.context_mark
         place = source.place(mark) if mark else None
         message = " ".join(filter(None, (error.context, error.problem)))
+        if "maximum depth" in message:
+            raise ConfigError(Problem(f"nested deeper than {MAX_DEPTH}", place)) from None
         raise ConfigError(Problem(f"not valid YAML: {message}", place, _yaml_hint(place))) from None
     except ReaderError as error:
         line = source.text[: error.position].count("\n")
@@ -232,7 +234,7 @@ def _yaml_hint(place: Place | None) -> str:
         return "the line has a tab: YAML is indented with spaces"
     if "!@" in place.text and place.text[place.column - 1 :].startswith("["):
         return "in a list on one line a link with brackets is quoted:   [!@ 'stage[keyword]']"
-    if place.text[place.column - 1 :].startswith(("@", "`", "%")):
+    if place.column > 1 and place.text[place.column - 1 :].startswith(("@", "`", "%")):
         return "quote the value"
     return ""
 
@@ -366,8 +368,9 @@ class _Reader:
     def _scalar(self, node: ScalarNode, path: Path) -> Any:
         try:
             return self.constructor.construct_object(node)
-        except (ValueError, YAMLError, OverflowError, LookupError) as error:
-            self.document.problem(f"cannot read {node.value!r}: {error}", path, "quote it")
+        except (ValueError, YAMLError, OverflowError, LookupError):
+            kind = str(node.tag).removeprefix(_STANDARD)
+            self.document.problem(f"cannot read {node.value[:60]!r} as {kind}", path, "quote it")
             return BROKEN
 
     def _mapping(self, node: MappingNode, path: Path, *, names: bool = False) -> dict[Any, Any]:
@@ -502,7 +505,7 @@ class _Reader:
             if sample.distinct >= n:
                 return sample
             self.document.problem(
-                f"only {int(sample.distinct)} different values between {low} and {high}, not {n}",
+                f"only {sample.distinct} different values between {low} and {high}, not {n}",
                 path,
                 "draw fewer",
             )

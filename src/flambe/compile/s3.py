@@ -23,15 +23,36 @@ def _split(url: str) -> tuple[str, str]:
 
 
 def upload(path: Path, url: str) -> None:
-    """Upload a file, or all files of a folder, to a URL."""
+    """Upload a file, or all files of a folder, to a URL; nothing else is left there."""
     client = _client()
     bucket, key = _split(url)
     with _explained(url):
         if path.is_file():
-            client.upload_file(str(path), bucket, key)
-            return
-        for file in sorted(p for p in path.rglob("*") if p.is_file()):
-            client.upload_file(str(file), bucket, f"{key}/{file.relative_to(path).as_posix()}")
+            files = {key: path}
+        else:
+            below = sorted(p for p in path.rglob("*") if p.is_file())
+            files = {f"{key}/{file.relative_to(path).as_posix()}": file for file in below}
+        old = set(_objects(client, bucket, key) if key else ()) - set(files)
+        for name, file in files.items():
+            client.upload_file(str(file), bucket, name)
+        for name in sorted(old):
+            client.delete_object(Bucket=bucket, Key=name)
+
+
+def exists(url: str) -> bool:
+    """Whether there is an object, or anything below it."""
+    client = _client()
+    bucket, key = _split(url)
+    with _explained(url):
+        found = _objects(client, bucket, key)
+    return bool(found)
+
+
+def _objects(client: Any, bucket: str, key: str) -> list[str]:
+    """Return the names of an object and of all below it."""
+    pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
+    found = [o["Key"] for page in pages for o in page.get("Contents", ())]
+    return [name for name in found if name == key or not key or name.startswith(f"{key}/")]
 
 
 def download(url: str, folder: Path) -> Path:
@@ -46,16 +67,14 @@ def download(url: str, folder: Path) -> Path:
     bucket, key = _split(url)
     target = folder / PurePosixPath(key or bucket).name
     with _explained(url):
-        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=key)
-        found = [o["Key"] for page in pages for o in page.get("Contents", ())]
+        found = _objects(client, bucket, key)
         if key in found:
             target.parent.mkdir(parents=True, exist_ok=True)
             client.download_file(bucket, key, str(target))
             return target
-        below = [k for k in found if not key or k.startswith(f"{key}/")]
-        if not below:
+        if not found:
             raise ResourceError(f"nothing at {url}")
-        for name in below:
+        for name in found:
             relative = name[len(key) :].lstrip("/")
             file = Path(os.path.normpath(target / relative))
             if not relative or relative.endswith("/") or not file.is_relative_to(target):

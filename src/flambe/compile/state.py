@@ -22,6 +22,7 @@ import sys
 import tarfile
 import tempfile
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,10 @@ CONFIG_FILE = "config.yaml"
 VERSION_FILE = "version.txt"
 SOURCE_FILE = "source.py"
 UNVERSIONED = "0.0.0"
+
+
+# Not their sub-classes, such as enumerations: those would be pickled by name.
+_PLAIN = (bool, str, int, float, bytes)
 
 
 class VersionWarning(UserWarning):
@@ -82,6 +87,28 @@ def _held(component: Any) -> Iterator[tuple[str, Component]]:
             for key, item in pairs:
                 if isinstance(item, Component) and "/" not in str(key):
                     yield f"{name}/{key}", item
+        else:
+            for below, item in _inside(value):
+                yield f"{name}/{below}", item
+
+
+def _inside(module: Any, path: str = "") -> Iterator[tuple[str, Component]]:
+    """Yield the outermost components in a module that is none (a ``torch.nn.ModuleList``)."""
+    from flambe.compile.component import Component
+
+    if inspect.isclass(module) or not hasattr(module, "__dict__"):
+        return
+    for key, child in (vars(module).get("_modules") or {}).items():
+        if isinstance(child, Component):
+            yield f"{path}{key}", child
+        else:
+            yield from _inside(child, f"{path}{key}/")
+
+
+def _components_in(holder: Any, values: Mapping[str, Any]) -> set[str]:
+    """Return the entries of a module's state that belong to components inside of it."""
+    starts = tuple(f"{path.replace('/', '.')}." for path, _ in _inside(holder))
+    return {key for key in values if str(key).startswith(starts)} if starts else set()
 
 
 def _holders(component: Any) -> Iterator[tuple[str, Any]]:
@@ -121,7 +148,9 @@ def own(component: Any) -> dict[str, Any]:
         if tensor is not None:
             values[name] = tensor.detach()
     for name, holder in _holders(component):
-        values[name] = holder.state_dict()
+        held = holder.state_dict()
+        theirs = _components_in(holder, held)
+        values[name] = {k: v for k, v in held.items() if k not in theirs} if theirs else held
     return values
 
 
@@ -144,20 +173,27 @@ def restore(root: Component, values: Mapping[str, Mapping[str, Any]]) -> None:
 def _set(component: Any, values: dict[str, Any]) -> Iterator[str]:
     tensors, holders = dict(_tensors(component)), dict(_holders(component))
     plain = vars(component).get("_flambe_attributes", ())
-    for name in {*tensors, *holders, *plain} - set(values):
+    for name in sorted({*tensors, *holders, *plain} - set(values)):
         if name not in tensors or tensors[name] is not None:
             yield f"{name!r} is missing"
     for name, value in values.items():
         if name in tensors and tensors[name] is not None:
             tensor = tensors[name]
-            if tensor.shape != value.shape:
-                yield f"{name!r} has shape {tuple(value.shape)}, not {tuple(tensor.shape)}"
+            shape = getattr(value, "shape", None)
+            if shape is None:
+                yield f"{name!r} is no tensor"
+            elif tensor.shape != shape:
+                yield f"{name!r} has shape {tuple(shape)}, not {tuple(tensor.shape)}"
             else:
                 tensor.data.copy_(value)
         elif name in holders:
             try:
+                now = holders[name].state_dict()
+                theirs = _components_in(holders[name], now)
+                if theirs:
+                    value = {**value, **{key: now[key] for key in theirs}}  # noqa: PLW2901
                 holders[name].load_state_dict(value)
-            except (RuntimeError, ValueError, KeyError) as error:
+            except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
                 yield f"{name!r}: {error}"
         elif name in plain:
             setattr(component, name, value)
@@ -179,6 +215,8 @@ def same(one: Any, other: Any) -> bool:
 
 # -- files --------------------------------------------------------------------------------------
 
+_EXISTS = "{} exists already: choose another path, or pass overwrite=True"
+
 
 def save(obj: Component, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
     """Save a component: a folder, with a folder for each component below it.
@@ -199,13 +237,15 @@ def save(obj: Component, path: str | os.PathLike[str], *, overwrite: bool = Fals
     """
     target = str(path)
     if target.startswith("s3://"):
+        if not overwrite and _s3().exists(target):
+            raise StateError(_EXISTS.format(target))
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder, target.rstrip("/").rpartition("/")[2])
             save(obj, local)
             _s3().upload(local, target)
         return
     if os.path.lexists(target) and not overwrite:
-        raise StateError(f"{target} exists already: choose another path, or pass overwrite=True")
+        raise StateError(_EXISTS.format(target))
     parent = os.path.dirname(os.path.abspath(target))
     os.makedirs(parent, exist_ok=True)
     # Written beside, then moved into place: what stands at the path is always whole.
@@ -218,7 +258,7 @@ def save(obj: Component, path: str | os.PathLike[str], *, overwrite: bool = Fals
                 archive.add(written, arcname=".")
             os.replace(packed, target)
             return
-        if os.path.isdir(target) and not os.path.islink(target):
+        if os.path.lexists(target):
             os.replace(target, os.path.join(folder, "old"))
         os.replace(written, target)
 
@@ -293,11 +333,11 @@ def load(path: str | os.PathLike[str]) -> Any:
             target = str(_s3().download(target, Path(folder)))
         if os.path.isfile(target) and tarfile.is_tarfile(target):
             folder = stack.enter_context(tempfile.TemporaryDirectory())
-            with tarfile.open(target) as archive:
-                try:
+            try:
+                with tarfile.open(target) as archive:
                     archive.extractall(folder, filter="data")
-                except (tarfile.TarError, OSError) as error:
-                    raise StateError(f"cannot unpack {target}: {error}") from None
+            except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+                raise StateError(f"cannot unpack {target}: {error}") from None
             target = folder
         return _load_folder(target)
 
@@ -359,7 +399,7 @@ def checked(value: Any, where: str, name: str = "") -> Any:
     """
     if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
         return value.item()  # NumPy's scalars: some are floats too, but would be pickled
-    if value is None or isinstance(value, bool | str | int | float | bytes):
+    if value is None or type(value) in _PLAIN:
         return value
     if isinstance(value, Mapping):
         return {
@@ -370,10 +410,12 @@ def checked(value: Any, where: str, name: str = "") -> Any:
         items = [checked(v, where, f"{name}[{i}]") for i, v in enumerate(value)]
         return tuple(items) if isinstance(value, tuple) else items
     torch = sys.modules.get("torch")
-    if torch is not None and isinstance(
-        value, torch.Tensor | torch.dtype | torch.device | torch.Size
-    ):
-        return value.detach().cpu() if isinstance(value, torch.Tensor) else value
+    if torch is not None and isinstance(value, torch.dtype | torch.device | torch.Size):
+        return value
+    if torch is not None and isinstance(value, torch.Tensor):
+        tensor = value.detach().cpu()
+        if type(tensor) is torch.Tensor:
+            return tensor
     raise StateError(
         f"cannot save {where}: its {name!r} is a {type(value).__module__}.{type(value).__name__}, "
         "which would need pickle\n  register tensors, numbers, text, lists and mappings; "
@@ -382,7 +424,7 @@ def checked(value: Any, where: str, name: str = "") -> Any:
 
 
 def _key(key: Any, where: str, name: str) -> Any:
-    if isinstance(key, str | int | float | bool) or key is None:
+    if type(key) in _PLAIN or key is None:
         return key
     raise StateError(f"cannot save {where}: a key of {name!r} is a {type(key).__name__}")
 

@@ -242,11 +242,25 @@ def _candidates(extensions: Collection[str]) -> Iterator[str]:
     for name in extensions:
         # Only what checking has imported already.
         module = inspect.sys.modules.get(name)  # type: ignore[attr-defined]
-        yield from (f"{name}.{member}" for member in _public(module)) if module else ()
+        yield from (f"{name}.{member}" for member in _offered(module)) if module else ()
 
 
 def _public(module: Any) -> list[str]:
     return [name for name in dir(module) if not name.startswith("_")]
+
+
+def _offered(owner: Any) -> list[str]:
+    """Return what a tag may name in a module of an extension, or in a class."""
+    if inspect.isclass(owner):
+        return factories(owner)
+    top = owner.__name__.partition(".")[0]
+    members = ((name, getattr(owner, name)) for name in _public(owner))
+    return [
+        name
+        for name, member in members
+        if (inspect.isclass(member) or inspect.ismodule(member))
+        and (getattr(member, "__module__", None) or member.__name__).partition(".")[0] == top
+    ]
 
 
 def locate(target: Any) -> str:
@@ -299,7 +313,7 @@ def _in_extension(name: str, rest: str, tag: str) -> Any:
         if target is None:
             raise UnknownTagError(
                 f"unknown tag !{tag}: {walked} has no {part!r}",
-                did_you_mean(part, _public(owner)),
+                did_you_mean(part, _offered(owner)),
             )
         if inspect.isclass(owner) and not getattr(target, "_flambe_factory", False):
             raise UnknownTagError(

@@ -15,7 +15,16 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, Union
 
-from flambe.compile.values import Broken, ClusterResource, Grid, Link, Sample, Schema
+from flambe.compile.values import (
+    Broken,
+    ClusterResource,
+    Grid,
+    Key,
+    Link,
+    Path,
+    Sample,
+    Schema,
+)
 
 _UNIONS = (Union, types.UnionType)
 _SEQUENCES = (
@@ -72,7 +81,9 @@ def fits(value: Any, annotation: Any) -> bool:
     if origin in _UNIONS:
         return any(fits(value, arg) for arg in args)
     if origin is typing.Literal:
-        return isinstance(value, Schema) or value in args
+        return isinstance(value, Schema) or any(
+            value == arg and isinstance(value, bool) == isinstance(arg, bool) for arg in args
+        )
     if isinstance(value, Schema):
         return _schema_fits(value, origin or annotation)
     if value is None:
@@ -110,7 +121,7 @@ def _container_fits(value: Any, origin: Any, args: tuple[Any, ...]) -> bool:
     if origin in _SEQUENCES:
         if not isinstance(value, list | tuple):
             return False
-        if origin is tuple and args[-1:] != (Ellipsis,):
+        if origin is tuple and args and args[-1] is not Ellipsis:
             return len(value) == len(args) and all(map(fits, value, args))
         return not args or all(fits(item, args[0]) for item in value)
     return origin is not collections.abc.Callable and origin is not type
@@ -137,7 +148,34 @@ def _plain_fits(value: Any, annotation: Any) -> bool:
         annotation, "_is_protocol", False
     ):
         return True
+    if typing.is_typeddict(annotation):
+        return isinstance(value, Mapping)
     return isinstance(value, annotation)
+
+
+def misfit(value: Any, annotation: Any) -> tuple[Path, Any, Any]:
+    """Return the innermost value that does not fit, where it stands, and what it should fit."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return misfit(value, args[0])
+    if origin in _UNIONS and not isinstance(value, Grid):
+        inner = [arg for arg in args if misfit(value, arg)[0]]
+        return misfit(value, inner[0]) if len(inner) == 1 else ((), value, annotation)
+    pairs: list[tuple[Key, Any, Any]] = []
+    if isinstance(value, Grid):
+        pairs = [(i, element, annotation) for i, element in enumerate(value.elements)]
+    elif isinstance(value, Mapping) and origin in _MAPPINGS and len(args) == 2:
+        pairs = [(key, child, args[1]) for key, child in value.items()]
+    elif isinstance(value, list | tuple) and origin in _SEQUENCES and args:
+        fixed = origin is tuple and args[-1] is not Ellipsis
+        wanted = args if fixed else (args[0],) * len(value)
+        if len(wanted) == len(value):
+            pairs = [(i, item, wanted[i]) for i, item in enumerate(value)]
+    for key, child, wanted_here in pairs:
+        if not fits(child, wanted_here):
+            path, wrong, expected = misfit(child, wanted_here)
+            return (key, *path), wrong, expected
+    return (), value, annotation
 
 
 def name_of(annotation: Any) -> str:
@@ -151,6 +189,8 @@ def name_of(annotation: Any) -> str:
         return " or ".join(repr(arg) for arg in args)
     if origin in _MAPPINGS and len(args) == 2:
         return f"mapping of {name_of(args[0])} to {name_of(args[1])}"
+    if origin is tuple and args and args[-1] is not Ellipsis:
+        return f"list of {len(args)}: {', '.join(map(name_of, args))}"
     if origin in _SEQUENCES and args:
         return f"list of {name_of(args[0])}"
     if inspect.isclass(annotation):
@@ -177,5 +217,7 @@ def kind_of(value: Any) -> str:
         return "a mapping"
     if isinstance(value, list | tuple):
         return "a list"
+    if isinstance(value, bool):
+        return "true" if value else "false"
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -6,10 +6,12 @@ one tree walk that checking, expanding, building, dumping and hashing share.
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from typing import Any
 
 from flambe.errors import Place
@@ -108,15 +110,20 @@ class Sample:
     decimals: int | None = None
 
     @property
-    def distinct(self) -> float:
-        """How many different values there are between the bounds."""
-        if self.whole:
-            return int(self.high) - int(self.low) + 1
-        if self.low == self.high:
-            return 1
-        if self.decimals is None:
-            return float("inf")
-        return float(round((self.high - self.low) * 10**self.decimals) + 1)
+    def distinct(self) -> int:
+        """How many different values there are between the bounds, at least."""
+        # Floats are that far apart, or closer.
+        apart = math.ulp(max(abs(self.low), abs(self.high))) if not self.whole else 1
+        floats = int((self.high - self.low) / apart) + 1
+        if self.whole or self.decimals is None:
+            return floats
+        first, last = self._steps(self.decimals)
+        return min(floats, max(0, last - first + 1))
+
+    def _steps(self, decimals: int) -> tuple[int, int]:
+        """Return the first and the last multiple of a decimal between the bounds."""
+        low, high = (Fraction(repr(float(bound))) * 10**decimals for bound in (self.low, self.high))
+        return math.ceil(low), math.floor(high)
 
     @property
     def whole(self) -> bool:
@@ -126,13 +133,20 @@ class Sample:
     def draw(self, seed: str) -> tuple[float, ...]:
         """Return the n values; the same seed gives the same values on every machine."""
         generator = random.Random(seed)
-        if self.whole:
-            # random.sample() takes a range without making it.
-            return tuple(generator.sample(range(int(self.low), int(self.high) + 1), self.n))
+        low, high = self.low, self.high
+        if self.whole and high - low < 2**31:
+            # random.sample() takes a range without making it, up to a size.
+            return tuple(generator.sample(range(int(low), int(high) + 1), self.n))
         values: dict[float, None] = {}
         while len(values) < self.n:
-            value = generator.uniform(self.low, self.high)
-            values[value if self.decimals is None else round(value, self.decimals)] = None
+            if self.whole:
+                value: float = generator.randint(int(low), int(high))
+            elif self.decimals is None:
+                value = generator.uniform(low, high)
+            else:
+                step = generator.randint(*self._steps(self.decimals))
+                value = round(step / 10**self.decimals, self.decimals)
+            values[value] = None
         return tuple(values)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import io
+import re
 from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import IO, Any
@@ -23,6 +25,7 @@ from flambe.compile.values import (
     Sample,
     Schema,
     links,
+    replace,
     walk,
 )
 from flambe.errors import StateError
@@ -149,12 +152,18 @@ def _closure(origin: Origin) -> list[str]:
 
 def _plain(value: Any, where: str = "") -> Any:
     """Return the value with objects replaced by their blueprints."""
-    if isinstance(value, Schema | Link | Grid | Sample | ClusterResource):
+    if value is None or type(value) in _SCALARS or isinstance(value, Link | Sample):
         return value
-    if value is None or isinstance(value, bool | int | float | str):
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        return _plain(value.item(), where)
+    if isinstance(value, ClusterResource):
         return value
+    if isinstance(value, Schema | Grid):
+        inside = f"{where}!{value.tag}" if isinstance(value, Schema) else where
+        plain = replace(value, lambda key, child: _plain(child, f"{inside}[{key}]"))
+        return _named(plain, inside) if isinstance(plain, Schema) else plain
     if isinstance(value, Mapping):
-        return {key: _plain(child, f"{where}[{key}]") for key, child in value.items()}
+        return {_key(key, where): _plain(child, f"{where}[{key}]") for key, child in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(child, f"{where}[{index}]") for index, child in enumerate(value)]
     if isinstance(value, Registered):
@@ -167,6 +176,30 @@ def _plain(value: Any, where: str = "") -> Any:
     )
 
 
+_SCALARS = (bool, int, float, str)
+
+
+def _key(key: Any, where: str) -> Any:
+    if type(key) in _SCALARS:
+        return key
+    raise StateError(f"cannot write {where or 'it'} as YAML: a key of it is a {type(key).__name__}")
+
+
+def _named(schema: Schema, where: str) -> Schema:
+    """Return the schema with all values under keywords, if it has both: YAML has no mixture."""
+    if not schema.args or not schema.kwargs:
+        return schema
+    signature = tags.signature(schema.resolve())
+    parameters = list(signature.parameters.values()) if signature else []
+    kinds = [p.kind for p in parameters[: len(schema.args)]]
+    if len(kinds) < len(schema.args) or set(kinds) != {inspect.Parameter.POSITIONAL_OR_KEYWORD}:
+        raise StateError(
+            f"cannot write {where} as YAML: it has values without a name, and keywords besides"
+        )
+    given = {p.name: arg for p, arg in zip(parameters, schema.args, strict=False)}
+    return Schema(schema.target, schema.tag, [], {**given, **schema.kwargs}, schema.place)
+
+
 def _blueprint(obj: Registered, where: str) -> Schema:
     origin: Origin | None = vars(obj).get("_flambe_origin")
     if origin is not None:
@@ -175,12 +208,10 @@ def _blueprint(obj: Registered, where: str) -> Schema:
     where = f"{where}!{schema.tag}"
     if isinstance(obj, Registrable) and not isinstance(obj, MappedRegistrable):
         schema.content = _plain(obj.to_yaml(), where)
+        if isinstance(schema.content, Schema | Link | Grid | Sample | ClusterResource):
+            raise StateError(f"cannot write {where} as YAML: its to_yaml() is a tag of its own")
         return schema
-    given = (
-        obj.to_yaml()
-        if isinstance(obj, MappedRegistrable)
-        else vars(obj).get("_flambe_arguments", {})
-    )
+    given = obj.to_yaml() if isinstance(obj, MappedRegistrable) else _arguments(obj)
     signature = tags.signature(type(obj))
     kinds = {n: p.kind for n, p in signature.parameters.items()} if signature else {}
     for name, value in given.items():
@@ -190,7 +221,34 @@ def _blueprint(obj: Registered, where: str) -> Schema:
             schema.kwargs |= {k: _plain(v, f"{where} {k}") for k, v in value.items()}
         else:
             schema.kwargs[name] = _plain(value, f"{where} {name}")
-    return schema
+    return _positional(schema, signature, where)
+
+
+def _positional(schema: Schema, signature: inspect.Signature | None, where: str) -> Schema:
+    """Return the schema without keywords, if what comes in ``*args`` stands behind them."""
+    if not schema.args or not schema.kwargs or signature is None:
+        return schema
+    before = []
+    for parameter in signature.parameters.values():
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            break
+        before.append(parameter.name)
+    if list(schema.kwargs) != before:
+        raise StateError(
+            f"cannot write {where} as YAML: it has values without a name, and keywords besides"
+        )
+    return Schema(schema.target, schema.tag, [*schema.kwargs.values(), *schema.args])
+
+
+def _arguments(obj: Registered) -> Mapping[str, Any]:
+    """Return what an object was made with."""
+    kept: Mapping[str, Any] | None = vars(obj).get("_flambe_arguments")
+    if kept is not None:
+        return kept
+    # A dataclass is given its constructor after it was registered.
+    cls: Any = type(obj)
+    fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
+    return {field.name: getattr(obj, field.name) for field in fields if field.init}
 
 
 class _Representer(SafeRepresenter):
@@ -206,7 +264,8 @@ class _Representer(SafeRepresenter):
         if not value.args:
             return self.content(tag, value.kwargs or None)
         args = value.args
-        return self.content(tag, args[0] if len(args) == 1 and _is_scalar(args[0]) else args)
+        alone = len(args) == 1 and _is_scalar(args[0]) and args[0] is not None
+        return self.content(tag, args[0] if alone else args)
 
     def content(self, tag: str, content: Any) -> Any:
         if isinstance(content, Mapping):
@@ -268,10 +327,12 @@ def _implicit(text: str) -> bool:
 
 def _text(value: Any) -> str:
     stream = io.StringIO()
+    # The module of a class counts too: its tag may be its name alone.
     used = {
-        child.tag.partition(".")[0]
+        name
         for _, child in walk(value)
-        if isinstance(child, Schema) and child.tag.partition(".")[0] in tags.declared
+        if isinstance(child, Schema)
+        for name in (child.tag.partition(".")[0], re.split("[.:]", child.target)[0])
     }
     header = {name: origin for name, origin in tags.declared.items() if name in used}
     for document in ([header] if header else []) + [value]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,7 +50,7 @@ class StageOptions:
     devices
         What each variant occupies: ``{"cpu": 1, "gpu": 0.5}``.
     max_failures
-        How often a variant is tried again.
+        How often a variant is tried again; -1 for no limit.
     reuse_actors
         Whether one process may run several variants, one after another.
     search, scheduler
@@ -76,7 +78,7 @@ class Executor(Protocol):
         """Make ready; called once, before the first stage."""
 
     def capacity(self) -> dict[str, float]:
-        """Return what the largest host offers: ``cpu`` and ``gpu``."""
+        """Return what the largest host offers, ``{"cpu": 4, …}``; empty if nothing is too large."""
 
     def run_stage(
         self, task: StageTask, variants: Sequence[Variant], options: StageOptions, to: Listener
@@ -109,7 +111,7 @@ class InlineExecutor:
 
     def capacity(self) -> dict[str, float]:
         """Everything runs here, one at a time: nothing is too large."""
-        return {"cpu": float("inf"), "gpu": float("inf")}
+        return {}
 
     def run_stage(
         self, task: StageTask, variants: Sequence[Variant], options: StageOptions, to: Listener
@@ -119,17 +121,15 @@ class InlineExecutor:
             self.recorder.open(
                 variant.id, f"{variant.stage}/{variant.name}", variant_title(variant)
             )
-            for attempt in range(options.max_failures + 1):
-                if self._run(task, variant, to, final=attempt == options.max_failures):
+            for attempt in itertools.count():
+                final = attempt == options.max_failures  # never, if it is -1
+                if self._run(task, variant, to, final=final) or final:
                     break
-            self.recorder.end(variant.id)
 
     def _run(self, task: StageTask, variant: Variant, to: Listener, *, final: bool) -> bool:
         channel = DirectChannel(self.recorder)
 
         def take(level: str, text: str) -> None:
-            import time
-
             channel.send(Record(variant.id, "line", level, text, None, time.time()))
             to.lines(self.recorder.take_lines())
 
@@ -153,6 +153,7 @@ class InlineExecutor:
             return False
         finally:
             use(None)
+            channel.send(Record(variant.id, "end", "", None, None, time.time()))
         settle_checkpoint(folder, "checkpoint")
         to.finished(variant, stopped=False)
         return True

@@ -8,12 +8,18 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
-from flambe.compile import yaml
-from flambe.errors import StateError
 from flambe.experiment.variants import Variant
-from flambe.progress import RunFolder, RunState, StageState, Status, VariantState
+from flambe.logging import redact
+from flambe.progress import (
+    RunFolder,
+    RunState,
+    StageState,
+    Status,
+    VariantState,
+    change_line,
+)
 
 _log = logging.getLogger(__name__)
 # The state is written at most this often while variants report, in seconds.
@@ -81,6 +87,12 @@ class Journal:
         self.variants: dict[str, VariantState] = {}
         self._lock = threading.RLock()
         self._written = 0.0
+        self._lines: IO[str] | None = None
+
+    def _append(self, changes: Mapping[str, Any]) -> None:
+        if self._lines is None:
+            self._lines = open(self.folder.variants, "a", encoding="utf-8", buffering=1)
+        self._lines.write(change_line(changes))
 
     def begin(self) -> None:
         """Write the first state, and tell the observer."""
@@ -91,22 +103,19 @@ class Journal:
     def add(self, variant: Variant, **known: Any) -> VariantState:
         """Note a variant, with all that is known of it."""
         with self._lock:
-            try:
-                config = yaml.dump(variant.config)
-            except StateError:  # made in Python, with values that have no YAML form
-                config = ""
             entry = VariantState(
                 variant.id,
                 variant.stage,
                 variant.name,
                 choices=dict(variant.choices),
                 parents=dict(variant.parents),
-                config=config,
+                base=variant.base,
+                values=dict(variant.values),
             )
             for name, value in known.items():
                 setattr(entry, name, value)
             self.variants[variant.id] = entry
-            self.folder.append(asdict(entry))
+            self._append(asdict(entry))
             return entry
 
     def change(self, variant_id: str, **changes: Any) -> None:
@@ -115,8 +124,8 @@ class Journal:
             entry = self.variants[variant_id]
             for name, value in changes.items():
                 setattr(entry, name, value)
-            self.folder.append({"id": variant_id, **changes})
-        self.publish(now="status" in changes)
+            self._append({"id": variant_id, **changes})
+        self.publish()
 
     def of(self, stage: str) -> list[VariantState]:
         """Return the variants of a stage."""
@@ -136,7 +145,7 @@ class Journal:
     def publish(self, *, now: bool = False) -> None:
         """Write the state, not too often, and tell the observer."""
         with self._lock:
-            if time.monotonic() - self._written > (STATE_PERIOD / 10 if now else STATE_PERIOD):
+            if now or time.monotonic() - self._written > STATE_PERIOD:
                 self.write()
         self.observer.changed()
 
@@ -157,15 +166,19 @@ class Journal:
     def end(self, status: Status, error: str = "") -> None:
         """Note how the run ended."""
         with self._lock:
-            self.run.status, self.run.error, self.run.ended = status, error, time.time()
+            self.run.status, self.run.ended = status, time.time()
+            self.run.error = redact.hide(error)
             for entry in self.variants.values():
                 if entry.status is Status.RUNNING:
                     entry.status = Status.INTERRUPTED
-                    self.folder.append({"id": entry.id, "status": Status.INTERRUPTED})
+                    self._append({"id": entry.id, "status": Status.INTERRUPTED})
             for stage in self.run.stages:
                 if stage.status is Status.RUNNING:
                     stage.status, stage.ended = status, time.time()
             self.write()
+            if self._lines is not None:
+                self._lines.close()
+                self._lines = None
         self.observer.ended()
 
     def lines(self, lines: Sequence[tuple[str, str, str]]) -> None:

@@ -7,11 +7,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flambe.compile import Schema, yaml
-from flambe.errors import ConfigError, Problem
+from flambe.errors import ConfigError, Problem, did_you_mean
 from flambe.experiment.task import latest_checkpoint, read_manifest, settle_checkpoint
 from flambe.experiment.variants import Variant
-from flambe.progress import RunFolder, Status, VariantState
+from flambe.progress import RunFolder, Status, VariantState, end_last_line
 
 if TYPE_CHECKING:
     from flambe.experiment.journal import Journal
@@ -33,17 +32,30 @@ class Reuse:
         The stages.
     resume
         As :class:`Experiment` takes it.
+
+    Raises
+    ------
+    ConfigError
+        If it names a stage that there is not.
     """
 
     def __init__(
         self, folder: RunFolder, pipeline: Mapping[str, Any], resume: bool | str | Sequence[str]
     ) -> None:
         self.folder = folder
+        if resume:
+            end_last_line(folder.variants)
         self.earlier: dict[str, VariantState] = folder.read_variants() if resume else {}
         named: Sequence[str] = ()
         if not isinstance(resume, bool):
             named = [resume] if isinstance(resume, str) else resume
         names = list(pipeline)
+        if unknown := [
+            Problem(f"resume: there is no stage {name!r}", hint=did_you_mean(name, names))
+            for name in named
+            if name not in names
+        ]:
+            raise ConfigError(unknown)
         last = max((names.index(name) for name in named), default=-1) if named else -1
         #: Stages whose saved results are used as they are.
         self.saved = set(names[: last + 1])
@@ -115,30 +127,18 @@ class Reuse:
         again: list[Variant] = []
         by_id = {base.id: base for base in bases}
         for entry in self.earlier.values():
-            if entry.stage != stage or not entry.config or entry.status is Status.FAILED:
+            base = by_id.get(entry.base)
+            if entry.stage != stage or base is None or entry.status is Status.FAILED:
                 continue
-            variant = self._suggested(entry, by_id, run)
-            if variant is None:
-                continue
+            variant = run.expander.suggest(base, entry.values)
+            if variant.id != entry.id:
+                continue  # the configuration has changed since
             run.variants[stage].append(variant)
             if self.adopt(journal, variant) is None:
                 journal.add(variant)
                 again.append(variant)
         search.num_samples -= len(run.variants[stage])
         return again + (bases if search.num_samples > 0 else [])
-
-    def _suggested(
-        self, entry: VariantState, bases: Mapping[str, Variant], run: Run
-    ) -> Variant | None:
-        """Make the variant that a searcher suggested, if it still fits the configuration."""
-        config = yaml.load(entry.config)
-        for base in bases.values():
-            values = _differences(base.config, config, (base.stage,))
-            if values is not None and base.parents == entry.parents:
-                variant = run.expander.suggest(base, values)
-                if variant.id == entry.id:
-                    return variant
-        return None
 
     def checkpoints(self, variants: Sequence[Variant]) -> dict[str, str]:
         """Return the checkpoints that unfinished variants go on from, by id."""
@@ -149,26 +149,3 @@ class Reuse:
                 kept = settle_checkpoint(place, RESUMED)
                 found[variant.id] = str(kept)
         return found
-
-
-def _differences(base: Any, config: Any, path: tuple[Any, ...]) -> dict[str, Any] | None:
-    """Return the values that stand where a base has search spaces; None if more differs."""
-    from flambe.compile.values import children, path_text
-    from flambe.experiment.variants import is_domain
-
-    if is_domain(base):
-        return {path_text(path): config}
-    below, other = dict(children(base)), dict(children(config))
-    if not below and not other:
-        return {} if base == config else None
-    if below.keys() != other.keys():
-        return None
-    if isinstance(base, Schema) and (not isinstance(config, Schema) or base.tag != config.tag):
-        return None
-    values: dict[str, Any] = {}
-    for key, child in below.items():
-        found = _differences(child, other[key], (*path, key))
-        if found is None:
-            return None
-        values |= found
-    return values

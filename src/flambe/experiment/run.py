@@ -20,13 +20,23 @@ from flambe._version import __version__
 from flambe.compile import Schema, tags, yaml
 from flambe.compile.build import Origin
 from flambe.compile.state import is_number
-from flambe.errors import ComponentError, ConfigError, Interrupted, Problem, RunError
+from flambe.errors import (
+    ComponentError,
+    ConfigError,
+    Interrupted,
+    Problem,
+    RunError,
+    StateError,
+    did_you_mean,
+    listed,
+)
 from flambe.experiment.executor import Executor, InlineExecutor, StageOptions
 from flambe.experiment.journal import Journal, LogObserver, Observer
 from flambe.experiment.reuse import Reuse
 from flambe.experiment.search import Search
 from flambe.experiment.task import StageTask
 from flambe.experiment.variants import Expander, Variant, canonical, stages_linked
+from flambe.logging import redact
 from flambe.packaging.resources import fetch
 from flambe.progress import RunFolder, RunState, StageState, Status
 
@@ -120,8 +130,7 @@ class Run:
             If it holds results, and nothing is said about them.
         """
         root = self.folder.root
-        held = root.is_dir() and any(root.iterdir())
-        if held and not self.resume:
+        if self._holds_results() and not self.resume:
             if not self.force:
                 raise ConfigError(
                     Problem(
@@ -134,9 +143,18 @@ class Run:
             self.observer.note(f"the earlier results were moved to {aside}")
         try:
             root.mkdir(parents=True, exist_ok=True)
+            if not self.resume:
+                self.folder.variants.unlink(missing_ok=True)
         except OSError as error:
             raise ConfigError(f"cannot make the output folder {root}: {error.strerror}") from None
         self.reuse = Reuse(self.folder, self.experiment.pipeline, self.resume)
+
+    def _holds_results(self) -> bool:
+        """Whether there is more in the folder than what a run writes before its first variant."""
+        folder = self.folder
+        notes = (folder.state, folder.previous_state, folder.variants, folder.log, folder.config)
+        known = {*notes, folder.resources}
+        return folder.root.is_dir() and any(path not in known for path in folder.root.iterdir())
 
     def _describe(self) -> None:
         experiment, run = self.experiment, self.journal.run
@@ -169,7 +187,11 @@ class Run:
         if place and os.path.isfile(place.file):
             shutil.copyfile(place.file, self.folder.config)
         else:
-            self.folder.config.write_text(yaml.dump(experiment), encoding="utf-8")
+            try:
+                text = yaml.dump(experiment)
+            except StateError as error:  # made in Python, with values that have no YAML form
+                text = "".join(f"# {line}\n" for line in str(error).splitlines())
+            self.folder.config.write_text(text, encoding="utf-8")
 
     def _resources(self) -> dict[str, Any]:
         """Fetch what is not local; return name → path."""
@@ -257,15 +279,17 @@ class Run:
         """
         asked = self.experiment.devices
         if asked is None:
-            has_gpu = 0 < capacity.get("gpu", 0.0) < float("inf")
-            return {"cpu": 1.0, "gpu": 1.0} if has_gpu else {"cpu": 1.0}
+            return {"cpu": 1.0, "gpu": 1.0} if capacity.get("gpu") else {"cpu": 1.0}
         for name, amount in asked.items():
-            if amount > capacity.get(name, float("inf")):
+            most = capacity.get(name, 0.0)
+            if capacity and amount > most:
                 raise ConfigError(
                     Problem(
                         f"devices: a variant needs {amount:g} {name}, "
-                        f"and the largest host has {capacity[name]:g}",
-                        hint=f"ask for at most {capacity[name]:g}",
+                        f"and the largest host has {most:g}",
+                        hint=f"ask for at most {most:g}"
+                        if most
+                        else did_you_mean(name, capacity) or f"there are: {listed(list(capacity))}",
                     )
                 )
         return dict(asked)
@@ -345,8 +369,8 @@ class _Listener:
             variant.id,
             status=Status.FAILED if final else Status.WAITING,
             ended=time.time() if final else None,
-            error=text,
-            traceback=error.traceback if error else "",
+            error=redact.hide(text),
+            traceback=redact.hide(error.traceback) if error else "",
         )
         if not final:
             entry = self.journal.variants[variant.id]

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import random
 import shutil
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flambe.compile import state, tags
+from flambe.compile import state, tags, yaml
 from flambe.compile.build import Builder, run_error
 from flambe.compile.component import Component
 from flambe.compile.values import links
 from flambe.errors import FlambeError, StateError
 from flambe.experiment.variants import Expander, Variant
 from flambe.logging import events
+from flambe.logging.events import Record
 from flambe.progress import RunFolder
 
 CHECKPOINT = "checkpoint.flambe"
@@ -92,10 +95,22 @@ class Assembly:
 
     An ancestor that was run is given the state that it ended with. It shares its own ancestors with
     the others, but for those whose state it changed: of these it has a copy.
+
+    Parameters
+    ----------
+    task
+        What it takes.
+    variant
+        The variant.
+    shared
+        Ancestors that are built already, and that others use.
     """
 
-    def __init__(self, task: StageTask, variant: Variant) -> None:
+    def __init__(
+        self, task: StageTask, variant: Variant, shared: Mapping[str, Builder] | None = None
+    ) -> None:
         self.task = task
+        self.target = variant.stage
         ids = {**variant.ancestry, variant.stage: variant.id}
         self.variants = {
             stage: task.variants[stage][ids[stage]] for stage in task.order if stage in ids
@@ -104,17 +119,18 @@ class Assembly:
             **task.resources,
             **{stage: member.config for stage, member in self.variants.items()},
         }
-        self.shared: dict[str, Builder] = {}
+        self.shared: dict[str, Builder] = dict(shared or {})
+        self.borrowed = set(self.shared)
 
-    def component(self, stage: str) -> Any:
-        """Build the object of a stage, its ancestors restored."""
-        return self._build(stage, {}).stage(stage)
+    def component(self) -> Any:
+        """Build the object of the variant, its ancestors restored."""
+        return self._build(self.target).stage(self.target)
 
-    def _build(self, stage: str, own: Mapping[str, Builder]) -> Builder:
+    def _build(self, stage: str) -> Builder:
         def elsewhere(name: str) -> Builder | None:
             if name == stage or name not in self.variants:
                 return None
-            return own[name] if name in own else self._shared(name)
+            return self._shared(name)
 
         # Ancestors first: building them draws random numbers of their own.
         for _, link in links(self.names[stage]):
@@ -131,7 +147,7 @@ class Assembly:
 
     def _restored(self, stage: str) -> Builder:
         variant = self.variants[stage]
-        builder = self._build(stage, {})
+        builder = self._build(stage)
         folder = RunFolder(Path(self.task.root)).checkpoint(stage, variant.name)
         component = builder.stage(stage)
         if not variant.runs or not isinstance(component, Component):
@@ -142,29 +158,38 @@ class Assembly:
                 "  run that stage again: run with --force, or resume from a stage before it"
             )
         saved = state.read(str(folder), component)
-        if copies := self._changed(stage, component, saved):
-            builder = self._build(stage, {name: self._build(name, {}) for name in copies})
+        if copied := self._copied(stage, component, saved):
+            kept = {name: built for name, built in self.shared.items() if name not in copied}
+            builder = Assembly(self.task, variant, kept)._build(stage)
             component = builder.stage(stage)
         component.load_state(saved)
         return builder
 
-    def _changed(self, stage: str, component: Component, saved: state.State) -> list[str]:
-        """Return the ancestors that others use too, and that a stage left in another state."""
-        suspects = []
-        tree = {id(member): path for path, member in state.components(component)}
-        for name in self.variants[stage].parents:
-            users = [s for s, member in self.variants.items() if name in member.parents]
-            ancestor = self._shared(name).stage(name)
-            if len(users) < 2 or not isinstance(ancestor, Component):
-                continue
-            members = [member for _, member in state.components(ancestor)]
-            if any(
-                not state.same(member._state(state.own(member)), saved[tree[id(member)]])
-                for member in members
-                if id(member) in tree and tree[id(member)] in saved
-            ):
-                suspects.append(name)
-        return suspects
+    def _copied(self, stage: str, component: Component, saved: state.State) -> set[str]:
+        """Return the ancestors that hold what a stage changed, if others reach them too."""
+        changed = {
+            id(member)
+            for path, member in state.components(component)
+            if path in saved and not state.same(member._state(state.own(member)), saved[path])
+        }
+        holders = set()
+        for name in self.variants[stage].ancestry:
+            built = self._shared(name).built.values()
+            roots = [value for value in built if isinstance(value, Component)]
+            if any(id(m) in changed for root in roots for _, m in state.components(root)):
+                holders.add(name)
+        return holders if holders & self._reached_without(stage) else set()
+
+    def _reached_without(self, stage: str) -> set[str]:
+        """Return the ancestors that others use, or that the target reaches not through a stage."""
+        seen: set[str] = set()
+        ahead = [self.target]
+        while ahead:
+            for parent in self.variants[ahead.pop()].parents:
+                if parent != stage and parent not in seen:
+                    seen.add(parent)
+                    ahead.append(parent)
+        return seen | self.borrowed
 
 
 class VariantTask:
@@ -180,7 +205,10 @@ class VariantTask:
         self.metric: float | None = None
         self.best: float | None = None
         events.use(channel, variant_id)
-        self.component = Assembly(task, self.variant).component(task.stage)
+        with contextlib.suppress(StateError):  # made in Python, with values that have no YAML form
+            text = yaml.dump(self.variant.config)
+            channel.send(Record(variant_id, "config", "", text, None, time.time()))
+        self.component = Assembly(task, self.variant).component()
         if variant_id in task.restore:
             self.restore(Path(task.restore[variant_id]))
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import logging
 import os
-import queue
 import shutil
 import threading
 import time
@@ -34,6 +34,9 @@ NAMESPACE = "flambe"
 METRIC = "metric"
 # How often what components said is sent and shown, in seconds.
 LINE_PERIOD = 0.2
+# Records that wait in a worker before it is slowed down, and that are sent at once.
+MOST_WAITING = 50_000
+BATCH = 2_000
 
 # Tune's own loggers and its table are not used: flambe records and shows.
 _TUNE_ENVIRONMENT = {
@@ -77,10 +80,6 @@ class Collector:
         """See :meth:`Recorder.take_lines`."""
         return self.recorder.take_lines()
 
-    def end(self, source: str) -> None:
-        """See :meth:`Recorder.end`."""
-        self.recorder.end(source)
-
     def close(self) -> None:
         """See :meth:`Recorder.close`."""
         self.recorder.close()
@@ -91,38 +90,43 @@ class _CollectorChannel:
 
     def __init__(self, collector: Any) -> None:
         self.collector = collector
-        self.waiting: queue.Queue[Record | threading.Event] = queue.Queue(maxsize=50_000)
+        self.waiting: collections.deque[Record] = collections.deque()
+        self.sent = self.taken = 0
+        self.hurry = False
+        self.changed = threading.Condition()
         threading.Thread(target=self._run, name="flambe-channel", daemon=True).start()
 
     def send(self, record: Record) -> None:
         """Take a record; waits when the collector is far behind."""
-        self.waiting.put(record)
+        with self.changed:
+            self.changed.wait_for(lambda: len(self.waiting) < MOST_WAITING, timeout=60)
+            self.waiting.append(record)
+            self.taken += 1
+            if len(self.waiting) == 1:
+                self.changed.notify_all()
 
     def flush(self) -> None:
         """Return when all that was sent has arrived, or after ten seconds."""
-        arrived = threading.Event()
-        self.waiting.put(arrived)
-        arrived.wait(10)
+        with self.changed:
+            last, self.hurry = self.taken, True
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self.sent >= last, timeout=10)
 
     def _run(self) -> None:
         while True:
-            batch = [self.waiting.get()]
-            if not isinstance(batch[0], threading.Event):
-                time.sleep(LINE_PERIOD / 4)
-            while len(batch) < 2_000:
-                with contextlib.suppress(queue.Empty):
-                    batch.append(self.waiting.get_nowait())
-                    continue
-                break
-            records = [item for item in batch if isinstance(item, Record)]
+            with self.changed:
+                self.changed.wait_for(lambda: bool(self.waiting))
+                # A moment's patience makes few batches of many lines.
+                self.changed.wait_for(lambda: self.hurry, timeout=LINE_PERIOD / 2)
+                batch = [self.waiting.popleft() for _ in range(min(len(self.waiting), BATCH))]
             try:
-                if records:
-                    ray.get(self.collector.write.remote(records))
+                ray.get(self.collector.write.remote(batch))
             except Exception:  # the run is being shut down, or the collector is lost
-                logging.getLogger(__name__).debug("could not send %d records", len(records))
-            for item in batch:
-                if isinstance(item, threading.Event):
-                    item.set()
+                logging.getLogger(__name__).debug("could not send %d records", len(batch))
+            with self.changed:
+                self.sent += len(batch)
+                self.hurry = self.hurry and bool(self.waiting)
+                self.changed.notify_all()
 
 
 class VariantTrainable(tune.Trainable):  # type: ignore[misc]
@@ -177,7 +181,7 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
             self.channel.flush()
             raise
         if not more:
-            self._flush()
+            self._end()
         result: dict[str, Any] = {"steps": running.step_count, tune.result.DONE: not more}
         if running.metric is not None:
             result[METRIC] = running.metric
@@ -193,14 +197,17 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Go on with another variant in this process."""
-        self._flush()
+        if self.running is not None and not self.running.done:
+            self._end()  # a scheduler stopped it
         self._begin(new_config)
         return True
 
-    def _flush(self) -> None:
+    def _end(self) -> None:
+        """See that all that the variant said has arrived."""
         # The descriptors are taken anew, so that what was printed is known to have been sent.
         self.printed.stop()
         self.printed.start()
+        self.channel.send(Record(self.source, "end", "", None, None, time.time()))
         self.channel.flush()
 
     def cleanup(self) -> None:
@@ -292,7 +299,6 @@ class _StageRun:
     def end(self, trial: Any) -> None:
         variant = self.variant(trial)
         stopped = not (trial.last_result or {}).get(tune.result.DONE, False)
-        self.executor.collector.end.remote(variant.id)
         settle_checkpoint(self.folder(variant), "checkpoint")
         self.to.finished(variant, stopped=stopped)
 
@@ -366,11 +372,12 @@ class TuneExecutor:
 
     def capacity(self) -> dict[str, float]:
         """Return what the largest host offers."""
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        return {
-            "cpu": max((node.get("CPU", 0.0) for node in nodes), default=0.0),
-            "gpu": max((node.get("GPU", 0.0) for node in nodes), default=0.0),
-        }
+        most = {"cpu": 0.0, "gpu": 0.0}
+        for node in ray.nodes():
+            for name, amount in node["Resources"].items() if node["Alive"] else ():
+                known = name.lower() if name in ("CPU", "GPU") else name
+                most[known] = max(amount, most.get(known, 0.0))
+        return most
 
     def run_stage(
         self, task: StageTask, variants: Sequence[Variant], options: StageOptions, to: Listener

@@ -58,6 +58,9 @@ class Variant:
         Stage → id of all variants that it depends on.
     runs
         Whether there is something to run; else it is built where it is used.
+    base, values
+        Of a variant that a search suggested: the id of what it was made from, and the values of
+        its search spaces by path.
     """
 
     id: str
@@ -68,6 +71,8 @@ class Variant:
     parents: Mapping[str, str] = field(default_factory=dict)
     ancestry: Mapping[str, str] = field(default_factory=dict)
     runs: bool = True
+    base: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
 
 
 # -- options ------------------------------------------------------------------------------------
@@ -328,6 +333,8 @@ class Expander:
             base.parents,
             base.ancestry,
             base.runs,
+            base.id,
+            dict(values),
         )
 
 

@@ -15,7 +15,8 @@ _GRACE = 5.0
 # How often `idle` is called.
 _INTERVAL = 0.2
 # Reads one line: without one (this process is gone, however it ended) the group is killed.
-_GUARD = 'read -r line || kill -KILL -- "-$1"'
+# Not `kill -KILL --`, which dash does not understand.
+_GUARD = 'read -r line || kill -s KILL -- "-$1"'
 
 
 def run(

@@ -52,7 +52,9 @@ class Evaluator(Component):
         self.dataset = dataset
         self.model = model
         self.metric_fn = metric_fn
-        self.eval_sampler = eval_sampler or BaseSampler(batch_size=256, shuffle=False, seed=0)
+        if eval_sampler is None:
+            eval_sampler = BaseSampler(batch_size=256, shuffle=False, seed=0)
+        self.eval_sampler = eval_sampler
         self.eval_data = [eval_data] if isinstance(eval_data, str) else list(eval_data)
         if not self.eval_data:
             raise ValueError("eval_data is empty: give at least one split")

@@ -166,7 +166,8 @@ class Trainer(Component):
 
         self._device = choose_device(device)
         self.scaler = torch.amp.GradScaler(self._device.type, enabled=precision == "fp16")
-        self._call: Callable[..., Any] | None = None
+        self._call: Callable[..., Any] = model
+        self._prepared = False
         self._with_target = wants_target(model)
         self._stream: Iterator[Any] | None = None
 
@@ -238,21 +239,21 @@ class Trainer(Component):
 
     def _prepare(self) -> None:
         """Bring all to the device, once; the model keeps its parameters, the optimizer too."""
-        if self._call is not None:
+        if self._prepared:
             return
         move(self.model, self.optimizer, self._device)
         if isinstance(self.loss_fn, torch.nn.Module):
             self.loss_fn.to(self._device)
-        self._call = torch.compile(self.model) if self.compile else self.model
+        if self.compile:
+            self._call = torch.compile(self.model)
+        self._prepared = True
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         return autocast(self._device, self.precision)
 
     def _loss(self, batch: Any) -> torch.Tensor:
         with self._autocast():
-            pred, target = predict(
-                self._call or self.model, to_device(batch, self._device), self._with_target
-            )
+            pred, target = predict(self._call, to_device(batch, self._device), self._with_target)
             return self.loss_fn(pred, target)
 
     def _train(self) -> float:
@@ -311,7 +312,7 @@ class Trainer(Component):
             self.model,
             self.val_sampler.sample(self.dataset.split("val")),
             self._metrics,
-            call=self._call or self.model,
+            call=self._call,
             with_target=self._with_target,
             device=self._device,
             cast=self._autocast,

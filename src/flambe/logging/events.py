@@ -33,7 +33,8 @@ class Record:
     source
         Whose: the id of a variant, or empty for the run itself.
     kind
-        ``line``, ``scalar``, ``text``, ``histogram``, ``image`` or ``pr_curve``.
+        ``line``, ``scalar``, ``text``, ``histogram``, ``image`` or ``pr_curve``; ``config`` for the
+        configuration of the source, and ``end`` for its end.
     tag
         The name of a figure; for a line its level (``INFO``, ``stdout``, ``stderr`` …).
     value

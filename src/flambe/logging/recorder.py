@@ -13,8 +13,10 @@ from typing import IO, Any
 
 from flambe.logging import redact
 from flambe.logging.events import Record
+from flambe.progress import end_last_line
 
 VARIANT_LOG = "variant.log"
+CONFIG = "config.yaml"
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 # Lines kept for the console when it is slower than the components.
@@ -36,8 +38,10 @@ class Recorder:
         self._lines: collections.deque[tuple[str, str, str]] = collections.deque(
             maxlen=PENDING_LINES
         )
-        self._lock = threading.Lock()
+        # Held again by the same thread where writing a figure makes a library log something.
+        self._lock = threading.RLock()
         self.root.mkdir(parents=True, exist_ok=True)
+        end_last_line(self.root / "run.log")
         self._run_log = open(self.root / "run.log", "a", encoding="utf-8", buffering=1)
 
     def open(self, source: str, folder: str, name: str) -> None:
@@ -56,7 +60,10 @@ class Recorder:
 
     def _write(self, record: Record) -> None:
         source = self._sources.get(record.source)
-        if record.kind == "line":
+        if record.kind == "end":
+            if source:
+                source.close()
+        elif record.kind == "line":
             text = redact.hide(str(record.value))
             stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.time))
             name = source.name if source else ""
@@ -73,12 +80,6 @@ class Recorder:
             lines = list(self._lines)
             self._lines.clear()
         return lines
-
-    def end(self, source: str) -> None:
-        """Close the files of a source; they are opened again if it goes on."""
-        with self._lock:
-            if source in self._sources:
-                self._sources[source].close()
 
     def close(self) -> None:
         """Close all files."""
@@ -101,6 +102,7 @@ class _Source:
     def _file(self, name: str) -> IO[str]:
         if name not in self._files:
             self.folder.mkdir(parents=True, exist_ok=True)
+            end_last_line(self.folder / name)
             self._files[name] = open(self.folder / name, "a", encoding="utf-8")
         self._dirty = True
         return self._files[name]
@@ -109,6 +111,10 @@ class _Source:
         self._file(VARIANT_LOG).write(f"{stamp} {level:<7} {text}\n")
 
     def event(self, record: Record) -> None:
+        if record.kind == "config":
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / CONFIG).write_text(redact.hide(record.value), encoding="utf-8")
+            return
         if record.kind in ("scalar", "text"):
             value = redact.hide(record.value) if isinstance(record.value, str) else record.value
             if isinstance(value, float) and not math.isfinite(value):

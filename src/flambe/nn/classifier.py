@@ -59,9 +59,9 @@ class TextClassifier(Module):
             raise ValueError("TextClassifier takes either an output_layer or n_classes")
         self.embedder = embedder
         self.dropout = torch.nn.Dropout(dropout)
-        self.output_layer = output_layer or torch.nn.Linear(
-            output_size(embedder), int(n_classes or 0)
-        )
+        if output_layer is None:
+            output_layer = torch.nn.Linear(output_size(embedder), int(n_classes or 0))
+        self.output_layer = output_layer
 
     def forward(self, data: torch.Tensor) -> torch.Tensor:
         """Return what the output layer does: from shape (batch, tokens), int64, to (batch, …)."""

@@ -54,7 +54,11 @@ class MLPEncoder(Module):
                 layers.append(torch.nn.Dropout(dropout))
             layers.append(torch.nn.Linear(sizes[index], sizes[index + 1]))
             if index < n_layers - 1:
-                layers.append(copy.deepcopy(hidden_activation) or torch.nn.ReLU())
+                layers.append(
+                    torch.nn.ReLU()
+                    if hidden_activation is None
+                    else copy.deepcopy(hidden_activation)
+                )
         if output_activation is not None:
             layers.append(output_activation)
         self.layers = torch.nn.Sequential(*layers)
