@@ -35,11 +35,7 @@ help:  ## list these targets
 
 demo: $(WITH_LEARN)  ## run examples/digits.yaml to its end, and say where the results are
 	@$(BIN)/flambe examples/digits.yaml --force
-	@name=$$(sed -n 's/^name: *//p' examples/digits.yaml); \
-	echo; \
-	echo "results   flambe-output/output__$$name"; \
-	echo "curves    $(BIN)/tensorboard --logdir flambe-output/output__$$name"; \
-	echo "yours     $(BIN)/flambe your-experiment.yaml"
+	@echo; echo "to see the curves:  $(BIN)/tensorboard --logdir flambe-output"
 
 test: packages $(WITH_DEV) lint  ## run every check and every test
 	@$(if $(NOT_ROOT),if grep -rqs "mark\.root" tests; then \

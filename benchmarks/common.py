@@ -91,7 +91,9 @@ def took(command: Sequence[str], **options: Any) -> float:
     done = subprocess.run(command, capture_output=True, text=True, check=False, **options)
     seconds = time.perf_counter() - begun
     if done.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+        raise RuntimeError(
+            f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+        )
     return seconds
 
 
@@ -109,7 +111,9 @@ def elsewhere(script: str, *arguments: object, timeout: float = 900) -> dict[str
     )
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+        raise RuntimeError(
+            f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+        )
     return dict(json.loads(lines[-1]))
 
 

@@ -39,7 +39,7 @@ def _compare(name: str, ours: Callable[[], Iterable[Any]], theirs: Callable[[], 
 
 def _pad(rows: list[tuple[torch.Tensor, torch.Tensor]]) -> tuple[torch.Tensor, torch.Tensor]:
     texts, labels = zip(*rows, strict=True)
-    return pad_sequence(texts, batch_first=True), torch.stack(labels)
+    return pad_sequence(list(texts), batch_first=True), torch.stack(labels)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ PUBLIC = {
         " registrable_factory save yaml"
     ),
     "flambe.logging": "log log_histogram log_image log_pr_curves log_text",
-    "flambe.runnable": "ClusterRunnable RemoteEnvironment Runnable Secrets",
+    "flambe.runnable": "ClusterRunnable RemoteEnvironment Runnable Secret Secrets",
     "flambe.experiment": "Experiment",
     "flambe.learn": "Evaluator Script Trainer",
     "flambe.dataset": "BaseDataset DataError SklearnDataset Table TabularDataset",

@@ -214,26 +214,31 @@ class RunFolder:
 
     def read_variants(self) -> dict[str, VariantState]:
         """Return the variants by id, in the order in which they were first named."""
-        result: dict[str, VariantState] = {}
+        known: dict[str, dict[str, Any]] = {}
         for line in read_lines(self.variants):
             identity = line.get("id")
-            if identity in result:
-                known = asdict(result[identity])
-            elif isinstance(identity, str) and "stage" in line and "name" in line:
-                known = {}
-            else:
+            if not isinstance(identity, str):
                 continue
-            known.update({k: v for k, v in line.items() if k in _VARIANT_FIELDS})
+            if line.get("gone"):
+                known.pop(identity, None)
+            elif identity in known or ("stage" in line and "name" in line):
+                fields_known = {k: v for k, v in line.items() if k in _VARIANT_FIELDS}
+                known.setdefault(identity, {}).update(fields_known)
+        result = {}
+        for identity, values in known.items():
             try:
-                known["status"] = Status(known.get("status", "waiting"))
-            except ValueError:
-                continue
-            result[identity] = VariantState(**known)
+                values["status"] = Status(values.get("status", "waiting"))
+            except ValueError:  # a status of a newer version
+                values["status"] = Status.WAITING
+            result[identity] = VariantState(**values)
         return result
 
 
 def change_line(changes: Mapping[str, Any]) -> str:
-    """Return a line of the journal: the ``id`` of a variant, and the fields that changed."""
+    """Return a line of the journal: the ``id`` of a variant, and the fields that changed.
+
+    ``gone`` says that a variant of an earlier configuration is no part of the run any more.
+    """
     return json.dumps(_finite(dict(changes))) + "\n"
 
 

@@ -137,9 +137,7 @@ def run(options: argparse.Namespace) -> int:
         redact.guard_streams()
     runnable = document.root()
     if isinstance(runnable, Component):
-        while runnable.run():
-            pass
-        return 0
+        return _run_component(runnable)
     assert isinstance(runnable, Runnable)
     runnable.config = secrets
     runnable.parse()
@@ -169,6 +167,20 @@ def _run(runnable: Any, options: argparse.Namespace) -> None:
         raise run_error(runnable, error) from error
     finally:
         shown.close()
+
+
+def _run_component(component: Any) -> int:
+    """Run a component that stands alone, a script for example, to its end."""
+    from flambe.compile.build import run_error
+
+    try:
+        while component.run():
+            pass
+    except FlambeError:
+        raise
+    except Exception as error:
+        raise run_error(component, error) from error
+    return 0
 
 
 COMMANDS: dict[str, Command] = {"run": run, "validate": validate}

@@ -18,6 +18,7 @@ import io
 import json
 import math
 import os
+import re
 import sys
 import tarfile
 import tempfile
@@ -43,7 +44,7 @@ UNVERSIONED = "0.0.0"
 
 
 # Not their sub-classes, such as enumerations: those would be pickled by name.
-_PLAIN = (bool, str, int, float, bytes)
+_PLAIN = (bool, str, int, float)
 
 
 class VersionWarning(UserWarning):
@@ -256,8 +257,7 @@ def save(obj: Component, path: str | os.PathLike[str], *, overwrite: bool = Fals
             packed = os.path.join(folder, "packed")
             with tarfile.open(packed, "w:gz") as archive:
                 archive.add(written, arcname=".")
-            os.replace(packed, target)
-            return
+            written = packed
         if os.path.lexists(target):
             os.replace(target, os.path.join(folder, "old"))
         os.replace(written, target)
@@ -344,6 +344,7 @@ def load(path: str | os.PathLike[str]) -> Any:
 
 def _load_folder(folder: str) -> Any:
     from flambe.compile import yaml
+    from flambe.compile.component import Component
 
     config = os.path.join(folder, CONFIG_FILE)
     if not os.path.isfile(config):
@@ -351,6 +352,8 @@ def _load_folder(folder: str) -> Any:
     if (text := Path(config).read_text(encoding="utf-8")).startswith("# loaded with"):
         raise StateError(f"{folder} cannot be loaded alone\n{text}")
     obj = yaml.load_standalone(config)
+    if not isinstance(obj, Component):
+        raise StateError(f"{config} describes a {type(obj).__name__}, which is no component")
     restore(obj, read(folder, obj))
     return obj
 
@@ -455,8 +458,12 @@ def _read_state(folder: str) -> dict[str, Any]:
         return dict(torch.load(file, map_location="cpu", weights_only=True))
     except (OSError, ValueError, RuntimeError, EOFError) as error:
         raise StateError(f"cannot read the state in {folder}: {error}") from None
-    except Exception as error:  # pickle.UnpicklingError: something that is not plain state
-        raise StateError(f"the state in {folder} is refused: {error}") from None
+    except Exception as error:  # pickle.UnpicklingError; its text tells how to load it all the same
+        found = re.search(r"GLOBAL ([\w.]+)", str(error))
+        raise StateError(
+            f"the state in {folder} is refused: it holds more than tensors and plain values"
+            + (f" ({found[1]})" if found else "")
+        ) from None
 
 
 def is_number(value: Any) -> bool:

@@ -127,7 +127,8 @@ def load_standalone(path: str) -> Any:
     if isinstance(root, Schema):
         return root()
     if isinstance(root, Mapping) and isinstance(root.get("object"), Link):
-        return Builder(root["names"]).follow(root["object"])
+        names = root.get("names")
+        return Builder(names if isinstance(names, Mapping) else {}).follow(root["object"])
     raise StateError(f"{path} does not say how to build a component on its own")
 
 

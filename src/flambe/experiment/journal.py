@@ -127,6 +127,11 @@ class Journal:
             self._append({"id": variant_id, **changes})
         self.publish()
 
+    def forget(self, variant_id: str) -> None:
+        """Note that a variant of an earlier configuration is no part of this run."""
+        with self._lock:
+            self._append({"id": variant_id, "gone": True})
+
     def of(self, stage: str) -> list[VariantState]:
         """Return the variants of a stage."""
         with self._lock:

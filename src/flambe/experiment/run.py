@@ -223,6 +223,9 @@ class Run:
                 todo.append(variant)
         if search.searcher:
             todo = self.reuse.adopt_searched(self.journal, search, stage.name, todo, self)
+        for entry in self.reuse.earlier.values():
+            if entry.stage == stage.name and entry.id not in self.journal.variants:
+                self.journal.forget(entry.id)
         if todo:
             self._execute(stage, todo, search, resources)
         self._conclude(stage)

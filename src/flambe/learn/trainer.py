@@ -323,6 +323,8 @@ class Trainer(Component):
         figures = losses | {f"val {name}": value for name, value in metrics.items()}
         for tag, value in (figures | {"learning rate": rate}).items():
             log(tag, value, self.step)
+        told = ", ".join(f"{tag} {value:.4g}" for tag, value in figures.items())
+        _logger.info("step %d of %d: %s", self.step, self.max_steps, told)
 
     def _schedule(self, value: float) -> None:
         if isinstance(self.scheduler, ReduceLROnPlateau):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gettext
 import hashlib
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import util
 from pathlib import Path
@@ -13,6 +14,8 @@ from flambe.dataset.tabular import Transform
 
 # Of ten messages, so many are for validation and for the test.
 _VAL, _TEST = 1, 2
+# What is no language: "%(count)d", "{name}", "<br>", "&hellip;".
+_MARKS = re.compile(r"%\(\w+\)\w|%\w|\{[^{}]*\}|<[^<>]*>|&\w+;")
 
 
 class Catalogues(TabularDataset):
@@ -39,7 +42,7 @@ class Catalogues(TabularDataset):
         transform: Transform,
         *,
         package: str = "django",
-        min_length: int = 20,
+        min_length: int = 30,
     ) -> None:
         folder = _folder(package)
         splits: dict[str, list[tuple[str, str]]] = {"train": [], "val": [], "test": []}
@@ -72,7 +75,7 @@ def _read(file: Path) -> Iterator[tuple[str, str]]:
     for message, text in catalogue.items():
         # Messages with a plural have a tuple for a key; the empty one describes the file.
         if isinstance(message, str) and message:
-            yield message, str(text)
+            yield message, " ".join(_MARKS.sub(" ", str(text)).split())
 
 
 def _split(message: str) -> str:

@@ -1,0 +1,327 @@
+"""Components for tests of experiments: small, and they keep a record of what was done to them."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import flambe
+from flambe.compile import Component, Schema
+from flambe.errors import ConfigError
+from flambe.runnable import Runnable
+
+
+def note(path: str, text: str) -> None:
+    """Append a line to a file, whole even if many processes do."""
+    if path:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+        os.write(descriptor, f"{text}\n".encode())
+        os.close(descriptor)
+
+
+class Walk(Component):
+    """A random walk: its metric depends on every step that it made."""
+
+    def __init__(
+        self,
+        steps: int = 3,
+        rate: float = 1.0,
+        label: str = "",
+        record: str = "",
+        delay: float = 0.0,
+        start: Any = None,
+        extra: Any = None,
+    ) -> None:
+        self.steps = steps
+        self.rate = rate
+        self.label = label or f"{rate:g}"
+        self.record = record
+        self.delay = delay
+        self.start = start
+        self.extra = extra
+        self.done = 0
+        self.value = 0.0 if start is None else float(getattr(start, "value", start))
+        self.began = self.value
+        self.random = random.Random(random.random())
+        self.register_attrs("done", "value", "began")
+        note(record, f"built {self.label}")
+
+    def run(self) -> bool:
+        if self.delay:
+            time.sleep(self.delay)
+        self.value = 0.5 * self.value + self.rate * self.random.random()
+        self.done += 1
+        note(self.record, f"step {self.label} {self.done}")
+        flambe.log("value", self.value)
+        return self.done < self.steps
+
+    def metric(self) -> float:
+        return self.value
+
+    def _state(self, values: dict[str, Any]) -> dict[str, Any]:
+        return {**values, "random": self.random.getstate()}
+
+    def _load_state(self, values: dict[str, Any]) -> dict[str, Any]:
+        version, numbers, gauss = values.pop("random")
+        self.random.setstate((version, tuple(numbers), gauss))
+        return values
+
+
+class Fixed(Component):
+    """Its metric is what it is given."""
+
+    def __init__(self, value: Any = 0.0, record: str = "", other: Any = None) -> None:
+        self.value = value
+        self.other = other
+        note(record, f"built {value}")
+
+    def run(self) -> bool:
+        return False
+
+    def metric(self) -> Any:
+        return self.value
+
+
+class Weights(Component):
+    """Something that is trained by others: it has nothing to run."""
+
+    def __init__(self, size: int = 2, inner: Any = None, record: str = "") -> None:
+        self.numbers = [0.0] * size
+        self.inner = inner
+        self.register_attrs("numbers")
+        note(record, f"built weights {size}")
+
+
+class Tuning(Component):
+    """Adds to the numbers of a model, and of the one inside of it."""
+
+    def __init__(self, model: Any, amount: float = 1.0, steps: int = 2) -> None:
+        self.model = model
+        self.amount = amount
+        self.steps = steps
+        self.done = 0
+        self.register_attrs("done")
+
+    def run(self) -> bool:
+        model = self.model
+        while model is not None:
+            model.numbers = [number + self.amount for number in model.numbers]
+            model = getattr(model, "inner", None)
+        self.done += 1
+        return self.done < self.steps
+
+    def metric(self) -> float:
+        return float(sum(self.model.numbers))
+
+
+class Watch(Component):
+    """Writes down the numbers of several models when it runs."""
+
+    def __init__(self, models: Any, record: str, extra: Any = None) -> None:
+        self.models = models
+        self.record = record
+        self.extra = extra
+
+    def run(self) -> bool:
+        seen = []
+        for model in self.models:
+            seen.append(f"{model.numbers}")
+            if getattr(model, "inner", None) is not None:
+                seen.append(f"inner {model.inner.numbers}")
+        note(self.record, " ".join(seen))
+        return False
+
+
+class Failing(Component):
+    """Fails at a step: always, or as long as a file has fewer lines than `times`."""
+
+    def __init__(
+        self,
+        at: int = 2,
+        times: int = 1_000_000,
+        record: str = "",
+        steps: int = 4,
+        how: str = "raise",
+        rate: float = 1.0,
+        only: float | None = None,
+    ) -> None:
+        self.at, self.times, self.record, self.steps, self.how = at, times, record, steps, how
+        self.rate, self.only = rate, only
+        self.done = 0
+        self.register_attrs("done")
+        note(record, f"built {rate:g}")
+        if at == 0 and self._wanted():
+            self._fail()
+
+    def _wanted(self) -> bool:
+        if self.only is not None and self.only != self.rate:
+            return False
+        with open(self.record, encoding="utf-8") as stream:
+            failures = sum(line.startswith(f"fail {self.rate:g}\n") for line in stream)
+        return failures < self.times
+
+    def _fail(self) -> None:
+        note(self.record, f"fail {self.rate:g}")
+        if self.how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.how == "config":
+            raise ConfigError("a configuration error from below")
+        raise ValueError(f"no luck at step {self.at}")
+
+    def run(self) -> bool:
+        if self.done + 1 == self.at and self._wanted():
+            self._fail()
+        self.done += 1
+        note(self.record, f"step {self.rate:g} {self.done}")
+        return self.done < self.steps
+
+    def metric(self) -> float:
+        return self.rate * self.done
+
+
+class Talker(Component):
+    """Says something in every way there is."""
+
+    def __init__(self, name: str = "a", steps: int = 2) -> None:
+        self.name, self.steps, self.done = name, steps, 0
+        self.register_attrs("done")
+
+    def run(self) -> bool:
+        self.done += 1
+        name = f"{self.name}{self.done}"
+        print(f"printed by {name}")
+        print(f"grumbled by {name}", file=sys.stderr)
+        logging.getLogger("pieces").info("logged by %s", name)
+        logging.getLogger("pieces").warning("warned by %s", name)
+        os.system(f"echo spawned by {name}; echo whispered by {name} >&2")
+        flambe.log("figure", float(self.done))
+        flambe.log("many", {"one": 1, "two": 2.5})
+        flambe.log("words", f"text of {name}")
+        return self.done < self.steps
+
+    def metric(self) -> float:
+        return float(self.done)
+
+
+class Curve(Component):
+    """Its metric is a known function of its step."""
+
+    def __init__(self, height: float = 1.0, bonus: float = 0.0, steps: int = 3) -> None:
+        self.height, self.bonus, self.steps, self.done = height, bonus, steps, 0
+        self.register_attrs("done")
+
+    def run(self) -> bool:
+        self.done += 1
+        return self.done < self.steps
+
+    def metric(self) -> float:
+        return (self.height + self.bonus) * self.done
+
+
+class Drawn(Component):
+    """Draws from the random numbers that everyone shares, when it is built."""
+
+    def __init__(self, other: Any = None, record: str = "") -> None:
+        import numpy as np
+        import torch
+
+        self.other = other
+        drawn = (random.random(), float(np.random.random()), float(torch.rand(())))
+        self.drawn = list(drawn)
+        note(record, " ".join(f"{number:.12f}" for number in drawn))
+
+    def run(self) -> bool:
+        return False
+
+    def metric(self) -> float:
+        return float(sum(self.drawn))
+
+
+class Reader(Component):
+    """Writes down what a file holds."""
+
+    def __init__(self, path: str, record: str) -> None:
+        self.path, self.record = path, record
+
+    def run(self) -> bool:
+        with open(self.path, encoding="utf-8") as stream:
+            note(self.record, f"{self.path}: {stream.read()}")
+        return False
+
+
+class Leaf(Component):
+    """What an option may hold."""
+
+    def __init__(self, size: int = 1, other: Any = None) -> None:
+        self.size, self.other = size, other
+
+
+class Plain(Runnable):
+    """A Runnable that says something, and may fail."""
+
+    def __init__(self, text: str = "hello", fail: str = "", blueprint: Schema | None = None) -> None:
+        self.text, self.fail, self.blueprint = text, fail, blueprint
+
+    def parse(self) -> None:
+        if self.fail == "parse":
+            raise ConfigError("parse says no")
+
+    def run(self, force: bool = False, **kwargs: Any) -> None:
+        told = {name: kwargs[name] for name in ("resume", "debug", "verbose")}
+        print(f"{self.text} force={force} " + " ".join(f"{k}={v}" for k, v in told.items()))
+        if self.fail == "run":
+            raise ValueError("run says no")
+        if self.fail == "interrupt":
+            raise KeyboardInterrupt
+
+
+class Teller(Runnable):
+    """Lets a secret out in several ways."""
+
+    def __init__(self, way: str, section: str = "API", key: str = "token") -> None:
+        self.way, self.section, self.key = way, section, key
+
+    def run(self, force: bool = False, **kwargs: Any) -> None:
+        token = self.config[self.section][self.key]
+        print("length", len(token))
+        if self.way == "print":
+            print("the token is", token)
+        elif self.way == "writelines":
+            sys.stdout.writelines([f"the token is {token}\n"])
+        elif self.way == "stderr":
+            print(f"the token is {token}", file=sys.stderr)
+        elif self.way == "repr":
+            print(f"{token!r} {self.config!r} {self.config[self.section]!r}")
+        elif self.way == "log":
+            logging.getLogger("pieces").warning("the token is %s", token)
+        elif self.way == "raise":
+            raise ValueError(f"the token is {token}")
+        elif self.way == "header":
+            headers = {"Authorization": f"Bearer {token}", "Plain": "%s" % token}
+            assert headers["Authorization"] == "Bearer " + "".join(token)
+            assert "***" not in "".join(headers.values())
+            print("sent", all(type(value) is str for value in headers.values()))
+
+
+class Once(Component):
+    """A component that the command can run by itself."""
+
+    def __init__(self, steps: Sequence[int] = (1, 2), fail: bool = False) -> None:
+        self.steps, self.fail, self.done = list(steps), fail, 0
+
+    def run(self) -> bool:
+        print(f"once {self.steps[self.done]}")
+        if self.fail:
+            raise ValueError("once is enough")
+        self.done += 1
+        return self.done < len(self.steps)
+
+
+class NothingToRun(Component):
+    """It has no run()."""
