@@ -7,6 +7,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -115,6 +116,55 @@ def elsewhere(script: str, *arguments: object, timeout: float = 900) -> dict[str
             f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
         )
     return dict(json.loads(lines[-1]))
+
+
+class Standing:
+    """A script in a Python of its own that measures again and again, when it is asked to.
+
+    What takes long to begin is begun once, and what is compared takes turns within seconds. It
+    reads a line, does what the line says, and answers with a line of JSON.
+    """
+
+    def __init__(self, script: str, *arguments: object) -> None:
+        self.said = tempfile.TemporaryFile("w+")
+        self.process = subprocess.Popen(
+            [sys.executable, script, *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.said,
+            text=True,
+            cwd=ROOT,
+        )
+
+    def ask(self, line: object = "") -> dict[str, Any]:
+        """Send a line, unless it is empty; return the answer.
+
+        Raises
+        ------
+        RuntimeError
+            If it ended instead, with what it said.
+        """
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        if line:
+            self.process.stdin.write(f"{line}\n")
+            self.process.stdin.flush()
+        for answer in self.process.stdout:
+            if answer.startswith("{"):
+                return dict(json.loads(answer))
+        self.said.seek(0)
+        raise RuntimeError(f"{self.process.args} ended:\n{self.said.read()[-4000:]}")
+
+    def close(self) -> None:
+        """End it, and wait until it has."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.said.close()
 
 
 def machine() -> str:

@@ -7,7 +7,7 @@ rest is the cost of a stage (intercept); the slope may be 1.1 times that of the 
 The slope leaves out how long the first actors took to start, which takes seconds and varies by
 seconds: it is counted from the end of the first few trials to the end of the run.
 
-Each configuration has a process and a Ray of its own, and they take turns.
+Each configuration has a process and a Ray of its own; they take turns, one run each.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import os
 import resource
 import shutil
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -27,7 +28,6 @@ from pathlib import Path
 from typing import Any
 
 import common
-
 from flambe.compile import Component
 
 STEPS = 5
@@ -148,8 +148,8 @@ def _raw_trainable() -> Any:
 # -- one configuration, in a process of its own -------------------------------------------------
 
 
-def child(mode: str, counts: list[int], profile: str = "") -> None:
-    """Measure one configuration, and print what was found as JSON."""
+def child(mode: str, profile: str = "") -> None:
+    """Measure one configuration: a number of trials for each line that is read."""
     import ray
 
     # Not public, but the point: Tune is set up alike on both sides, the loggers apart.
@@ -158,6 +158,7 @@ def child(mode: str, counts: list[int], profile: str = "") -> None:
     if mode != DEFAULT:
         os.environ.update(_TUNE_ENVIRONMENT)
     ray.init(
+        address="local",
         namespace="flambe",
         num_cpus=2,
         include_dashboard=False,
@@ -165,26 +166,44 @@ def child(mode: str, counts: list[int], profile: str = "") -> None:
         logging_level="ERROR",
         runtime_env={"env_vars": dict(_TUNE_ENVIRONMENT)},
     )
-    run: Callable[[Path, int], list[float]] = _flambe if mode == FLAMBE else partial(_raw, mode=mode)
+    run: Callable[[Path, int], list[float]]
+    run = _flambe if mode == FLAMBE else partial(_raw, mode=mode)
     root = Path(tempfile.mkdtemp(prefix="flambe-bench-"))
-    found: dict[str, Any] = {"seconds": [], "rest": [], "cpu": []}
     try:
         run(root / "warm", 4)
-        found["warm_rss"] = _peak()
-        for count in counts:
-            begun, used = time.time(), time.process_time()
-            with _profiled(profile if count == counts[-1] else ""):
+        print(json.dumps({"rss": _peak()}), flush=True)
+        for line in sys.stdin:
+            count = int(line)
+            begun, used, all_used = time.time(), time.process_time(), _cpu()
+            with _profiled(profile):
                 ended = run(root, count)
             over = time.time()
-            found["seconds"].append(over - begun)
-            found["rest"].append(over - ended[counts[0] - 1])
-            found["cpu"].append(time.process_time() - used)
-        found["rss"] = _peak()
-        found["files"] = sum(1 for file in root.rglob("*") if file.is_file())
+            answer = {
+                "seconds": over - begun,
+                # From the end of the first few trials.
+                "rest": over - ended[COUNTS[mode][0] - 1],
+                "cpu": time.process_time() - used,
+                "all_cpu": _cpu() - all_used,
+                "rss": _peak(),
+            }
+            shutil.rmtree(root)
+            print(json.dumps(answer), flush=True)
     finally:
         ray.shutdown()
         shutil.rmtree(root, ignore_errors=True)
-    print(json.dumps(found))
+
+
+def _cpu() -> float:
+    """Return the seconds of CPU time of this process and of its Ray, workers that ended included."""
+    import psutil
+
+    used = 0.0
+    here = psutil.Process()
+    for process in [here, *here.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):
+            times = process.cpu_times()
+            used += times.user + times.system + times.children_user + times.children_system
+    return used
 
 
 def _peak() -> int:
@@ -210,74 +229,78 @@ def _profiled(path: str) -> Any:
 # -- all of them, in turn -----------------------------------------------------------------------
 
 
-def _slope(one: dict[str, Any], mode: str, kind: str = "rest") -> float:
-    few, many = COUNTS[mode]
-    return float((one[kind][1] - one[kind][0]) / (many - few))
-
-
 def main(repeats: int, modes: list[str]) -> None:
     """Measure and print."""
     print(common.machine())
-    found: dict[str, list[dict[str, Any]]] = {mode: [] for mode in modes}
+    standing = {mode: common.Standing(__file__, "--child", mode) for mode in modes}
+    found: dict[str, list[dict[str, float]]] = {mode: [] for mode in modes}
+    try:
+        # A driver's peak memory is that of its first run with many trials.
+        warm = {mode: one.ask() for mode, one in standing.items()}
 
-    def measure(mode: str) -> float:
-        found[mode].append(common.elsewhere(__file__, "--child", mode, *COUNTS[mode]))
-        return _slope(found[mode][-1], mode)
+        def measure(mode: str) -> float:
+            few, many = (standing[mode].ask(count) for count in COUNTS[mode])
+            trials = COUNTS[mode][1] - COUNTS[mode][0]
+            one = {kind: (many[kind] - few[kind]) / trials for kind in ("rest", "cpu", "all_cpu")}
+            one["total"] = many["seconds"]
+            one["intercept"] = many["seconds"] - COUNTS[mode][1] * one["rest"]
+            one["rss"], one["growth"] = many["rss"], many["rss"] - warm[mode]["rss"]
+            found[mode].append(one)
+            return one["rest"]
 
-    slopes = common.rounds({m: partial(measure, m) for m in modes}, repeats, warm=False)
-    rows = []
-    for mode in modes:
-        runs, (few, many) = found[mode], COUNTS[mode]
-        rows.append(
-            [
-                MODES[mode],
-                f"{few}, {many}",
-                common.spread([one["seconds"][1] for one in runs], 1, 2),
-                common.spread([one["seconds"][0] - few * _slope(one, mode) for one in runs], 1, 2),
-                common.spread(slopes[mode], 1e3),
-                common.spread([_slope(one, mode, "cpu") for one in runs], 1e3),
-                common.spread([one["rss"] for one in runs], 1 / 2**20, 0),
-                common.spread([one["rss"] - one["warm_rss"] for one in runs], 1 / 2**20, 0),
-            ]
-        )
-    common.table(
-        [
-            f"{STEPS} no-op steps each",
-            "trials",
-            "s for most",
-            "intercept s",
-            "ms a trial",
-            "driver CPU ms a trial",
-            "driver peak MiB",
-            "of that, growth",
-        ],
-        rows,
-    )
+        slopes = common.rounds({m: partial(measure, m) for m in modes}, repeats, warm=False)
+    finally:
+        for one in standing.values():
+            one.close()
+    _show(found)
+    if FLAMBE not in modes:
+        return
     print()
-    for mode in modes:
-        if mode != FLAMBE and FLAMBE in modes:
-            ratio = common.ratios(slopes[FLAMBE], slopes[mode])
-            print(f"slope of flambe / {MODES[mode]}: {common.spread(ratio, 1, 3)}")
-    if FLAMBE in modes and FAIR in modes:
-        ratio = common.ratios(slopes[FLAMBE], slopes[FAIR])
+    for mode in modes[1:]:
+        wall = common.ratios(slopes[FLAMBE], slopes[mode])
+        cpu = common.ratios(*([one["all_cpu"] for one in found[m]] for m in (FLAMBE, mode)))
         print(
-            f"\nfair peer ({MODES[FAIR]}): {common.verdict(statistics.median(ratio), TARGET)}"
+            f"flambe / {MODES[mode]}, per trial: {common.spread(wall, 1, 2)} of the time, ", end=""
+        )
+        print(f"{common.spread(cpu, 1, 2)} of the CPU time")
+    if FAIR in modes:
+        ratio = statistics.median(common.ratios(slopes[FLAMBE], slopes[FAIR]))
+        print(
+            f"\nfair peer ({MODES[FAIR]}): {common.verdict(ratio, TARGET)}"
             "\n  flambe writes metrics.jsonl and TensorBoard events; so do these two loggers"
         )
+
+
+def _show(found: dict[str, list[dict[str, float]]]) -> None:
+    """Print the table."""
+    columns = {
+        "s for most": ("total", 1.0, 1),
+        "intercept s": ("intercept", 1.0, 1),
+        "ms a trial": ("rest", 1e3, 0),
+        "CPU ms a trial": ("all_cpu", 1e3, 0),
+        "of that, driver": ("cpu", 1e3, 0),
+    }
+    rows = []
+    for mode, runs in found.items():
+        row = [MODES[mode], "{}, {}".format(*COUNTS[mode])]
+        for kind, scale, digits in columns.values():
+            row.append(common.spread([one[kind] for one in runs], scale, digits))
+        memory = runs[0]["rss"] / 2**20, runs[0]["growth"] / 2**20
+        rows.append([*row, "{:.0f} (+{:.0f})".format(*memory)])
+    common.table([f"{STEPS} no-op steps", "trials", *columns, "driver peak MiB"], rows)
 
 
 if __name__ == "__main__":
     # The workers of Ray import the component from here by name, not from __main__.
     import tune_overhead
 
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--child", nargs="+", metavar=("MODE", "N"), help=argparse.SUPPRESS)
+    parser = argparse.ArgumentParser(description="flambe's Experiment beside raw Ray Tune")
+    parser.add_argument("--child", choices=list(MODES), help=argparse.SUPPRESS)
     parser.add_argument("--profile", default="", help=argparse.SUPPRESS)
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--modes", nargs="+", choices=list(MODES), default=list(MODES))
     given = parser.parse_args()
     if given.child:
-        mode, *counts = given.child
-        tune_overhead.child(mode, [int(count) for count in counts], given.profile)
+        tune_overhead.child(given.child, given.profile)
     else:
         main(given.repeats, given.modes)

@@ -18,6 +18,9 @@ PIECES = HERE / "experiment" / "ext"
 for folder in (str(HERE.parent), str(PIECES)):
     if folder not in sys.path:
         sys.path.insert(0, folder)
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(PIECES), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -153,7 +153,9 @@ def test_a_registrable_must_read_and_write() -> None:
 
 # -- errors -------------------------------------------------------------------------------------
 
-FAILING = "!BuildPart\nsize: 1\ninner:\n- !BuildPart\n  inner:   !BuildFailing\n    message: empty\n"
+FAILING = (
+    "!BuildPart\nsize: 1\ninner:\n- !BuildPart\n  inner:   !BuildFailing\n    message: empty\n"
+)
 
 
 def test_an_error_while_building_names_its_place(tmp_path: Path) -> None:
@@ -165,7 +167,7 @@ def test_an_error_while_building_names_its_place(tmp_path: Path) -> None:
     assert error.message == "ValueError: empty"
     assert error.what == "building !BuildFailing"
     assert str(error.place) == f"{path}:5:12"
-    assert 'raise ValueError(message)' in error.traceback
+    assert "raise ValueError(message)" in error.traceback
     assert str(error) == (
         f"{path}:5:12: building !BuildFailing: ValueError: empty\n"
         "    5 |   inner:   !BuildFailing\n"

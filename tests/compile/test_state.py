@@ -259,7 +259,16 @@ class TensorOfOurs(torch.Tensor):
     "value",
     [
         *(object(), {1, 2}, frozenset(), lambda: 0, np.zeros(2), np.array(["a"]), StateCounter),
-        *(Colour.GREY, Tagged("x"), b"", 1j, range(3), np.dtype("int8"), len, torch.nn.Linear(1, 1)),
+        *(
+            Colour.GREY,
+            Tagged("x"),
+            b"",
+            1j,
+            range(3),
+            np.dtype("int8"),
+            len,
+            torch.nn.Linear(1, 1),
+        ),
         torch.zeros(2).as_subclass(TensorOfOurs),
     ],
     ids=repr,

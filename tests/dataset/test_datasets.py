@@ -103,9 +103,8 @@ def test_columns_by_name_number_and_position(tmp_path: Path) -> None:
 
 def test_autogen_splits_all_rows_once(tmp_path: Path) -> None:
     iris = load_iris()
-    lines = [
-        ",".join(map(str, [*row, label])) for row, label in zip(iris.data, iris.target, strict=True)
-    ]
+    values = zip(iris.data, iris.target, strict=True)
+    lines = [",".join(map(str, [*row, label])) for row, label in values]
     path = _file(tmp_path, "a,b,c,d,kind\n" + "\n".join(lines) + "\n")
     dataset = TabularDataset.autogen(path, val_ratio=0.1, test_ratio=0.2, seed=1)
     sizes = [len(dataset.train), len(dataset.val), len(dataset.test)]

@@ -82,7 +82,9 @@ class Outcome:
 
     def figures(self, variant: VariantState, tag: str) -> list[tuple[int, Any]]:
         path = self.folder.variant(variant.stage, variant.name) / "metrics.jsonl"
-        return [(entry["step"], entry["value"]) for entry in read_lines(path) if entry["tag"] == tag]
+        return [
+            (entry["step"], entry["value"]) for entry in read_lines(path) if entry["tag"] == tag
+        ]
 
     def raised(self) -> FlambeError:
         assert self.error is not None, "the run did not fail"

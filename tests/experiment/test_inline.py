@@ -283,9 +283,7 @@ def test_a_variant_is_tried_again_from_its_last_checkpoint(lab: Lab, limit: int)
 
 
 def test_max_failures_is_a_limit(lab: Lab) -> None:
-    outcome = lab.run(
-        "train: !pieces.Failing {at: 1, record: RECORD}", more="max_failures: 2"
-    )
+    outcome = lab.run("train: !pieces.Failing {at: 1, record: RECORD}", more="max_failures: 2")
     assert isinstance(outcome.raised(), RunError)
     assert lab.records() == ["built 1", "fail 1"] * 3
 
@@ -374,7 +372,11 @@ def test_the_state_says_everything_that_a_site_shows(lab: Lab) -> None:
     assert state.started and state.ended and state.updated
     assert state.started <= state.ended <= state.updated
     assert [stage.name for stage in state.stages] == ["model", "train", "look"]
-    assert [stage.tag for stage in state.stages] == ["pieces.Weights", "pieces.Tuning", "pieces.Watch"]
+    assert [stage.tag for stage in state.stages] == [
+        "pieces.Weights",
+        "pieces.Tuning",
+        "pieces.Watch",
+    ]
     assert [stage.links for stage in state.stages] == [[], ["model"], ["train"]]
     assert [stage.runs for stage in state.stages] == [False, True, True]
     assert [stage.reduce for stage in state.stages] == [None, 1, None]

@@ -97,7 +97,10 @@ def _check_layout(lab: Lab, outcome: Outcome) -> None:
                 "metrics.jsonl",
                 "tensorboard",
             ]
-            assert sorted(os.listdir(folder / "checkpoint")) == ["checkpoint.flambe", "manifest.json"]
+            assert sorted(os.listdir(folder / "checkpoint")) == [
+                "checkpoint.flambe",
+                "manifest.json",
+            ]
     assert not [p for p in outcome.folder.root.rglob("*") if p.suffix == ".pkl"]
 
 
@@ -332,7 +335,9 @@ def test_a_retry_after_resuming_goes_on_from_the_resumed_checkpoint(lab: Lab, tu
     assert steps == ["step 1 1", "step 1 2", "step 1 3", "step 1 4"]
 
 
-def test_a_stage_that_builds_on_many_files_of_the_driver(lab: Lab, tuned: Any, tmp_path: Path) -> None:
+def test_a_stage_that_builds_on_many_files_of_the_driver(
+    lab: Lab, tuned: Any, tmp_path: Path
+) -> None:
     """Paths are those of the driver, whatever folder a trial works in."""
     (lab.root / "data.txt").write_text("here")
     tuned(

@@ -108,7 +108,9 @@ def brute_force(pipeline: Stages) -> dict[str, set[Any]]:
         for stage, config in configs.items():
             direct = needs(config[1])
             closed[stage] = direct | {name for parent in direct for name in closed[parent]}
-            found[stage].add(tuple((name, configs[name]) for name in sorted({stage, *closed[stage]})))
+            found[stage].add(
+                tuple((name, configs[name]) for name in sorted({stage, *closed[stage]}))
+            )
     return found
 
 
@@ -378,7 +380,9 @@ def test_names_are_as_short_as_they_can_be() -> None:
 def test_choices_of_components_and_links_read_like_the_file() -> None:
     pipeline: Stages = {
         "m": walker(),
-        "t": walker(extra=Grid((leaf(size=1), leaf(size=2), Link("m", (), ("value",)), None, "x/y"))),
+        "t": walker(
+            extra=Grid((leaf(size=1), leaf(size=2), Link("m", (), ("value",)), None, "x/y"))
+        ),
     }
     variants = expand(pipeline)["t"]
     assert [v.choices["extra"] for v in variants] == [

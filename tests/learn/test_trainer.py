@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests.learn.helpers import through_file, trainer
 
 import flambe.learn.trainer
 from flambe.compile import load, save
@@ -18,6 +17,7 @@ from flambe.errors import ConfigError, RunError
 from flambe.learn import Evaluator, Trainer
 from flambe.metric import F1, Accuracy, Loss
 from flambe.nn import MLPEncoder, Module
+from tests.learn.helpers import through_file, trainer
 
 
 @pytest.fixture(autouse=True)

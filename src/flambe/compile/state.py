@@ -331,7 +331,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         if target.startswith("s3://"):
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             target = str(_s3().download(target, Path(folder)))
-        if os.path.isfile(target) and tarfile.is_tarfile(target):
+        if os.path.isfile(target):
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             try:
                 with tarfile.open(target) as archive:

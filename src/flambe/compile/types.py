@@ -75,6 +75,8 @@ def fits(value: Any, annotation: Any) -> bool:
         return all(fits(element, annotation) for element in value.elements)
     if isinstance(value, Sample):
         return fits(value.low, annotation) if value.whole else fits(0.5, annotation)
+    if annotation is None:
+        annotation = type(None)
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         return fits(value, args[0])
@@ -87,7 +89,7 @@ def fits(value: Any, annotation: Any) -> bool:
     if isinstance(value, Schema):
         return _schema_fits(value, origin or annotation)
     if value is None:
-        return annotation in (None, type(None))
+        return annotation is type(None)
     if isinstance(value, ClusterResource):
         return annotation in (ClusterResource, str)
     if origin is not None:
@@ -134,7 +136,7 @@ def _plain_fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if annotation is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
-    if annotation is Schema:
+    if annotation is Schema or annotation is collections.abc.Callable:
         return False
     if not inspect.isclass(annotation):
         return True
@@ -182,7 +184,11 @@ def name_of(annotation: Any) -> str:
     """Write an annotation for people: ``int or None``, ``list of str``."""
     if annotation in (None, type(None)):
         return "null"
+    if annotation in (Any, object):
+        return "anything"
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin is typing.Annotated:
+        return name_of(args[0])
     if origin in _UNIONS:
         return " or ".join(name_of(arg) for arg in args)
     if origin is typing.Literal:

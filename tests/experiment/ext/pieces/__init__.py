@@ -265,7 +265,9 @@ class Leaf(Component):
 class Plain(Runnable):
     """A Runnable that says something, and may fail."""
 
-    def __init__(self, text: str = "hello", fail: str = "", blueprint: Schema | None = None) -> None:
+    def __init__(
+        self, text: str = "hello", fail: str = "", blueprint: Schema | None = None
+    ) -> None:
         self.text, self.fail, self.blueprint = text, fail, blueprint
 
     def parse(self) -> None:
