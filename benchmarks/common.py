@@ -153,7 +153,7 @@ class Standing:
             if answer.startswith("{"):
                 return dict(json.loads(answer))
         self.said.seek(0)
-        raise RuntimeError(f"{self.process.args} ended:\n{self.said.read()[-4000:]}")
+        raise RuntimeError(f"{self.process.args!r} ended:\n{self.said.read()[-4000:]}")
 
     def close(self) -> None:
         """End it, and wait until it has."""

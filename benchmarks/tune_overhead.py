@@ -21,6 +21,7 @@ import shutil
 import statistics
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from functools import partial
@@ -174,8 +175,8 @@ def child(mode: str, profile: str = "") -> None:
         print(json.dumps({"rss": _peak()}), flush=True)
         for line in sys.stdin:
             count = int(line)
-            begun, used, all_used = time.time(), time.process_time(), _cpu()
-            with _profiled(profile):
+            begun, used = time.time(), time.process_time()
+            with _profiled(profile), _Used() as everything:
                 ended = run(root, count)
             over = time.time()
             answer = {
@@ -183,7 +184,7 @@ def child(mode: str, profile: str = "") -> None:
                 # From the end of the first few trials.
                 "rest": over - ended[COUNTS[mode][0] - 1],
                 "cpu": time.process_time() - used,
-                "all_cpu": _cpu() - all_used,
+                "all_cpu": everything.total(),
                 "rss": _peak(),
             }
             shutil.rmtree(root)
@@ -193,17 +194,46 @@ def child(mode: str, profile: str = "") -> None:
         shutil.rmtree(root, ignore_errors=True)
 
 
-def _cpu() -> float:
-    """Return the seconds of CPU time of this process and of its Ray, workers that ended included."""
-    import psutil
+class _Used:
+    """Counts the CPU time of this process and of its Ray: workers come and go, so it keeps looking.
 
-    used = 0.0
-    here = psutil.Process()
-    for process in [here, *here.children(recursive=True)]:
-        with contextlib.suppress(psutil.Error):
-            times = process.cpu_times()
-            used += times.user + times.system + times.children_user + times.children_system
-    return used
+    What a worker uses in its last moments is missed, whatever the number of trials.
+    """
+
+    PERIOD = 0.25
+
+    def __init__(self) -> None:
+        self.seconds: dict[int, tuple[float, float]] = {}  # process → at first, at last
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def __enter__(self) -> _Used:
+        self._look(begin=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+        self._look()
+
+    def _run(self) -> None:
+        while not self._over.wait(self.PERIOD):
+            self._look()
+
+    def _look(self, *, begin: bool = False) -> None:
+        import psutil
+
+        here = psutil.Process()
+        for process in [here, *here.children(recursive=True)]:
+            with contextlib.suppress(psutil.Error):
+                now = sum(process.cpu_times()[:2])
+                first = self.seconds.get(process.pid, (now if begin else 0.0, 0.0))[0]
+                self.seconds[process.pid] = (first, now)
+
+    def total(self) -> float:
+        """Return the seconds since the beginning."""
+        return sum(last - first for first, last in self.seconds.values())
 
 
 def _peak() -> int:
@@ -246,7 +276,7 @@ def main(repeats: int, modes: list[str]) -> None:
             one["intercept"] = many["seconds"] - COUNTS[mode][1] * one["rest"]
             one["rss"], one["growth"] = many["rss"], many["rss"] - warm[mode]["rss"]
             found[mode].append(one)
-            return one["rest"]
+            return float(one["rest"])
 
         slopes = common.rounds({m: partial(measure, m) for m in modes}, repeats, warm=False)
     finally:

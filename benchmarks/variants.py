@@ -19,6 +19,8 @@ import common
 
 COUNTS = (100, 1_000, 10_000)
 REPEATS = 5
+# How much more a variant may cost among ten times as many: Python's collector of garbage takes some.
+LINEAR = 1.5
 
 # What digits.yaml is made of, in one stage and in a second one that is paired with the first.
 TEXT = """\
@@ -30,39 +32,40 @@ pipeline:
   train: !Trainer
     dataset: !@ dataset
     train_sampler: !BaseSampler
-      batch_size: !g [{batch_sizes}]
+      batch_size: {batch_size}
     val_sampler: !BaseSampler
       batch_size: 256
     model: !Classifier
       encoder: !MLPEncoder
         input_size: !@ dataset.n_features
-        output_size: !g [{sizes}]
+        output_size: {size}
         n_layers: 2
       n_classes: !@ dataset.n_classes
     loss_fn: !torch.CrossEntropyLoss
     metric_fn: !Accuracy
     optimizer: !torch.Adam
       params: !@ train[model].trainable_params
-      lr: !s [0.0001, 0.1, {rates}]
+      lr: {rate}
   evaluate: !Evaluator
     dataset: !@ dataset
     model: !@ train[model]
     metric_fn: !Accuracy
     eval_data: test
 """
+PRODUCT, LIST = "product", "list"
+SHAPES = {PRODUCT: "2 x 5 x !s [.., .., N/10]", LIST: "one !g of N values"}
 
 
-def text(count: int) -> str:
+def text(shape: str, count: int) -> str:
     """Return a file with that many variants of each of two stages."""
-    rates = count // 10
-    return TEXT.format(
-        batch_sizes="32, 64",
-        sizes=", ".join(str(16 * (n + 1)) for n in range(5)),
-        rates=rates,
-    )
+    if shape == PRODUCT:
+        rate = f"!s [0.0001, 0.1, {count // 10}]"
+        return TEXT.format(batch_size="!g [32, 64]", size="!g [16, 32, 48, 64, 80]", rate=rate)
+    rates = ", ".join(f"{1e-5 * (number + 1):.5f}" for number in range(count))
+    return TEXT.format(batch_size=32, size=16, rate=f"!g [{rates}]")
 
 
-def once(count: int, traced: bool) -> dict[str, Any]:
+def once(shape: str, count: int, traced: bool) -> dict[str, Any]:
     """Read, check and expand, once; everything is imported before."""
     from flambe.compile.check import check
     from flambe.compile.document import read_text
@@ -81,11 +84,11 @@ def once(count: int, traced: bool) -> dict[str, Any]:
             known[stage] = expander.expand(stage, known)
         return known, read - begun, time.perf_counter() - read
 
-    expand(text(10))  # imports what the file names
+    expand(text(shape, 10))  # imports what the file names
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     if traced:
         tracemalloc.start()
-    known, reading, expanding = expand(text(count))
+    known, reading, expanding = expand(text(shape, count))
     assert len(known["train"]) == len(known["evaluate"]) == count
     assert len({variant.id for variant in known["train"]}) == count
     return {
@@ -99,11 +102,16 @@ def once(count: int, traced: bool) -> dict[str, Any]:
 def main() -> None:
     """Measure and print."""
     print(common.machine())
-    print("two stages that are paired: N variants of each\n")
+    print("two stages that are paired, N variants of each")
+    for shape in SHAPES:
+        _shape(shape)
+
+
+def _shape(shape: str) -> None:
     found: dict[int, list[dict[str, Any]]] = {count: [] for count in COUNTS}
 
     def measure(count: int) -> float:
-        found[count].append(common.elsewhere(__file__, count))
+        found[count].append(common.elsewhere(__file__, shape, count))
         return float(found[count][-1]["read"] + found[count][-1]["expand"])
 
     seconds = common.rounds(
@@ -111,45 +119,31 @@ def main() -> None:
     )
     rows = []
     for count in COUNTS:
-        total = seconds[str(count)]
-        traced = common.elsewhere(__file__, count, "traced")["traced"]
+        traced = common.elsewhere(__file__, shape, count, "traced")["traced"]
         rows.append(
             [
-                f"{count:,} + {count:,}",
+                f"{count:,}",
                 common.spread([one["read"] for one in found[count]], 1e3),
                 common.spread([one["expand"] for one in found[count]], 1, 3),
-                common.spread(total, 1e6 / (2 * count), 0),
+                common.spread(seconds[str(count)], 1e6 / (2 * count), 0),
                 f"{traced / 2**20:.1f}",
                 f"{traced / (2 * count) / 1024:.1f}",
                 f"{statistics.median(one['rss'] for one in found[count]) / 2**20:.0f}",
             ]
         )
+    print(f"\n{SHAPES[shape]}")
     common.table(
-        [
-            "variants",
-            "read+check ms",
-            "expand s",
-            "per variant us",
-            "peak MiB",
-            "per variant KiB",
-            "RSS + MiB",
-        ],
-        rows,
+        ["N", "read+check ms", "expand s", "us each", "peak MiB", "KiB each", "RSS + MiB"], rows
     )
-    print()
     for small, large in zip(COUNTS, COUNTS[1:], strict=False):
         growth = common.ratios(seconds[str(large)], seconds[str(small)])
-        print(
-            f"{small:,} to {large:,}: {large // small} times the variants, "
-            f"{common.spread(growth)} times the seconds"
-        )
-    growth = common.ratios(seconds[str(COUNTS[-1])], seconds[str(COUNTS[-2])])
-    linear = statistics.median(growth) <= 1.3 * COUNTS[-1] / COUNTS[-2]
-    print(f"linear: {'yes' if linear else 'NO'}")
+        print(f"{small:,} to {large:,}: {common.spread(growth)} times the seconds", end="")
+        each = statistics.median(growth) * small / large
+        print(f"; each variant {common.verdict(each, LINEAR)}")
 
 
 if __name__ == "__main__":
     if len(sys.argv) > 1:
-        print(json.dumps(once(int(sys.argv[1]), traced="traced" in sys.argv)))
+        print(json.dumps(once(sys.argv[1], int(sys.argv[2]), traced="traced" in sys.argv)))
     else:
         main()

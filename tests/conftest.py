@@ -9,6 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# One thread each: several workers with many threads would wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Machines are noisy: no test is judged by its time.
+settings.register_profile("noisy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("noisy")
 
 HERE = Path(__file__).parent
 PIECES = HERE / "experiment" / "ext"

@@ -13,7 +13,7 @@ from flambe.compile import Component, Grid, MappedRegistrable, Registrable, Samp
 from flambe.compile.build import Builder, run_error
 from flambe.compile.component import runs
 from flambe.compile.values import ClusterResource, children, links, path_text, replace, walk
-from flambe.errors import ComponentError, ConfigError, FlambeError, StateError
+from flambe.errors import ComponentError, ConfigError, StateError
 
 
 class BuildPart(Component):
@@ -216,7 +216,7 @@ def test_an_error_of_a_component_survives_pickling() -> None:
         yaml.load(FAILING)()
     error = raised.value
     again = pickle.loads(pickle.dumps(error))
-    assert isinstance(again, FlambeError)
+    assert isinstance(again, ComponentError)
     assert (again.message, again.place, again.what, again.traceback) == (
         *(error.message, error.place, error.what, error.traceback),
     )

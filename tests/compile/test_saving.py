@@ -75,7 +75,9 @@ def tree(folder: Path) -> dict[str, list[str]]:
 def test_a_folder_for_each_component(tmp_path: Path) -> None:
     made = trainer()
     flambe.save(made, tmp_path / "saved")
-    assert tree(tmp_path / "saved") == dict.fromkeys((".", "model", "model/encoder", "parts/0"), FILES)
+    assert tree(tmp_path / "saved") == dict.fromkeys(
+        (".", "model", "model/encoder", "parts/0"), FILES
+    )
     assert (tmp_path / "saved/model/encoder/version.txt").read_text() == "1.2\n"
     assert (tmp_path / "saved/source.py").read_text().startswith("class SavedTrainer(Component):")
     again = flambe.load(tmp_path / "saved")
@@ -284,7 +286,9 @@ def test_a_save_that_fails_leaves_what_was_there(tmp_path: Path) -> None:
 # -- what is refused ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [object(), np.zeros(2), {1}, lambda: 0], ids=repr)
+@pytest.mark.parametrize(
+    "value", [object(), np.zeros(2), {1}, lambda: 0], ids=lambda value: type(value).__name__
+)
 def test_state_that_would_need_pickle_is_refused(tmp_path: Path, value: Any) -> None:
     made = trainer()
     made.model.extra = {"a": [value]}

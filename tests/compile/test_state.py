@@ -111,7 +111,7 @@ def test_parameters_and_buffers_of_a_module() -> None:
     assert same(other.get_state(), state)
     assert other.weight is weight  # an optimizer holds it
     assert other.weight.requires_grad
-    assert other.cache.sum() == 0
+    assert other.get_buffer("cache").sum() == 0
 
 
 def test_each_component_has_a_state_of_its_own() -> None:
@@ -127,7 +127,7 @@ def test_each_component_has_a_state_of_its_own() -> None:
 
 def test_optimizers_and_schedulers() -> None:
     trainer = StateTrainer(StateLayer())
-    trainer.model.weight.sum().backward()
+    trainer.model.weight.sum().backward()  # type: ignore[no-untyped-call]
     trainer.optimizer.step()
     trainer.scheduler.step()
     state = trainer.get_state()
@@ -226,7 +226,8 @@ def test_a_state_of_another_module_is_named() -> None:
 
 def test_a_state_of_another_optimizer_is_named() -> None:
     state = StateTrainer(StateLayer()).get_state()
-    for wrong in (3, {}, {"state": {}, "param_groups": []}):
+    wrongs: tuple[Any, ...] = (3, {}, {"state": {}, "param_groups": []})
+    for wrong in wrongs:
         state[""]["optimizer"] = wrong
         with pytest.raises(StateError, match=r"itself: 'optimizer': "):
             StateTrainer(StateLayer()).load_state(state)
@@ -271,7 +272,7 @@ class TensorOfOurs(torch.Tensor):
         ),
         torch.zeros(2).as_subclass(TensorOfOurs),
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_would_need_pickle_is_refused_and_named(value: Any) -> None:
     kind = type(value)

@@ -116,7 +116,7 @@ TABLE: list[tuple[Any, list[Any], list[Any]]] = [
     (typing.SupportsFloat, [1, 1.5], []),
     ("int", [1, "x"], []),
     (typing.ForwardRef("NoSuchName"), [1, "x", BASE], []),
-    (list["NoSuchName"], [[1]], [1]),  # type: ignore[name-defined]  # noqa: F821
+    (list["NoSuchName"], [[1]], [1]),  # noqa: F821
     (Optional["NoSuchName"], [1, None], []),  # type: ignore[name-defined]  # noqa: F821
     (collections.OrderedDict, [], [1]),
 ]
@@ -147,7 +147,7 @@ def test_what_does_not_fit_can_be_told(annotation: Any, right: list[Any], wrong:
         assert not fits(inner, wanted)
         found = value
         for key in path:
-            found = found.elements[key] if isinstance(found, Grid) else found[key]
+            found = found.elements[int(key)] if isinstance(found, Grid) else found[key]
         assert found is inner
         assert kind_of(inner)
 
@@ -192,7 +192,8 @@ def test_annotations_for_people() -> None:
 
 
 def test_values_for_people() -> None:
-    assert [kind_of(v) for v in (None, True, 1.5, "x", [], {}, BASE)] == [
+    values: tuple[Any, ...] = (None, True, 1.5, "x", [], {}, BASE)
+    assert [kind_of(value) for value in values] == [
         *("null", "true", "1.5", "'x'", "a list", "a mapping", "!FitBase"),
     ]
     assert len(kind_of("x" * 1000)) == 60

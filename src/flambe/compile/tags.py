@@ -172,6 +172,9 @@ def import_target(path: str) -> Any:
 
 def tag_of(target: Any) -> str:
     """Return the tag that a class, or an object's class, is written with."""
+    owner = getattr(target, "__self__", None)
+    if inspect.isclass(owner):
+        return f"{tag_of(owner)}.{target.__name__}"
     module: str = getattr(target, "__module__", "") or ""
     name: str = target.__qualname__
     top = module.partition(".")[0]
@@ -182,8 +185,8 @@ def tag_of(target: Any) -> str:
         return f"torch.{name}"
     if top == "ray":
         return f"ray.{name}"
-    if top == "flambe" or name in _registry.classes:
-        return name.rpartition(">.")[2]
+    if top == "flambe" or target in _registry.classes.get(target.__name__, ()):
+        return str(target.__name__)
     return f"{top}.{name}"
 
 

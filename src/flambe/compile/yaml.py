@@ -280,6 +280,12 @@ class _Representer(SafeRepresenter):
         quoted = isinstance(content, str) and (not content or _implicit(content))
         return self.represent_scalar(tag, node.value, style="'" if quoted else node.style)
 
+    def text(self, value: str) -> Any:
+        node = self.represent_str(value)
+        # The parser takes a question mark in a list on one line for a key, whatever follows it.
+        node.style = "'" if value.startswith("?") and not node.style else node.style
+        return node
+
     def link(self, value: Link) -> Any:
         return self.represent_scalar("!@", str(value))
 
@@ -305,6 +311,7 @@ class _Representer(SafeRepresenter):
 
 
 _Representer.add_representer(Schema, _Representer.schema)
+_Representer.add_representer(str, _Representer.text)
 _Representer.add_representer(Link, _Representer.link)
 _Representer.add_representer(ClusterResource, _Representer.cluster)
 _Representer.add_representer(Sample, _Representer.sample)
@@ -327,7 +334,6 @@ def _implicit(text: str) -> bool:
 
 
 def _text(value: Any) -> str:
-    stream = io.StringIO()
     # The module of a class counts too: its tag may be its name alone.
     used = {
         name
@@ -336,14 +342,23 @@ def _text(value: Any) -> str:
         for name in (child.tag.partition(".")[0], re.split("[.:]", child.target)[0])
     }
     header = {name: origin for name, origin in tags.declared.items() if name in used}
-    for document in ([header] if header else []) + [value]:
-        if document is value and header:
-            stream.write("---\n")
-        writer: Any = YAML(typ="safe", pure=True)
-        writer.Representer = _Representer
-        writer.default_flow_style = False
-        writer.sort_base_mapping_type_on_output = False
-        writer.width = 100
-        writer.dump(document, stream)
+    return (f"{_document(header)}---\n" if header else "") + _document(value)
+
+
+def _document(value: Any) -> str:
+    text = _written(value)
+    # These break a line, or are dropped, where they are not escaped.
+    return _written(value, unicode=False) if re.search("[\x85\u2028\u2029\ufeff]", text) else text
+
+
+def _written(value: Any, *, unicode: bool = True) -> str:
+    stream = io.StringIO()
+    writer: Any = YAML(typ="safe", pure=True)
+    writer.Representer = _Representer
+    writer.default_flow_style = False
+    writer.sort_base_mapping_type_on_output = False
+    writer.width = 100
+    writer.allow_unicode = unicode
+    writer.dump(value, stream)
     # A scalar document is closed with a marker that reads oddly in a file of its own.
     return stream.getvalue().removesuffix("...\n")

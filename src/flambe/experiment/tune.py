@@ -32,6 +32,7 @@ from flambe.progress import RunFolder
 TRAINABLE = "flambe_variant"
 NAMESPACE = "flambe"
 METRIC = "metric"
+AT_END = "at_end"
 # How often what components said is sent and shown, in seconds.
 LINE_PERIOD = 0.2
 # Records that wait in a worker before it is slowed down, and that are sent at once.
@@ -182,7 +183,12 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
             raise
         if not more:
             self._end()
-        result: dict[str, Any] = {"steps": running.step_count, tune.result.DONE: not more}
+        # Tune sets its own "done" too when a scheduler stops a trial.
+        result: dict[str, Any] = {
+            "steps": running.step_count,
+            AT_END: not more,
+            tune.result.DONE: not more,
+        }
         if running.metric is not None:
             result[METRIC] = running.metric
         return result
@@ -298,7 +304,7 @@ class _StageRun:
 
     def end(self, trial: Any) -> None:
         variant = self.variant(trial)
-        stopped = not (trial.last_result or {}).get(tune.result.DONE, False)
+        stopped = not (trial.last_result or {}).get(AT_END, False)
         settle_checkpoint(self.folder(variant), "checkpoint")
         self.to.finished(variant, stopped=stopped)
 
@@ -312,12 +318,19 @@ def _cause(trial: Any) -> tuple[ComponentError | None, str]:
     """Return what a trial failed of, without the layers of Ray around it."""
     error: BaseException | None = None
     with contextlib.suppress(Exception):
-        error = trial.get_pickled_error() or trial.get_error()
+        # Tune has just written it beside itself; it moves it to the storage later.
+        written = Path(trial.pickled_error_file or "")
+        if written.is_file():
+            error = ray.cloudpickle.loads(written.read_bytes())
+        else:
+            error = trial.get_pickled_error() or trial.get_error()
     seen = 0
     while error is not None and seen < 10:
-        if isinstance(error, ComponentError):
+        # An error of a task is an instance of its cause's class as well: the cause comes first.
+        inner = getattr(error, "cause", None)
+        if inner is None and isinstance(error, ComponentError):
             return error, str(error)
-        inner = getattr(error, "cause", None) or error.__cause__
+        inner = inner or error.__cause__
         if inner is None:
             break
         error, seen = inner, seen + 1

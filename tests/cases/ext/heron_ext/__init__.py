@@ -78,7 +78,7 @@ class HeronTypes(Component):
         table: Mapping[str, int] | None = None,
         call: Callable[[int], int] | None = None,
         either: int | str = 1,
-        old: Optional[int] = None,  # noqa: UP045 (the old way to write it is a case too)
+        old: Optional[int] = None,
         words: Iterable[str] = (),
         nest: HeronNest | None = None,
         blueprint: Schema | None = None,
