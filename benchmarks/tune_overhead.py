@@ -276,6 +276,8 @@ def main(repeats: int, modes: list[str]) -> None:
             one["intercept"] = many["seconds"] - COUNTS[mode][1] * one["rest"]
             one["rss"], one["growth"] = many["rss"], many["rss"] - warm[mode]["rss"]
             found[mode].append(one)
+            figures = ", ".join(f"{kind} {value:.4g}" for kind, value in one.items())
+            print(f"  {MODES[mode]}: {figures}", file=sys.stderr, flush=True)
             return float(one["rest"])
 
         slopes = common.rounds({m: partial(measure, m) for m in modes}, repeats, warm=False)

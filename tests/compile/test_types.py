@@ -116,8 +116,8 @@ TABLE: list[tuple[Any, list[Any], list[Any]]] = [
     (typing.SupportsFloat, [1, 1.5], []),
     ("int", [1, "x"], []),
     (typing.ForwardRef("NoSuchName"), [1, "x", BASE], []),
-    (list["NoSuchName"], [[1]], [1]),  # noqa: F821
-    (Optional["NoSuchName"], [1, None], []),  # type: ignore[name-defined]  # noqa: F821
+    (list["NoSuchName"], [[1]], [1]),  # type: ignore[name-defined]  # noqa: F821
+    (Optional["NoSuchName"], [1, None], []),  # noqa: F821
     (collections.OrderedDict, [], [1]),
 ]
 
