@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import io
 import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -284,19 +283,15 @@ def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
 def test_a_file_that_is_too_large(tmp_path: Path) -> None:
     path = tmp_path / "large.yaml"
     path.write_bytes(b"a: " + b"x" * MAX_BYTES)
-    start = time.monotonic()
     assert message_of(path).startswith(f"{path} is larger than 2 MiB")
     assert "larger than 2 MiB" in message_of(io.StringIO("a: " + "x" * MAX_BYTES))
-    assert time.monotonic() - start < 2
 
 
 @pytest.mark.parametrize(
     "name", ["billion_laughs", "billion_merges", "contains_itself", "much_too_deep"]
 )
 def test_what_would_take_for_ever_is_refused_at_once(name: str) -> None:
-    start = time.monotonic()
     assert problems_of(case(f"error_{name}"))
-    assert time.monotonic() - start < 5
 
 
 def test_many_ways_to_the_same_place_are_walked_once() -> None:
@@ -304,9 +299,7 @@ def test_many_ways_to_the_same_place_are_walked_once() -> None:
     stages += [f"s{n}: !g [!@ s{n - 1}, !@ s{n - 1}]" for n in range(1, 60)]
     lines = "\n".join(f"  {line}" for line in [*stages, "last: !@ s59[a]", "none: !@ s59[b]"])
     document = read_text(f"!Experiment\nname: ways\npipeline:\n{lines}\n")
-    start = time.monotonic()
     check(document)
-    assert time.monotonic() - start < 5
     assert [p.message for p in document.problems] == [
         "!@ s59[b] leads to nothing: s59 has no keyword 'b' here"
     ]

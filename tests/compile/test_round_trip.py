@@ -207,6 +207,7 @@ def typed(value: Any) -> Any:
 @example(schema(TripMany, [None]))
 @example(schema(TripRead, content=["a"]))
 @example({"<<": {"a": 1}, "=": 2, "1": 3, 1: 4, 2.5: 5, "~": 6})
+@example("a...")
 @example([-0.0, 1e16, 1e-7, 1e300, 123456789012345678.0])
 def test_what_is_written_is_read_back(tree: Any) -> None:
     text = yaml.dump(tree)

@@ -160,6 +160,7 @@ def test_a_driver_that_is_killed(lab: Lab, start: Any, expected: dict[str, float
     done = flambe(lab.config, "--resume")
     assert done.returncode == 0, done.stderr
     train = check_result(lab, expected)
+    assert sorted(os.listdir(lab.folder.root / "train")) == sorted(v.name for v in train)
     assert sum(v.status is Status.REUSED for v in train) == len(finished)
     check_resumed(lab, before, finished)
 
@@ -170,7 +171,7 @@ def spoil(lab: Lab) -> None:
     folder.state.write_bytes(folder.state.read_bytes()[:100])
     with open(folder.variants, "a", encoding="utf-8") as stream:
         stream.write('{"id": "0123456789ab", "stage": "tra')
-    for place in (folder.root / "train").iterdir():
+    for place in filter(Path.is_dir, (folder.root / "train").iterdir()):
         whole = sorted(p for p in place.iterdir() if p.name.startswith("checkpoint"))
         if whole:
             # A checkpoint whose state was cut off, and one that has no manifest yet.

@@ -234,12 +234,18 @@ def judge(source: bytes) -> bool:
     try:
         root = read(source)
     except ConfigError as error:
-        assert error.problems
-        assert str(error)
-        for problem in error.problems:
-            assert problem.message
-            assert problem.place is None or (problem.place.line > 0 and problem.place.column > 0)
-        return False
+        told = error
+    else:
+        return same_again(root)
+    assert told.problems
+    assert str(told)
+    for problem in told.problems:
+        assert problem.message
+        assert problem.place is None or (problem.place.line > 0 and problem.place.column > 0)
+    return False
+
+
+def same_again(root: Any) -> bool:
     text = yaml.dump(root)
     if root is not None:
         again = read(text.encode())

@@ -209,9 +209,10 @@ def _compose(source: Source) -> list[Node]:
         ) from None
     except RecursionError:
         raise ConfigError(f"{source.name}: nested too deeply") from None
-    except (YAMLError, ValueError, IndexError, AttributeError, TypeError, AssertionError) as error:
+    except (YAMLError, ValueError, LookupError, AttributeError, TypeError, AssertionError) as error:
         # The parser stumbles over some broken documents with errors of its own.
-        raise ConfigError(f"{source.name}: not valid YAML: {error}") from None
+        told = str(error) if isinstance(error, YAMLError) else f"the parser stumbles ({error!r})"
+        raise ConfigError(f"{source.name}: not valid YAML: {told}") from None
     if not nodes or all(_empty(node) for node in nodes):
         raise ConfigError(
             Problem(f"{source.name} is empty", hint="expected one Runnable, such as !Experiment")

@@ -361,4 +361,5 @@ def _written(value: Any, *, unicode: bool = True) -> str:
     writer.allow_unicode = unicode
     writer.dump(value, stream)
     # A scalar document is closed with a marker that reads oddly in a file of its own.
-    return stream.getvalue().removesuffix("...\n")
+    text = stream.getvalue()
+    return text.removesuffix("...\n") if text.endswith("\n...\n") else text

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import shutil
+import signal
 import threading
 import time
 import uuid
@@ -20,7 +21,7 @@ from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
-from flambe.errors import ComponentError
+from flambe.errors import ComponentError, RunError
 from flambe.experiment.executor import Listener, StageOptions, variant_title
 from flambe.experiment.task import StageTask, VariantTask, settle_checkpoint
 from flambe.experiment.variants import Variant
@@ -33,6 +34,7 @@ TRAINABLE = "flambe_variant"
 NAMESPACE = "flambe"
 METRIC = "metric"
 AT_END = "at_end"
+START_ATTEMPTS = 3
 # How often what components said is sent and shown, in seconds.
 LINE_PERIOD = 0.2
 # Records that wait in a worker before it is slowed down, and that are sent at once.
@@ -364,7 +366,21 @@ class TuneExecutor:
         os.environ.update(_TUNE_ENVIRONMENT)
         _quiet_loggers()
         if not ray.is_initialized():
-            with _quiet_ray():
+            with _quiet_ray(), _sigterm_is_ours():
+                self._start_ray()
+            self._started_ray = True
+        # A named, detached-free actor: it ends with this driver, and so does the run.
+        self.collector = (
+            ray.remote(Collector)
+            .options(name=self.name, namespace=NAMESPACE, num_cpus=0, max_concurrency=1)
+            .remote(str(self.root), sorted(redact.values()))
+        )
+        tune.register_trainable(TRAINABLE, VariantTrainable, warn=False)
+
+    def _start_ray(self) -> None:
+        """Start Ray; on a busy machine it may miss its own deadline of 30 s, and is tried again."""
+        for attempt in range(START_ATTEMPTS):
+            try:
                 ray.init(
                     address=self.address,
                     namespace=NAMESPACE,
@@ -374,14 +390,11 @@ class TuneExecutor:
                     configure_logging=False,
                     runtime_env={"env_vars": dict(_TUNE_ENVIRONMENT)},
                 )
-            self._started_ray = True
-        # A named, detached-free actor: it ends with this driver, and so does the run.
-        self.collector = (
-            ray.remote(Collector)
-            .options(name=self.name, namespace=NAMESPACE, num_cpus=0, max_concurrency=1)
-            .remote(str(self.root), sorted(redact.values()))
-        )
-        tune.register_trainable(TRAINABLE, VariantTrainable, warn=False)
+                return
+            except Exception as error:  # Ray raises a bare Exception here
+                ray.shutdown()
+                if "timed out" not in str(error) or attempt + 1 == START_ATTEMPTS:
+                    raise RunError(f"Ray does not start: {error}") from error
 
     def capacity(self) -> dict[str, float]:
         """Return what the largest host offers."""
@@ -506,6 +519,15 @@ def _quiet_loggers() -> None:
     """Keep what Ray tells of its own doings out of the logs of components."""
     for name in ("ray", "ray.train", "ray.tune", "ray._private"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+@contextlib.contextmanager
+def _sigterm_is_ours() -> Iterator[None]:
+    """Give SIGTERM its handler back: Ray's own ends the process at once, with a core's stack."""
+    handler = signal.getsignal(signal.SIGTERM)
+    yield
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)
 
 
 @contextlib.contextmanager

@@ -121,7 +121,15 @@ class _Source:
                 value = str(value)
             entry = {"time": record.time, "step": record.step, "tag": record.tag, "value": value}
             self._file(METRICS).write(json.dumps(entry) + "\n")
-        self._to_tensorboard(record)
+        try:
+            self._to_tensorboard(record)
+        except Exception as error:  # what one figure holds must not cost the others
+            self.note(record, f"{record.tag!r} cannot be shown by TensorBoard: {error}")
+
+    def note(self, record: Record, text: str) -> None:
+        """Write a line of flambe's own."""
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.time))
+        self.line(stamp, "WARNING", text)
 
     def _to_tensorboard(self, record: Record) -> None:
         if self._events is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Iterable
 from typing import IO, Any
 
 MASK = "***"
@@ -14,9 +15,8 @@ _values: set[str] = set()
 
 
 def add(value: str) -> None:
-    """Hide a value from now on."""
-    if len(value) >= SHORTEST:
-        _values.add(value)
+    """Hide a value from now on; of one with several lines, each: text is often taken by lines."""
+    _values.update(part for part in (value, *value.splitlines()) if len(part) >= SHORTEST)
 
 
 def values() -> frozenset[str]:
@@ -26,7 +26,8 @@ def values() -> frozenset[str]:
 
 def hide(text: str) -> str:
     """Return the text with every hidden value replaced."""
-    for value in _values:
+    # The longest first: a shorter one may be a part of it.
+    for value in sorted(_values, key=len, reverse=True):
         if value in text:
             text = text.replace(value, MASK)
     return text
@@ -42,18 +43,27 @@ class _Stream:
         self._stream.write(hide(text))
         return len(text)
 
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)
 
 
 class Filter(logging.Filter):
-    """Hides values in log records."""
+    """Hides values in log records, their tracebacks included."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Replace the message by one without them."""
         if _values:
             message = record.getMessage()
             record.msg, record.args = hide(message), None
+            if record.exc_info and not record.exc_text:
+                # A formatter takes this text, where there is one, as it is.
+                record.exc_text = logging.Formatter().formatException(record.exc_info)
+            if record.exc_text:
+                record.exc_text = hide(record.exc_text)
         return True
 
 

@@ -22,7 +22,7 @@ LARGE = 100 * 1024**2  # bytes; a clone beyond it is worth a warning
 DEADLINE = 1800  # seconds for one command of git or pip
 
 _GIT = re.compile(
-    r"(?P<url>(?:https?|ssh|git|file)://.+?|[\w.-]+@[\w.-]+:.+?)(?:/tree/(?P<rest>.+?))?/?\Z"
+    r"(?P<url>(?:https?|ssh|git|file)://.+?|[\w.-]+@[\w.-]+:(?!//).+?)(?:/tree/(?P<rest>.+?))?/?\Z"
 )
 
 Say = Callable[[str], None]
