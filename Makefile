@@ -17,7 +17,9 @@ WITH_DEV := $(VENV)/.dev-$(place)-$(wanted)
 WITH_DOCS := $(VENV)/.docs-$(place)-$(wanted)
 
 # -qq leaves errors. Compiling 160 packages at once takes longer than installing them; Python compiles
-# what it imports. The build tools are held to the same versions.
+# what it imports, and must be let write it down: every worker of Ray would compile it anew.
+# The build tools are held to the same versions.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(PIP) install -qq --no-compile --constraint constraints.txt
 
 # Tests that need root are not run without it, and it is said.

@@ -247,7 +247,7 @@ def _profiled(path: str) -> Any:
         return
     import cProfile
 
-    profiler = cProfile.Profile()
+    profiler = cProfile.Profile(time.thread_time)  # waiting is not counted
     profiler.enable()
     try:
         yield

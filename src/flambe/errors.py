@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True, order=True)
@@ -36,6 +36,8 @@ class Place:
         How many characters the caret underlines.
     text
         The whole line, without its end.
+    folder
+        The folder of the file, absolute; empty where the text is in no file.
     """
 
     file: str
@@ -43,6 +45,7 @@ class Place:
     column: int
     width: int = 1
     text: str = ""
+    folder: str = field(default="", repr=False, compare=False)
 
     def __str__(self) -> str:
         return f"{self.file}:{self.line}:{self.column}"

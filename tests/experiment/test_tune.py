@@ -304,6 +304,47 @@ def test_a_search_with_a_searcher(tuned: Any) -> None:
     assert set(again.statuses("train")) == {Status.REUSED}
 
 
+def test_a_search_that_is_resumed_knows_what_it_tried(lab: Lab, tuned: Any) -> None:
+    pytest.importorskip("optuna")
+    pipeline = """
+    train: !pieces.Curve {height: !tune.uniform [0.0, 1.0], bonus: !g [0.0, 5.0], steps: 1}
+    """
+    more = """
+    search:
+      train:
+        searcher: !pieces.searchers.Recording {{record: RECORD, seed: 1}}
+        num_samples: {}
+        max_concurrent_trials: 1
+    """
+    first = tuned(pipeline, more=more.format(3)).fine()
+    assert lab.records() == [f"suggests, knowing {n}" for n in range(3)]
+    tried = {v.id: v.metric for v in first.of("train")}
+    again = tuned(pipeline, more=more.format(5), resume=True).fine()
+    keys = ["values/train[height]", "variant"]
+    told = lab.records()[3:6]
+    assert told == [f"told {keys} {metric:.6f}" for metric in tried.values()]
+    # Its seed makes it suggest the same again: that is answered, not run.
+    assert lab.records()[6] == "suggests, knowing 3"
+    assert len(again.of("train")) == 5
+    assert {v.id for v in again.of("train") if v.status is Status.REUSED} == set(tried)
+
+
+def test_what_is_stopped_settles_before_others_build_on_it(tuned: Any) -> None:
+    """It is given the state of its last step, and brings its best forward."""
+    outcome = tuned(
+        """
+        train: !pieces.Settling {height: !g [4.0, 1.0], steps: 6}
+        read: !pieces.Fixed {value: !@ train.settled}
+        """,
+        more="""
+        schedulers: {train: !ray.AsyncHyperBandScheduler {reduction_factor: 2, max_t: 100}}
+        devices: {cpu: 2}
+        """,
+    ).fine()
+    assert outcome.statuses("train") == [Status.FINISHED, Status.STOPPED]
+    assert outcome.metrics("read") == [0.0, 1.0]
+
+
 def test_random_draws_without_a_searcher(lab: Lab, tuned: Any) -> None:
     pipeline = """
     train: !pieces.Curve

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 import flambe.learn.script
-from flambe.errors import RunError
+from flambe.compile import yaml
+from flambe.errors import ConfigError, RunError
 from flambe.learn import Script
 
 
@@ -200,3 +201,41 @@ def test_torch_is_not_imported() -> None:
     subprocess.run(
         [sys.executable, "-c", code], check=True, env={**os.environ, "PYTHONPATH": str(package)}
     )
+
+
+def test_paths_start_at_the_folder_of_the_configuration(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = tmp_path / "here" / "code"
+    code.mkdir(parents=True)
+    _write(code, "import os; print(os.getcwd())")
+    config = tmp_path / "here" / "job.yaml"
+    config.write_text("!Script {script: work.py, folder: ./code}\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    made = yaml.load(Path("here") / "job.yaml")()
+    monkeypatch.chdir("/")
+    assert made.run() is False
+    assert capsys.readouterr().out == f"{code.resolve()}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "missing"),
+    [
+        ("!Script {script: work.py}", "work.py"),
+        ("!Script {script: nothing.py, folder: code}", "code/nothing.py"),
+        ("!Script\nfolder: elsewhere\nscript: work.py", "elsewhere/work.py"),
+    ],
+)
+def test_a_script_that_is_missing_is_known_before_the_run(
+    tmp_path: Path, text: str, missing: str
+) -> None:
+    (tmp_path / "code").mkdir()
+    _write(tmp_path / "code", "pass")
+    config = tmp_path / "job.yaml"
+    config.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as raised:
+        yaml.load(config)
+    (problem,) = raised.value.problems
+    assert problem.message == f"there is no script {tmp_path / missing}"
+    assert problem.place is not None
+    assert problem.place.text[problem.place.column - 1 :].startswith(Path(missing).name)

@@ -123,12 +123,12 @@ def test_state_in_the_middle_is_last_and_at_the_end_best() -> None:
     assert same(longer.get_state(), straight.get_state())
 
 
-def test_restore_best_after_an_early_stop() -> None:
+def test_a_training_that_is_stopped_settles_on_its_best() -> None:
     ours = trainer(max_steps=50)
     for _ in range(3):
         ours.run()
     best = {k: v.clone() for k, v in (ours.best_weights or {}).items()}
-    ours.restore_best()
+    ours.stopped()
     assert same(dict(ours.model.state_dict()), best)
 
 

@@ -10,6 +10,7 @@ import contextlib
 import itertools
 import traceback
 from collections.abc import Callable, Mapping
+from pathlib import Path as FilePath
 from typing import Any
 
 from flambe.compile import tags, types
@@ -199,6 +200,16 @@ class Origin:
         self.schema = schema
         self.path = path
         self.names = names
+
+
+def folder_of(made: Any) -> FilePath:
+    """Return the folder of the file that an object was read from, which its paths start from.
+
+    For what was made in Python it is the current folder.
+    """
+    origin: Origin | None = vars(made).get("_flambe_origin")
+    place = origin.schema.place if origin is not None else None
+    return FilePath(place.folder) if place is not None and place.folder else FilePath.cwd()
 
 
 def child_at(value: Any, key: Key) -> Any:

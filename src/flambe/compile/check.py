@@ -42,19 +42,24 @@ def check(document: Document, *, alone: bool = False) -> None:
     for path, value in walk(root):
         if isinstance(value, Schema) and value.target:
             _check_call(document, path, value)
+            _check_itself(document, path, value)
     scope = _scope(root)
     if scope or not alone:
         _check_links(document, scope)
         _check_places(document, scope)
-    own = getattr(_resolved(root), "check_schema", None)
-    sound = _sound(root) if own is not None else None
+
+
+def _check_itself(document: Document, path: Path, schema: Schema) -> None:
+    """Let a class that has more to check than keywords and types do so."""
+    own = getattr(schema.resolve(), "check_schema", None)
+    sound = _sound(schema) if own is not None else None
     if own is not None and sound is not None:
-        for path, message, hint in own(sound):
-            document.problem(message, path, hint)
+        for below, message, hint in own(sound):
+            document.problem(message, (*path, *below), hint)
 
 
 def _sound(root: Schema) -> Schema | None:
-    """Return the root with the keywords that are of their type; None if there are no stages.
+    """Return a blueprint with the keywords that are of their type; None if there are no stages.
 
     What is wrong is told already, and a class that checks more need not expect it.
     """

@@ -108,6 +108,13 @@ class Component(Registered):
         """Return the figure that search, schedulers and ``reduce`` rank by; higher is better."""
         return None
 
+    def stopped(self) -> None:
+        """Settle after a stop before the end (a hook), before others build on this.
+
+        A scheduler may end a stage at any step: its state is that of the last checkpoint then. A
+        component that keeps its best apart from its last brings it forward here.
+        """
+
     def register_attrs(self, *names: str) -> None:
         """Make attributes part of the state: numbers, text, tensors, and containers of those."""
         known: list[str] = vars(self).setdefault("_flambe_attributes", [])

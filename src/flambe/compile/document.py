@@ -34,10 +34,11 @@ _KEEP_TEXT = {f"{_STANDARD}{name}" for name in ("timestamp", "value", "merge")}
 
 @dataclass
 class Source:
-    """The text of a configuration and the name that people know it by."""
+    """The text of a configuration, the name that people know it by, and the folder of its file."""
 
     name: str
     text: str
+    folder: str = ""
     lines: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -50,7 +51,7 @@ class Source:
     def at(self, line: int, column: int, width: int = 1) -> Place:
         """Return a place; line and column start at 0 here."""
         text = self.lines[line] if 0 <= line < len(self.lines) else ""
-        return Place(self.name, line + 1, column + 1, width, text)
+        return Place(self.name, line + 1, column + 1, width, text, self.folder)
 
 
 @dataclass
@@ -113,7 +114,7 @@ def read_file(path: str | FilePath) -> Document:
         If it cannot be read, or is not a configuration at all. Mistakes inside are noted in the
         document instead.
     """
-    return read_text(_text_of(path), str(path))
+    return read_text(_text_of(path), str(path), str(FilePath(path).absolute().parent))
 
 
 def _text_of(path: str | FilePath) -> str:
@@ -163,18 +164,18 @@ def header(path: str | FilePath) -> dict[str, str]:
     return document.extensions if nodes else {}
 
 
-def read_text(text: str, name: str = "<text>") -> Document:
+def read_text(text: str, name: str = "<text>", folder: str = "") -> Document:
     """Read a configuration from text; see :func:`read_file`."""
-    document, nodes = _open(text, name)
+    document, nodes = _open(text, name, folder)
     _Reader(document).read(nodes[-1])
     return document
 
 
-def _open(text: str, name: str) -> tuple[Document, list[Node]]:
+def _open(text: str, name: str, folder: str = "") -> tuple[Document, list[Node]]:
     """Read the header, and the nodes of the documents."""
     if len(text) > MAX_BYTES:
         raise ConfigError(f"{name} is larger than {MAX_BYTES // 1024**2} MiB")
-    document = Document(Source(name, text))
+    document = Document(Source(name, text, folder))
     nodes = _compose(document.source)
     if len(nodes) > 2:
         raise ConfigError(

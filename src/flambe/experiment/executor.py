@@ -6,7 +6,7 @@ import itertools
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -41,6 +41,15 @@ class Listener(Protocol):
         """Lines that components printed and logged: source, level and text. From any thread."""
 
 
+@dataclass(frozen=True)
+class Tried:
+    """What a search tried in an earlier run: its base variant, the values, and the figure."""
+
+    base: str
+    values: Mapping[str, Any]
+    metric: float
+
+
 @dataclass
 class StageOptions:
     """How a stage is run.
@@ -59,6 +68,8 @@ class StageOptions:
         Of a search: how many variants are tried, and how many at a time.
     space
         The dimensions of a search: path as text → search space.
+    earlier
+        What a resumed search tried before.
     """
 
     devices: dict[str, float] = field(default_factory=lambda: {"cpu": 1.0})
@@ -69,6 +80,7 @@ class StageOptions:
     num_samples: int = 1
     max_concurrent: int | None = None
     space: dict[str, Any] = field(default_factory=dict)
+    earlier: Sequence[Tried] = ()
 
 
 class Executor(Protocol):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from flambe.compile import Schema
-from flambe.compile.values import Grid
+from flambe.compile.values import Grid, path_text
+from flambe.experiment.search import Search
 from flambe.experiment.variants import Expander, Variant, domains, stages_linked
 
 
@@ -36,14 +38,9 @@ def plan(keywords: Mapping[str, Any]) -> list[PlannedStage]:
     known: dict[str, list[Variant]] = {}
     planned = []
     for stage, value in pipeline.items():
-        known[stage] = expander.expand(stage, known)
-        count = len(known[stage])
-        text = str(count)
-        if stage in search:
-            text = f"{_samples(search[stage])} tried by a search"
-        elif domains(value):
-            text = f"{count}, values drawn"
-        if stage in reduce and reduce[stage] < count:
+        known[stage], how = _tried(expander, expander.expand(stage, known), search.get(stage))
+        text = f"{len(known[stage])}{how}"
+        if stage in reduce and reduce[stage] < len(known[stage]):
             known[stage] = known[stage][: reduce[stage]]
             text += f", {reduce[stage]} kept"
         planned.append(
@@ -52,10 +49,28 @@ def plan(keywords: Mapping[str, Any]) -> list[PlannedStage]:
     return planned
 
 
-def _samples(value: Any) -> int:
-    from flambe.experiment.search import SAMPLES
+def _tried(expander: Expander, bases: list[Variant], search: Any) -> tuple[list[Variant], str]:
+    """Return as many variants as will be tried, and how they are found.
 
-    return SAMPLES if isinstance(value, Schema) else int(value.get("num_samples", SAMPLES))
+    Values of search spaces are not known yet: numbers stand for them.
+    """
+    if not any(domains(base.config) for base in bases):
+        return bases, ""
+    found = Search.read(search)
+    if found.searcher is not None:
+        numbered = list(zip(itertools.cycle(bases), range(found.num_samples)))
+        how = " tried by a search"
+    else:
+        numbered = [(base, n) for base in bases for n in range(found.num_samples)]
+        how = ", values drawn"
+    return [_numbered(expander, base, number) for base, number in numbered], how
+
+
+def _numbered(expander: Expander, base: Variant, number: int) -> Variant:
+    paths = domains(base.config)
+    if not paths:
+        return base
+    return expander.suggest(base, {path_text((base.stage, *path)): number for path in paths})
 
 
 def _component(value: Any) -> str:

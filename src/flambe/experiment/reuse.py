@@ -7,7 +7,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from flambe.compile.state import is_number
 from flambe.errors import ConfigError, Problem, did_you_mean
+from flambe.experiment.executor import Tried
 from flambe.experiment.task import latest_checkpoint, read_manifest, settle_checkpoint
 from flambe.experiment.variants import Variant
 from flambe.progress import RunFolder, Status, VariantState, end_last_line
@@ -122,7 +124,7 @@ class Reuse:
     ) -> list[Variant]:
         """Take over what a search tried before; return what is to be run.
 
-        Unfinished ones are finished first, and the searcher tries the rest.
+        Unfinished ones are finished first; the searcher is told of the others, and tries the rest.
         """
         again: list[Variant] = []
         by_id = {base.id: base for base in bases}
@@ -137,6 +139,8 @@ class Reuse:
             if self.adopt(journal, variant) is None:
                 journal.add(variant)
                 again.append(variant)
+            elif is_number(entry.metric):
+                search.earlier.append(Tried(base.id, entry.values, float(entry.metric or 0.0)))
         search.num_samples -= len(run.variants[stage])
         return again + (bases if search.num_samples > 0 else [])
 

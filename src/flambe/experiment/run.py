@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from flambe._version import __version__
 from flambe.compile import Schema, tags, yaml
-from flambe.compile.build import Origin
+from flambe.compile.build import Origin, folder_of
 from flambe.compile.state import is_number
 from flambe.errors import (
     ComponentError,
@@ -183,7 +183,7 @@ class Run:
             )
         origin: Origin | None = vars(experiment).get("_flambe_origin")
         place = origin.schema.place if origin else None
-        self._base = Path(place.file).absolute().parent if place else Path.cwd()
+        self._base = folder_of(experiment)
         if place and os.path.isfile(place.file):
             shutil.copyfile(place.file, self.folder.config)
         else:
@@ -405,9 +405,9 @@ def _user(experiment: Experiment) -> str:
 
 def _stop_before(component: Any) -> None:
     """Stop in the debugger: ``component`` is about to run its next step."""
-    import pdb
+    from flambe.experiment.debugger import Debugger
 
-    pdb.set_trace()
+    Debugger().set_trace()
 
 
 @contextlib.contextmanager

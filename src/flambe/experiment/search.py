@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flambe.compile import Schema
 from flambe.compile.values import path_text
 from flambe.errors import Problem
-from flambe.experiment.executor import StageOptions
+from flambe.experiment.executor import StageOptions, Tried
 from flambe.experiment.variants import Expander, Variant, domains
 
 if TYPE_CHECKING:
@@ -26,8 +26,6 @@ class Search:
 
     Attributes
     ----------
-    stage
-        The stage.
     searcher
         The blueprint of a searcher; None for grids and random draws.
     num_samples
@@ -36,33 +34,42 @@ class Search:
         How many a searcher has under way at a time.
     scheduling
         The blueprint of a trial scheduler.
+    earlier
+        What it tried in the run that is resumed.
     """
 
-    stage: str
     searcher: Schema | None = None
     num_samples: int = 1
     max_concurrent: int | None = None
     scheduling: Schema | None = None
     spaces: Mapping[str, Schema] | None = None
     seed: int = 0
+    earlier: list[Tried] = field(default_factory=list)
 
     @classmethod
     def of(cls, experiment: Experiment, stage: str) -> Search:
         """Read what an experiment says of a stage."""
-        value = experiment.search.get(stage)
-        scheduling = experiment.schedulers.get(stage)
-        spaces = {
+        found = cls.read(experiment.search.get(stage))
+        found.scheduling = experiment.schedulers.get(stage)
+        found.spaces = {
             path_text((stage, *path)): space
             for path, space in domains(experiment.pipeline[stage]).items()
         }
-        found = cls(stage, scheduling=scheduling, spaces=spaces, seed=experiment.seed)
+        found.seed = experiment.seed
+        return found
+
+    @classmethod
+    def read(cls, value: Schema | Mapping[str, Any] | None) -> Search:
+        """Read the value of ``search`` for one stage: a searcher, or a mapping, or nothing."""
+        if value is None:
+            return cls()
         if isinstance(value, Schema):
             value = {"searcher": value}
-        if value is not None:
-            found.searcher = value.get("searcher")
-            found.num_samples = value.get("num_samples", SAMPLES)
-            found.max_concurrent = value.get("max_concurrent_trials")
-        return found
+        return cls(
+            value.get("searcher"),
+            value.get("num_samples", SAMPLES),
+            value.get("max_concurrent_trials"),
+        )
 
     def draw(self, expander: Expander, bases: list[Variant]) -> list[Variant]:
         """Return the variants that are known before the stage starts.
@@ -105,6 +112,7 @@ class Search:
         options.search = self.searcher()
         options.num_samples = self.num_samples
         options.max_concurrent = self.max_concurrent
+        options.earlier = self.earlier
         options.space = {text: space() for text, space in (self.spaces or {}).items()}
 
 

@@ -163,6 +163,9 @@ class Assembly:
             builder = Assembly(self.task, variant, kept)._build(stage)
             component = builder.stage(stage)
         component.load_state(saved)
+        manifest = read_manifest(folder.parent)
+        if manifest is not None and not manifest["done"]:
+            component.stopped()
         return builder
 
     def _copied(self, stage: str, component: Component, saved: state.State) -> set[str]:

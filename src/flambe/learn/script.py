@@ -14,7 +14,8 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from flambe.compile import Component
+from flambe.compile import Component, Schema
+from flambe.compile.build import folder_of
 from flambe.errors import RunError
 from flambe.learn import _process, _requirements
 from flambe.logging import log, log_text
@@ -47,7 +48,8 @@ class Script(Component):
         Its options: ``{epochs: 3, verbose: true}`` is ``--epochs 3 --verbose``. False and null are
         left out; a list repeats the option.
     folder
-        The working directory of the script; by default that of the run.
+        The working directory of the script: a path from the folder of the configuration, which is
+        the default, or a link to a resource, which reaches a cluster too.
     requirements
         What has to be installed: a list as for pip, or the path of a file of them. It is checked
         before the script starts; nothing is installed.
@@ -83,6 +85,17 @@ class Script(Component):
         self.figures: dict[str, float] = {}
         self.register_attrs("figures")
 
+    @classmethod
+    def check_schema(cls, schema: Schema) -> Iterator[tuple[tuple[str, ...], str, str]]:
+        """Yield what is wrong with a configuration that keywords and types do not tell."""
+        script, folder = schema.kwargs.get("script"), schema.kwargs.get("folder")
+        base = schema.place.folder if schema.place is not None else ""
+        if base and isinstance(script, str) and isinstance(folder, str | None):
+            path = _folder(Path(base), folder) / script
+            if not path.is_file():
+                hint = "paths start at the folder of the configuration"
+                yield ("script",), f"there is no script {path}", hint
+
     @property
     def command(self) -> list[str]:
         """What is run."""
@@ -91,7 +104,7 @@ class Script(Component):
 
     def run(self) -> bool:
         """Run the script to its end."""
-        folder = Path(self.folder or ".").expanduser().resolve()
+        folder = _folder(folder_of(self), self.folder)
         if not (folder / self.script).is_file():
             raise RunError(f"there is no script {folder / self.script}")
         if self.requirements is not None:
@@ -169,6 +182,10 @@ class _Figures:
                     yield str(entry["tag"]), number, None if step is None else int(step)
                 except (ValueError, TypeError, KeyError, AttributeError) as error:
                     _logger.warning("not a figure: %s (%r)", text[:200], error)
+
+
+def _folder(base: Path, folder: str | None) -> Path:
+    return (base / Path(folder or ".").expanduser()).resolve()
 
 
 def _option(key: str, value: Value) -> list[str]:

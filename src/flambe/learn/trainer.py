@@ -45,7 +45,7 @@ class Trainer(Component):
     While there is more to do ``model`` holds the last weights, and the best ones are kept aside.
     When the training has ended (``run`` returned False) it is the other way round: **the model
     holds the best weights**, the last ones are kept, and a larger ``max_steps`` continues from
-    those.
+    those. What builds on a training that a scheduler stopped is given the best weights too.
 
     The state holds all that the next update depends on, so that a training that was interrupted
     continues as if it had not been: weights, optimizer, schedulers, position in the data, random
@@ -225,13 +225,9 @@ class Trainer(Component):
             return None
         return -self.best_metric if self.lower_is_better else self.best_metric
 
-    def restore_best(self) -> None:
-        """Load the best weights into the model, if they are not there already.
-
-        This is what the end of the training does; call it after a training that was stopped early.
-        """
-        if not self.finished:
-            self._finish()
+    def stopped(self) -> None:
+        """Load the best weights into the model, as the end of the training does."""
+        self._finish()
 
     def _done(self) -> bool:
         waited = self.patience is not None and self.step - self.best_step >= self.patience

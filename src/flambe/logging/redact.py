@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import logging
 import sys
+import traceback
 from collections.abc import Iterable
 from typing import IO, Any
+
+from flambe.errors import ComponentError, FlambeError, RunError
 
 MASK = "***"
 # Shorter values would blot out ordinary words; they are hidden by their type alone.
@@ -31,6 +34,20 @@ def hide(text: str) -> str:
         if value in text:
             text = text.replace(value, MASK)
     return text
+
+
+def holds(error: Exception) -> bool:
+    """Whether a hidden value is in an error, its traceback, or what it came from."""
+    text = "".join(traceback.format_exception(error))
+    return hide(text) != text
+
+
+def hidden(error: Exception) -> FlambeError:
+    """Return an error that says the same without the hidden values."""
+    if isinstance(error, ComponentError):
+        place, what = error.place, error.what
+        return ComponentError(hide(error.message), place, what, hide(error.traceback))
+    return RunError(f"{type(error).__name__}: {hide(str(error))}")
 
 
 class _Stream:

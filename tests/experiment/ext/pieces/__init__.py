@@ -224,6 +224,15 @@ class Curve(Component):
         return (self.height + self.bonus) * self.done
 
 
+class Settling(Curve):
+    """Notes that it was stopped."""
+
+    settled = 0.0
+
+    def stopped(self) -> None:
+        self.settled = 1.0
+
+
 class Drawn(Component):
     """Draws from the random numbers that everyone shares, when it is built."""
 

@@ -1,0 +1,48 @@
+"""The one place of a run that every worker sends to, and asks for its task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from flambe.experiment.task import StageTask
+from flambe.logging import redact
+from flambe.logging.events import Record
+from flambe.logging.recorder import Recorder
+
+
+class Collector:
+    """The actor that holds the recorder, beside the driver; every host sends to it."""
+
+    def __init__(self, root: str, secrets: Sequence[str]) -> None:
+        for value in secrets:
+            redact.add(value)
+        self.recorder = Recorder(root)
+        self.tasks: dict[str, StageTask] = {}
+
+    def secrets(self) -> list[str]:
+        """Return what is hidden: an error of a worker must not carry it away."""
+        return sorted(redact.values())
+
+    def set_task(self, task: StageTask) -> None:
+        """Keep the task of a stage for the workers to ask for."""
+        self.tasks[task.stage] = task
+
+    def task(self, stage: str) -> StageTask:
+        """Return the task of a stage."""
+        return self.tasks[stage]
+
+    def open(self, source: str, folder: str, name: str) -> None:
+        """See :meth:`Recorder.open`."""
+        self.recorder.open(source, folder, name)
+
+    def write(self, records: list[Record]) -> None:
+        """See :meth:`Recorder.write`."""
+        self.recorder.write(records)
+
+    def take_lines(self) -> list[tuple[str, str, str]]:
+        """See :meth:`Recorder.take_lines`."""
+        return self.recorder.take_lines()
+
+    def close(self) -> None:
+        """See :meth:`Recorder.close`."""
+        self.recorder.close()

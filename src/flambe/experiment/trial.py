@@ -1,0 +1,185 @@
+"""A trial of Ray Tune: the worker's side."""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import logging
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray import tune
+from ray.tune.execution.placement_groups import PlacementGroupFactory
+
+from flambe.experiment.executor import variant_title
+from flambe.experiment.task import StageTask, VariantTask
+from flambe.experiment.variants import Variant
+from flambe.logging import capture, redact
+from flambe.logging.events import Record
+
+NAMESPACE = "flambe"
+METRIC = "metric"
+AT_END = "at_end"
+# How often what components said is sent and shown, in seconds.
+LINE_PERIOD = 0.2
+# Records that wait in a worker before it is slowed down, and that are sent at once.
+MOST_WAITING = 50_000
+BATCH = 2_000
+
+
+class _CollectorChannel:
+    """Sends records to the collector in the background, in batches and in order."""
+
+    def __init__(self, collector: Any) -> None:
+        self.collector = collector
+        self.waiting: collections.deque[Record] = collections.deque()
+        self.sent = self.taken = 0
+        self.hurry = False
+        self.changed = threading.Condition()
+        threading.Thread(target=self._run, name="flambe-channel", daemon=True).start()
+
+    def send(self, record: Record) -> None:
+        """Take a record; waits when the collector is far behind."""
+        with self.changed:
+            self.changed.wait_for(lambda: len(self.waiting) < MOST_WAITING, timeout=60)
+            self.waiting.append(record)
+            self.taken += 1
+            if len(self.waiting) == 1:
+                self.changed.notify_all()
+
+    def flush(self) -> None:
+        """Return when all that was sent has arrived, or after ten seconds."""
+        with self.changed:
+            last, self.hurry = self.taken, True
+            self.changed.notify_all()
+            self.changed.wait_for(lambda: self.sent >= last, timeout=10)
+
+    def _run(self) -> None:
+        while True:
+            with self.changed:
+                self.changed.wait_for(lambda: bool(self.waiting))
+                # A moment's patience makes few batches of many lines.
+                self.changed.wait_for(lambda: self.hurry, timeout=LINE_PERIOD / 2)
+                batch = [self.waiting.popleft() for _ in range(min(len(self.waiting), BATCH))]
+            try:
+                ray.get(self.collector.write.remote(batch))
+            except Exception:  # the run is being shut down, or the collector is lost
+                logging.getLogger(__name__).debug("could not send %d records", len(batch))
+            with self.changed:
+                self.sent += len(batch)
+                self.hurry = self.hurry and bool(self.waiting)
+                self.changed.notify_all()
+
+
+class VariantTrainable(tune.Trainable):  # type: ignore[misc]
+    """A trial: one variant after another in one process."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        """Begin with the variant of a configuration."""
+        quiet_loggers()
+        self.stage_task: StageTask | None = None
+        self.running: VariantTask | None = None
+        self.collector = ray.get_actor(config["collector"], namespace=NAMESPACE)
+        for value in ray.get(self.collector.secrets.remote()):
+            redact.add(value)
+        self.channel = _CollectorChannel(self.collector)
+        self.source = ""
+        self.printed = capture.Printed(self._take)
+        self.printed.start()
+        self._logged = contextlib.ExitStack()
+        self._logged.enter_context(capture.logged(self._take))
+        self._begin(config)
+
+    def _take(self, level: str, text: str) -> None:
+        self.channel.send(Record(self.source, "line", level, text, None, time.time()))
+
+    def _begin(self, config: dict[str, Any]) -> None:
+        if self.stage_task is None or self.stage_task.stage != config["stage"]:
+            self.stage_task = ray.get(self.collector.task.remote(config["stage"]))
+        self.config = config
+        self.running = None
+        variant = self._variant(config)
+        self.source = variant.id
+        folder = f"{variant.stage}/{variant.name}"
+        self.collector.open.remote(variant.id, folder, variant_title(variant))
+
+    def _variant(self, config: dict[str, Any]) -> Variant:
+        assert self.stage_task is not None
+        return self.stage_task.of(config["variant"], config.get("values") or {})
+
+    def _run_variant(self) -> VariantTask:
+        """Return what runs the variant; it is built in the first step."""
+        if self.running is None:
+            assert self.stage_task is not None
+            self.running = VariantTask(self.stage_task, self.source, self.channel)
+            self._iteration = self.running.step_count
+        return self.running
+
+    def step(self) -> dict[str, Any]:
+        """Do one step of the variant."""
+        try:
+            running = self._run_variant()
+            more = running.step()
+        except Exception as error:
+            self._take("ERROR", str(error))
+            self.channel.flush()
+            # Ray and Tune write what is raised, with all that it came from, to files of theirs.
+            if redact.holds(error):
+                raise redact.hidden(error) from None
+            raise
+        if not more:
+            self._end()
+        # Tune sets its own "done" too when a scheduler stops a trial.
+        result: dict[str, Any] = {
+            "steps": running.step_count,
+            AT_END: not more,
+            tune.result.DONE: not more,
+        }
+        if running.metric is not None:
+            result[METRIC] = running.metric
+        return result
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Write a checkpoint of the variant."""
+        self._run_variant().save(Path(checkpoint_dir))
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Go on from a checkpoint: after a failure, or when another variant is exploited."""
+        self._run_variant().restore(Path(checkpoint))
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        """Go on with another variant in this process."""
+        if self.running is not None and not self.running.done:
+            self._end()  # a scheduler stopped it
+        self._begin(new_config)
+        return True
+
+    def _end(self) -> None:
+        """See that all that the variant said has arrived."""
+        # The descriptors are taken anew, so that what was printed is known to have been sent.
+        self.printed.stop()
+        self.printed.start()
+        self.channel.send(Record(self.source, "end", "", None, None, time.time()))
+        self.channel.flush()
+
+    def cleanup(self) -> None:
+        """Give the process back."""
+        self.printed.stop()
+        self._logged.close()
+        self.channel.flush()
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:
+        """Return what a variant occupies."""
+        devices = dict(config["devices"])
+        bundle = {"CPU": devices.pop("cpu", 1.0), "GPU": devices.pop("gpu", 0.0), **devices}
+        return PlacementGroupFactory([{k: v for k, v in bundle.items() if v}])
+
+
+def quiet_loggers() -> None:
+    """Keep what Ray tells of its own doings out of the logs of components."""
+    for name in ("ray", "ray.train", "ray.tune", "ray._private"):
+        logging.getLogger(name).setLevel(logging.ERROR)

@@ -1,0 +1,27 @@
+"""A searcher that writes down what it is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune.search.optuna import OptunaSearch
+
+from . import note
+
+
+class Recording(OptunaSearch):  # type: ignore[misc]
+    """Optuna's, with a record of what was evaluated before it began."""
+
+    def __init__(self, record: str, seed: int) -> None:
+        super().__init__(seed=seed)
+        self.record = record
+
+    def add_evaluated_point(self, parameters: dict[str, Any], value: float, *more: Any) -> None:
+        super().add_evaluated_point(parameters, value, *more)
+        note(self.record, f"told {sorted(parameters)} {value:.6f}")
+
+    def suggest(self, trial_id: str) -> Any:
+        known = len([trial for trial in self._ot_study.trials if trial.state.is_finished()])
+        found = super().suggest(trial_id)
+        note(self.record, f"suggests, knowing {known}")
+        return found

@@ -1,0 +1,133 @@
+"""Runnables: secrets, the environment of a remote run, attributes that travel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flambe.compile import yaml
+from flambe.errors import ConfigError
+from flambe.logging import redact
+from flambe.runnable import ClusterRunnable, RemoteEnvironment, Secrets
+
+
+class Job(ClusterRunnable):
+    def __init__(
+        self, size: int = 1, folder: str = "", env: RemoteEnvironment | None = None
+    ) -> None:
+        super().__init__(env)
+        self.size, self.folder = size, folder
+
+    def run(self, force: bool = False, **kwargs: Any) -> None:
+        pass
+
+    def setup(self, cluster: Any, extensions: dict[str, str], force: bool, **kwargs: Any) -> None:
+        self.set_serializable_attr("folder", "/mnt/made")
+
+
+def secrets(path: Path, text: str, mode: int = 0o600) -> Secrets:
+    path.write_text(text, encoding="utf-8")
+    path.chmod(mode)
+    return Secrets.read(path)
+
+
+def test_secrets_are_read_and_shown_as_stars(tmp_path: Path) -> None:
+    read = secrets(tmp_path / "s.ini", "[API]\nToken = %(x)s;abc\nother=two words\n[empty]\n")
+    token = read["API"]["Token"]
+    assert "".join(token) == "%(x)s;abc"
+    assert f"Bearer {token}" == "Bearer %(x)s;abc"
+    assert "Bearer %s" % token == "Bearer %(x)s;abc"
+    assert (list(read), len(read), dict(read["empty"])) == (["API", "empty"], 2, {})
+    for shown in (repr(token), repr(read), repr(read["API"]), repr(dict(read["API"]))):
+        assert "abc" not in shown
+        assert "two words" not in shown
+    assert redact.hide("two words") == "***"
+
+
+def test_the_default_file_need_not_exist(home: Path) -> None:
+    assert len(Secrets.read(None)) == 0
+    assert secrets(home / "secrets.ini", "[a]\nb = value\n")["a"]["b"] == "value"
+    assert Secrets.read(None)["a"]["b"] == "value"
+
+
+@pytest.mark.parametrize(
+    ("text", "section", "key", "message"),
+    [
+        ("[API]\ntoken=abcd", "AIP", "token", r"no section \[AIP\].*did you mean 'API'"),
+        ("[API]\ntoken=abcd", "API", "tokne", r"no key 'tokne' in section \[API\].*did you mean"),
+        ("", "API", "token", r"no section \[API\] in the secrets.*add it to"),
+    ],
+)
+def test_what_is_missing_is_named(
+    tmp_path: Path, text: str, section: str, key: str, message: str
+) -> None:
+    import re
+
+    with pytest.raises(ConfigError) as raised:
+        secrets(tmp_path / "s.ini", text)[section][key]
+    assert re.search(message, str(raised.value), re.DOTALL)
+    assert "abcd" not in str(raised.value)
+
+
+@pytest.mark.parametrize("mode", [0o604, 0o644, 0o606])
+def test_a_file_for_everyone_is_refused(tmp_path: Path, mode: int) -> None:
+    with pytest.raises(ConfigError, match="chmod 600"):
+        secrets(tmp_path / "s.ini", "[a]\nb=abcd\n", mode)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["abcdefgh\n", "[a]\nabcdefgh\n", "[a]\nb=1\n[a]\nb=abcdefgh\n", "[a]\nb=1\nb=abcdefgh\n"],
+)
+def test_an_error_does_not_show_the_line(tmp_path: Path, text: str) -> None:
+    with pytest.raises(ConfigError, match="not an INI file") as raised:
+        secrets(tmp_path / "s.ini", text)
+    assert "abcdefgh" not in str(raised.value)
+    assert raised.value.__cause__ is None
+
+
+def test_what_is_no_file_or_no_text_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="there is no secrets file"):
+        Secrets.read(tmp_path / "none.ini")
+    with pytest.raises(ConfigError, match="cannot read"):
+        Secrets.read(tmp_path.parent)
+    file = tmp_path / "s.ini"
+    file.write_bytes(b"\xff\xfe\x00")
+    file.chmod(0o600)
+    with pytest.raises(ConfigError, match="cannot read"):
+        Secrets.read(file)
+
+
+def test_an_attribute_travels_as_a_keyword() -> None:
+    job = Job(size=3)
+    job.setup(None, {}, force=False)
+    assert job.folder == "/mnt/made"
+    text = yaml.dump(job)
+    assert "folder: /mnt/made" in text
+    assert "size: 3" in text
+    with pytest.raises(AttributeError, match="has no keyword 'other'"):
+        job.set_serializable_attr("other", 1)
+    assert not hasattr(job, "other")
+
+
+def test_an_attribute_of_one_that_was_read_travels_too() -> None:
+    job = Job.__new__(Job)
+    from flambe.compile import Schema
+
+    job = Schema.of(Job, size=3)()
+    job.set_serializable_attr("size", 4)
+    job.set_serializable_attr("folder", "x")
+    assert "size: 4" in yaml.dump(job)
+    assert "folder: x" in yaml.dump(job)
+
+
+def test_the_environment_of_a_remote_run_is_written_and_read() -> None:
+    environment = RemoteEnvironment("/key", "10.0.0.1", ["10.0.0.2"], "ubuntu", local_user="ann")
+    job = Job(env=environment)
+    copy = yaml.load(yaml.dump(environment))
+    assert job.env is environment
+    assert vars(copy).keys() >= {"key", "orchestrator_ip", "public_factories_ips"}
+    for name in ("key", "orchestrator_ip", "factories_ips", "user", "local_user"):
+        assert getattr(copy, name) == getattr(environment, name)
