@@ -20,6 +20,8 @@ PUBLIC = {
     "flambe.logging": "log log_histogram log_image log_pr_curves log_text",
     "flambe.runnable": "ClusterRunnable RemoteEnvironment Runnable Secret Secrets",
     "flambe.experiment": "Experiment",
+    "flambe.cluster": "Cluster LocalCluster Machine SSHCluster",
+    "flambe.remote": "Address Connection Host Login Result each",
     "flambe.learn": "Evaluator Script Trainer",
     "flambe.dataset": "BaseDataset DataError SklearnDataset Table TabularDataset",
     "flambe.field": (
@@ -36,8 +38,20 @@ PUBLIC = {
 }
 
 # What takes seconds to import, and what must do without it.
-HEAVY = ("torch", "ray", "boto3", "botocore", "tensorboard", "tensorboardX", "pandas", "sklearn")
-LIGHT = ("flambe", "flambe.cli", "flambe.compile", "flambe.experiment", "flambe.runnable")
+HEAVY = (
+    *("torch", "ray", "boto3", "botocore", "tensorboard", "tensorboardX", "pandas", "sklearn"),
+    "asyncssh",
+)
+LIGHT = (
+    "flambe",
+    "flambe.cli",
+    "flambe.cli.clusters",
+    "flambe.cluster",
+    "flambe.compile",
+    "flambe.experiment",
+    "flambe.remote",
+    "flambe.runnable",
+)
 
 
 @pytest.mark.parametrize("package", PUBLIC)

@@ -6,7 +6,13 @@
     ├── ConfigError              the configuration is wrong: exit code 2, nothing was touched
     ├── RunError                 the run failed: exit code 1
     │   ├── ComponentError       a component raised while it was built or run
-    │   └── ResourceError        a resource could not be fetched
+    │   ├── ResourceError        a resource could not be fetched
+    │   └── RemoteError          something failed on a host; it is named
+    │       ├── UnreachableError     no connection, or it was lost
+    │       ├── HostKeyError         the host is not the one that it was
+    │       ├── CommandError         a command ended with an exit code other than 0
+    │       │   └── DeadlineError    … or had not ended in time, and was killed
+    │       └── FanOutError          several hosts: the error of each
     ├── StateError               a saved component cannot be written or read
     └── Interrupted              the user stopped the run: exit code 130
 
@@ -154,6 +160,84 @@ class ComponentError(RunError):
 
 class ResourceError(RunError):
     """A resource could not be fetched."""
+
+
+class RemoteError(RunError):
+    """Something failed on a host.
+
+    Parameters
+    ----------
+    host
+        The name of the host, for people.
+    message
+        What failed, and what to do.
+    """
+
+    def __init__(self, host: str, message: str) -> None:
+        super().__init__(host, message)
+        self.host = host
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.host}: {self.message}"
+
+
+class UnreachableError(RemoteError):
+    """A host could not be reached, or the connection was lost."""
+
+
+class HostKeyError(RemoteError):
+    """A host showed another key than the one that is known of it; nothing was sent."""
+
+
+class CommandError(RemoteError):
+    """A command failed on a host.
+
+    Attributes
+    ----------
+    host, command, code, stdout, stderr
+        As in :class:`flambe.remote.Result`.
+    """
+
+    def __init__(self, host: str, command: str, code: int, stdout: str, stderr: str) -> None:
+        RunError.__init__(self, host, command, code, stdout, stderr)
+        self.host, self.command, self.code = host, command, code
+        self.stdout, self.stderr = stdout, stderr
+        self.message = self._message()
+
+    def _ended(self) -> str:
+        return f"exit code {self.code}"
+
+    def _message(self) -> str:
+        said = self.stderr.strip() or self.stdout.strip()
+        tail = "".join(f"\n  | {line}" for line in said.splitlines()[-12:])
+        return f"{self._ended()}: {self.command}{tail}"
+
+
+class DeadlineError(CommandError):
+    """A command had not ended in time; its process group on the host was killed."""
+
+    def _ended(self) -> str:
+        return "not ended in time, and killed"
+
+
+class FanOutError(RemoteError):
+    """Something failed on several hosts.
+
+    Attributes
+    ----------
+    errors
+        The error of each.
+    """
+
+    def __init__(self, errors: Sequence[RemoteError]) -> None:
+        RunError.__init__(self, errors)
+        self.errors = tuple(errors)
+        self.host = ", ".join(error.host for error in errors)
+        self.message = f"{len(self.errors)} hosts failed"
+
+    def __str__(self) -> str:
+        return "\n".join(str(error) for error in self.errors)
 
 
 class StateError(FlambeError):

@@ -19,6 +19,8 @@ from flambe.logging import console, redact
 
 _log = logging.getLogger(__name__)
 
+_EXPERIMENT = "flambe.experiment.experiment:Experiment"
+
 Command = Callable[[argparse.Namespace], int]
 
 
@@ -112,7 +114,7 @@ def validate(options: argparse.Namespace) -> int:
     document = _document(options)
     root: Schema = document.root
     print(f"{options.config} is valid: !{root.tag} {root.kwargs.get('name', '')}".rstrip())
-    if root.target == "flambe.experiment.experiment:Experiment":
+    if root.target == _EXPERIMENT:
         from flambe.cli.display import print_plan
 
         print_plan(root)
@@ -127,11 +129,8 @@ def run(options: argparse.Namespace) -> int:
     from flambe.compile.component import Component
     from flambe.runnable import Runnable, Secrets
 
-    if options.cluster:
-        raise ConfigError(
-            Problem("--cluster: this version runs on this machine only", hint="leave --cluster out")
-        )
     document = _document(options)
+    cluster = _cluster(document, options.cluster, options) if options.cluster else None
     secrets = Secrets.read(Path(options.secrets) if options.secrets else None)
     if redact.values():
         redact.guard_streams()
@@ -140,9 +139,43 @@ def run(options: argparse.Namespace) -> int:
         return _run_component(runnable)
     assert isinstance(runnable, Runnable)
     runnable.config = secrets
+    if cluster is not None:
+        from flambe.cli import clusters
+
+        return clusters.run_on(cluster, runnable, document.extensions, options)
     runnable.parse()
+    # A kind of cluster, anybody's, is built upon this module.
+    module = sys.modules.get("flambe.cluster")
+    if module is not None and isinstance(runnable, module.Cluster):
+        from flambe.cli import clusters
+
+        return clusters.up(runnable, force=options.force)
     _run(runnable, options)
     return 0
+
+
+def _cluster(document: Document, path: str, options: argparse.Namespace) -> Any:
+    """Read the file of a cluster, and see that what is to be run can run there.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot, or the file describes no cluster.
+    """
+    from flambe.cli.clusters import read_cluster
+    from flambe.runnable import ClusterRunnable
+
+    root: Schema = document.root
+    target = root.resolve()
+    if not (isinstance(target, type) and issubclass(target, ClusterRunnable)):
+        hint = "leave --cluster out, or build it on ClusterRunnable"
+        document.problem(f"!{root.tag} cannot run on a cluster", (), hint)
+    elif root.target == _EXPERIMENT:
+        document.problem("experiments run on this machine only in this version", ())
+    document.raise_problems()
+    if options.debug:
+        raise ConfigError(Problem("--debug works on this machine only", hint="leave it out"))
+    return read_cluster(path)
 
 
 def _run(runnable: Any, options: argparse.Namespace) -> None:
@@ -183,4 +216,11 @@ def _run_component(component: Any) -> int:
     return 0
 
 
-COMMANDS: dict[str, Command] = {"run": run, "validate": validate}
+def command(name: str) -> Command:
+    """Return what a command does."""
+    here: dict[str, Command] = {"run": run, "validate": validate}
+    if name in here:
+        return here[name]
+    from flambe.cli import clusters
+
+    return clusters.COMMANDS[name]

@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from flambe._version import __version__
 
 DESCRIPTION = "Run what a YAML file describes: on this machine, or on a cluster."
 USAGE = """\
 flambe CONFIG [options]
-       flambe validate CONFIG"""
+       flambe COMMAND ..."""
 EPILOG = """\
 commands:
-  flambe CONFIG            run the file (an experiment, a script, any Runnable)
+  flambe CONFIG            run the file: an experiment, a script, a cluster, any Runnable
   flambe validate CONFIG   say what is wrong with the file, and what it would run; build nothing
+
+commands for clusters (CLUSTER is a file, or the name of one that was used before):
+  flambe status [CLUSTER]              its hosts, and what runs there
+  flambe logs CLUSTER [-f]             what its run says
+  flambe stop CLUSTER                  end its run
+  flambe exec CLUSTER [--all] -- CMD   run a command on its hosts
+  flambe ssh CLUSTER [HOST]            log in
+  flambe fetch CLUSTER [TO]            bring the results here
+  flambe down CLUSTER                  take it down
 
 exit codes:
   0  done      1  the run failed      2  the configuration is wrong      130  interrupted
@@ -27,18 +36,22 @@ examples:
 """
 
 
-def _parser(command: str) -> argparse.ArgumentParser:
-    validating = command == "validate"
+def _run_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="flambe validate" if validating else "flambe",
-        usage=None if validating else USAGE,
-        description="Say what is wrong with a file, and what it would run; nothing is built."
-        if validating
-        else DESCRIPTION,
-        epilog=None if validating else EPILOG,
+        prog="flambe",
+        usage=USAGE,
+        description=DESCRIPTION,
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    _add_config(parser)
+    _add_run_options(parser)
+    parser.add_argument("--version", action="version", version=f"flambe {__version__}")
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="the YAML file")
     parser.add_argument(
         "-i",
@@ -46,17 +59,13 @@ def _parser(command: str) -> argparse.ArgumentParser:
         action="store_true",
         help="install the extensions that the file declares first",
     )
-    parser.add_argument(
-        "-v", "--verbose", action="store_true", help="show everything, tracebacks included"
-    )
-    if not validating:
-        _add_run_options(parser)
-    parser.add_argument("--version", action="version", version=f"flambe {__version__}")
-    return parser
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-c", "--cluster", metavar="CLUSTER", help="run on the cluster of a file")
+    parser.add_argument(
+        "--detach", action="store_true", help="with --cluster: start the run, and don't show it"
+    )
     parser.add_argument(
         "-f", "--force", action="store_true", help="start anew; results in the way are moved aside"
     )
@@ -79,20 +88,100 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+# -- commands for clusters ----------------------------------------------------------------------
+
+
+def _add_cluster(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    parser.add_argument(
+        "cluster",
+        metavar="CLUSTER",
+        nargs="?" if optional else None,
+        help="the file of a cluster, or the name of one that was used before",
+    )
+
+
+def _add_host(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--host", metavar="HOST", help="orchestrator (default), factory_1, ...")
+
+
+def _status(parser: argparse.ArgumentParser) -> None:
+    _add_cluster(parser, optional=True)
+
+
+def _logs(parser: argparse.ArgumentParser) -> None:
+    _add_cluster(parser)
+    _add_host(parser)
+    parser.add_argument("-f", "--follow", action="store_true", help="until the run ends")
+
+
+def _exec(parser: argparse.ArgumentParser) -> None:
+    _add_cluster(parser)
+    where = parser.add_mutually_exclusive_group()
+    _add_host(where)  # type: ignore[arg-type]
+    where.add_argument("--all", action="store_true", help="on every host")
+    parser.add_argument("command", metavar="-- CMD", nargs="+", help="what to run")
+
+
+def _ssh(parser: argparse.ArgumentParser) -> None:
+    _add_cluster(parser)
+    parser.add_argument("host", metavar="HOST", nargs="?", help="by default the orchestrator")
+
+
+def _fetch(parser: argparse.ArgumentParser) -> None:
+    _add_cluster(parser)
+    parser.add_argument("to", metavar="TO", nargs="?", help="a folder; flambe-output/CLUSTER")
+
+
+def _down(parser: argparse.ArgumentParser) -> None:
+    _add_cluster(parser)
+    parser.add_argument("-f", "--force", action="store_true", help="though something runs on it")
+
+
+# Name → what it does, and its arguments.
+COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+    "validate": (
+        "Say what is wrong with a file, and what it would run; nothing is built.",
+        _add_config,
+    ),
+    "status": ("Show the hosts of a cluster, or of all that were used, and what runs.", _status),
+    "logs": ("Show what the run of a cluster says.", _logs),
+    "stop": ("End the run of a cluster, and all that it started.", _add_cluster),
+    "exec": ("Run a command on hosts of a cluster.", _exec),
+    "ssh": ("Log in to a host of a cluster.", _ssh),
+    "fetch": ("Bring the results of a cluster here; what was begun is continued.", _fetch),
+    "down": ("Take a cluster down: end what runs, remove its keys and its hosts.", _down),
+}
+
+
+def _parser(command: str) -> argparse.ArgumentParser:
+    if command == "run":
+        parser = _run_parser()
+    else:
+        description, add = COMMANDS[command]
+        parser = argparse.ArgumentParser(
+            prog=f"flambe {command}", description=description, allow_abbrev=False
+        )
+        add(parser)
+    parser.add_argument(
+        "-v", "--verbose", action="store_true", help="show everything, tracebacks included"
+    )
+    return parser
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     command = "run"
-    if arguments and arguments[0] in ("run", "validate"):
+    if arguments and arguments[0] in ("run", *COMMANDS):
         command = arguments.pop(0)
     parser = _parser(command)
-    if not arguments:
+    if not arguments and command != "status":
         parser.print_help()
         return 2
     options = parser.parse_args(arguments)
     from flambe.cli import commands
 
-    return commands.guarded(commands.COMMANDS[command], options)
+    return commands.guarded(commands.command(command), options)
 
 
 def run() -> None:

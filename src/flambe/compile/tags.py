@@ -19,6 +19,8 @@ from flambe.errors import did_you_mean, listed
 T = TypeVar("T", bound=type[Any])
 
 BUILT_IN: dict[str, str] = {
+    "LocalCluster": "flambe.cluster:LocalCluster",
+    "SSHCluster": "flambe.cluster:SSHCluster",
     "Experiment": "flambe.experiment:Experiment",
     "RemoteEnvironment": "flambe.runnable:RemoteEnvironment",
     "Evaluator": "flambe.learn:Evaluator",

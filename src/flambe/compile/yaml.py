@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import io
 import re
+import sys
 from collections.abc import Mapping
 from pathlib import Path as FilePath
 from typing import IO, Any
@@ -204,7 +205,10 @@ def _named(schema: Schema, where: str) -> Schema:
 def _blueprint(obj: Registered, where: str) -> Schema:
     origin: Origin | None = vars(obj).get("_flambe_origin")
     if origin is not None:
-        return origin.schema
+        # Its keywords may have been given objects since.
+        plain = _plain(origin.schema, where)
+        assert isinstance(plain, Schema)
+        return plain
     schema = Schema.of(type(obj))
     where = f"{where}!{schema.tag}"
     if isinstance(obj, Registrable) and not isinstance(obj, MappedRegistrable):
@@ -357,7 +361,8 @@ def _written(value: Any, *, unicode: bool = True) -> str:
     writer.Representer = _Representer
     writer.default_flow_style = False
     writer.sort_base_mapping_type_on_output = False
-    writer.width = 100
+    # Not folded: where a long line is broken, its rest may read as something else.
+    writer.width = sys.maxsize
     writer.allow_unicode = unicode
     writer.dump(value, stream)
     # A scalar document is closed with a marker that reads oddly in a file of its own.

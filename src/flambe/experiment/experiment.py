@@ -183,10 +183,8 @@ def _findings(values: Mapping[str, Any]) -> Iterator[Finding]:
                 )
     yield from _number_findings(values)
     resume = values.get("resume")
-    for stage in (
-        [resume] if isinstance(resume, str) else resume if isinstance(resume, list) else []
-    ):
-        if stage not in pipeline:
+    for stage in resume if isinstance(resume, list) else [resume]:
+        if isinstance(stage, str) and stage not in pipeline:
             yield ("resume",), f"resume: there is no stage {stage!r}", did_you_mean(stage, pipeline)
     for stage, value in _mapping(values.get("search")).items():
         for problem in search.findings(stage, value):

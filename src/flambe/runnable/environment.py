@@ -41,3 +41,14 @@ class RemoteEnvironment(MappedRegistrable):
         self.local_user = local_user
         self.public_orchestrator_ip = public_orchestrator_ip
         self.public_factories_ips = list(public_factories_ips or [])
+
+    def ssh(self, address: str) -> list[str]:
+        """Return the command line that logs in to a host of the cluster from another one.
+
+        Examples
+        --------
+        >>> subprocess.run([*self.env.ssh(self.env.factories_ips[0]), "nvidia-smi"])
+        """
+        host, _, port = address.rpartition(":") if address.count(":") == 1 else (address, "", "")
+        at = ["-p", port] if port else []
+        return ["ssh", "-F", f"{self.key}.config", "-o", "BatchMode=yes", *at, host or address]

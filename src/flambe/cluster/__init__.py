@@ -1,0 +1,8 @@
+"""Clusters: one orchestrator, and factories that do the heavy work."""
+
+from flambe.cluster.cluster import Cluster
+from flambe.cluster.local import LocalCluster
+from flambe.cluster.machine import Machine
+from flambe.cluster.ssh import SSHCluster
+
+__all__ = ["Cluster", "LocalCluster", "Machine", "SSHCluster"]

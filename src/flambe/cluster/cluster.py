@@ -1,0 +1,206 @@
+"""Cluster: the base of all kinds, and what they have in common."""
+
+from __future__ import annotations
+
+import abc
+import getpass
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from flambe.cluster.files import Files
+from flambe.cluster.machine import ORCHESTRATOR, Machine
+from flambe.cluster.member import Member
+from flambe.cluster.observer import ClusterObserver, LogClusterObserver
+from flambe.cluster.record import ClusterFiles
+from flambe.compile import Schema
+from flambe.errors import ConfigError, did_you_mean
+from flambe.remote import Result, each
+from flambe.runnable import RemoteEnvironment, Runnable
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
+ENVIRONMENT = ("extras", "index_url", "find_links", "offline")
+
+Finding = tuple[tuple[str | int, ...], str, str]
+
+
+class Cluster(Runnable):
+    """Machines that work together: one orchestrator and any number of factories.
+
+    A kind of cluster overrides :meth:`find_machines`, :meth:`create_machines` and
+    :meth:`remove_machines`; everything else is the same for all of them.
+
+    Parameters
+    ----------
+    name
+        Letters, digits, ``-`` and ``_``. A cluster is found again by it.
+    setup_cmds
+        Commands for bash, run on every host as the cluster's user, one after another; again when
+        the list changes, or a host was started anew.
+    environment
+        How hosts are given their Python packages: ``index_url``, ``find_links``, ``offline``
+        (wheels are uploaded, the hosts reach no index), ``extras`` (of flambe).
+    remote_dir
+        flambe's folder on the hosts, from the home of the user.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        setup_cmds: Sequence[str] | None = None,
+        environment: Mapping[str, Any] | None = None,
+        remote_dir: str = ".flambe",
+    ) -> None:
+        self.name = name
+        self.setup_cmds = list(setup_cmds or ())
+        self.environment = dict(environment or {})
+        self.remote_dir = remote_dir
+        self.observer: ClusterObserver = LogClusterObserver()
+        self.members: list[Member] = []
+
+    # -- what a kind of cluster overrides -----------------------------------------------------
+
+    @abc.abstractmethod
+    def find_machines(self) -> list[Machine]:
+        """Return the machines that exist already, the orchestrator first; there may be none."""
+
+    def create_machines(self, found: Sequence[Machine]) -> list[Machine]:
+        """Create what is missing, and return all machines, the orchestrator first.
+
+        If it fails, it undoes what it created itself before it raises.
+        """
+        return list(found)
+
+    def remove_machines(self) -> None:
+        """Take down the machines that :meth:`create_machines` created."""
+
+    # -- checking -----------------------------------------------------------------------------
+
+    @classmethod
+    def check_schema(cls, schema: Schema) -> Iterator[Finding]:
+        """Yield what is wrong with a configuration that keywords and types do not tell."""
+        yield from findings(schema.kwargs)
+
+    # -- running ------------------------------------------------------------------------------
+
+    def run(self, force: bool = False, **kwargs: Any) -> None:
+        """Make the cluster ready.
+
+        Parameters
+        ----------
+        force
+            Whether the setup commands are run again.
+        kwargs
+            ``observer``: who is told how it goes, a :class:`ClusterObserver`.
+        """
+        from flambe.cluster.ready import make_ready
+
+        self.observer = kwargs.get("observer") or self.observer
+        make_ready(self, setup_again=force)
+
+    @cached_property
+    def local(self) -> ClusterFiles:
+        """What this machine keeps of the cluster."""
+        return ClusterFiles(self.name)
+
+    @property
+    def orchestrator(self) -> Member:
+        """The host that runs what is run on the cluster."""
+        return self._ready()[0]
+
+    @property
+    def factories(self) -> list[Member]:
+        """The hosts that do the heavy work."""
+        return self._ready()[1:]
+
+    def _ready(self) -> list[Member]:
+        if not self.members:
+            raise RuntimeError(f"cluster {self.name} is not ready: run it first")
+        return self.members
+
+    def remote_environment(self) -> RemoteEnvironment:
+        """Return the cluster as a run on it sees it."""
+        from flambe.cluster.keys import key_path
+
+        machines = [member.machine for member in self._ready()]
+        return RemoteEnvironment(
+            key=key_path(self),
+            orchestrator_ip=str(machines[0].private),
+            factories_ips=[str(machine.private) for machine in machines[1:]],
+            user=machines[0].user,
+            local_user=getpass.getuser(),
+            public_orchestrator_ip=str(machines[0].address),
+            public_factories_ips=[str(machine.address) for machine in machines[1:]],
+        )
+
+    # -- for those who write a ClusterRunnable ------------------------------------------------
+
+    @cached_property
+    def files(self) -> Files:
+        """Folders and files on the hosts."""
+        return Files(self)
+
+    def run_cmds(
+        self, commands: Sequence[str], hosts: Sequence[Member] | None = None
+    ) -> list[Result]:
+        """Run commands for bash on hosts (all by default): one after another, hosts in parallel.
+
+        Returns
+        -------
+        list of Result
+            Of the last command, for each host.
+
+        Raises
+        ------
+        RemoteError
+            If one fails: with the host, the command, its exit code and what it said last.
+        """
+
+        def on(host: Member) -> Result:
+            done = Result(host.name, "", 0, "", "")
+            for command in commands:
+                done = host.run(["bash", "-lc", command], deadline=3600, shown=command)
+            return done
+
+        return each(on, self._ready() if hosts is None else hosts)
+
+    def create_dirs(self, folders: Sequence[str]) -> None:
+        """Make folders on all hosts; relative ones start at the home of the user."""
+        self.files.make(folders)
+
+    def send(self, source: str | Path, target: str, *, delete: bool = False) -> None:
+        """Bring a local file or folder to the same path on all hosts."""
+        self.files.send(Path(source), target, delete=delete)
+
+    def send_content(self, content: str | bytes, target: str) -> None:
+        """Write a file on all hosts."""
+        self.files.write(content, target)
+
+
+def findings(values: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield what is wrong with the keywords that all clusters have."""
+    name = values.get("name")
+    if isinstance(name, str) and not _NAME.match(name):
+        yield ("name",), f"{name!r} is not a name", "letters, digits, '-' and '_'"
+    for key in values.get("environment") or {}:
+        if key not in ENVIRONMENT:
+            hint = did_you_mean(str(key), ENVIRONMENT) or f"expected {', '.join(ENVIRONMENT)}"
+            yield ("environment", key), f"environment: unknown keyword {key!r}", hint
+    remote = values.get("remote_dir")
+    if isinstance(remote, str) and (remote.startswith(("/", "~")) or ".." in remote.split("/")):
+        yield ("remote_dir",), "remote_dir is a path below the home of the user", "such as .flambe"
+
+
+def checked(machines: Sequence[Machine]) -> list[Machine]:
+    """Return machines as a kind of cluster gave them.
+
+    Raises
+    ------
+    ConfigError
+        If there is not exactly one orchestrator, and it first.
+    """
+    if [m.name for m in machines].index(ORCHESTRATOR) != 0:
+        raise ConfigError("the first machine of a cluster is its orchestrator")
+    return list(machines)

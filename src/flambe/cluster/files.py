@@ -1,0 +1,84 @@
+"""Folders and files on the hosts of a cluster."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flambe.cluster import keys
+from flambe.remote import each
+
+if TYPE_CHECKING:
+    from flambe.cluster.cluster import Cluster
+    from flambe.cluster.member import Member
+
+# Seconds that one host may take to copy to another.
+DEADLINE = 6 * 3600
+
+
+class Files:
+    """Makes, sends and fetches. Relative paths start at the home of the user.
+
+    Parameters
+    ----------
+    cluster
+        The cluster, ready.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    def _hosts(self, hosts: Sequence[Member] | None) -> list[Member]:
+        return list(
+            [self.cluster.orchestrator, *self.cluster.factories] if hosts is None else hosts
+        )
+
+    def make(self, folders: Sequence[str], hosts: Sequence[Member] | None = None) -> None:
+        """Make folders on hosts, on all by default."""
+        command = ["mkdir", "-p", "--", *folders]
+        each(lambda host: host.run(command, repeat=True), self._hosts(hosts))
+
+    def write(
+        self, content: str | bytes, target: str, *, mode: int = 0o644,
+        hosts: Sequence[Member] | None = None,
+    ) -> None:  # fmt: skip
+        """Write a file on hosts, on all by default."""
+        each(lambda host: host.put(content, target, mode=mode), self._hosts(hosts))
+
+    def send(self, source: Path, target: str, *, delete: bool = False) -> None:
+        """Bring a file or folder to the same path on all hosts.
+
+        It leaves this machine once: the orchestrator gives it on to the factories, all at the same
+        time.
+        """
+        self.cluster.orchestrator.send(source, target, delete=delete)
+        self.spread(f"{target}/" if source.is_dir() else target, target, delete=delete)
+
+    def spread(self, source: str, target: str, *, delete: bool = False) -> None:
+        """Bring a file or folder of the orchestrator to the factories."""
+        each(
+            lambda factory: self.give(source, target, factory, delete=delete),
+            self.cluster.factories,
+        )
+
+    def give(self, source: str, target: str, factory: Member, *, delete: bool = False) -> None:
+        """Bring a file or folder of the orchestrator to one factory, by rsync between the two."""
+        parent = target if source.endswith("/") else target.rpartition("/")[0] or "."
+        factory.run(["mkdir", "-p", "--", parent], repeat=True)
+        config = f"{keys.key_path(self.cluster)}.config"
+        command = ["rsync", "-a", "--partial", "--timeout=120", "-s"]
+        command += ["--delete"] if delete else []
+        command += ["-e", f"ssh -o BatchMode=yes -F {shlex.quote(config)}", "--", source]
+        host = keys.alias(self.cluster.name, factory.machine)
+        self.cluster.orchestrator.run(
+            [*command, f"{host}:{target}"],
+            deadline=DEADLINE,
+            repeat=True,
+            shown=f"rsync {source} to {factory.name}",
+        )
+
+    def fetch(self, source: str, target: Path) -> None:
+        """Bring a file or folder of the orchestrator here; what was begun is continued."""
+        self.cluster.orchestrator.fetch(source, target)

@@ -1,0 +1,187 @@
+"""A ClusterRunnable on a cluster: prepared from here, run there, under a supervisor of its own."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flambe.cluster import ready
+from flambe.cluster.cluster import Cluster
+from flambe.cluster.member import Member
+from flambe.compile import yaml
+from flambe.errors import ConfigError, Problem, RunError
+from flambe.packaging.wheel import distribution_of
+from flambe.remote import each
+from flambe.runnable import ClusterRunnable
+
+RUN = "run"
+RUNNING = "running"
+
+
+def work_folder(cluster: Cluster) -> str:
+    """Return the folder on the orchestrator that runs work in: results are below it."""
+    return f"{cluster.remote_dir}/clusters/{cluster.name}/work"
+
+
+class Launch:
+    """Starts one runnable on a cluster.
+
+    Parameters
+    ----------
+    cluster
+        Where.
+    runnable
+        What.
+    extensions
+        Name → origin, as the configuration declares them.
+    secrets
+        The file of secrets; sent to the orchestrator, and deleted at the end of the run.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        runnable: ClusterRunnable,
+        extensions: Mapping[str, str],
+        secrets: Path | None = None,
+    ) -> None:
+        self.cluster = cluster
+        self.runnable = runnable
+        self.extensions = dict(extensions)
+        self.secrets = secrets
+
+    def start(self, options: Sequence[str], *, force: bool = False) -> dict[str, Any]:
+        """Make the cluster ready and start the run; return its status.
+
+        Parameters
+        ----------
+        options
+            Options of the command to give on: ``--resume``, ``--verbose``.
+        force
+            Whether a run that is there is stopped first.
+
+        Raises
+        ------
+        RunError
+            If another run is there.
+        """
+        cluster = self.cluster
+        wanted = ready.make_ready(cluster, distributions_of(self.extensions))
+        with ready.held(cluster, RUN, "starting a run"):
+            self._make_way(force)
+            env = cluster.remote_environment()
+            self.runnable.setup(cluster, self.extensions, force)
+            self.runnable.env = env
+            self.runnable.set_serializable_attr("env", env)
+            folder = f"{cluster.remote_dir}/clusters/{cluster.name}/job"
+            host = cluster.orchestrator
+            host.run(["rm", "-rf", folder], repeat=True)
+            home = host.facts["home"]
+            host.put(yaml.dump(self.runnable), f"{folder}/config.yaml")
+            python = f"{home}/{cluster.remote_dir}/envs/{wanted.name}/bin/python"
+            command = [python, "-m", "flambe", f"{home}/{folder}/config.yaml", *options]
+            removed = []
+            if self.secrets is not None:
+                path = f"{folder}/secrets.ini"
+                host.put(self.secrets.read_bytes(), path, mode=0o600)
+                command += ["--secrets", f"{home}/{path}"]
+                removed.append(f"{home}/{path}")
+            if force:
+                command.append("--force")
+            return dict(
+                host.agent.call(
+                    "start",
+                    repeat=False,
+                    name=RUN,
+                    command=command,
+                    folder=f"{home}/{work_folder(cluster)}",
+                    env=_environment(home, cluster.remote_dir),
+                    about={**ready.holder("running"), "environment": wanted.name},
+                    removed=removed,
+                )
+            )
+
+    def _make_way(self, force: bool) -> None:
+        """Stop what runs, if it may be stopped."""
+        host = self.cluster.orchestrator
+        running = host.look(self.cluster.name)["runs"].get(RUN)
+        if running is None or running["state"] != RUNNING:
+            return
+        if not force:
+            raise RunError(f"{host.name}: {busy(running)}\n  --force stops it, and starts this one")
+        self.cluster.observer.note(f"stopping the run of {who(running)}")
+        stop(host)
+
+
+def distributions_of(extensions: Mapping[str, str]) -> list[str]:
+    """Return the distributions that extensions were installed from here.
+
+    Raises
+    ------
+    ConfigError
+        If one is not installed by pip: it cannot be shipped.
+    """
+    found = {name: distribution_of(name) for name in extensions}
+    missing = [name for name, distribution in found.items() if distribution is None]
+    if missing:
+        raise ConfigError(
+            [
+                Problem(
+                    f"extension {name!r} was not installed by pip, so that it cannot be shipped",
+                    hint=f"run with -i, which installs it from {extensions[name]}",
+                )
+                for name in missing
+            ]
+        )
+    return list(dict.fromkeys(name for name in found.values() if name))
+
+
+def _environment(home: str, root: str) -> dict[str, str]:
+    return {"FLAMBE_HOME": f"{home}/{root}", "PYTHONNOUSERSITE": "1", "PYTHONPATH": ""}
+
+
+def who(running: Mapping[str, Any]) -> str:
+    """Return who started a run."""
+    about = running["about"]
+    return f"{about['user']} on {about['host']}"
+
+
+def busy(running: Mapping[str, Any]) -> str:
+    """Return what people are told of a run that is there."""
+    import time
+
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(running["started"]))
+    command = running["about"]["command"]
+    return f"the cluster is in use: {who(running)} started a run at {since}\n  {command}"
+
+
+def attach(host: Member, take: Callable[[str], None]) -> int | None:
+    """Give what a run says to a function until its end; return its exit code."""
+    return host.agent.follow(RUN, take)
+
+
+def stop(host: Member) -> dict[str, Any] | None:
+    """Stop exactly the run of the cluster, and all that it started; return its status."""
+    found = host.agent.call("stop", name=RUN, deadline=120.0)
+    return dict(found) if found is not None else None
+
+
+def take_down(cluster: Cluster, members: Sequence[Member]) -> None:
+    """Stop what flambe runs on hosts, and remove the keys and files that are the cluster's."""
+    from flambe.cluster import keys
+
+    def clean(member: Member) -> None:
+        for name in member.report["runs"]:
+            member.agent.call("stop", name=name, deadline=120.0)
+        folder = f"{cluster.remote_dir}/clusters/{cluster.name}"
+        member.run(["rm", "-rf", f"{folder}/marks.json", f"{folder}/job"], repeat=True)
+
+    each(clean, members)
+    keys.remove(cluster.name, members)
+
+
+def command_line(arguments: Sequence[str]) -> str:
+    """Return a command as people type it."""
+    return shlex.join(arguments)

@@ -1,0 +1,120 @@
+"""The SSH server of one host of a LocalCluster; it serves its user on the loopback only."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import asyncssh
+
+CHUNK = 1 << 16
+
+
+class _Server(asyncssh.SSHServer):
+    """Lets in who has the cluster's key, and forwards connections of those."""
+
+    def __init__(self, key: Path) -> None:
+        self.key = key
+
+    def begin_auth(self, username: str) -> bool:
+        return True
+
+    def public_key_auth_supported(self) -> bool:
+        return True
+
+    def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
+        # The hosts of a cluster are given keys to one another while they run.
+        offered = key.export_public_key("openssh").decode().split()[:2]
+        for path in (self.key, Path.home() / ".ssh" / "authorized_keys"):
+            with contextlib.suppress(OSError):
+                lines = path.read_text(encoding="utf-8").splitlines()
+                if any(line.split()[:2] == offered for line in lines):
+                    return True
+        return False
+
+    def connection_requested(
+        self, dest_host: str, dest_port: int, orig_host: str, orig_port: int
+    ) -> bool:
+        return True
+
+
+async def _serve(process: asyncssh.SSHServerProcess[bytes]) -> None:
+    """Run the command of a session, or a shell."""
+    command = process.command
+    shell = os.environ.get("SHELL", "/bin/sh")
+    arguments = [shell, "-c", command] if command else [shell, "-l"]
+    running = await asyncio.create_subprocess_exec(
+        *arguments,
+        cwd=Path.home(),
+        env={**os.environ, **{str(k): str(v) for k, v in process.env.items()}},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    feeding = asyncio.create_task(_feed(process.stdin, running.stdin))
+    await asyncio.gather(
+        _copy(running.stdout, process.stdout), _copy(running.stderr, process.stderr)
+    )
+    code = await running.wait()
+    feeding.cancel()
+    if code < 0:
+        process.exit_with_signal(signal.Signals(-code).name.removeprefix("SIG"))
+    else:
+        process.exit(code)
+
+
+async def _feed(source: Any, target: Any) -> None:
+    """Give a command its input; it may end before it has read everything."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError, asyncssh.Error):
+        while data := await source.read(CHUNK):
+            target.write(data)
+            await target.drain()
+    target.close()
+
+
+async def _copy(source: Any, target: Any) -> None:
+    """Give on what a command says; whoever reads it may have gone."""
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError, asyncssh.Error):
+        while data := await source.read(CHUNK):
+            target.write(data)
+            await target.drain()
+
+
+async def _main(port: int, host_key: str, key: str) -> None:
+    # What belongs to this server is no part of what its sessions run in.
+    os.environ.pop("PYTHONPATH", None)
+    server = await asyncssh.create_server(
+        lambda: _Server(Path(key)),
+        "127.0.0.1",
+        port,
+        server_host_keys=[host_key],
+        process_factory=_serve,
+        sftp_factory=True,
+        encoding=None,
+        allow_scp=True,
+        keepalive_interval=30,
+    )
+    over = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
+    await over.wait()
+    server.close()
+
+
+def main() -> None:
+    """Serve until SIGTERM."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--host-key", required=True)
+    parser.add_argument("--key", required=True)
+    options = parser.parse_args()
+    asyncio.run(_main(options.port, options.host_key, options.key))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""A machine of a cluster with a connection to it, and what its agent tells."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flambe.cluster.machine import ORCHESTRATOR, Machine
+from flambe.cluster.record import ClusterFiles
+from flambe.remote import Connection, Host, Login
+from flambe.remote.client import Agent
+
+# How long a machine that was created just now may take until it lets us in, in seconds.
+NEW_MACHINE = 300
+OLD_MACHINE = 30
+
+
+class Member(Host):
+    """One host of a cluster: a :class:`~flambe.remote.Host` with a role, an agent and facts.
+
+    Attributes
+    ----------
+    machine
+        What the cluster knows of it.
+    report
+        What its agent told last: facts, marks, runs, locks, environment.
+    """
+
+    def __init__(self, machine: Machine, files: ClusterFiles, root: str) -> None:
+        login = Login(machine.address, machine.user, files.known_hosts, machine.key)
+        super().__init__(Connection(login, f"{machine.name} ({machine.address})"))
+        self.machine = machine
+        self.agent = Agent(self, root)
+        self.report: dict[str, Any] = {}
+
+    @property
+    def is_orchestrator(self) -> bool:
+        """Whether it is the orchestrator."""
+        return self.machine.name == ORCHESTRATOR
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What it is; see :mod:`flambe.remote.agent.facts`."""
+        return dict(self.report.get("facts", {}))
+
+    def connect(self) -> None:
+        """Connect; a machine that is new is waited for."""
+        seconds = NEW_MACHINE if self.machine.new else OLD_MACHINE
+        self.connection.open(seconds, patient=self.machine.new)
+
+    def look(self, cluster: str, environment: str = "") -> dict[str, Any]:
+        """Ask its agent for everything, in one call, and keep it."""
+        self.report = self.agent.call("report", cluster=cluster, environment=environment)
+        return self.report
+
+    def mark(self, cluster: str, name: str, value: Any, *, boot: bool = False) -> None:
+        """Note something on the host; if ``boot``, until it is started again."""
+        self.agent.call("mark", cluster=cluster, name=name, value=value, boot=boot)

@@ -1,0 +1,58 @@
+"""What this machine remembers of its clusters: files of each, named once."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flambe.logging.console import home
+
+
+@dataclass(frozen=True)
+class ClusterFiles:
+    """Every local path of one cluster."""
+
+    name: str
+
+    @property
+    def folder(self) -> Path:
+        """Its folder."""
+        return home() / "clusters" / self.name
+
+    @property
+    def known_hosts(self) -> Path:
+        """The host keys of its machines."""
+        return self.folder / "known_hosts"
+
+    @property
+    def setup_log(self) -> Path:
+        """What its setup commands said, the last time that they ran."""
+        return self.folder / "setup.log"
+
+    @property
+    def note(self) -> Path:
+        """Which file describes it, and who its machines are."""
+        return self.folder / "cluster.json"
+
+    def remember(self, note: Mapping[str, Any]) -> None:
+        """Write the note."""
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        beside = self.note.with_suffix(f".{os.getpid()}.part")
+        beside.write_text(json.dumps(note, indent=1), encoding="utf-8")
+        os.replace(beside, self.note)
+
+    def recall(self) -> dict[str, Any]:
+        """Return the note, empty if there is none."""
+        try:
+            return dict(json.loads(self.note.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return {}
+
+
+def known() -> list[str]:
+    """Return the names of the clusters that were used from this machine."""
+    return sorted(path.parent.name for path in (home() / "clusters").glob("*/cluster.json"))

@@ -1,0 +1,80 @@
+"""The setup commands of a cluster: once for each host, boot and content of the list."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from flambe.errors import CommandError, DeadlineError
+from flambe.remote import each
+
+if TYPE_CHECKING:
+    from flambe.cluster.cluster import Cluster
+    from flambe.cluster.member import Member
+
+MARK = "setup"
+DEADLINE = 3600.0  # seconds for one command
+
+
+def digest(commands: Sequence[str]) -> str:
+    """Return what a host is marked with when these commands have run on it."""
+    return hashlib.sha256(json.dumps(list(commands)).encode()).hexdigest()[:16] if commands else ""
+
+
+def pending(cluster: Cluster, members: Sequence[Member]) -> list[Member]:
+    """Return the hosts on which the commands have not run since they were started."""
+    wanted = digest(cluster.setup_cmds)
+    if not wanted:
+        return []
+    return [member for member in members if member.report["marks"].get(MARK) != wanted]
+
+
+def run(cluster: Cluster, members: Sequence[Member]) -> None:
+    """Run the commands on hosts, one after another, all hosts at the same time.
+
+    Raises
+    ------
+    RemoteError
+        If one fails: with the host, the command, its exit code and what it said last.
+    """
+    cluster.local.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = threading.Lock()
+    with open(cluster.local.setup_log, "w", encoding="utf-8") as log:
+
+        def on(member: Member) -> None:
+            def take(_: str, text: str) -> None:
+                with lock:
+                    log.write(f"{member.name} | {text}\n")
+                    log.flush()
+                cluster.observer.host_line(member.machine.name, text)
+
+            for command in cluster.setup_cmds:
+                take("", f"$ {command}")
+                _one(member, command, take, cluster.remote_dir)
+            member.mark(cluster.name, MARK, digest(cluster.setup_cmds), boot=True)
+
+        each(on, members)
+
+
+def _one(member: Member, command: str, take: object, root: str) -> None:
+    # Where a host has no pip of its own, flambe's is found last.
+    script = f'export PATH="$PATH:$HOME/{root}/bin"\n{command}'
+    try:
+        member.run(["bash", "-lc", script], deadline=DEADLINE, take=take, shown=command)  # type: ignore[arg-type]
+    except DeadlineError:
+        raise
+    except CommandError as error:
+        if hint := _hint(command, error.stderr):
+            error.message += f"\n  = {hint}"
+        raise
+
+
+def _hint(command: str, said: str) -> str:
+    if "pip" in command and "Key does not contain dot separated" in said:
+        return "write the section of the key too:   pip config set global.index-url URL"
+    if "sudo: a password is required" in said or "sudo: a terminal is required" in said:
+        return "nobody can type a password: let the user run this by sudo without one"
+    return ""

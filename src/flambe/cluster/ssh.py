@@ -1,0 +1,122 @@
+"""SSHCluster: machines that exist, reached by SSH."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flambe.cluster.cluster import Cluster, Finding, findings
+from flambe.cluster.machine import ORCHESTRATOR, Machine
+from flambe.compile import Schema
+from flambe.compile.build import folder_of
+from flambe.remote import Address
+
+
+class SSHCluster(Cluster):
+    """Machines that exist.
+
+    Parameters
+    ----------
+    name
+        Letters, digits, ``-`` and ``_``.
+    orchestrator_ip
+        Its address, or ``[public, private]``. An address may carry a port: ``10.0.0.1:2222``.
+    factories_ips
+        The same of each factory.
+    key
+        The path of your private key, from the folder of the configuration; by default your agent
+        and your ``~/.ssh/config`` decide. It never leaves this machine.
+    username
+        Who logs in; by default you, as you are called here.
+    use_public
+        Whether the hosts are reached at their public addresses from here; else at the private ones.
+    setup_cmds, environment, remote_dir
+        See :class:`Cluster`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        orchestrator_ip: str | Sequence[str],
+        factories_ips: Sequence[str | Sequence[str]] = (),
+        key: str | None = None,
+        username: str | None = None,
+        use_public: bool = True,
+        setup_cmds: Sequence[str] | None = None,
+        environment: Mapping[str, Any] | None = None,
+        remote_dir: str = ".flambe",
+    ) -> None:
+        super().__init__(name, setup_cmds, environment, remote_dir)
+        self.orchestrator_ip = orchestrator_ip
+        self.factories_ips = list(factories_ips)
+        self.key = key
+        self.username = username
+        self.use_public = use_public
+
+    @classmethod
+    def check_schema(cls, schema: Schema) -> Iterator[Finding]:
+        """Yield what is wrong; see :class:`Cluster`."""
+        values = schema.kwargs
+        yield from findings(values)
+        seen: dict[Address, str] = {}
+        for path, text in _written(values):
+            try:
+                address = Address.parse(text)
+            except ValueError as error:
+                yield path, str(error), "expected   10.0.0.1   or   10.0.0.1:2222"
+                continue
+            if address in seen:
+                yield path, f"{text} is the address of {seen[address]} already", ""
+            seen[address] = "the orchestrator" if path[0] == "orchestrator_ip" else "a factory"
+        base = Path(schema.place.folder) if schema.place and schema.place.folder else Path.cwd()
+        if isinstance(values.get("key"), str):
+            yield from _key_findings(_key(values["key"], base))
+
+    def find_machines(self) -> list[Machine]:
+        """Return the machines of the configuration."""
+        import getpass
+
+        user = self.username or getpass.getuser()
+        key = _key(self.key, folder_of(self)) if self.key is not None else None
+        machines = []
+        for number, written in enumerate([self.orchestrator_ip, *self.factories_ips]):
+            both = [written] if isinstance(written, str) else list(written)
+            public, private = Address.parse(both[0]), Address.parse(both[-1])
+            name = f"factory_{number}" if number else ORCHESTRATOR
+            outside = public if self.use_public else private
+            machines.append(Machine(name, outside, private, user, key))
+        return machines
+
+
+def _written(values: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield each address with its path; of a pair, both."""
+    hosts: list[tuple[tuple[str | int, ...], Any]] = []
+    if "orchestrator_ip" in values:
+        hosts.append((("orchestrator_ip",), values["orchestrator_ip"]))
+    for index, written in enumerate(values.get("factories_ips") or ()):
+        hosts.append((("factories_ips", index), written))
+    for path, written in hosts:
+        if isinstance(written, str):
+            yield path, written
+        else:
+            for index, text in enumerate(written):
+                yield (*path, index), str(text)
+
+
+def _key(written: str, base: Path) -> Path:
+    return base / os.path.expanduser(written)
+
+
+def _key_findings(path: Path) -> Iterator[Finding]:
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        yield ("key",), f"cannot read the key {path}: {error.strerror}", "the path of a private key"
+        return
+    if not stat.S_ISREG(mode):
+        yield ("key",), f"the key {path} is not a file", "the path of a private key"
+    elif mode & 0o077:
+        yield ("key",), f"others can read the private key {path}", f"chmod 600 {path}"

@@ -1,0 +1,61 @@
+"""The commands of the agent."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+
+
+def main() -> int:
+    """Do what the arguments say; print JSON."""
+    parser = argparse.ArgumentParser(prog="flambe-agent")
+    parser.add_argument("--root", default=".flambe", help="flambe's folder on this host")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name in ("report", "start", "stop", "lock", "unlock", "mark", "keys", "forget_keys"):
+        commands.add_parser(name)  # their arguments are a JSON object on the input
+    follow = commands.add_parser("follow")
+    follow.add_argument("name")
+    follow.add_argument("--offset", type=int, default=0)
+    follow.add_argument("--once", action="store_true")
+    options = parser.parse_args()
+    root = os.path.join(os.path.expanduser("~"), options.root)
+    if options.command == "follow":
+        from flambe.remote.agent import supervisor
+
+        return int(supervisor.follow(root, options.name, options.offset, once=options.once))
+    given = json.loads(sys.stdin.read() or "{}")
+    json.dump(_answer(options.command, root, given), sys.stdout)
+    return 0
+
+
+def _answer(command: str, root: str, given: dict) -> object:  # type: ignore[type-arg]
+    from flambe.remote.agent import facts, keys, locks, marks, supervisor, verify
+
+    if command == "report":
+        return {
+            "facts": facts.gather(root),
+            "marks": marks.read(root, given.get("cluster", "")),
+            "keys": keys.read(given.get("cluster", "")),
+            "runs": supervisor.statuses(root),
+            "locks": locks.read(root),
+            "environment": verify.environment(root, given.get("environment", "")),
+        }
+    if command == "start":
+        return supervisor.start(root, **given)
+    if command == "stop":
+        return supervisor.stop(root, **given)
+    if command == "lock":
+        return locks.acquire(root, **given)
+    if command == "unlock":
+        return locks.release(root, **given)
+    if command == "keys":
+        return keys.install(**given)
+    if command == "forget_keys":
+        return keys.remove(**given)
+    return marks.write(root, **given)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

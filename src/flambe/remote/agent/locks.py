@@ -1,0 +1,60 @@
+"""Locks of a cluster, on its orchestrator: each names its holder, and a dead holder's expires."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from flambe.remote.agent.files import boot_id, read_json, write_json
+
+
+def _path(root: str) -> str:
+    return os.path.join(root, "locks.json")
+
+
+@contextlib.contextmanager
+def _exclusive(root: str) -> Iterator[None]:
+    os.makedirs(root, mode=0o700, exist_ok=True)
+    descriptor = os.open(os.path.join(root, "locks.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def read(root: str) -> dict[str, Any]:
+    """Return the locks that are held: name → holder."""
+    now, boot = time.time(), boot_id()
+    held = read_json(_path(root)) or {}
+    return {k: v for k, v in held.items() if v["until"] > now and v["boot"] == boot}
+
+
+def acquire(root: str, name: str, token: str, holder: dict[str, Any], seconds: float) -> Any:
+    """Take a lock, or renew it with the same token; return its holder."""
+    with _exclusive(root):
+        held = read(root)
+        now = held.get(name)
+        if now is not None and now["token"] != token:
+            return {"taken": False, **{k: now[k] for k in ("holder", "since", "token")}}
+        since = now["since"] if now else time.time()
+        until = time.time() + seconds
+        entry = {"token": token, "holder": holder, "since": since, "until": until}
+        held[name] = dict(entry, boot=boot_id())
+        write_json(_path(root), held)
+        return {"taken": True, "holder": holder, "since": since}
+
+
+def release(root: str, name: str, token: str) -> Any:
+    """Give a lock back, if it is held with this token."""
+    with _exclusive(root):
+        held = read(root)
+        mine = name in held and held[name]["token"] == token
+        if mine:
+            del held[name]
+            write_json(_path(root), held)
+        return {"released": mine}

@@ -1,0 +1,68 @@
+"""What an environment holds, recomputed from the files that are there."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import glob
+import hashlib
+import os
+from typing import Any
+
+from flambe.remote.agent.files import read_json
+
+
+def environment(root: str, name: str) -> Any:
+    """Return the distributions of an environment, and the hash of the files of ours.
+
+    Our own wheels (flambe, the extensions) are hashed file by file; others count by their names and
+    versions.
+    """
+    folder = os.path.join(root, "envs", name)
+    made = read_json(os.path.join(folder, "flambe.json")) if name else None
+    if made is None:
+        return None
+    found: dict[str, str] = {}
+    ours: dict[str, Any] = {}
+    wanted = set(made.get("ours", ()))
+    for path in glob.glob(os.path.join(folder, "lib", "python*", "site-packages", "*.dist-info")):
+        title, version = os.path.basename(path)[: -len(".dist-info")].split("-")[:2]
+        found[title.lower().replace("_", "-")] = version
+        if title.lower().replace("_", "-") in wanted:
+            ours[title.lower().replace("_", "-")] = distribution(path)
+    return {"distributions": found, "ours": ours, "python": made.get("python", "")}
+
+
+def distribution(info: str) -> dict[str, Any]:
+    """Return the hash of a distribution's files, and which of them are not what its RECORD says."""
+    site = os.path.dirname(info)
+    digest, wrong = hashlib.sha256(), []
+    with open(os.path.join(info, "RECORD"), newline="") as stream:
+        rows = sorted(row for row in csv.reader(stream) if row)
+    for name, recorded, *_ in rows:
+        # What installers add differs from host to host.
+        if name.startswith("..") or _added(name):
+            continue
+        try:
+            with open(os.path.join(site, name), "rb") as file:
+                content = hashlib.sha256(file.read()).digest()
+        except OSError:
+            wrong.append(name)
+            continue
+        text = base64.urlsafe_b64encode(content).decode().rstrip("=")
+        if recorded and recorded != "sha256=" + text:
+            wrong.append(name)
+        digest.update((f"{name},{text}\n").encode())
+    return {"hash": digest.hexdigest(), "wrong": wrong}
+
+
+def _added(name: str) -> bool:
+    if name.endswith(".pyc"):
+        return True
+    return ".dist-info/" in name and os.path.basename(name) in (
+        "RECORD",
+        "INSTALLER",
+        "REQUESTED",
+        "direct_url.json",
+        "uv_cache.json",
+    )

@@ -1,0 +1,124 @@
+"""The agent of a host, as it is called from here."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flambe.errors import CommandError, RemoteError, UnreachableError
+from flambe.remote.host import Host
+
+_AGENT = Path(__file__).parent / "agent"
+_MAIN = """import sys
+from flambe.remote.agent.__main__ import main
+sys.exit(main())
+"""
+# The exit codes of a shell that finds no program, and of python3 without its archive.
+_NO_PROGRAM, _NO_FILE = 127, 2
+
+
+@functools.cache
+def archive() -> bytes:
+    """Return the agent as a Python archive: the same bytes everywhere."""
+    files = {"__main__.py": _MAIN, "flambe/__init__.py": "", "flambe/remote/__init__.py": ""}
+    for path in sorted(_AGENT.glob("*.py")):
+        files[f"flambe/remote/agent/{path.name}"] = path.read_text(encoding="utf-8")
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as target:
+        for name, text in files.items():
+            target.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)
+    return made.getvalue()
+
+
+class Agent:
+    """Calls the agent of one host, and ships it when it is not there.
+
+    Parameters
+    ----------
+    host
+        The host.
+    root
+        flambe's folder there, from the home of the user.
+    """
+
+    def __init__(self, host: Host, root: str = ".flambe") -> None:
+        self.host = host
+        self.root = root
+        digest = hashlib.sha256(archive()).hexdigest()[:12]
+        self.path = f"{root}/agent/{digest}.pyz"
+
+    def call(
+        self, command: str, /, *, deadline: float = 60.0, repeat: bool = True, **given: Any
+    ) -> Any:
+        """Call it, and return its answer.
+
+        Raises
+        ------
+        RemoteError
+            If it fails, or the host has no ``python3``.
+        """
+        for attempt in (0, 1):
+            done = self.host.run(
+                self.argv(command),
+                content=json.dumps(given),
+                deadline=deadline,
+                repeat=repeat,
+                check=False,
+                shown=f"flambe's agent: {command}",
+            )
+            if done.code == 0:
+                return json.loads(done.stdout)
+            if done.code == _NO_PROGRAM:
+                raise RemoteError(self.host.name, "there is no python3: install it on the host")
+            if done.code != _NO_FILE or attempt:
+                break
+            self.host.put(archive(), self.path)
+        done.checked()
+        raise AssertionError("unreachable")
+
+    def argv(self, command: str, *arguments: str) -> list[str]:
+        """Return the command line of the agent."""
+        return ["python3", "-I", self.path, "--root", self.root, command, *arguments]
+
+    def follow(self, name: str, take: Callable[[str], None], *, offset: int = 0) -> int | None:
+        """Give each line of a supervised process to a function, until the process has ended.
+
+        A lost connection is made anew, and the log goes on where it was.
+
+        Returns
+        -------
+        int or None
+            Its exit code; None if nobody knows it.
+        """
+        place = offset
+        end: list[str] = []
+
+        def line(stream: str, text: str) -> None:
+            nonlocal place
+            if stream != "stdout":
+                return
+            head, _, rest = text.partition(" ")
+            if head == "end":
+                end.append(rest)
+            else:
+                place = int(head)
+                take(rest)
+
+        while not end:
+            try:
+                self.host.run(
+                    self.argv("follow", name, "--offset", str(place)),
+                    deadline=float("inf"),
+                    take=line,
+                )
+            except (UnreachableError, CommandError) as error:
+                if isinstance(error, CommandError) and error.code != 255:
+                    raise
+                self.host.connection.open(seconds=600)
+        return int(end[0]) if end[0].lstrip("-").isdigit() else None

@@ -1,0 +1,253 @@
+"""One OpenSSH connection to a host, which commands, copies and tunnels share.
+
+The system's ``ssh`` does it, so that the user's configuration, agent, jump hosts and hardware keys
+work. A master process holds the connection and outlives this one for a while: the next command of
+the user needs no handshake.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import random
+import re
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from flambe.errors import HostKeyError, RemoteError, UnreachableError
+from flambe.logging.console import home
+from flambe.remote.address import Address
+
+# How long the master waits for the next command, in seconds.
+PERSIST = 120
+CONNECT_TIMEOUT = 10
+# A dead link is noticed after 4 × 15 seconds; a shorter break is survived.
+ALIVE_INTERVAL, ALIVE_COUNT = 15, 4
+# A socket's path may have 104 bytes on macOS, and ssh adds 17 while it makes it.
+LONGEST_SOCKET = 104 - 18
+
+_CHANGED = re.compile("HOST IDENTIFICATION HAS CHANGED|Host key verification failed")
+_REFUSED_LOGIN = re.compile("Permission denied|Too many authentication failures")
+_FINAL = re.compile(
+    "Could not resolve hostname|UNPROTECTED PRIVATE KEY|Load key .*: |no such identity|"
+    "Bad configuration option|bad permissions|Bad owner"
+)
+_NEW_KEY = re.compile("Permanently added .* to the list of known hosts")
+
+
+@dataclass(frozen=True)
+class Login:
+    """How to log in to a host.
+
+    Attributes
+    ----------
+    address, user
+        Where, and as whom.
+    key
+        A private key; None leaves it to the user's agent and configuration.
+    known_hosts
+        The host keys of the cluster. A host that is unknown here and to the user is added, a
+        changed key stops everything.
+    options
+        More options of ssh, ``"ProxyJump=gate"``.
+    """
+
+    address: Address
+    user: str
+    known_hosts: Path
+    key: Path | None = None
+    options: tuple[str, ...] = ()
+
+    def arguments(self) -> list[str]:
+        """Return the arguments of ssh, without the destination."""
+        users = "~/.ssh/known_hosts"
+        options = [
+            "BatchMode=yes",
+            f"UserKnownHostsFile={_quoted(self.known_hosts)} {users}",
+            "StrictHostKeyChecking=accept-new",
+            "UpdateHostKeys=no",
+            "HashKnownHosts=no",
+            f"ConnectTimeout={CONNECT_TIMEOUT}",
+            f"ServerAliveInterval={ALIVE_INTERVAL}",
+            f"ServerAliveCountMax={ALIVE_COUNT}",
+            *self.options,
+        ]
+        if self.key is not None:
+            options += [f"IdentityFile={_quoted(self.key)}", "IdentitiesOnly=yes"]
+        port = ["-p", str(self.address.port)]
+        return [*port, "-l", self.user, *(part for o in options for part in ("-o", o))]
+
+
+def _quoted(path: Path) -> str:
+    return f'"{path}"' if " " in str(path) else str(path)
+
+
+class Connection:
+    """A connection that is opened at first use, and again when it was lost.
+
+    Parameters
+    ----------
+    login
+        How to log in.
+    name
+        What people call the host.
+    """
+
+    def __init__(self, login: Login, name: str = "") -> None:
+        self.login = login
+        self.name = name or str(login.address)
+        digest = hashlib.sha256(repr(login).encode()).hexdigest()[:12]
+        self.socket = _socket_folder() / digest
+        #: What ssh said of a host key that it saw for the first time.
+        self.new_key = False
+
+    # -- ssh's command line -------------------------------------------------------------------
+
+    def ssh(self, *arguments: str) -> list[str]:
+        """Return an ``ssh`` command line that goes through the master, and never around it."""
+        # Without a master, ssh would connect anew: this makes it fail instead.
+        return ["ssh", "-S", str(self.socket), "-o", "ProxyCommand=false", *arguments]
+
+    @property
+    def destination(self) -> str:
+        """The host, as ssh takes it."""
+        return self.login.address.host
+
+    def control(self, *arguments: str) -> bool:
+        """Tell the master something (``ssh -O``); return whether it did it."""
+        command = [*self.ssh("-O", *arguments), self.destination]
+        done = subprocess.run(command, capture_output=True, check=False, timeout=30)
+        return done.returncode == 0
+
+    def alive(self) -> bool:
+        """Whether there is a master."""
+        return self.socket.exists() and self.control("check")
+
+    # -- opening and closing ------------------------------------------------------------------
+
+    def open(self, seconds: float = 30.0, *, patient: bool = False) -> None:
+        """Connect, unless it is.
+
+        Parameters
+        ----------
+        seconds
+            How long it is tried.
+        patient
+            The host is new: it may refuse the login until it has found its keys.
+
+        Raises
+        ------
+        UnreachableError
+            If there is no connection in time: with what ssh said last.
+        HostKeyError
+            If the host's key is not the one that is known.
+        """
+        with _locked(self.socket.with_suffix(".lock")):
+            if self.alive():
+                return
+            deadline = time.monotonic() + seconds
+            wait = 0.2
+            while (error := self._attempt(patient)) is not None:
+                if time.monotonic() + wait > deadline:
+                    raise UnreachableError(
+                        self.name, f"no connection within {seconds:.0f} s: {error}"
+                    )
+                # Many who come at once are refused at once: they don't come back together.
+                time.sleep(wait * random.uniform(0.5, 1.5))
+                wait = min(wait * 2, 5.0)
+
+    def _attempt(self, patient: bool) -> str | None:
+        """Start a master; return what went wrong if trying again may help."""
+        self.socket.unlink(missing_ok=True)
+        self.login.known_hosts.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("r", errors="replace") as log:
+            # The master keeps its error stream: it is a file, or we would wait for its end.
+            command = ["ssh", "-M", "-N", "-f", "-S", str(self.socket), "-E", log.name]
+            command += ["-o", f"ControlPersist={PERSIST}", *self.login.arguments()]
+            try:
+                code = subprocess.run(
+                    [*command, self.destination],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    stderr=subprocess.DEVNULL,
+                    check=False,
+                    timeout=4 * CONNECT_TIMEOUT,
+                ).returncode
+            except subprocess.TimeoutExpired:
+                return "it answers, and then says nothing"
+            except FileNotFoundError:
+                raise RemoteError(
+                    self.name, "ssh is not installed: install openssh-client"
+                ) from None
+            said = log.read()
+        self.new_key = self.new_key or bool(_NEW_KEY.search(said))
+        if code == 0:
+            return None
+        text = "; ".join(_told(said)[-3:]) or f"ssh ended with exit code {code}"
+        if _CHANGED.search(said):
+            raise HostKeyError(self.name, _key_changed(said, self.login))
+        if _FINAL.search(said) or (_REFUSED_LOGIN.search(said) and not patient):
+            raise UnreachableError(self.name, f"{text}\n  tried: {self._by_hand()}")
+        return text
+
+    def _by_hand(self) -> str:
+        key = f" -i {self.login.key}" if self.login.key else ""
+        port = f" -p {self.login.address.port}" if self.login.address.port != 22 else ""
+        return f"ssh{port}{key} {self.login.user}@{self.login.address.host}"
+
+    def close(self) -> None:
+        """End the master, and with it all that goes through it."""
+        if self.socket.exists():
+            self.control("exit")
+            self.socket.unlink(missing_ok=True)
+
+
+def _told(said: str) -> list[str]:
+    """Return the lines of a log that tell people something."""
+    lines = (line.strip("\r\n @") for line in said.splitlines())
+    return [line for line in lines if line and not _NEW_KEY.search(line)]
+
+
+def _key_changed(said: str, login: Login) -> str:
+    match = re.search(r"Offending \S+ key in (\S+?):(\d+)", said)
+    where = f"{match[1]}, line {match[2]}" if match else str(login.known_hosts)
+    return (
+        "its host key is not the one that is known: it was installed anew, or somebody stands in "
+        f"between; nothing was sent\n  if you know why, remove the old key ({where}) and try again"
+    )
+
+
+def _socket_folder() -> Path:
+    folder = home() / "ssh"
+    if len(str(folder)) + 13 > LONGEST_SOCKET:
+        folder = Path("/tmp") / f"flambe-{os.getuid()}"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if folder.stat().st_uid != os.getuid() or folder.is_symlink():
+        raise RemoteError("this machine", f"{folder} belongs to somebody else: remove it")
+    folder.chmod(0o700)
+    return folder
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold a lock that ends with this process."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def fingerprints(known_hosts: Path, address: Address) -> Sequence[str]:
+    """Return the fingerprints of the keys that are known of a host."""
+    name = address.host if address.port == 22 else f"[{address.host}]:{address.port}"
+    command = ["ssh-keygen", "-l", "-F", name, "-f", str(known_hosts)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+    return re.findall(r"SHA256:\S+", done.stdout)

@@ -1,0 +1,209 @@
+"""One host: what can be done on it."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from flambe.errors import RemoteError, UnreachableError
+from flambe.remote import running, transfer
+from flambe.remote.connection import Connection
+from flambe.remote.result import Result
+from flambe.remote.running import Take
+
+# Seconds that an ordinary command may take.
+DEADLINE = 60.0
+NO_SPACE = "No space left on device"
+OVER_QUOTA = "Disk quota exceeded"
+
+
+class Host:
+    """A host that is reached by SSH. Relative paths start at the home of the user there.
+
+    Parameters
+    ----------
+    connection
+        To it.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self.connection = connection
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+        return self.connection.name
+
+    def __repr__(self) -> str:
+        return f"<Host {self.name}>"
+
+    # -- commands -----------------------------------------------------------------------------
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        deadline: float = DEADLINE,
+        env: Mapping[str, str] | None = None,
+        folder: str | None = None,
+        content: bytes | str | None = None,
+        take: Take | None = None,
+        check: bool = True,
+        repeat: bool = False,
+        shown: str = "",
+    ) -> Result:
+        """Run a command, and return what it did.
+
+        Parameters
+        ----------
+        command
+            The program and its arguments: no shell reads them.
+        deadline
+            Seconds after which its process group on the host is killed.
+        env
+            Environment variables to add. They can be seen on the host: no place for secrets.
+        folder
+            Its working directory.
+        content
+            Its input; without one, reading it gives the end of file at once.
+        take
+            Called with ``"stdout"`` or ``"stderr"`` and each line as it comes, by other threads.
+        check
+            Whether an exit code other than 0 is an error.
+        repeat
+            Doing it twice does no harm: it is run again when the connection is lost.
+        shown
+            What people call it, if not by the command itself.
+
+        Raises
+        ------
+        CommandError
+            If it fails.
+        DeadlineError
+            If it has not ended in time.
+        UnreachableError
+            If there is no connection.
+        """
+        script = shlex.join(command)
+        if env:
+            script = f"env {shlex.join(f'{k}={v}' for k, v in env.items())} {script}"
+        if folder is not None:
+            script = f"cd {shlex.quote(folder)} && {script}"
+        data = content.encode() if isinstance(content, str) else content
+        for attempt in (0, 1):
+            self.connection.open()
+            try:
+                result = running.run(
+                    self.connection,
+                    script,
+                    shown=shown or shlex.join(command),
+                    deadline=deadline,
+                    content=data,
+                    take=take,
+                )
+                break
+            except UnreachableError:
+                if attempt or not repeat:
+                    raise
+        return result.checked() if check else result
+
+    # -- files --------------------------------------------------------------------------------
+
+    def put(self, content: bytes | str, path: str, *, mode: int = 0o644) -> None:
+        """Write a file: beside, with its mode from the first byte on, then moved into place."""
+        script = (
+            'umask 077; mkdir -p "$(dirname "$1")" && cat > "$1.part" && chmod "$2" "$1.part" '
+            '&& mv -f "$1.part" "$1"'
+        )
+        with self._space(path):
+            self.run(
+                ["sh", "-c", script, "sh", path, f"{mode:o}"],
+                content=content,
+                deadline=600,
+                repeat=True,
+                shown=f"writing {path}",
+            )
+
+    def read(self, path: str) -> str:
+        """Return the content of a small text file."""
+        return self.run(["cat", path], repeat=True, shown=f"reading {path}").stdout
+
+    def send(
+        self, source: Path, target: str, *, delete: bool = False, exclude: Sequence[str] = ()
+    ) -> None:
+        """Bring a file or folder here up to date there, by rsync.
+
+        Parameters
+        ----------
+        source
+            A file, or a folder: its content goes into the target.
+        target
+            Its path there; parents are made.
+        delete
+            Whether what is not in the source is removed from the target.
+        exclude
+            Patterns of rsync to leave out.
+        """
+        self.run(["mkdir", "-p", _parent(target, source.is_dir())], repeat=True)
+        with self._space(target):
+            transfer.rsync(self.connection, source, target, up=True, delete=delete, exclude=exclude)
+
+    def fetch(self, source: str, target: Path, *, exclude: Sequence[str] = ()) -> None:
+        """Bring a file or folder there up to date here, by rsync; what was begun is continued."""
+        folder = target if source.endswith("/") else target.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        self.connection.open()
+        transfer.rsync(self.connection, target, source, up=False, exclude=exclude)
+
+    @contextlib.contextmanager
+    def _space(self, path: str) -> Iterator[None]:
+        """Name the mount that is full, if that is why something failed."""
+        try:
+            yield
+        except RemoteError as error:
+            said = f"{error}"
+            if NO_SPACE not in said and OVER_QUOTA not in said:
+                raise
+            raise RemoteError(self.name, f"{self._full(path)}\n  {error.message}") from None
+
+    def _full(self, path: str) -> str:
+        script = 'while [ ! -e "$1" ]; do set -- "$(dirname "$1")"; done; df -Ph "$1" | tail -n 1'
+        found = self.run(["sh", "-c", script, "sh", path], check=False).stdout.split()
+        if len(found) < 6:
+            return f"no space left for {path}"
+        return f"no space left for {path}: {found[5]} is full ({found[1]}, {found[3]} free)"
+
+    # -- tunnels ------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def tunnel(self, port: int, *, host: str = "127.0.0.1", local: int = 0) -> Iterator[int]:
+        """Forward a local port to one of the host; yield the local port.
+
+        Raises
+        ------
+        RemoteError
+            If the local port is taken.
+        """
+        self.connection.open()
+        local = local or _free_port()
+        forward = f"127.0.0.1:{local}:{host}:{port}"
+        if not self.connection.control("forward", "-L", forward):
+            raise RemoteError(self.name, f"cannot forward the local port {local} to {host}:{port}")
+        try:
+            yield local
+        finally:
+            with contextlib.suppress(OSError):
+                self.connection.control("cancel", "-L", forward)
+
+
+def _parent(path: str, is_folder: bool) -> str:
+    return path if is_folder else path.rpartition("/")[0] or "."
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])

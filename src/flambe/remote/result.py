@@ -1,0 +1,42 @@
+"""What a command did."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flambe.errors import CommandError
+
+
+@dataclass(frozen=True)
+class Result:
+    """The end of a command.
+
+    Attributes
+    ----------
+    host
+        Where it ran, as people call it.
+    command
+        What ran, as a shell would take it.
+    code
+        Its exit code.
+    stdout, stderr
+        What it said; of very long outputs the end.
+    """
+
+    host: str
+    command: str
+    code: int
+    stdout: str
+    stderr: str
+
+    def checked(self) -> Result:
+        """Return the result itself.
+
+        Raises
+        ------
+        CommandError
+            If the exit code is not 0.
+        """
+        if self.code:
+            raise CommandError(self.host, self.command, self.code, self.stdout, self.stderr)
+        return self

@@ -1,0 +1,308 @@
+"""The commands for clusters, as people type them, on a cluster of this machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.experiment.lab import COMMAND, until
+
+pytestmark = pytest.mark.xdist_group("local-cluster")
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+JOB = """
+import os, subprocess, sys, time
+from flambe.runnable import ClusterRunnable
+
+class Job(ClusterRunnable):
+    def __init__(self, steps=3, code=0, made="", env=None):
+        super().__init__(env)
+        self.steps, self.code, self.made = steps, code, made
+
+    def setup(self, cluster, extensions, force, **kwargs):
+        cluster.create_dirs(["made"])
+        cluster.send_content("content", "made/file")
+        self.set_serializable_attr("made", "made/file")
+
+    def run(self, force=False, **kwargs):
+        if self.env is None:
+            print("alone", flush=True)
+            return
+        hosts = [self.env.orchestrator_ip, *self.env.factories_ips]
+        for host in hosts:
+            done = subprocess.run([*self.env.ssh(host), "cat", self.made], capture_output=True, text=True)
+            print("host", done.stdout, done.stderr, flush=True)
+        print("secret", self.config["API"]["token"] if self.config else "none", flush=True)
+        for step in range(self.steps):
+            print("step", step, flush=True)
+            time.sleep(0.5)
+        with open("result.txt", "w") as stream:
+            stream.write("the result")
+        sys.exit(self.code)
+"""
+
+
+class Place:
+    """A folder with a job and a cluster in it, and ``flambe`` as it is called there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        package = folder / "job_ext"
+        (package / "job_ext").mkdir(parents=True)
+        (package / "job_ext" / "__init__.py").write_text(JOB)
+        (package / "pyproject.toml").write_text(
+            '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
+            '[project]\nname = "job-ext"\nversion = "1.0"\n'
+        )
+        self.cluster = folder / "cluster.yaml"
+        self.cluster.write_text("!LocalCluster {name: here, factories_num: 1}\n")
+        self.env = {
+            **os.environ,
+            "FLAMBE_HOME": str(folder / "home"),
+            "PYTHONPATH": str(folder / "site"),
+            "COLUMNS": "100",
+        }
+        # As -i would, and gone with the folder.
+        command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-build-isolation"]
+        command += ["--offline", "--target", str(folder / "site"), "--no-deps", str(package)]
+        subprocess.run(command, check=True, capture_output=True)
+
+    def job(self, **keywords: Any) -> Path:
+        path = self.folder / "job.yaml"
+        words = ", ".join(f"{key}: {value}" for key, value in keywords.items())
+        path.write_text(f"job_ext: ./job_ext\n---\n!job_ext.Job {{{words}}}\n")
+        return path
+
+    def command(self, *arguments: str | Path) -> list[str]:
+        return [sys.executable, "-c", COMMAND, *map(str, arguments)]
+
+    def flambe(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*arguments),
+            env=self.env,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+
+    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*arguments),
+            env=self.env,
+            cwd=self.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    folder = tmp_path_factory.mktemp("place")
+    made = Place(folder)
+    yield made
+    made.flambe("down", made.cluster, "--force")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_job_runs_here_and_on_the_cluster_and_ends_with_its_code(place: Place) -> None:
+    job = place.job(code=3)
+    assert place.flambe(job).stdout == "alone\n"
+    done = place.flambe(job, "--cluster", place.cluster)
+    assert done.returncode == 3, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[-6:] == [
+        "host content ",
+        "host content ",
+        "secret none",
+        "step 0",
+        "step 1",
+        "step 2",
+    ]
+    # Afterwards: its log, its state, its results.
+    logs = place.flambe("logs", "here")
+    assert logs.stdout.splitlines() == lines[-6:]
+    status = place.flambe("status")
+    assert "orchestrator" in status.stdout
+    assert "factory_1" in status.stdout
+    assert "with exit code 3" in status.stdout
+    fetched = place.flambe("fetch", "here", "fetched")
+    assert fetched.returncode == 0, fetched.stderr
+    assert (place.folder / "fetched" / "result.txt").read_text() == "the result"
+    assert place.flambe("logs", "here", "-f").returncode == 3
+
+
+def test_the_second_time_everything_is_in_place(place: Place) -> None:
+    place.flambe(place.cluster)
+    again = place.flambe(place.cluster)
+    assert again.returncode == 0, again.stderr
+    assert "everything is in place" in again.stdout
+    assert "here is ready" in again.stdout
+
+
+def test_whoever_leaves_can_come_back(place: Place) -> None:
+    run = place.start(place.job(steps=12), "--cluster", place.cluster)
+    assert run.stdout is not None
+    output = run.stdout
+    until(lambda: "step 1" in output.readline(), "the run is shown", 120)
+    os.killpg(run.pid, signal.SIGINT)
+    left = output.read()
+    assert run.wait(30) == 130
+    assert "the run goes on without you" in left
+    assert "flambe logs here -f" in left
+    output.close()
+    # Another is refused, and told whose run it is.
+    other = place.flambe(place.job(steps=1), "--cluster", place.cluster)
+    assert other.returncode == 1
+    assert "the cluster is in use" in other.stderr
+    assert "job.yaml --cluster" in other.stderr
+    assert "--force" in other.stderr
+    back = place.flambe("logs", "here", "-f")
+    assert back.returncode == 0
+    assert [line for line in back.stdout.splitlines() if line.startswith("step")] == [
+        f"step {n}" for n in range(12)
+    ]
+
+
+def test_force_takes_the_place_of_a_run_and_stop_ends_one(place: Place) -> None:
+    started = place.flambe(place.job(steps=1000), "--cluster", place.cluster, "--detach")
+    assert started.returncode == 0, started.stderr
+    assert "running for" in place.flambe("status", "here").stdout
+    refused = place.flambe("down", "here")
+    assert refused.returncode == 1
+    taken = place.flambe(place.job(steps=1), "--cluster", place.cluster, "--force")
+    assert taken.returncode == 0, taken.stderr
+    assert "stopping the run of" in taken.stdout
+    place.flambe(place.job(steps=1000), "--cluster", place.cluster, "--detach")
+    time.sleep(1)
+    stopped = place.flambe("stop", "here")
+    assert stopped.returncode == 0
+    assert "has ended" in stopped.stdout
+
+
+def test_secrets_travel_as_a_file_and_are_deleted(place: Place) -> None:
+    secrets = place.folder / "secrets.ini"
+    secrets.write_text("[API]\ntoken = canary-4711\n")
+    secrets.chmod(0o600)
+    run = place.start(place.job(steps=6), "--cluster", place.cluster, "--secrets", secrets)
+    assert run.stdout is not None
+    output = run.stdout
+    text = ""
+    while "step 1" not in text:
+        text += output.readline()
+    sent = list((place.folder / "home").rglob("secrets.ini"))
+    assert [path.stat().st_mode & 0o777 for path in sent] == [0o600]
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            for name in ("cmdline", "environ"):
+                try:
+                    assert b"canary-4711" not in (entry / name).read_bytes()
+                except OSError:
+                    continue
+    text += output.read()
+    assert run.wait(60) == 0, text
+    output.close()
+    assert "secret ***" in text
+    assert "canary" not in text
+    assert list((place.folder / "home").rglob("secrets.ini")) == []
+    everything = [p for p in (place.folder / "home").rglob("*.log") if p.is_file()]
+    assert [p for p in everything if b"canary" in p.read_bytes()] == []
+
+
+def test_commands_on_hosts(place: Place) -> None:
+    both = place.flambe("exec", "here", "--all", "--", "sh", "-c", "echo $HOME")
+    assert sorted(line.split(" | ")[0] for line in both.stdout.splitlines()) == [
+        "factory_1",
+        "orchestrator",
+    ]
+    one = place.flambe(
+        "exec", "here", "--host", "factory_1", "--", "sh", "-c", "echo $HOME; exit 4"
+    )
+    assert one.returncode == 4
+    assert one.stdout.strip().endswith("hosts/factory_1")
+    wrong = place.flambe("exec", "here", "--host", "factory_2", "--", "true")
+    assert wrong.returncode == 2
+    assert "did you mean 'factory_1'" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("!SSHCluster {name: a b, orchestrator_ip: h}", "'a b' is not a name"),
+        ("!SSHCluster {name: a, orchestrator_ip: 'h:x'}", "no port from 1 to 65535"),
+        (
+            "!SSHCluster {name: a, orchestrator_ip: h, factories_ips: [i, h]}",
+            "the orchestrator already",
+        ),
+        ("!SSHCluster {name: a, orchestrator_ip: h, key: nowhere}", "cannot read the key"),
+        ("!SSHCluster {name: a, orchestrator_ip: h, key: open}", "others can read the private key"),
+        ("!SSHCluster {name: a}", "needs the keyword 'orchestrator_ip'"),
+        ("!SSHCluster {name: a, orchestrator_ip: h, setup_cmd: [x]}", "did you mean 'setup_cmds'?"),
+        ("!SSHCluster {name: a, orchestrator_ip: h, environment: {indexurl: x}}", "'index_url'"),
+        ("!LocalCluster {name: a, factories_num: -1}", "factories_num cannot be -1"),
+        ("!Evaluator {}", "needs the keyword"),
+    ],
+)
+def test_a_wrong_cluster_file_is_told_before_anything(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "open").write_text("key")
+    (tmp_path / "open").chmod(0o644)
+    file = tmp_path / "cluster.yaml"
+    file.write_text(f"{text}\n")
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, str(file)],
+        env={**os.environ, "FLAMBE_HOME": str(tmp_path / "home")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert told in done.stderr
+    assert f"{file}:1:" in done.stderr
+    assert not (tmp_path / "home" / "clusters").exists()
+
+
+def test_only_a_cluster_runnable_runs_on_a_cluster(place: Place) -> None:
+    job = place.folder / "hello.yaml"
+    job.write_text("!Script {script: job.yaml}\n")
+    done = place.flambe(job, "--cluster", place.cluster)
+    assert done.returncode == 2
+    assert "!Script cannot run on a cluster" in done.stderr
+    assert "hello.yaml:1:1" in done.stderr
+    unknown = place.flambe("status", "nobody")
+    assert unknown.returncode == 2
+    assert "there is no cluster 'nobody'" in unknown.stderr
+
+
+def test_taking_it_down_leaves_the_results_and_no_process(place: Place) -> None:
+    place.flambe(place.cluster)
+    done = place.flambe("down", "here")
+    assert done.returncode == 0, done.stderr
+    assert "here is down" in done.stdout
+    mark = str(place.folder / "home")
+    left = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if mark in line and "ssh" not in line.split("\0")[0]:
+                left.append(line)
+    assert left == []
+    assert list((place.folder / "home").rglob("work/result.txt")) != []
+    assert place.flambe("status", "here").returncode == 2

@@ -1,0 +1,100 @@
+"""Clusters for tests: of this machine's own processes, and of real hosts where root makes them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flambe.cluster import Cluster, LocalCluster, SSHCluster
+from flambe.cluster.member import Member
+from flambe.remote import Connection, connection
+from tests.metal import Metal
+from tests.metal.conftest import lent
+
+
+class Told:
+    """A ClusterObserver that remembers."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self.lines: list[tuple[str, str]] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+    def host_line(self, host: str, text: str) -> None:
+        self.lines.append((host, text))
+
+
+@pytest.fixture(autouse=True)
+def _connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Close what a test opened: masters outlive those who start them."""
+    opened: dict[Path, Connection] = {}
+    original = Connection.open
+
+    def remember(self: Connection, *arguments: Any, **more: Any) -> None:
+        opened[self.socket] = self
+        original(self, *arguments, **more)
+
+    monkeypatch.setattr(Connection, "open", remember)
+    monkeypatch.setattr(connection, "PERSIST", 20)
+    yield
+    for one in opened.values():
+        one.close()
+
+
+@pytest.fixture(scope="module")
+def metal() -> Iterator[Metal]:
+    """Lend three real hosts to a module."""
+    with lent(3) as hosts:
+        yield hosts
+
+
+def ssh_cluster(metal: Metal, **more: Any) -> SSHCluster:
+    """Return a cluster of real hosts."""
+    first, *others = [host.address for host in metal.hosts if host.alive]
+    settings: dict[str, Any] = {"key": str(metal.key), "username": metal.hosts[0].user, **more}
+    return SSHCluster("metal", first, others, **settings)
+
+
+def connected(cluster: Cluster) -> list[Member]:
+    """Return the hosts of a cluster with a connection each, and nothing else done to them."""
+    machines = cluster.create_machines(cluster.find_machines())
+    members = [Member(machine, cluster.local, cluster.remote_dir) for machine in machines]
+    for member in members:
+        member.connect()
+    cluster.members = members
+    return members
+
+
+@pytest.fixture
+def local() -> Iterator[Callable[..., LocalCluster]]:
+    """Make clusters of this machine's own processes."""
+    with contextlib.ExitStack() as undo:
+
+        def make(factories: int = 1, **more: Any) -> LocalCluster:
+            cluster = LocalCluster(f"local-{os.getpid()}", factories, **more)
+            undo.callback(cluster.remove_machines)
+            return cluster
+
+        yield make
+
+
+def kinds() -> Sequence[Any]:
+    return [
+        pytest.param("local", id="local"),
+        pytest.param("metal", id="metal", marks=[pytest.mark.root]),
+    ]
+
+
+@pytest.fixture(params=kinds())
+def members(request: pytest.FixtureRequest, local: Any) -> list[Member]:
+    """Give an orchestrator and a factory: on this machine, and on real hosts."""
+    if request.param == "local":
+        return connected(local(1))
+    return connected(ssh_cluster(request.getfixturevalue("metal")))[:2]

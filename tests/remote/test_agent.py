@@ -1,0 +1,220 @@
+"""The agent's own functions, on this machine."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flambe.remote import client
+from flambe.remote.agent import facts, keys, locks, marks, supervisor
+
+ROOT = ".flambe"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    yield tmp_path
+    for name in supervisor.statuses(str(tmp_path / ROOT)):
+        supervisor.stop(str(tmp_path / ROOT), name, grace=0.5)
+
+
+def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
+
+
+def start(place: Path, script: str, name: str = "job", **more: Any) -> dict[str, Any]:
+    given = {"folder": str(place), "env": {"COLOUR": "blue"}, "about": {"user": "ann"}, **more}
+    return dict(supervisor.start(str(place / ROOT), name, ["sh", "-c", script], **given))
+
+
+def status(place: Path, name: str = "job") -> dict[str, Any]:
+    return dict(supervisor.status(str(place / ROOT), name))
+
+
+def test_the_archive_runs_by_itself(place: Path) -> None:
+    """Standard library only: nothing of this environment can be imported."""
+    path = place / "agent.pyz"
+    path.write_bytes(client.archive())
+    with zipfile.ZipFile(io.BytesIO(client.archive())) as opened:
+        assert "flambe/remote/agent/supervisor.py" in opened.namelist()
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", str(path), "report"],
+        input='{"cluster": "c"}',
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    report = json.loads(done.stdout)
+    assert report["facts"]["cpus"] >= 1
+    assert report["facts"]["home"] == str(place)
+    assert (report["marks"], report["runs"], report["locks"]) == ({}, {}, {})
+    assert report["environment"] is None
+
+
+def test_a_process_outlives_who_started_it(place: Path) -> None:
+    begun = start(place, "echo $COLOUR; pwd; echo bad >&2; exit 7")
+    assert begun["started_now"]
+    found = until(lambda: (s := status(place))["state"] == "ended" and s)
+    assert found["code"] == 7
+    assert found["about"] == {"user": "ann"}
+    assert Path(found["log"]).read_text() == f"blue\n{place}\nbad\n"
+    assert os.stat(found["log"]).st_mode & 0o077 == 0
+
+
+def test_one_of_a_name_runs_at_a_time(place: Path) -> None:
+    first = start(place, "sleep 100")
+    again = start(place, "echo no")
+    assert not again["started_now"]
+    assert again["pid"] == first["pid"]
+    assert supervisor.stop(str(place / ROOT), "job")["code"] == 128 + signal.SIGTERM
+    assert start(place, "true")["started_now"]
+
+
+def test_all_that_it_started_is_ended_with_it(place: Path) -> None:
+    """Children in sessions of their own, and those that ignore a request, too."""
+    script = """
+    setsid sh -c 'trap "" TERM; echo $$ > deaf; sleep 1000' &
+    setsid sleep 1000 & echo $! > other
+    wait
+    """
+    start(place, script)
+    pids = []
+    for name in ("deaf", "other"):
+        path = place / name
+        until(lambda path=path: path.exists() and path.read_text())  # type: ignore[misc]
+        pids.append(int(path.read_text()))
+    bystander = subprocess.Popen(["sleep", "1000"])
+    try:
+        supervisor.stop(str(place / ROOT), "job", grace=1.0)
+        for pid in pids:
+            assert supervisor._started(pid) == -1
+        assert bystander.poll() is None
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_what_it_left_behind_is_ended_at_its_end(place: Path) -> None:
+    start(place, "setsid sleep 1000 & echo $! > other; exit 0")
+    until(lambda: status(place)["state"] == "ended")
+    assert supervisor._started(int((place / "other").read_text())) == -1
+
+
+def test_files_are_deleted_at_its_end_however_it_ends(place: Path) -> None:
+    secret = place / "secret"
+    for script in ("exit 0", "exit 3", "kill -KILL $$", "sleep 1000"):
+        secret.write_text("x")
+        start(place, script, removed=[str(secret)])
+        if script.startswith("sleep"):
+            supervisor.stop(str(place / ROOT), "job", grace=1.0)
+        until(lambda: status(place)["state"] == "ended")
+        assert not secret.exists(), script
+
+
+def test_a_killed_supervisor_is_noticed_and_takes_the_process_along(place: Path) -> None:
+    found = start(place, "sleep 1000")
+    os.kill(found["supervisor"][0], signal.SIGKILL)
+    until(lambda: status(place)["state"] == "lost")
+    until(lambda: supervisor._started(found["pid"]) == -1)
+    assert start(place, "true")["started_now"]
+
+
+def test_a_command_that_does_not_exist(place: Path) -> None:
+    given = {"folder": str(place), "env": {}, "about": {}}
+    supervisor.start(str(place / ROOT), "job", ["/nowhere/program"], **given)  # type: ignore[arg-type]
+    found = until(lambda: (s := status(place))["state"] == "ended" and s)
+    assert found["code"] == 127
+    assert "cannot start /nowhere/program" in Path(found["log"]).read_text()
+
+
+def test_a_log_is_followed_from_any_offset(place: Path, capfdbinary: Any) -> None:
+    start(place, "echo one; echo two; printf three")
+    until(lambda: status(place)["state"] == "ended")
+    assert supervisor.follow(str(place / ROOT), "job", 0) == 0
+    assert capfdbinary.readouterr().out == b"4 one\n8 two\n13 three\nend 0\n"
+    supervisor.follow(str(place / ROOT), "job", 4)
+    assert capfdbinary.readouterr().out == b"8 two\n13 three\nend 0\n"
+    supervisor.follow(str(place / ROOT), "job", 0, once=True)
+    assert capfdbinary.readouterr().out == b"4 one\n8 two\n13 three\n"
+    assert supervisor.follow(str(place / ROOT), "other", 0) == 3
+
+
+def test_locks_name_their_holder_and_expire(place: Path) -> None:
+    root = str(place / ROOT)
+    mine = locks.acquire(root, "run", "token", {"user": "ann"}, 60)
+    assert mine["taken"]
+    other = locks.acquire(root, "run", "other", {"user": "bob"}, 60)
+    assert (other["taken"], other["holder"]) == (False, {"user": "ann"})
+    assert locks.acquire(root, "provision", "other", {"user": "bob"}, 60)["taken"]
+    assert locks.acquire(root, "run", "token", {"user": "ann"}, 0.0)["taken"], "it is renewed"
+    assert locks.acquire(root, "run", "other", {"user": "bob"}, 60)["taken"], "it has expired"
+    assert not locks.release(root, "run", "token")["released"]
+    assert locks.release(root, "run", "other")["released"]
+    assert set(locks.read(root)) == {"provision"}
+
+
+def test_marks_are_forgotten_when_the_host_starts_anew(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = str(place / ROOT)
+    marks.write(root, "c", "setup", "abc", boot=True)
+    marks.write(root, "c", "kept", 1)
+    assert marks.read(root, "c") == {"setup": "abc", "kept": 1}
+    assert marks.read(root, "d") == {}
+    monkeypatch.setattr(marks, "boot_id", lambda: "another")
+    assert marks.read(root, "c") == {"kept": 1}
+
+
+def test_keys_are_installed_and_removed_and_others_are_left(place: Path) -> None:
+    ssh = place / ".ssh"
+    ssh.mkdir()
+    (ssh / "authorized_keys").write_text("ssh-ed25519 AAAA mine\nssh-ed25519 CCCC flambe:other\n")
+    (ssh / "config").write_text("Host x\n  User y\n")
+    before = {p.name: p.read_text() for p in ssh.iterdir()}
+    pair = {"private": "PRIVATE\n", "public": "ssh-ed25519 BBBB flambe:c\n"}
+    for _ in range(2):
+        keys.install("c", **pair, config="Host *\n", known_hosts="h k\n")
+    found = keys.read("c")
+    assert found["pair"]
+    assert found["authorized"]
+    assert found["peers"]
+    lines = (ssh / "authorized_keys").read_text().splitlines()
+    assert lines == [*before["authorized_keys"].splitlines(), pair["public"].strip()]
+    assert (ssh / "config").read_text() == f"Include {ssh}/flambe-c.config\nHost x\n  User y\n"
+    assert (ssh / "flambe-c").stat().st_mode & 0o777 == 0o600
+    keys.remove("c")
+    assert {p.name: p.read_text() for p in ssh.iterdir()} == before
+    assert keys.read("c")["pair"] == ""
+
+
+def test_gpus_as_nvidia_smi_tells_them(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no GPU here: a program that answers as nvidia-smi does stands in for it."""
+    program = place / "bin" / "nvidia-smi"
+    program.parent.mkdir()
+    program.write_text(
+        "#!/bin/sh\necho 'NVIDIA A10G, 23028, 11000, 97'\necho 'Tesla, 100, [N/A], 0'\n"
+    )
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    first, second = facts.gpus()
+    assert (first["name"], first["busy"], first["used"] // 1024**2) == ("NVIDIA A10G", 97, 11000)
+    assert (second["name"], second["used"]) == ("Tesla", 0)
+    program.write_text("#!/bin/sh\nexit 9\n")
+    assert facts.gpus() == []
