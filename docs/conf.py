@@ -1,11 +1,19 @@
 """How Sphinx builds the documentation: pages in Markdown, the API reference from docstrings."""
 
+import importlib
+
 from flambe import __version__
 
 project = "flambe"
 author = "The flambe authors"
 copyright = "The flambe authors"  # noqa: A001 (Sphinx's name)
 release = version = __version__
+
+# Names that are loaded at first use are no members of their modules until then.
+for _name in ("", ".dataset", ".experiment", ".field", ".learn", ".metric", ".nn", ".sampler"):
+    _module = importlib.import_module(f"flambe{_name}")
+    for _member in _module.__all__:
+        setattr(_module, _member, getattr(_module, _member))
 
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_enable_extensions = ["colon_fence", "deflist"]

@@ -93,7 +93,7 @@ def test_an_experiment_hides_secrets_everywhere(lab: Lab, home: Path) -> None:
 
 def test_debug_stops_in_a_debugger_before_each_step(lab: Lab) -> None:
     lab.write("talk: !pieces.Talker {steps: 2}")
-    done = flambe(lab.config, "-d", stdin=None, input="p 'done:', component.done\nc\n" * 2)
+    done = flambe(lab.config, "-d", stdin=None, input="p 'done:', self.done\nc\n" * 2)
     assert done.returncode == 0, done.stderr
     assert "('done:', 0)" in done.stdout
     assert "('done:', 1)" in done.stdout

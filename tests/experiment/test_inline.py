@@ -13,6 +13,7 @@ import socketserver
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ import flambe
 from flambe.compile import Grid, Link, Schema
 from flambe.errors import ComponentError, ConfigError, ResourceError, RunError, StateError
 from flambe.experiment import Experiment
+from flambe.experiment.debugger import Debugger
 from flambe.experiment.executor import InlineExecutor
 from flambe.progress import Status
 from tests.experiment.lab import Lab, Watcher, json_lines
@@ -601,7 +603,22 @@ def test_resume_from_stages_runs_what_follows_anew(
 def test_resume_from_a_stage_without_results_is_an_error(lab: Lab) -> None:
     outcome = lab.run(STAGES, resume="two")
     assert isinstance(outcome.error, ConfigError)
-    assert "has no saved result" in str(outcome.error)
+    assert "holds no results to resume from" in str(outcome.error)
+    assert not lab.folder.root.exists()
+
+
+def test_resume_from_a_stage_whose_results_are_gone_is_an_error(lab: Lab) -> None:
+    lab.run(STAGES).fine()
+    shutil.rmtree(lab.folder.root / "two")
+    error = lab.run(STAGES, resume="two").raised()
+    assert isinstance(error, ConfigError)
+    assert "has no saved result" in str(error)
+
+
+def test_what_a_changed_configuration_leaves_behind_is_said(lab: Lab) -> None:
+    lab.run("train: !pieces.Walk {steps: 1, rate: 1.0}").fine()
+    again = lab.run("train: !pieces.Walk {steps: 2, rate: 1.0}", resume=True).fine()
+    assert any("the configuration has changed; 1 earlier" in n for n in again.watcher.notes)
 
 
 def test_resume_in_the_configuration_names_a_stage_that_exists(lab: Lab) -> None:
@@ -799,16 +816,19 @@ def test_a_cluster_resource_is_an_error_here(lab: Lab) -> None:
 
 
 def test_debug_stops_before_each_step(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
-    seen: list[tuple[str, int]] = []
+    seen: list[tuple[str, str, int]] = []
 
-    def stop(component: Any) -> None:
-        seen.append((type(component).__name__, component.done))
+    class Stop(Debugger):
+        def user_line(self, frame: FrameType) -> None:
+            component = frame.f_locals["self"]
+            seen.append((frame.f_code.co_name, type(component).__name__, component.done))
+            self.set_continue()
 
     def executor(root: Path) -> InlineExecutor:
-        return InlineExecutor(root, before_step=stop)
+        return InlineExecutor(root, debugger=Stop())
 
     lab.run("talk: !pieces.Talker {steps: 2}", executor=executor, debug=True).fine()
-    assert seen == [("Talker", 0), ("Talker", 1)]
+    assert seen == [("run", "Talker", 0), ("run", "Talker", 1)]
     # A debugger needs the terminal: what is printed is not taken.
     assert "printed by a1" in capsys.readouterr().out
 

@@ -185,7 +185,8 @@ def _run(runnable: Any, options: argparse.Namespace) -> None:
     resume: bool | list[str] = options.resume
     if options.resume_from:
         resume = [name.strip() for name in options.resume_from.split(",") if name.strip()]
-    shown = display(verbose=options.verbose)
+    # A debugger needs the terminal for itself.
+    shown = display(verbose=options.verbose, live=not options.debug)
     try:
         runnable.run(
             force=options.force,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import threading
 import time
@@ -20,8 +22,9 @@ from flambe.logging import redact
 from flambe.progress import RunFolder, RunState, StageState, Status, VariantState
 
 # Lines of components are shown with their stage and variant in front, in one of these colours.
-COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_red")
+COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan")
 PLAIN_PERIOD = 10.0  # seconds between two lines of progress, where there is no terminal
+PLAIN_WIDTH = 140  # columns, where there is no terminal
 RANKED = 20  # how many variants the last table shows of a stage
 
 _MARKS = {
@@ -36,11 +39,19 @@ _MARKS = {
 }
 
 
-def display(*, verbose: bool = False) -> Display:
+def display(*, verbose: bool = False, live: bool = True) -> Display:
     """Return what shows a run: live if the output is a terminal."""
     # The stream is taken now: what components print is taken from sys.stdout later on.
+    shown = console()
+    return LiveDisplay(shown, verbose) if live and shown.is_terminal else Display(shown, verbose)
+
+
+def console() -> Console:
+    """Return a console on the output; where it is no terminal, tables have room."""
     shown = Console(file=sys.stdout, highlight=False, soft_wrap=False)
-    return LiveDisplay(shown, verbose) if shown.is_terminal else Display(shown, verbose)
+    if not shown.is_terminal and "COLUMNS" not in os.environ:
+        shown.width = PLAIN_WIDTH
+    return shown
 
 
 class Display:
@@ -147,7 +158,10 @@ class Display:
         self.say(Text(f"{mark} {self.run.name} {self.run.status.value} in {took(seconds)}", style))
         self.say(f"  results      {_near(self.folder.root)}")
         self.say(f"  logs         {_near(self.folder.log)}")
-        self.say(f"  TensorBoard  tensorboard --logdir {_near(self.folder.root)}")
+        # It is where this Python is, if not on the path.
+        beside = Path(sys.executable).with_name("tensorboard")
+        program = "tensorboard" if shutil.which("tensorboard") else _near(beside)
+        self.say(f"  TensorBoard  {program} --logdir {_near(self.folder.root)}")
         best = self._winner()
         if best is not None:
             path = _near(self.folder.checkpoint(best.stage, best.name))
@@ -255,7 +269,7 @@ def _results(stage: StageState, entries: list[VariantState]) -> Table:
         table.add_row(
             str(rank),
             *(_cell(entry.choices.get(name)) for name in columns),
-            "" if entry.metric is None else f"{entry.metric:.4f}",
+            "" if entry.metric is None else f"{entry.metric:.5g}",
             str(entry.step),
             took(seconds) if seconds is not None else "",
             Text(f"{mark} {entry.status.value}{kept}", style),
@@ -291,4 +305,4 @@ def print_plan(root: Schema) -> None:
         table.add_column(name, justify="right" if name == "variants" else "left")
     for row in plan(root.kwargs):
         table.add_row(row.stage, row.component, ", ".join(row.links), row.variants)
-    Console(file=sys.stdout, highlight=False).print(table)
+    console().print(table)

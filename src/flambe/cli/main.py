@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -175,6 +176,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments and arguments[0] in ("run", *COMMANDS):
         command = arguments.pop(0)
     parser = _parser(command)
+    if len(arguments) > 1 and command == "run" and not os.path.exists(arguments[0]):
+        from flambe.errors import did_you_mean
+
+        if hint := did_you_mean(arguments[0], COMMANDS):
+            parser.error(f"there is no command {arguments[0]!r}: {hint}")
     if not arguments and command != "status":
         parser.print_help()
         return 2

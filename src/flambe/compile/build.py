@@ -15,7 +15,7 @@ from typing import Any
 
 from flambe.compile import tags, types
 from flambe.compile.values import ClusterResource, Grid, Key, Link, Path, Sample, Schema, path_text
-from flambe.errors import ComponentError, ConfigError, FlambeError, Problem
+from flambe.errors import ComponentError, ConfigError, FlambeError, Problem, did_you_mean
 
 _NOTHING = object()
 
@@ -135,7 +135,9 @@ class Builder:
                 raise ConfigError(
                     Problem(
                         f"!@ {link}: {walked} is a {type(found).__name__} without {name!r}",
-                        hint="dots walk the attributes of the built object",
+                        link.place,
+                        did_you_mean(name, [n for n in dir(found) if not n.startswith("_")])
+                        or "dots walk the attributes of the built object",
                     )
                 ) from None
             walked += f".{name}"

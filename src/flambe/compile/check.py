@@ -233,6 +233,17 @@ def _check_target(
             )
             return
         alternatives, walked = below, (*walked, key)
+    if link.attributes and all(
+        isinstance(reached, Mapping | list)
+        for option in alternatives
+        for _, reached in reach.alternatives(option)
+    ):
+        document.problem(
+            f"!@ {link}: {path_text(walked)} is no component, and has no attributes",
+            path,
+            "does it lack its tag? A component is written   !Tag",
+        )
+        return
     found = [option_path for option_path, _ in alternatives]
     if all(path[: len(target)] == target for target in found):
         document.problem(

@@ -202,7 +202,9 @@ def _compose(source: Source) -> list[Node]:
         message = " ".join(filter(None, (error.context, error.problem)))
         if "maximum depth" in message:
             raise ConfigError(Problem(f"nested deeper than {MAX_DEPTH}", place)) from None
-        raise ConfigError(Problem(f"not valid YAML: {message}", place, _yaml_hint(place))) from None
+        raise ConfigError(
+            Problem(f"not valid YAML: {message}", place, _yaml_hint(place, message))
+        ) from None
     except ReaderError as error:
         line = source.text[: error.position].count("\n")
         raise ConfigError(
@@ -229,15 +231,24 @@ def _empty(node: Node) -> bool:
     return isinstance(node, ScalarNode) and node.tag == f"{_STANDARD}null"
 
 
-def _yaml_hint(place: Place | None) -> str:
+def _yaml_hint(place: Place | None, message: str) -> str:
     if place is None:
         return ""
+    rest = place.text[place.column - 1 :]
     if "\t" in place.text:
         return "the line has a tab: YAML is indented with spaces"
-    if "!@" in place.text and place.text[place.column - 1 :].startswith("["):
+    if "!@" in place.text and rest.startswith("["):
         return "in a list on one line a link with brackets is quoted:   [!@ 'stage[keyword]']"
-    if place.column > 1 and place.text[place.column - 1 :].startswith(("@", "`", "%")):
+    if place.column > 1 and rest.startswith("@"):
+        return "a link is written   !@ stage   (other text that starts with @ is quoted)"
+    if place.column > 1 and rest.startswith(("`", "%")):
         return "quote the value"
+    if "mapping values are not allowed" in message:
+        return "keywords stand under a tag, not under text: does the line above lack a '!'?"
+    if "expected <block end>" in message:
+        return "keywords of one component start in the same column: see the indentation"
+    if "could not find expected ':'" in message:
+        return "does the line above lack a ':'?"
     return ""
 
 
@@ -464,7 +475,8 @@ class _Reader:
 
     def _link(self, node: Node, path: Path) -> Any:
         try:
-            return Link.parse(node.value if isinstance(node, ScalarNode) else "")
+            text = node.value if isinstance(node, ScalarNode) else ""
+            return Link.parse(text, self.document.places.value(path))
         except ValueError:
             self.document.problem(
                 "not a link", path, "expected   !@ stage[keyword][keyword].attribute"

@@ -213,6 +213,8 @@ def resolve(tag: str, extensions: Collection[str] = ()) -> tuple[str, Any]:
         If the tag is not declared, or leads nowhere.
     """
     head, _, rest = tag.partition(".")
+    if tag.startswith("@"):
+        raise UnknownTagError(f"unknown tag !{tag}", f"a link has a space:   !@ {tag[1:]}")
     if head in extensions and rest:
         return _located(_in_extension(head, rest, tag))
     if head in PREFIXES and rest:

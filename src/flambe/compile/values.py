@@ -36,14 +36,17 @@ class Link:
         Brackets: they walk the configuration, to the object as it was built.
     attributes
         Dots: they walk the attributes of that object at run time.
+    place
+        Where it is written, if it is in a file.
     """
 
     root: str
     keys: Path = ()
     attributes: tuple[str, ...] = ()
+    place: Place | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def parse(cls, text: str) -> Link:
+    def parse(cls, text: str, place: Place | None = None) -> Link:
         """Read the text behind ``!@``.
 
         Raises
@@ -59,6 +62,7 @@ class Link:
             match["root"],
             tuple(_key(key) for key in keys),
             tuple(match["attributes"].split(".")[1:]),
+            place,
         )
 
     @property

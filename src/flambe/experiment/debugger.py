@@ -9,7 +9,10 @@ from typing import Any
 
 
 class Debugger(pdb.Pdb):
-    """Python's debugger; to quit it is to interrupt the run, wherever it stands."""
+    """Python's debugger; to quit it is to interrupt the run, wherever it stands.
+
+    ``runcall(component.run)`` stops at the first line of the component's own ``run``.
+    """
 
     def trace_dispatch(self, frame: FrameType, event: str, arg: Any) -> Any:
         """See :meth:`bdb.Bdb.trace_dispatch`."""

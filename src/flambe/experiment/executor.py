@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import pdb
 import socket
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -108,14 +109,14 @@ class InlineExecutor:
     ----------
     root
         The folder of the run.
-    before_step
-        Called before each step: a debugger, for ``--debug``. What components print goes to the
-        terminal then.
+    debugger
+        Runs each step of a component, for ``--debug``. What components print goes to the terminal
+        then.
     """
 
-    def __init__(self, root: Path, before_step: Callable[[Any], None] | None = None) -> None:
+    def __init__(self, root: Path, debugger: pdb.Pdb | None = None) -> None:
         self.root = root
-        self.before_step = before_step
+        self.debugger = debugger
         self.recorder = Recorder(root)
 
     def start(self) -> None:
@@ -150,12 +151,12 @@ class InlineExecutor:
         folder = RunFolder(self.root).variant(variant.stage, variant.name)
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            with capture.printed_here(take) if self.before_step is None else capture.logged(take):
+            with capture.printed_here(take) if self.debugger is None else capture.logged(take):
                 running = VariantTask(task, variant.id, channel)
+                if self.debugger is not None:
+                    running.call = self.debugger.runcall
                 more = True
                 while more:
-                    if self.before_step is not None:
-                        self.before_step(running.component)
                     more = running.step()
                     self._save(running, folder)
                     to.stepped(variant, running.step_count, running.metric, host)

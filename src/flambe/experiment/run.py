@@ -7,12 +7,10 @@ import getpass
 import logging
 import os
 import shutil
-import signal
 import socket
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +29,7 @@ from flambe.errors import (
     listed,
 )
 from flambe.experiment.executor import Executor, InlineExecutor, StageOptions
+from flambe.experiment.interruption import Interruption, not_interrupted
 from flambe.experiment.journal import Journal, LogObserver, Observer
 from flambe.experiment.reuse import Reuse
 from flambe.experiment.search import Search
@@ -83,10 +82,13 @@ class Run:
         self.flowing: set[str] = set()
         self._make_executor = executor or self._default_executor
         self._executor: Executor | None = None
+        self.interruption = Interruption()
 
     def _default_executor(self, root: Path) -> Executor:
         if self.debug:
-            return InlineExecutor(root, before_step=_stop_before)
+            from flambe.experiment.debugger import Debugger
+
+            return InlineExecutor(root, debugger=Debugger())
         from flambe.experiment.tune import TuneExecutor
 
         return TuneExecutor(root)
@@ -98,7 +100,7 @@ class Run:
         self._describe()
         self.journal.begin()
         status, error = Status.FAILED, ""
-        with _terminated_like_interrupted():
+        with self.interruption:
             try:
                 resources = self._resources()
                 for stage in self.journal.run.stages:
@@ -114,7 +116,7 @@ class Run:
                 error = str(problem) or type(problem).__name__
                 raise
             finally:
-                with _not_interrupted():
+                with not_interrupted():
                     self.journal.end(status, error)
                     if self._executor is not None:
                         self._executor.close()
@@ -141,6 +143,12 @@ class Run:
             aside = aside_of(root)
             os.replace(root, aside)
             self.observer.note(f"the earlier results were moved to {aside}")
+        if self.resume and not isinstance(self.resume, bool) and not self.folder.variants.exists():
+            raise ConfigError(
+                Problem(
+                    f"{root} holds no results to resume from", hint="run it without resume first"
+                )
+            )
         try:
             root.mkdir(parents=True, exist_ok=True)
             if not self.resume:
@@ -181,6 +189,7 @@ class Run:
                     total=len(known[name]),
                 )
             )
+            known[name] = known[name][: experiment.reduce.get(name)]
         origin: Origin | None = vars(experiment).get("_flambe_origin")
         place = origin.schema.place if origin else None
         self._base = folder_of(experiment)
@@ -223,12 +232,25 @@ class Run:
                 todo.append(variant)
         if search.searcher:
             todo = self.reuse.adopt_searched(self.journal, search, stage.name, todo, self)
-        for entry in self.reuse.earlier.values():
-            if entry.stage == stage.name and entry.id not in self.journal.variants:
-                self.journal.forget(entry.id)
+        self._forget(stage)
         if todo:
             self._execute(stage, todo, search, resources)
         self._conclude(stage)
+
+    def _forget(self, stage: StageState) -> None:
+        """Note that variants of an earlier configuration are no part of the run."""
+        gone = [
+            entry
+            for entry in self.reuse.earlier.values()
+            if entry.stage == stage.name and entry.id not in self.journal.variants
+        ]
+        for entry in gone:
+            self.journal.forget(entry.id)
+        if done := sum(entry.status.done for entry in gone):
+            self.observer.note(
+                f"{stage.name}: the configuration has changed; {done} earlier results don't belong "
+                f"to it, and are left in {self.folder.root / stage.name}"
+            )
 
     def _execute(
         self, stage: StageState, todo: list[Variant], search: Search, resources: Mapping[str, Any]
@@ -269,6 +291,7 @@ class Run:
             self.observer.note("stopping before each step" if self.debug else "starting Ray")
             self._executor = self._make_executor(self.folder.root)
             self._executor.start()
+            self.interruption.check()
             self.devices = self._devices(self._executor.capacity())
         return self._executor
 
@@ -339,6 +362,7 @@ class _Listener:
         self.journal = run.journal
 
     def _known(self, variant: Variant) -> None:
+        self.run.interruption.check()
         if variant.id not in self.journal.variants:
             self.journal.add(variant)
             self.run.variants[variant.stage].append(variant)
@@ -355,6 +379,7 @@ class _Listener:
         )
 
     def stepped(self, variant: Variant, step: int, metric: float | None, host: str) -> None:
+        self.run.interruption.check()
         best = self.journal.variants[variant.id].best
         if is_number(metric):
             best = metric if best is None else max(best, float(metric or 0.0))
@@ -401,40 +426,3 @@ def _user(experiment: Experiment) -> str:
     with contextlib.suppress(Exception):
         return getpass.getuser()
     return ""
-
-
-def _stop_before(component: Any) -> None:
-    """Stop in the debugger: ``component`` is about to run its next step."""
-    from flambe.experiment.debugger import Debugger
-
-    Debugger().set_trace()
-
-
-@contextlib.contextmanager
-def _terminated_like_interrupted() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C: the run ends in order."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    earlier = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, earlier)
-
-
-@contextlib.contextmanager
-def _not_interrupted() -> Iterator[None]:
-    """Let the last state be written though Ctrl-C is pressed again."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    earlier = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, earlier)

@@ -10,7 +10,7 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -207,6 +207,8 @@ class VariantTask:
         self.done = False
         self.metric: float | None = None
         self.best: float | None = None
+        #: Calls a function; a debugger may.
+        self.call: Callable[[Callable[[], bool]], Any] = lambda function: function()
         events.use(channel, variant_id)
         with contextlib.suppress(StateError):  # made in Python, with values that have no YAML form
             text = yaml.dump(self.variant.config)
@@ -227,7 +229,7 @@ class VariantTask:
         more = False
         if isinstance(self.component, Component):
             try:
-                more = bool(self.component.run())
+                more = bool(self.call(self.component.run))
                 self.metric = self._metric()
             except FlambeError:
                 raise

@@ -28,7 +28,7 @@ def setup(*, verbose: bool = False) -> None:
         lambda record: (
             verbose
             or record.name.partition(".")[0] in ("flambe", "__main__")
-            or record.levelno >= logging.WARNING
+            or record.levelno >= _loud(record.name)
         )
     )
     root.handlers[:] = [console]
@@ -46,6 +46,11 @@ def setup(*, verbose: bool = False) -> None:
     file.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     file.addFilter(Filter())
     root.addHandler(file)
+
+
+def _loud(name: str) -> int:
+    """Return the level from which a library is heard; what Ray has to tell, flambe tells."""
+    return logging.CRITICAL if name.partition(".")[0] == "ray" else logging.WARNING
 
 
 def _console_handler() -> logging.Handler:

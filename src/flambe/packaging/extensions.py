@@ -82,6 +82,13 @@ def install(name: str, origin: str, base: Path, say: Say = lambda text: None) ->
     # A new .pth file (of an editable install) is read at start only.
     site.addsitedir(sysconfig.get_paths()["purelib"])
     importlib.invalidate_caches()
+    if importlib.util.find_spec(name) is None:
+        raise ConfigError(
+            Problem(
+                f"extension {name!r}: {origin} was installed, and has no module {name!r}",
+                hint="an extension is declared by the name of its top-level module",
+            )
+        )
 
 
 def checkout(source: GitSource, say: Say = lambda text: None) -> Path:
