@@ -13,7 +13,8 @@ from typing import Any
 
 from flambe.compile import Schema
 from flambe.compile.check import check
-from flambe.compile.document import Document, header, read_file
+from flambe.compile.document import header, read_file
+from flambe.compile.source import Document
 from flambe.errors import ComponentError, ConfigError, FlambeError, Problem
 from flambe.logging import console, redact
 

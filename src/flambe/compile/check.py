@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from flambe.compile import tags, types
-from flambe.compile.document import Document
+from flambe.compile.source import Document
 from flambe.compile.values import (
     Broken,
     ClusterResource,

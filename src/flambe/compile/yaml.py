@@ -18,7 +18,8 @@ from flambe.compile import tags
 from flambe.compile.build import Builder, Origin
 from flambe.compile.check import check
 from flambe.compile.component import MappedRegistrable, Registered, Registrable
-from flambe.compile.document import Document, decoded, read_file, read_text
+from flambe.compile.document import decoded, read_file, read_text
+from flambe.compile.source import Document
 from flambe.compile.values import (
     ClusterResource,
     Grid,

@@ -1,0 +1,82 @@
+"""A configuration as read: its text, its values, and where each of them was written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from flambe.compile.values import Path
+from flambe.errors import ConfigError, Place, Problem
+
+
+@dataclass
+class Source:
+    """The text of a configuration, the name that people know it by, and the folder of its file."""
+
+    name: str
+    text: str
+    folder: str = ""
+    lines: list[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.lines = self.text.splitlines()
+
+    def place(self, mark: Any, width: int = 1) -> Place:
+        """Turn a mark of the YAML parser into a place."""
+        return self.at(mark.line, mark.column, width)
+
+    def at(self, line: int, column: int, width: int = 1) -> Place:
+        """Return a place; line and column start at 0 here."""
+        text = self.lines[line] if 0 <= line < len(self.lines) else ""
+        return Place(self.name, line + 1, column + 1, width, text, self.folder)
+
+
+@dataclass
+class Places:
+    """Where each path of a document was written: its value, and its key if it has one."""
+
+    values: dict[Path, Place] = field(default_factory=dict)
+    keys: dict[Path, Place] = field(default_factory=dict)
+
+    def value(self, path: Path) -> Place | None:
+        """Return the place of a value, or of the closest parent that has one."""
+        while path not in self.values and path:
+            path = path[:-1]
+        return self.values.get(path)
+
+    def key(self, path: Path) -> Place | None:
+        """Return the place of a key, or else of its value."""
+        return self.keys.get(path) or self.value(path)
+
+
+@dataclass
+class Document:
+    """A configuration as read: the extension header, and one tree of values."""
+
+    source: Source
+    extensions: dict[str, str] = field(default_factory=dict)
+    root: Any = None
+    places: Places = field(default_factory=Places)
+    extension_places: dict[str, Place] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+
+    def problem(self, message: str, path: Path = (), hint: str = "", *, key: bool = False) -> None:
+        """Note a mistake at a path."""
+        place = self.places.key(path) if key else self.places.value(path)
+        self.problems.append(Problem(message, place, hint))
+
+    def raise_problems(self) -> None:
+        """Raise what was noted, in the order of the file.
+
+        Raises
+        ------
+        ConfigError
+            If anything was.
+        """
+        if self.problems:
+            raise ConfigError(
+                sorted(
+                    self.problems,
+                    key=lambda p: (p.place.line, p.place.column) if p.place else (0, 0),
+                )
+            )
