@@ -108,7 +108,8 @@ $(WITH_DOCS): | $(WITH_LEARN)
 PROGRAMS := git=git ssh=openssh-client rsync=rsync
 # The real hosts that tests make (tests/metal) need root, and these.
 ifeq ($(shell id -u),0)
-PROGRAMS += ip=iproute2 iptables=iptables nsenter=util-linux sshd=openssh-server sudo=sudo useradd=passwd
+PROGRAMS += ip=iproute2 iptables=iptables nsenter=util-linux sshd=openssh-server sudo=sudo \
+	useradd=passwd sshfs=sshfs openssl=openssl debootstrap=debootstrap
 endif
 
 packages:

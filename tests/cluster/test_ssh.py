@@ -375,7 +375,7 @@ def test_two_clients_at_once(metal: Metal, tmp_path: Path, monkeypatch: pytest.M
     # It was given back; and one whose holder is gone lapses.
     answer = cluster.orchestrator.agent.call(
         "lock",
-        name="provision",
+        name="metal/provision",
         token="gone",
         holder={"user": "u", "host": "h", "pid": 1, "what": "w", "command": "c"},
         seconds=1.0,

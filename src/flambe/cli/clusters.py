@@ -56,12 +56,12 @@ def up(cluster: Cluster, *, force: bool) -> int:
     shown = ClusterDisplay()
     begun = time.monotonic()
     cluster.run(force=force, observer=shown)
-    shown.console.print(hosts_table(cluster.members))
+    shown.console.print(hosts_table(cluster.name, cluster.members))
     shown.note(f"{cluster.name} is ready, in {took(time.monotonic() - begun)}")
     return 0
 
 
-def hosts_table(members: Sequence[Member]) -> Table:
+def hosts_table(name: str, members: Sequence[Member]) -> Table:
     """Return the hosts of a cluster as a table."""
     table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0))
     for title in ("host", "address", "CPUs", "GPUs", "memory", "Python", "flambe"):
@@ -70,7 +70,7 @@ def hosts_table(members: Sequence[Member]) -> Table:
     table.add_column("state")
     for member in members:
         facts, found = member.facts, member.report.get("environment")
-        run = member.report["runs"].get(launch.RUN)
+        run = member.report["runs"].get(name)
         runs = run is not None and run["state"] == launch.RUNNING
         flambe = found["ours"]["flambe"]["hash"][:8] if found is not None else ""
         table.add_row(
@@ -131,7 +131,7 @@ def run_on(
 def _attached(host: Member, name: str, shown: ClusterDisplay) -> int:
     """Show what a run says until it ends; Ctrl-C leaves it."""
     try:
-        code = launch.attach(host, lambda text: print(redact.hide(text), flush=True))
+        code = launch.attach(host, name, lambda text: print(redact.hide(text), flush=True))
     except KeyboardInterrupt:
         shown.note(
             f"\nthe run goes on without you; come back with:\n  flambe logs {name} -f\n"
@@ -231,7 +231,7 @@ def status(options: argparse.Namespace) -> int:
             member.connect()
             member.look(name)
             runs = member.report["runs"]
-            used = runs.get(launch.RUN, {}).get("about", {}).get("environment", "")
+            used = runs.get(name, {}).get("about", {}).get("environment", "")
             used = used or ClusterFiles(name).recall().get("environment", "")
             member.look(name, used)
             return member
@@ -239,12 +239,10 @@ def status(options: argparse.Namespace) -> int:
         console.print(Text(name, "bold"))
         found = outcomes(look, members)
         reached = [one for one in found if isinstance(one, Member)]
-        console.print(hosts_table(reached))
+        console.print(hosts_table(name, reached))
         for one in reached:
             if one.is_orchestrator:
-                console.print(
-                    _told(one.report["runs"].get(launch.RUN)), soft_wrap=True, style="dim"
-                )
+                console.print(_told(one.report["runs"].get(name)), soft_wrap=True, style="dim")
         for error in found:
             if isinstance(error, RemoteError):
                 console.print(Text(str(error), "red"), soft_wrap=True)
@@ -259,7 +257,7 @@ def logs(options: argparse.Namespace) -> int:
     host.connect()
     if options.follow:
         return _attached(host, name, ClusterDisplay())
-    command = host.agent.argv("follow", launch.RUN, "--once")
+    command = host.agent.argv("follow", name, "--once")
     done = host.run(command, deadline=600, check=False, repeat=True)
     if done.code == 3:
         raise RunError(f"{host.name}: nothing was run there yet")
@@ -270,10 +268,10 @@ def logs(options: argparse.Namespace) -> int:
 
 def stop(options: argparse.Namespace) -> int:
     """Stop the run of a cluster."""
-    _, members = members_of(options.cluster)
+    name, members = members_of(options.cluster)
     (host,) = _chosen(members, None)
     host.connect()
-    found = launch.stop(host)
+    found = launch.stop(host, name)
     if found is None:
         raise RunError(f"{host.name}: nothing was run there yet")
     code = f", exit code {found['code']}" if "code" in found else ""
@@ -338,7 +336,7 @@ def down(options: argparse.Namespace) -> int:
 
     each(look, members)
     shown = ClusterDisplay()
-    running = members[0].report["runs"].get(launch.RUN)
+    running = members[0].report["runs"].get(name)
     if running and running["state"] == launch.RUNNING and not options.force:
         raise RunError(f"{launch.busy(running)}\n  --force stops it")
     cluster = read_cluster(path) if path else None

@@ -268,7 +268,7 @@ def _results(stage: StageState, entries: list[VariantState]) -> Table:
         seconds = (entry.ended - entry.started) if entry.ended and entry.started else None
         table.add_row(
             str(rank),
-            *(_cell(entry.choices.get(name)) for name in columns),
+            *(_cell(entry.choices[name]) if name in entry.choices else "" for name in columns),
             "" if entry.metric is None else f"{entry.metric:.5g}",
             str(entry.step),
             took(seconds) if seconds is not None else "",
@@ -281,8 +281,6 @@ def _results(stage: StageState, entries: list[VariantState]) -> Table:
 
 
 def _cell(value: Any) -> str:
-    if value is None:
-        return ""
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 

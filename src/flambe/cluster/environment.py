@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from flambe.cluster.pip import give_pip
 from flambe.errors import ConfigError, Problem, RemoteError
 from flambe.packaging import lock, wheel
 from flambe.remote import each
@@ -134,12 +135,16 @@ def one_python(members: Sequence[Member]) -> str:
 
 def make(cluster: Cluster, wanted: Environment, members: Sequence[Member]) -> None:
     """Make the environment on the hosts that lack it; every package is downloaded once."""
+    maker = Maker(cluster, wanted)
     if cluster.orchestrator in members:
-        Maker(cluster, wanted).on_orchestrator(cluster.orchestrator)
-    factories = [member for member in members if not member.is_orchestrator]
+        maker.on_orchestrator(cluster.orchestrator)
+    # Where homes are shared, they have it now.
+    others = [member for member in members if not member.is_orchestrator]
+    each(lambda member: member.look(cluster.name, wanted.name), others)
+    factories = [member for member in others if member.report["environment"] is None]
     if factories:
         cluster.observer.note(f"environment: giving it to {len(factories)} factories")
-        each(Maker(cluster, wanted).on_factory, factories)
+        each(maker.on_factory, factories)
 
 
 class Maker:
@@ -151,6 +156,8 @@ class Maker:
         self.root = cluster.remote_dir
         self.place = f"{self.root}/envs/{wanted.name}"
         self.parts = f"{self.root}/parts/{wanted.name}"
+        self.certificates = ""
+        self.index = self._index(cluster.orchestrator)
 
     def on_orchestrator(self, host: Member) -> None:
         """Send the parts, find the versions for this platform, download and install."""
@@ -168,7 +175,7 @@ class Maker:
         host.put(sums, f"{self.parts}/sums")
         host.put("\n".join(wanted.closure.wanted) + "\n", f"{self.parts}/requirements.in")
         host.put(pins, f"{self.parts}/constraints.txt")
-        index = self._index(host)
+        index = self.index
         self._script(
             host,
             f"{self._uv()} venv --quiet --no-config --clear --python python3 {self.place}\n"
@@ -177,7 +184,6 @@ class Maker:
             f" --constraints {self.parts}/constraints.txt --output-file {self.parts}/lock.txt"
             f" {self.parts}/requirements.in\n" + self._install(index),
         )
-        self._finish(host)
 
     def on_factory(self, host: Member) -> None:
         """Install from what the orchestrator has downloaded."""
@@ -188,9 +194,9 @@ class Maker:
         self._script(
             host,
             f"{self._uv()} venv --quiet --no-config --clear --python python3 {self.place}\n"
-            + self._install("--offline"),
+            # What was downloaded is known by where it came from.
+            + self._install(f"--offline {self.index}"),
         )
-        self._finish(host)
 
     def _install(self, index: str) -> str:
         pip = f"{self._uv()} pip install --quiet --no-config --system-certs --no-build --no-deps"
@@ -205,19 +211,22 @@ class Maker:
         return [shlex.quote(f"{self.parts}/wheels/{w.path.name}") for w in self.wanted.wheels]
 
     def _uv(self) -> str:
-        return f"{self.root}/bin/uv --cache-dir {self.root}/cache/uv"
+        trusted = f"SSL_CERT_FILE={shlex.quote(self.certificates)} " if self.certificates else ""
+        return f"{trusted}{self.root}/bin/uv --cache-dir {self.root}/cache/uv"
 
     def _script(self, host: Member, text: str) -> None:
         # It is made in its place, for scripts in it name their interpreter; what says that it is
-        # whole comes last.
+        # whole comes last. Hosts may share a home: the first makes it, the others wait.
+        made = {"ours": [w.name for w in self.wanted.wheels], "python": self.wanted.python}
+        mark = f"{self.place}/flambe.json"
         script = (
-            f"set -eu\nrm -rf {self.place}\nmkdir -p {self.root}/envs {self.root}/cache\n{text}"
+            f"set -eu\nmkdir -p {self.root}/envs {self.root}/cache\n"
+            f"exec 9> {self.root}/envs/.lock\nflock 9\n"
+            f"if [ -e {mark} ]; then exit 0; fi\n"
+            f"rm -rf {self.place}\n{text}"
+            f"printf %s {shlex.quote(json.dumps(made))} > {mark}.part\nmv {mark}.part {mark}\n"
         )
         host.run(["sh", "-c", script], deadline=DEADLINE, shown="installing the environment")
-
-    def _finish(self, host: Member) -> None:
-        made = {"ours": [w.name for w in self.wanted.wheels], "python": self.wanted.python}
-        host.put(json.dumps(made), f"{self.place}/flambe.json")
 
     def _send_uv(self, host: Member) -> None:
         host.send(uv_for(host.facts["platform"]), f"{self.root}/bin/uv")
@@ -236,11 +245,15 @@ class Maker:
         return own + [wheel.repacked(metadata.distribution(n), folder).path for n in names]
 
     def _index(self, host: Member) -> str:
-        """Return the options that say where packages come from: pip's on the host, or ours."""
+        """Return the options that say where packages come from: ours, or pip's on the host."""
         options = self.wanted.options
         if options.get("offline"):
             return f"--no-index --find-links {self.parts}/wheels"
-        words = _pip_options(_pip_config(host))
+        give_pip(host, self.root)
+        config = _pip_config(host)
+        # What uv has no option for.
+        self.certificates = config.get("cert", "")
+        words = _pip_options(config)
         if options.get("index_url"):
             words += ["--default-index", str(options["index_url"])]
         links = options.get("find_links") or ()
@@ -251,7 +264,8 @@ class Maker:
 
 def _pip_config(host: Member) -> dict[str, str]:
     """Return pip's settings on a host, as ``pip config list`` tells them."""
-    done = host.run(["bash", "-lc", "pip config list"], check=False, repeat=True, deadline=60)
+    script = f'export PATH="$PATH:$HOME/{host.agent.root}/bin"\npip config list'
+    done = host.run(["bash", "-lc", script], check=False, repeat=True, deadline=60)
     found = {}
     for line in done.stdout.splitlines():
         name, _, value = line.partition("=")

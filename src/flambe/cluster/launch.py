@@ -16,7 +16,7 @@ from flambe.packaging.wheel import distribution_of
 from flambe.remote import each
 from flambe.runnable import ClusterRunnable
 
-RUN = "run"
+RUN = "run"  # a lock: of the run of a cluster
 RUNNING = "running"
 
 
@@ -94,7 +94,7 @@ class Launch:
                 host.agent.call(
                     "start",
                     repeat=False,
-                    name=RUN,
+                    name=cluster.name,
                     command=command,
                     folder=f"{home}/{work_folder(cluster)}",
                     env=_environment(home, cluster.remote_dir),
@@ -106,13 +106,13 @@ class Launch:
     def _make_way(self, force: bool) -> None:
         """Stop what runs, if it may be stopped."""
         host = self.cluster.orchestrator
-        running = host.look(self.cluster.name)["runs"].get(RUN)
+        running = host.look(self.cluster.name)["runs"].get(self.cluster.name)
         if running is None or running["state"] != RUNNING:
             return
         if not force:
             raise RunError(f"{host.name}: {busy(running)}\n  --force stops it, and starts this one")
         self.cluster.observer.note(f"stopping the run of {who(running)}")
-        stop(host)
+        stop(host, self.cluster.name)
 
 
 def distributions_of(extensions: Mapping[str, str]) -> list[str]:
@@ -157,14 +157,14 @@ def busy(running: Mapping[str, Any]) -> str:
     return f"the cluster is in use: {who(running)} started a run at {since}\n  {command}"
 
 
-def attach(host: Member, take: Callable[[str], None]) -> int | None:
-    """Give what a run says to a function until its end; return its exit code."""
-    return host.agent.follow(RUN, take)
+def attach(host: Member, cluster: str, take: Callable[[str], None]) -> int | None:
+    """Give what the run of a cluster says to a function until its end; return its exit code."""
+    return host.agent.follow(cluster, take)
 
 
-def stop(host: Member) -> dict[str, Any] | None:
-    """Stop exactly the run of the cluster, and all that it started; return its status."""
-    found = host.agent.call("stop", name=RUN, deadline=120.0)
+def stop(host: Member, cluster: str) -> dict[str, Any] | None:
+    """Stop exactly the run of a cluster, and all that it started; return its status."""
+    found = host.agent.call("stop", name=cluster, deadline=120.0)
     return dict(found) if found is not None else None
 
 
@@ -173,10 +173,11 @@ def take_down(cluster: Cluster, members: Sequence[Member]) -> None:
     from flambe.cluster import keys
 
     def clean(member: Member) -> None:
-        for name in member.report["runs"]:
-            member.agent.call("stop", name=name, deadline=120.0)
-        folder = f"{cluster.remote_dir}/clusters/{cluster.name}"
-        member.run(["rm", "-rf", f"{folder}/marks.json", f"{folder}/job"], repeat=True)
+        if cluster.name in member.report["runs"]:
+            stop(member, cluster.name)
+        member.agent.call("forget", cluster=cluster.name)
+        job = f"{cluster.remote_dir}/clusters/{cluster.name}/job"
+        member.run(["rm", "-rf", job], repeat=True)
 
     each(clean, members)
     keys.remove(cluster.name, members)

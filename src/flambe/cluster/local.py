@@ -21,7 +21,7 @@ from flambe.remote.agent import supervisor
 
 LOOPBACK = "127.0.0.1"
 # What is made anew at need; results stay.
-REMADE = ("agent", "bin", "cache", "envs", "parts", "runs")
+REMADE = ("agent", "bin", "cache", "envs", "hosts", "parts")
 
 
 class LocalCluster(Cluster):

@@ -176,15 +176,16 @@ def held(cluster: Cluster, name: str, what: str) -> Iterator[None]:
         If somebody else holds it: it names them.
     """
     orchestrator, token = cluster.orchestrator, uuid.uuid4().hex
+    lock = f"{cluster.name}/{name}"
     given: dict[str, Any] = {
-        "name": name,
+        "name": lock,
         "token": token,
         "holder": holder(what),
         "seconds": LOCK_SECONDS,
     }
     answer = orchestrator.agent.call("lock", **given)
     if not answer["taken"] and _is_gone(answer["holder"]):
-        orchestrator.agent.call("unlock", name=name, token=answer["token"])
+        orchestrator.agent.call("unlock", name=lock, token=answer["token"])
         answer = orchestrator.agent.call("lock", **given)
     if not answer["taken"]:
         raise RemoteError(orchestrator.name, _busy(answer))
@@ -203,7 +204,7 @@ def held(cluster: Cluster, name: str, what: str) -> Iterator[None]:
         over.set()
         thread.join()
         with contextlib.suppress(RemoteError):
-            orchestrator.agent.call("unlock", name=name, token=token)
+            orchestrator.agent.call("unlock", name=lock, token=token)
 
 
 def _busy(answer: dict[str, Any]) -> str:

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from flambe.cluster.pip import give_pip
 from flambe.errors import CommandError, DeadlineError
 from flambe.remote import each
 
@@ -51,6 +52,7 @@ def run(cluster: Cluster, members: Sequence[Member]) -> None:
                     log.flush()
                 cluster.observer.host_line(member.machine.name, text)
 
+            give_pip(member, cluster.remote_dir)
             for command in cluster.setup_cmds:
                 take("", f"$ {command}")
                 _one(member, command, take, cluster.remote_dir)

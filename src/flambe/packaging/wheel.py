@@ -205,7 +205,7 @@ def repacked(found: metadata.Distribution, folder: Path) -> Wheel:
     tags = _tags(found.read_text("WHEEL") or "")
     path = folder / key / f"{name.replace('-', '_').replace('.', '_')}-{version}-{tags}.whl"
     if not path.exists():
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_suffix(f".{os.getpid()}.part")
         _pack(found, record, beside)
         os.replace(beside, path)

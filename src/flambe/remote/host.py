@@ -115,8 +115,9 @@ class Host:
     def put(self, content: bytes | str, path: str, *, mode: int = 0o644) -> None:
         """Write a file: beside, with its mode from the first byte on, then moved into place."""
         script = (
-            'umask 077; mkdir -p "$(dirname "$1")" && cat > "$1.part" && chmod "$2" "$1.part" '
-            '&& mv -f "$1.part" "$1"'
+            # Hosts may share a home: the name of what is beside tells them apart.
+            'umask 077; part="$1.$(uname -n).$$"; mkdir -p "$(dirname "$1")" && cat > "$part" '
+            '&& chmod "$2" "$part" && mv -f "$part" "$1"'
         )
         with self._space(path):
             self.run(

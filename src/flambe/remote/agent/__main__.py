@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import sys
 
 
@@ -13,7 +14,17 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="flambe-agent")
     parser.add_argument("--root", default=".flambe", help="flambe's folder on this host")
     commands = parser.add_subparsers(dest="command", required=True)
-    for name in ("report", "start", "stop", "lock", "unlock", "mark", "keys", "forget_keys"):
+    for name in (
+        "report",
+        "start",
+        "stop",
+        "lock",
+        "unlock",
+        "mark",
+        "keys",
+        "forget_keys",
+        "forget",
+    ):
         commands.add_parser(name)  # their arguments are a JSON object on the input
     follow = commands.add_parser("follow")
     follow.add_argument("name")
@@ -24,37 +35,45 @@ def main() -> int:
     if options.command == "follow":
         from flambe.remote.agent import supervisor
 
-        return int(supervisor.follow(root, options.name, options.offset, once=options.once))
+        return int(supervisor.follow(_own(root), options.name, options.offset, once=options.once))
     given = json.loads(sys.stdin.read() or "{}")
     json.dump(_answer(options.command, root, given), sys.stdout)
     return 0
 
 
+def _own(root: str) -> str:
+    """Return the folder of this host's own state: several hosts may share a home."""
+    return os.path.join(root, "hosts", socket.gethostname())
+
+
 def _answer(command: str, root: str, given: dict) -> object:  # type: ignore[type-arg]
     from flambe.remote.agent import facts, keys, locks, marks, supervisor, verify
 
+    own = _own(root)
     if command == "report":
         return {
             "facts": facts.gather(root),
-            "marks": marks.read(root, given.get("cluster", "")),
+            "marks": marks.read(own, given.get("cluster", "")),
             "keys": keys.read(given.get("cluster", "")),
-            "runs": supervisor.statuses(root),
-            "locks": locks.read(root),
+            "runs": supervisor.statuses(own),
+            "locks": locks.read(own),
             "environment": verify.environment(root, given.get("environment", "")),
         }
     if command == "start":
-        return supervisor.start(root, **given)
+        return supervisor.start(own, **given)
     if command == "stop":
-        return supervisor.stop(root, **given)
+        return supervisor.stop(own, **given)
     if command == "lock":
-        return locks.acquire(root, **given)
+        return locks.acquire(own, **given)
     if command == "unlock":
-        return locks.release(root, **given)
+        return locks.release(own, **given)
     if command == "keys":
         return keys.install(**given)
+    if command == "forget":
+        return marks.forget(own, **given)
     if command == "forget_keys":
         return keys.remove(**given)
-    return marks.write(root, **given)
+    return marks.write(own, **given)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ def gather(root: str) -> dict[str, Any]:
         "libc": "-".join(platform.libc_ver()),
         "system": _system(),
         "docker": shutil.which("docker") or "",
+        "pip": shutil.which("pip") or "",
         "load": os.getloadavg()[0],
     }
 

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 from typing import Any
+
+
+def beside(path: str) -> str:
+    """Return a name beside a path, which no other process of any host has: homes may be shared."""
+    return f"{path}.{socket.gethostname()}.{os.getpid()}.part"
 
 
 def write_json(path: str, value: Any) -> None:
     """Write a JSON file that only its owner reads."""
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-    beside = f"{path}.{os.getpid()}.part"
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    part = beside(path)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as stream:
         json.dump(value, stream)
         stream.flush()
         os.fsync(stream.fileno())
-    os.replace(beside, path)
+    os.replace(part, path)
 
 
 def read_json(path: str) -> Any:

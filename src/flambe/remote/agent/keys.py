@@ -8,7 +8,7 @@ import hashlib
 import os
 from typing import Any
 
-from flambe.remote.agent.files import read_text
+from flambe.remote.agent.files import beside, read_text
 
 
 def _ssh(*names: str) -> str:
@@ -85,8 +85,8 @@ def _edit_config(cluster: str, first: list[str]) -> None:
 
 
 def _write(path: str, text: str) -> None:
-    beside = f"{path}.{os.getpid()}.part"
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    part = beside(path)
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as stream:
         stream.write(text)
-    os.replace(beside, path)
+    os.replace(part, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
@@ -25,4 +26,11 @@ def write(root: str, cluster: str, name: str, value: Any, *, boot: bool = False)
     known = read_json(_path(root, cluster)) or {}
     known[name] = {"value": value, "boot": boot_id() if boot else ""}
     write_json(_path(root, cluster), known)
+    return {}
+
+
+def forget(root: str, cluster: str) -> Any:
+    """Forget all that was noted for a cluster."""
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(_path(root, cluster))
     return {}

@@ -1,0 +1,275 @@
+"""The same code on hosts of all sorts: bare ones, cut off ones, those with an index of their own."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import http.server
+import os
+import shutil
+import ssl
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.utils import canonicalize_name
+
+from flambe.errors import ConfigError, RemoteError
+from flambe.packaging import lock, wheel
+from tests.cluster.conftest import Told, connected, ssh_cluster
+from tests.metal import Metal
+from tests.metal.conftest import lent
+
+pytestmark = [pytest.mark.root, pytest.mark.xdist_group("metal-environments")]
+
+BARE = Path(__file__).parents[2] / "build" / "bare-debian"
+INCLUDED = "python3,openssh-server,sudo,rsync,ca-certificates,iproute2,procps"
+
+
+def make(cluster: Any) -> Told:
+    told = Told()
+    cluster.run(observer=told)
+    return told
+
+
+def proven(cluster: Any, *, runs: bool = True) -> None:
+    """Every host has what is here; the run of a module shows where it comes from."""
+    name = cluster.local.recall()["environment"]
+    for member in cluster.members:
+        found = member.report["environment"]
+        assert found["ours"]["flambe"]["hash"] == wheel.wheel_of("flambe").content
+        assert found["ours"]["flambe"]["wrong"] == []
+        versions = lock.closure(["flambe"]).versions
+        assert found["distributions"]["ray"] == versions["ray"]
+        if not runs:
+            continue
+        command = [
+            f".flambe/envs/{name}/bin/python",
+            "-c",
+            "import flambe, ray; print(flambe.__file__)",
+        ]
+        assert f"/envs/{name}/" in member.run(command, deadline=120).stdout
+
+
+@contextlib.contextmanager
+def cut_off(metal: Metal) -> Iterator[None]:
+    """Let the hosts reach one another and this machine, and nothing else."""
+    rule = ["OUTPUT", "!", "-d", "10.213.0.0/16", "-o", "eth0", "-j", "REJECT"]
+    for host in metal.hosts:
+        host.in_network("iptables", "-A", *rule)
+    try:
+        yield
+    finally:
+        for host in metal.hosts:
+            host.in_network("iptables", "-D", *rule)
+
+
+def test_hosts_that_reach_no_index(tmp_path: Path) -> None:
+    with lent(2) as metal, cut_off(metal):
+        cluster = ssh_cluster(metal, environment={"offline": True})
+        make(cluster)
+        proven(cluster)
+        # Without the option it is said what could not be reached.
+        other = ssh_cluster(metal, remote_dir=".flambe-other")
+        with pytest.raises(RemoteError, match="installing the environment") as raised:
+            make(other)
+        assert raised.value.host.startswith("orchestrator")
+
+
+def certified(folder: Path, address: str) -> tuple[Path, Path, Path]:
+    """Return an authority that nobody knows, and a key and certificate that it signed."""
+    folder.mkdir(exist_ok=True)
+    authority, key, certificate = (folder / name for name in ("ca.pem", "key.pem", "cert.pem"))
+    new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
+    signing = [*new, "-keyout", f"{folder}/ca.key", "-out", str(authority), "-subj", "/CN=test"]
+    subprocess.run(signing, check=True, capture_output=True)
+    leaf = [*new, "-keyout", str(key), "-out", str(certificate), "-subj", f"/CN={address}"]
+    leaf += ["-CA", str(authority), "-CAkey", f"{folder}/ca.key"]
+    leaf += ["-addext", f"subjectAltName=IP:{address}", "-addext", "basicConstraints=CA:FALSE"]
+    subprocess.run(leaf, check=True, capture_output=True)
+    return authority, key, certificate
+
+
+@contextlib.contextmanager
+def index(folder: Path, address: str) -> Iterator[tuple[str, Path]]:
+    """Serve what is installed here as a package index, with a certificate that nobody knows."""
+    names = [*lock.closure(["flambe"]).versions]
+    links: dict[str, list[str]] = {}
+    for name in names:
+        found = wheel.repacked(metadata.distribution(name), folder)
+        links.setdefault(canonicalize_name(name), []).append(
+            f'<a href="/{found.path.relative_to(folder)}#sha256={found.sha256}">{found.path.name}</a>'
+        )
+    for name, lines in links.items():
+        page = folder / "simple" / name / "index.html"
+        page.parent.mkdir(parents=True)
+        page.write_text("<!DOCTYPE html><html><body>" + "".join(lines) + "</body></html>")
+    authority, key, certificate = certified(folder, address)
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = http.server.ThreadingHTTPServer(
+        (address, 0), functools.partial(Quiet, directory=str(folder))
+    )
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"https://{address}:{server.server_address[1]}/simple", authority
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_index_that_setup_commands_set(tmp_path: Path) -> None:
+    with (
+        lent(2) as metal,
+        cut_off(metal),
+        index(tmp_path / "index", metal.gateway) as (url, certificate),
+    ):
+        commands = [
+            f"cat > ca.pem <<'END'\n{certificate.read_text()}END",
+            f"pip config set global.index-url {url}",
+            "pip config set global.cert $HOME/ca.pem",
+        ]
+        cluster = ssh_cluster(metal, setup_cmds=commands)
+        make(cluster)
+        proven(cluster)
+
+
+def test_hosts_that_have_everything_download_nothing(tmp_path: Path) -> None:
+    with lent(2) as metal:
+        make(ssh_cluster(metal))
+        with cut_off(metal):
+            again = ssh_cluster(metal)
+            assert "everything is in place" in make(again).notes
+            proven(again)
+
+
+def test_hosts_with_different_pythons_are_refused() -> None:
+    """Ray refuses to connect nodes of different patches: it is said before anything is installed."""
+    own = subprocess.run(["/usr/bin/python3", "-V"], capture_output=True, text=True, check=True)
+    here = f"Python {'.'.join(map(str, sys.version_info[:3]))}"
+    if own.stdout.strip() == here:
+        pytest.skip("this Python and the system's are the same")
+    with lent(2) as metal:
+        target = metal.hosts[1].root / "usr" / "local"
+        base = Path(sys.base_prefix)
+        library = Path("lib") / f"python3.{sys.version_info.minor}"
+        (target / "bin").mkdir(exist_ok=True)
+        shutil.copy2(os.path.realpath(sys.executable), target / "bin" / "python3.own")
+        # With the library of its own, which has the name of the system's.
+        script = 'LD_LIBRARY_PATH=/usr/local/lib exec /usr/local/bin/python3.own "$@"'
+        (target / "bin" / "python3").write_text(f"#!/bin/sh\n{script}\n")
+        (target / "bin" / "python3").chmod(0o755)
+        left_out = shutil.ignore_patterns("site-packages", "test", "__pycache__", "*.a")
+        shutil.copytree(base / library, target / library, ignore=left_out, symlinks=True)
+        for shared in (base / "lib").glob("libpython*.so*"):
+            shutil.copy2(shared, target / "lib" / shared.name)
+        with pytest.raises(ConfigError, match="different versions of python3") as raised:
+            make(ssh_cluster(metal))
+        told = str(raised.value)
+        assert f"{here.split()[1]} on factory_1" in told
+        assert f"{own.stdout.split()[1]} on orchestrator" in told
+        for host in metal.hosts:
+            assert "envs" not in host.run("ls", f"/home/{host.user}/.flambe").stdout
+
+
+def test_hosts_that_share_a_home() -> None:
+    """Over a network: the environment is made once, and each host has a state of its own."""
+    if shutil.which("sshfs") is None:
+        pytest.skip("needs sshfs")
+    with lent(3) as metal:
+        first, *others = metal.hosts
+        for host in others:
+            share_home(metal, first, host)
+        commands = ["hostname >> who"]
+        cluster = ssh_cluster(metal, setup_cmds=commands)
+        told = make(cluster)
+        assert any(note.startswith("environment:") for note in told.notes)
+        assert not any("giving it" in note for note in told.notes)
+        # sshfs does not let programs be run through its links; NFS would.
+        proven(cluster, runs=False)
+        names = first.run("cat", f"/home/{first.user}/who").stdout.split()
+        assert sorted(names) == sorted(host.name for host in metal.hosts)
+        assert "everything is in place" in make(ssh_cluster(metal, setup_cmds=commands)).notes
+        for host in others:
+            host.run("umount", "-l", f"/home/{host.user}")
+
+
+def mountable(host: Any) -> None:
+    """Let a host mount file systems of its own: a real one has the device."""
+    host.run("sh", "-c", "[ -e /dev/fuse ] || mknod /dev/fuse c 10 229; chmod 666 /dev/fuse")
+
+
+def share_home(metal: Metal, owner: Any, host: Any) -> None:
+    """Mount the home of one host on another, by sshfs."""
+    home = f"/home/{host.user}"
+    host.run("tee", "/etc/mount-key", input=metal.key.read_text())
+    host.run("chmod", "600", "/etc/mount-key")
+    options = "allow_other,default_permissions,StrictHostKeyChecking=accept-new,IdentityFile=/etc/mount-key"
+    ids = [host.run("id", kind, host.user).stdout.strip() for kind in ("-u", "-g")]
+    options += f",uid={ids[0]},gid={ids[1]}"
+    mountable(host)
+    host.run("sshfs", "-o", options, f"{owner.user}@{owner.address}:{home}", home)
+
+
+@pytest.fixture(scope="module")
+def bare() -> Path:
+    """Return the tree of a Debian with python3 and little else, made once on a machine."""
+    if shutil.which("debootstrap") is None:
+        pytest.skip("needs debootstrap")
+    if not (BARE / "usr" / "bin" / "python3").exists():
+        part = BARE.with_suffix(".part")
+        part.parent.mkdir(exist_ok=True)
+        shutil.rmtree(part, ignore_errors=True)
+        command = [
+            "debootstrap",
+            "--variant=minbase",
+            f"--include={INCLUDED}",
+            "bookworm",
+            str(part),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"debootstrap cannot reach a mirror: {done.stdout[-300:]}")
+        part.rename(BARE)
+    return BARE
+
+
+def test_a_bare_debian(bare: Path) -> None:
+    """python3 and an SSH server: no pip, no venv."""
+    with lent(2, base=bare) as metal:
+        for host in metal.hosts:
+            # Who signs for the index where this runs may be unknown to a fresh Debian.
+            shutil.copy("/etc/ssl/certs/ca-certificates.crt", host.root / "etc/ssl/certs")
+        assert (
+            metal.hosts[0]
+            .run(
+                "sh",
+                "-c",
+                "command -v pip || python3 -c 'import venv, ensurepip' 2>&1 | tail -1",
+                check=False,
+            )
+            .stdout
+            != ""
+        )
+        cluster = ssh_cluster(metal, setup_cmds=["pip --version"])
+        told = make(cluster)
+        assert sum("pip" in text and "python 3" in text for _, text in told.lines) == 2
+        proven(cluster)
+
+
+def test_connections_are_enough_to_ask(tmp_path: Path) -> None:
+    with lent(1) as metal:
+        (member,) = connected(ssh_cluster(metal))
+        assert member.look("x")["facts"]["python"].startswith("3.")
