@@ -109,7 +109,8 @@ PROGRAMS := git=git ssh=openssh-client rsync=rsync
 # The real hosts that tests make (tests/metal) need root, and these.
 ifeq ($(shell id -u),0)
 PROGRAMS += ip=iproute2 iptables=iptables nsenter=util-linux sshd=openssh-server sudo=sudo \
-	useradd=passwd sshfs=sshfs openssl=openssl debootstrap=debootstrap
+	useradd=passwd sshfs=sshfs openssl=openssl debootstrap=debootstrap \
+	dockerd=docker.io busybox=busybox-static
 endif
 
 packages:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+# What tests stand on, real hosts for one, is of use here too.
+sys.path.append(str(ROOT))
 
 
 def rounds(
@@ -80,8 +82,8 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
             print("  ".join("-" * width for width in widths))
 
 
-def took(command: Sequence[str], **options: Any) -> float:
-    """Run a command to its end; return the seconds that it took.
+def timed(command: Sequence[str], **options: Any) -> tuple[float, str]:
+    """Run a command to its end; return the seconds that it took, and what it printed.
 
     Raises
     ------
@@ -95,7 +97,12 @@ def took(command: Sequence[str], **options: Any) -> float:
         raise RuntimeError(
             f"{' '.join(command)} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
         )
-    return seconds
+    return seconds, done.stdout
+
+
+def took(command: Sequence[str], **options: Any) -> float:
+    """Run a command to its end, as :func:`timed` does; return the seconds that it took."""
+    return timed(command, **options)[0]
 
 
 def elsewhere(script: str, *arguments: object, timeout: float = 900) -> dict[str, Any]:
@@ -125,10 +132,10 @@ class Standing:
     reads a line, does what the line says, and answers with a line of JSON.
     """
 
-    def __init__(self, script: str, *arguments: object) -> None:
+    def __init__(self, script: str, *arguments: object, python: str = sys.executable) -> None:
         self.said = tempfile.TemporaryFile("w+")
         self.process = subprocess.Popen(
-            [sys.executable, script, *map(str, arguments)],
+            [python, script, *map(str, arguments)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.said,

@@ -196,16 +196,18 @@ def test_force_takes_the_place_of_a_run_and_stop_ends_one(place: Place) -> None:
 
 def test_secrets_travel_as_a_file_and_are_deleted(place: Place) -> None:
     secrets = place.folder / "secrets.ini"
-    secrets.write_text("[API]\ntoken = canary-4711\n")
+    secrets.write_text("[API]\ntoken = canary-4711\n[flambe]\nfactories = API\n")
     secrets.chmod(0o600)
     run = place.start(place.job(steps=6), "--cluster", place.cluster, "--secrets", secrets)
     assert run.stdout is not None
     output = run.stdout
     text = ""
     while "step 1" not in text:
-        text += output.readline()
+        line = output.readline()
+        assert line, f"it ended: {text}"
+        text += line
     sent = list((place.folder / "home").rglob("secrets.ini"))
-    assert [path.stat().st_mode & 0o777 for path in sent] == [0o600]
+    assert [path.stat().st_mode & 0o777 for path in sent] == [0o600, 0o600]
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             for name in ("cmdline", "environ"):
@@ -233,7 +235,7 @@ def test_commands_on_hosts(place: Place) -> None:
         "exec", "here", "--host", "factory_1", "--", "sh", "-c", "echo $HOME; exit 4"
     )
     assert one.returncode == 4
-    assert one.stdout.strip().endswith("hosts/factory_1")
+    assert one.stdout.strip().endswith("hosts/factory_1/home")
     wrong = place.flambe("exec", "here", "--host", "factory_2", "--", "true")
     assert wrong.returncode == 2
     assert "did you mean 'factory_1'" in wrong.stderr

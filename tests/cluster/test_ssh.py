@@ -417,3 +417,106 @@ def test_a_client_that_is_killed_leaves_nothing_that_hinders(metal: Metal, tmp_p
     for host in metal.hosts:
         assert host.run("cat", f"/home/{host.user}/killed-count").stdout == "x\n"
     subprocess.run(command("down", str(file)), env=env, check=True, capture_output=True, timeout=60)
+
+
+def test_ctrl_c_in_the_middle_ends_what_runs_on_the_hosts(metal: Metal, tmp_path: Path) -> None:
+    """FAULTS 3: twice, as people do."""
+    from tests.experiment.lab import command, environment, until
+
+    file = tmp_path / "cluster.yaml"
+    more = 'setup_cmds: ["echo begun; sleep 4; echo x >> interrupted-count"]\n'
+    file.write_text(metal.cluster_yaml(name="interrupted") + more)
+    env = environment(FLAMBE_HOME=str(tmp_path / "home"))
+    run = subprocess.Popen(
+        command(file), env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    assert run.stdout is not None
+    output = run.stdout
+    until(lambda: "begun" in output.readline(), "the setup command runs", 60)
+    run.send_signal(signal.SIGINT)
+    time.sleep(0.2)
+    run.send_signal(signal.SIGINT)
+    said = output.read()
+    assert run.wait(30) == 130
+    assert "Traceback" not in said
+    output.close()
+    time.sleep(5)
+    for host in metal.hosts:
+        assert "interrupted-count" not in host.run("ls", f"/home/{host.user}").stdout
+    done = subprocess.run(
+        command(file), env=env, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    subprocess.run(command("down", str(file)), env=env, check=True, capture_output=True, timeout=60)
+
+
+def test_another_users_run_is_left_alone(metal: Metal) -> None:
+    """FAULTS 24: two Unix users of one host; each has a flambe of their own."""
+    first = metal.hosts[0]
+    key = first.add_user("bob")
+    mine = connected(ssh_cluster(metal))[0]
+    theirs = connected(
+        SSHCluster("metal", first.address, key=str(key), username="bob", remote_dir=".flambe")
+    )[0]
+    for member in (mine, theirs):
+        given: dict[str, Any] = {
+            "command": ["sleep", "1000"],
+            "folder": ".",
+            "env": {},
+            "about": {},
+        }
+        member.agent.call("start", name="metal", **given)
+    stopped = mine.agent.call("stop", name="metal", grace=2.0)
+    assert stopped["state"] == "ended"
+    assert theirs.look("metal")["runs"]["metal"]["state"] == "running"
+    theirs.agent.call("stop", name="metal", grace=2.0)
+
+
+def test_a_remote_file_system_is_mounted_as_in_the_document(metal: Metal) -> None:
+    """``sshfs`` as the first setup command: what is there is seen by what runs."""
+    source = metal.hosts[2]
+    for host in metal.hosts:
+        host.run("sh", "-c", "[ -e /dev/fuse ] || mknod /dev/fuse c 10 229; chmod 666 /dev/fuse")
+        host.run("tee", f"/home/{host.user}/mount-key", input=metal.key.read_text())
+        host.run("chown", f"{host.user}:", f"/home/{host.user}/mount-key")
+        host.run("chmod", "600", f"/home/{host.user}/mount-key")
+    source.run("mkdir", "-p", "/srv/shared")
+    source.run("tee", "/srv/shared/data.txt", input="the data\n")
+    options = "StrictHostKeyChecking=accept-new,IdentityFile=$HOME/mount-key"
+    commands = [
+        "mkdir -p mounted",
+        f"sshfs -o {options} {source.user}@{source.address}:/srv/shared $HOME/mounted",
+    ]
+    cluster = ssh_cluster(metal, setup_cmds=commands)
+    make(cluster)
+    for member in cluster.members:
+        assert member.read("mounted/data.txt") == "the data\n"
+    again = ssh_cluster(metal, setup_cmds=commands)
+    assert "everything is in place" in make(again).notes
+    for host in metal.hosts:
+        host.run("umount", "-l", f"/home/{host.user}/mounted")
+
+
+def test_a_log_goes_on_where_it_was_when_the_connection_is_lost(metal: Metal) -> None:
+    member, host = _member(metal), metal.hosts[0]
+    member.connect()
+    script = "for i in $(seq 12); do echo line $i; sleep 0.5; done; exit 6"
+    given: dict[str, Any] = {"folder": ".", "env": {}, "about": {}}
+    member.agent.call("start", name="talk", command=["bash", "-c", script], **given)
+    timer = threading.Timer(2.0, host.restart_sshd)
+    timer.start()
+    lines: list[str] = []
+    assert member.agent.follow("talk", lines.append) == 6
+    timer.join()
+    assert lines == [f"line {n}" for n in range(1, 13)]
+
+
+def test_a_host_that_is_restarted_loses_its_run_and_says_so(metal: Metal) -> None:
+    """FAULTS 19, on hosts: nobody saw how it ended."""
+    member, host = _member(metal), metal.hosts[0]
+    member.connect()
+    given: dict[str, Any] = {"folder": ".", "env": {}, "about": {}}
+    member.agent.call("start", name="metal", command=["sleep", "1000"], **given)
+    host.reboot()
+    assert member.look("metal")["runs"]["metal"]["state"] == "lost"
+    assert member.agent.follow("metal", lambda line: None) is None

@@ -131,3 +131,21 @@ def test_the_environment_of_a_remote_run_is_written_and_read() -> None:
     assert vars(copy).keys() >= {"key", "orchestrator_ip", "public_factories_ips"}
     for name in ("key", "orchestrator_ip", "factories_ips", "user", "local_user"):
         assert getattr(copy, name) == getattr(environment, name)
+
+
+def test_whether_a_secret_is_there_can_be_asked() -> None:
+    secrets = Secrets({"API": {"token": "abcdef"}})
+    assert "API" in secrets
+    assert "OTHER" not in secrets
+    assert "token" in secrets["API"]
+    assert "key" not in secrets["API"]
+    assert secrets.get("OTHER", {}) == {}
+
+
+def test_factories_get_the_sections_that_are_named_for_them() -> None:
+    sections = {"API": {"token": "abcdef"}, "S3": {"Key": "1%2"}, "OTHER": {"x": "y"}}
+    assert Secrets(sections).for_factories() == ""
+    named = Secrets({**sections, "flambe": {"factories": "S3, API"}})
+    assert named.for_factories() == "[S3]\nKey = 1%2\n\n[API]\ntoken = abcdef\n\n"
+    with pytest.raises(ConfigError, match=r"no section \[S4\]"):
+        Secrets({**sections, "flambe": {"factories": "S4"}}).for_factories()

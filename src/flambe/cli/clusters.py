@@ -5,18 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from flambe.cli.display import COLOURS, took
+from flambe.cli.display import COLOURS, console, took
 from flambe.cluster import launch
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.machine import ORCHESTRATOR, Machine
@@ -32,7 +30,7 @@ class ClusterDisplay:
     """Shows what happens to a cluster; a ClusterObserver."""
 
     def __init__(self) -> None:
-        self.console = Console(file=sys.stdout, highlight=False)
+        self.console = console()
         self.lock = threading.Lock()
 
     def note(self, text: str) -> None:
@@ -128,6 +126,38 @@ def run_on(
     return 0 if options.detach else _attached(cluster.orchestrator, cluster.name, shown)
 
 
+def dry_run(cluster: Cluster, extensions: dict[str, str], config: str = "") -> int:
+    """Say what would be made, sent and run; no host is touched."""
+    from flambe.packaging import lock, wheel
+
+    shown = console()
+
+    def say(title: str, text: str) -> None:
+        shown.print(Text.assemble((f"{title:<13}", "bold"), text), soft_wrap=True)
+
+    names = ["flambe", *launch.distributions_of(extensions)]
+    found, missing = cluster.find_machines(), cluster.missing_machines()
+    say("hosts", ", ".join(f"{m.name} ({m.address})" for m in found) or "none yet")
+    if missing:
+        say("to be made", ", ".join(missing))
+    for command in cluster.setup_cmds:
+        say("setup", command)
+    wheels = [wheel.wheel_of(name) for name in names]
+    size = sum(one.path.stat().st_size for one in wheels)
+    told = ", ".join(f"{one.name} {one.version} ({one.content[:8]})" for one in wheels)
+    say("code", f"{told}: {size / 1024:.0f} KiB, sent once")
+    extras = ",".join(cluster.environment.get("extras") or ())
+    versions = lock.closure([f"flambe[{extras}]" if extras else "flambe", *names[1:]]).versions
+    how = (
+        "sent from here" if cluster.environment.get("offline") else "downloaded by the orchestrator"
+    )
+    say("packages", f"{len(versions)}, in the versions that are installed here, {how}")
+    if config:
+        say("run", f"flambe {config}, on the orchestrator")
+    shown.print("nothing was touched", style="dim")
+    return 0
+
+
 def _attached(host: Member, name: str, shown: ClusterDisplay) -> int:
     """Show what a run says until it ends; Ctrl-C leaves it."""
     try:
@@ -220,9 +250,9 @@ def _chosen(members: Sequence[Member], host: str | None, *, every: bool = False)
 def status(options: argparse.Namespace) -> int:
     """Show the hosts of one cluster, or of all that were used from here."""
     names = [options.cluster] if options.cluster else known()
-    console = Console(file=sys.stdout, highlight=False)
+    shown = console()
     if not names:
-        console.print("no cluster was used from this machine yet")
+        shown.print("no cluster was used from this machine yet")
     worst = 0
     for given in names:
         name, members = members_of(given)
@@ -236,16 +266,16 @@ def status(options: argparse.Namespace) -> int:
             member.look(name, used)
             return member
 
-        console.print(Text(name, "bold"))
+        shown.print(Text(name, "bold"))
         found = outcomes(look, members)
         reached = [one for one in found if isinstance(one, Member)]
-        console.print(hosts_table(name, reached))
+        shown.print(hosts_table(name, reached))
         for one in reached:
             if one.is_orchestrator:
-                console.print(_told(one.report["runs"].get(name)), soft_wrap=True, style="dim")
+                shown.print(_told(one.report["runs"].get(name)), soft_wrap=True, style="dim")
         for error in found:
             if isinstance(error, RemoteError):
-                console.print(Text(str(error), "red"), soft_wrap=True)
+                shown.print(Text(str(error), "red"), soft_wrap=True)
                 worst = 1
     return worst
 
@@ -317,18 +347,18 @@ def fetch(options: argparse.Namespace) -> int:
     if host.run(["test", "-d", folder], check=False, repeat=True).code:
         raise RunError(f"{host.name}: there are no results yet")
     host.fetch(folder, target)
+    files = ClusterFiles(name)
+    files.remember({**files.recall(), "fetched": time.time()})
     print(f"the results of {name} are in {target}")
     return 0
 
 
 def down(options: argparse.Namespace) -> int:
     """Take a cluster down: what is ours on its hosts, and the hosts that were created."""
-    if os.path.isfile(options.cluster):
-        path = options.cluster
-    else:
-        members_of(options.cluster)  # a clear error for a name that nobody knows
-        path = ClusterFiles(options.cluster).recall().get("file", "")
     name, members = members_of(options.cluster)
+    path = options.cluster
+    if not os.path.isfile(path):
+        path = ClusterFiles(name).recall()["file"]
 
     def look(member: Member) -> None:
         member.connect()
@@ -339,14 +369,21 @@ def down(options: argparse.Namespace) -> int:
     running = members[0].report["runs"].get(name)
     if running and running["state"] == launch.RUNNING and not options.force:
         raise RunError(f"{launch.busy(running)}\n  --force stops it")
-    cluster = read_cluster(path) if path else None
-    if cluster is not None:
-        launch.take_down(cluster, members)
-        cluster.remove_machines()
+    cluster = read_cluster(path)
+    fetched = ClusterFiles(name).recall().get("fetched", 0)
+    lost = running is not None and fetched < running.get("ended", time.time())
+    if cluster.ephemeral and lost and not options.force:
+        raise RunError(
+            f"the results of {name} would be lost with its hosts\n"
+            f"  flambe fetch {name}   brings them here; --force takes it down without"
+        )
+    launch.take_down(cluster, members)
+    cluster.remove_machines()
     for member in members:
         member.connection.close()
     ClusterFiles(name).note.unlink(missing_ok=True)
-    shown.note(f"{name} is down; results that were not fetched are still on its hosts")
+    left = "" if cluster.ephemeral else "; results are still on its hosts"
+    shown.note(f"{name} is down{left}")
     return 0
 
 

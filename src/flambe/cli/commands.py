@@ -143,6 +143,8 @@ def run(options: argparse.Namespace) -> int:
     if cluster is not None:
         from flambe.cli import clusters
 
+        if options.dry_run:
+            return clusters.dry_run(cluster, document.extensions, options.config)
         return clusters.run_on(cluster, runnable, document.extensions, options)
     runnable.parse()
     # A kind of cluster, anybody's, is built upon this module.
@@ -150,7 +152,11 @@ def run(options: argparse.Namespace) -> int:
     if module is not None and isinstance(runnable, module.Cluster):
         from flambe.cli import clusters
 
+        if options.dry_run:
+            return clusters.dry_run(runnable, {})
         return clusters.up(runnable, force=options.force)
+    if options.dry_run:
+        raise ConfigError(Problem("--dry-run is for clusters", hint="see: flambe validate"))
     _run(runnable, options)
     return 0
 

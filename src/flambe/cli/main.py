@@ -68,6 +68,11 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         "--detach", action="store_true", help="with --cluster: start the run, and don't show it"
     )
     parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="of a cluster, or with --cluster: say what would be made, sent and run; touch nothing",
+    )
+    parser.add_argument(
         "-f", "--force", action="store_true", help="start anew; results in the way are moved aside"
     )
     parser.add_argument(

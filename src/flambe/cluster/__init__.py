@@ -2,7 +2,8 @@
 
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.local import LocalCluster
+from flambe.cluster.loopback import LoopbackHost
 from flambe.cluster.machine import Machine
 from flambe.cluster.ssh import SSHCluster
 
-__all__ = ["Cluster", "LocalCluster", "Machine", "SSHCluster"]
+__all__ = ["Cluster", "LocalCluster", "LoopbackHost", "Machine", "SSHCluster"]

@@ -8,8 +8,9 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
+from flambe.cluster.docker import Docker
 from flambe.cluster.files import Files
 from flambe.cluster.machine import ORCHESTRATOR, Machine
 from flambe.cluster.member import Member
@@ -46,6 +47,9 @@ class Cluster(Runnable):
         flambe's folder on the hosts, from the home of the user.
     """
 
+    #: Whether :meth:`remove_machines` takes along what is on them: results are fetched before.
+    ephemeral: ClassVar[bool] = True
+
     def __init__(
         self,
         name: str,
@@ -72,6 +76,10 @@ class Cluster(Runnable):
         If it fails, it undoes what it created itself before it raises.
         """
         return list(found)
+
+    def missing_machines(self) -> list[str]:
+        """Return what :meth:`create_machines` would create, for people; for ``--dry-run``."""
+        return []
 
     def remove_machines(self) -> None:
         """Take down the machines that :meth:`create_machines` created."""
@@ -141,6 +149,11 @@ class Cluster(Runnable):
     def files(self) -> Files:
         """Folders and files on the hosts."""
         return Files(self)
+
+    @cached_property
+    def docker(self) -> Docker:
+        """Containers on the hosts."""
+        return Docker(self)
 
     def run_cmds(
         self, commands: Sequence[str], hosts: Sequence[Member] | None = None

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flambe.errors import RemoteError
-from flambe.remote import Address, each
+from flambe.remote import each
+from flambe.remote.connection import listed
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
@@ -84,7 +85,7 @@ def _peers(name: str, member: Member, members: Sequence[Member]) -> tuple[str, s
         )
         named.append(f"Host {alias(name, machine)}\n{block}")
         plain.append(f"Host {machine.private.host}\n{block}")
-        known += [f"{_listed(machine.private)} {' '.join(key.split()[:2])}\n" for key in keys]
+        known += [f"{listed(machine.private)} {' '.join(key.split()[:2])}\n" for key in keys]
     # What follows an Include is read as if it stood outside of every Host.
     return "".join([*named, *plain, "Match all\n"]), "".join(known)
 
@@ -92,10 +93,6 @@ def _peers(name: str, member: Member, members: Sequence[Member]) -> tuple[str, s
 def alias(name: str, machine: Machine) -> str:
     """Return the name by which ssh on a host knows another one: two may share an address."""
     return f"{machine.name}.{name}"
-
-
-def _listed(address: Address) -> str:
-    return address.host if address.port == 22 else f"[{address.host}]:{address.port}"
 
 
 def _digest(*texts: str) -> str:

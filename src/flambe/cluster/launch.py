@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flambe.cluster import ready
+from flambe.cluster import keys, ready
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.member import Member
 from flambe.compile import yaml
 from flambe.errors import ConfigError, Problem, RunError
 from flambe.packaging.wheel import distribution_of
 from flambe.remote import each
-from flambe.runnable import ClusterRunnable
+from flambe.runnable import ClusterRunnable, Secrets
 
 RUN = "run"  # a lock: of the run of a cluster
 RUNNING = "running"
@@ -82,12 +81,9 @@ class Launch:
             host.put(yaml.dump(self.runnable), f"{folder}/config.yaml")
             python = f"{home}/{cluster.remote_dir}/envs/{wanted.name}/bin/python"
             command = [python, "-m", "flambe", f"{home}/{folder}/config.yaml", *options]
-            removed = []
-            if self.secrets is not None:
-                path = f"{folder}/secrets.ini"
-                host.put(self.secrets.read_bytes(), path, mode=0o600)
-                command += ["--secrets", f"{home}/{path}"]
-                removed.append(f"{home}/{path}")
+            removed, after = self._send_secrets(folder)
+            if removed:
+                command += ["--secrets", *removed]
             if force:
                 command.append("--force")
             return dict(
@@ -100,8 +96,32 @@ class Launch:
                     env=_environment(home, cluster.remote_dir),
                     about={**ready.holder("running"), "environment": wanted.name},
                     removed=removed,
+                    after=after,
                 )
             )
+
+    def _send_secrets(self, folder: str) -> tuple[list[str], list[list[str]]]:
+        """Send the secrets to the orchestrator, and to the factories what the file gives them.
+
+        Returns
+        -------
+        tuple
+            The files that are deleted at the end of the run, and the commands that do so elsewhere.
+        """
+        if self.secrets is None:
+            return [], []
+        path = f"{folder}/secrets.ini"
+        orchestrator, home = self.cluster.orchestrator, self.cluster.orchestrator.facts["home"]
+        orchestrator.put(self.secrets.read_bytes(), path, mode=0o600)
+        text = Secrets.read(self.secrets).for_factories()
+        after = []
+        if text:
+            each(lambda host: host.put(text, path, mode=0o600), self.cluster.factories)
+            config = f"{keys.key_path(self.cluster)}.config"
+            for factory in self.cluster.factories:
+                name = keys.alias(self.cluster.name, factory.machine)
+                after.append(["ssh", "-F", config, "-o", "BatchMode=yes", name, f"rm -f {path}"])
+        return [f"{home}/{path}"], after
 
     def _make_way(self, force: bool) -> None:
         """Stop what runs, if it may be stopped."""
@@ -170,7 +190,6 @@ def stop(host: Member, cluster: str) -> dict[str, Any] | None:
 
 def take_down(cluster: Cluster, members: Sequence[Member]) -> None:
     """Stop what flambe runs on hosts, and remove the keys and files that are the cluster's."""
-    from flambe.cluster import keys
 
     def clean(member: Member) -> None:
         if cluster.name in member.report["runs"]:
@@ -179,10 +198,7 @@ def take_down(cluster: Cluster, members: Sequence[Member]) -> None:
         job = f"{cluster.remote_dir}/clusters/{cluster.name}/job"
         member.run(["rm", "-rf", job], repeat=True)
 
+    cluster.members = list(members)
+    cluster.docker.remove_all()
     each(clean, members)
     keys.remove(cluster.name, members)
-
-
-def command_line(arguments: Sequence[str]) -> str:
-    """Return a command as people type it."""
-    return shlex.join(arguments)

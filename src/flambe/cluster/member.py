@@ -8,6 +8,7 @@ from flambe.cluster.machine import ORCHESTRATOR, Machine
 from flambe.cluster.record import ClusterFiles
 from flambe.remote import Connection, Host, Login
 from flambe.remote.client import Agent
+from flambe.remote.connection import pin
 
 # How long a machine that was created just now may take until it lets us in, in seconds.
 NEW_MACHINE = 300
@@ -44,6 +45,8 @@ class Member(Host):
 
     def connect(self) -> None:
         """Connect; a machine that is new is waited for."""
+        if self.machine.host_keys:
+            pin(self.connection.login.known_hosts, self.machine.address, self.machine.host_keys)
         seconds = NEW_MACHINE if self.machine.new else OLD_MACHINE
         self.connection.open(seconds, patient=self.machine.new)
 

@@ -121,6 +121,7 @@ def _remember(cluster: Cluster, wanted: str = "") -> None:
     place = origin.schema.place if origin is not None else None
     cluster.local.remember(
         {
+            "fetched": cluster.local.recall().get("fetched", 0),
             "file": os.path.abspath(place.file) if place is not None and place.folder else "",
             "kind": type(cluster).__name__,
             "remote_dir": cluster.remote_dir,

@@ -37,6 +37,8 @@ class SSHCluster(Cluster):
         See :class:`Cluster`.
     """
 
+    ephemeral = False
+
     def __init__(
         self,
         name: str,

@@ -90,11 +90,14 @@ def distribution_of(module: str) -> str | None:
     places = [spec.origin] if spec is not None and spec.origin else []
     if spec is not None:
         places += list(spec.submodule_search_locations or ())
-    for found in metadata.distributions():
-        tree = editable_tree(found)
-        if tree is not None and any(Path(place).is_relative_to(tree) for place in places):
-            return str(found.metadata["Name"])
-    return None
+    trees = {
+        tree: str(found.metadata["Name"])
+        for found in metadata.distributions()
+        if (tree := editable_tree(found)) is not None
+        and any(Path(place).is_relative_to(tree) for place in places)
+    }
+    # A tree may lie in another one, as examples do.
+    return trees[max(trees, key=lambda tree: len(tree.parts))] if trees else None
 
 
 # -- of a source tree ---------------------------------------------------------------------------

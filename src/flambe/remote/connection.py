@@ -22,11 +22,13 @@ from pathlib import Path
 
 from flambe.errors import HostKeyError, RemoteError, UnreachableError
 from flambe.logging.console import home
-from flambe.remote.address import Address
+from flambe.remote.address import SSH_PORT, Address
 
 # How long the master waits for the next command, in seconds.
 PERSIST = 120
 CONNECT_TIMEOUT = 10
+# A master is asked whether its host answers, not more often than this, and how long it may take.
+FRESH, PROBE = 20.0, 8.0
 # A dead link is noticed after 4 × 15 seconds; a shorter break is survived.
 ALIVE_INTERVAL, ALIVE_COUNT = 15, 4
 # A socket's path may have 104 bytes on macOS, and ssh adds 17 while it makes it.
@@ -104,8 +106,9 @@ class Connection:
         self.name = name or str(login.address)
         digest = hashlib.sha256(repr(login).encode()).hexdigest()[:12]
         self.socket = _socket_folder() / digest
-        #: What ssh said of a host key that it saw for the first time.
+        #: Whether ssh saw the host's key for the first time.
         self.new_key = False
+        self._answered = float("-inf")
 
     # -- ssh's command line -------------------------------------------------------------------
 
@@ -149,10 +152,11 @@ class Connection:
             If the host's key is not the one that is known.
         """
         with _locked(self.socket.with_suffix(".lock")):
-            if self.alive():
+            if self.alive() and self._answers():
                 return
             deadline = time.monotonic() + seconds
             wait = 0.2
+            self.close()
             while (error := self._attempt(patient)) is not None:
                 if time.monotonic() + wait > deadline:
                     raise UnreachableError(
@@ -161,6 +165,23 @@ class Connection:
                 # Many who come at once are refused at once: they don't come back together.
                 time.sleep(wait * random.uniform(0.5, 1.5))
                 wait = min(wait * 2, 5.0)
+
+    def _answers(self) -> bool:
+        """Whether the host answers: a master does not notice at once that it was restarted."""
+        if time.monotonic() - self._answered < FRESH:
+            return True
+        try:
+            command = self.ssh(self.destination, "true")
+            done = subprocess.run(
+                command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=PROBE
+            )
+        except subprocess.TimeoutExpired:
+            return False
+        # One that takes no further session now answers too.
+        if done.returncode == 0 or b"Session open refused" in done.stderr:
+            self._answered = time.monotonic()
+            return True
+        return False
 
     def _attempt(self, patient: bool) -> str | None:
         """Start a master; return what went wrong if trying again may help."""
@@ -188,6 +209,7 @@ class Connection:
             said = log.read()
         self.new_key = self.new_key or bool(_NEW_KEY.search(said))
         if code == 0:
+            self._answered = time.monotonic()
             return None
         text = "; ".join(_told(said)[-3:]) or f"ssh ended with exit code {code}"
         if _CHANGED.search(said):
@@ -237,6 +259,7 @@ def _socket_folder() -> Path:
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
     """Hold a lock that ends with this process."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -245,9 +268,27 @@ def _locked(path: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def pin(known_hosts: Path, address: Address, keys: Sequence[str]) -> None:
+    """Know the keys of a host before the first connection to it, and no others."""
+    name = listed(address)
+    wanted = [f"{name} {' '.join(key.split()[:2])}" for key in keys]
+    with _locked(known_hosts.with_suffix(".lock")):
+        text = known_hosts.read_text(encoding="utf-8") if known_hosts.exists() else ""
+        lines = text.splitlines()
+        if [line for line in lines if line.split(" ")[0] == name] != wanted:
+            kept = [line for line in lines if line.split(" ")[0] != name]
+            beside = known_hosts.with_suffix(f".{os.getpid()}.part")
+            beside.write_text("\n".join([*kept, *wanted]) + "\n", encoding="utf-8")
+            os.replace(beside, known_hosts)
+
+
+def listed(address: Address) -> str:
+    """Return an address as files of known hosts have it."""
+    return address.host if address.port == SSH_PORT else f"[{address.host}]:{address.port}"
+
+
 def fingerprints(known_hosts: Path, address: Address) -> Sequence[str]:
     """Return the fingerprints of the keys that are known of a host."""
-    name = address.host if address.port == 22 else f"[{address.host}]:{address.port}"
-    command = ["ssh-keygen", "-l", "-F", name, "-f", str(known_hosts)]
+    command = ["ssh-keygen", "-l", "-F", listed(address), "-f", str(known_hosts)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
     return re.findall(r"SHA256:\S+", done.stdout)

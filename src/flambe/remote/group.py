@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from flambe.errors import FanOutError, RemoteError
+from flambe.remote import scope
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -23,14 +24,21 @@ def outcomes(do: Callable[[T], R], hosts: Sequence[T]) -> list[R | RemoteError]:
     if not hosts:
         return []
 
+    inside = scope.Scope(scope.current.get())
+
     def attempt(host: T) -> R | RemoteError:
+        scope.current.set(inside)
         try:
             return do(host)
         except RemoteError as error:
             return error
 
     with ThreadPoolExecutor(min(len(hosts), MOST_AT_ONCE), "flambe-host") as pool:
-        return list(pool.map(attempt, hosts))
+        try:
+            return list(pool.map(attempt, hosts))
+        except BaseException:
+            inside.cancel()
+            raise
 
 
 def each(do: Callable[[T], R], hosts: Sequence[T]) -> list[R]:

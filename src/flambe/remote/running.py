@@ -11,7 +11,8 @@ import time
 from collections.abc import Callable
 from typing import IO
 
-from flambe.errors import DeadlineError, UnreachableError
+from flambe.errors import DeadlineError, RemoteError, UnreachableError
+from flambe.remote import scope
 from flambe.remote.connection import Connection
 from flambe.remote.result import Result
 
@@ -68,11 +69,16 @@ def run(
     UnreachableError
         If there is no connection, or it was lost: the command may have run or not.
     """
+    inside = scope.current.get()
+    if inside is not None and inside.cancelled:
+        raise RemoteError(connection.name, f"interrupted before: {shown}")
     command = ["sh", "-c", script] if content is not None else ["sh", "-c", _GUARDED, "sh", script]
     end = time.monotonic() + deadline
     wait = 0.1
     while True:
         result = _once(connection, shlex.join(command), shown, end, content, take)
+        if inside is not None and inside.cancelled:
+            raise RemoteError(connection.name, f"interrupted during: {shown}")
         if result.code != 255:
             return result
         if not connection.alive():
@@ -107,6 +113,8 @@ def _once(
     assert process.stdin is not None
     assert process.stdout is not None
     assert process.stderr is not None
+    inside = scope.current.get()
+    token = inside.enter(lambda: _hang_up(process)) if inside is not None else 0
     out, err = _Reader(process.stdout, "stdout", take), _Reader(process.stderr, "stderr", take)
     try:
         if content is not None:
@@ -121,6 +129,8 @@ def _once(
         _hang_up(process)
         raise
     finally:
+        if inside is not None:
+            inside.leave(token)
         with contextlib.suppress(OSError):
             process.stdin.close()
     return Result(connection.name, shown, process.returncode, out.text(), err.text())

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flambe.errors import CommandError, RemoteError
+from flambe.remote import scope
 from flambe.remote.connection import Connection
 
 # Seconds without a byte after which a copy has failed.
@@ -46,11 +47,26 @@ def rsync(
     command += ["-e", shlex.join(connection.ssh()), "--"]
     command += [local, remote] if up else [remote, local]
     shown = f"rsync {local} {'to' if up else 'from'} {there}"
-    done = subprocess.run(
-        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    if done.returncode:
-        raise CommandError(connection.name, shown, done.returncode, done.stdout, done.stderr)
+    inside = scope.current.get()
+    token = inside.enter(process.terminate) if inside is not None else 0
+    try:
+        out, err = process.communicate()
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    finally:
+        if inside is not None:
+            inside.leave(token)
+    if process.returncode:
+        raise CommandError(connection.name, shown, process.returncode, out, err)
 
 
 @functools.cache

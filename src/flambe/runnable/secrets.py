@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import io
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,6 +11,10 @@ from pathlib import Path
 from flambe.errors import ConfigError, Problem, did_you_mean
 from flambe.logging import redact
 from flambe.logging.console import home
+
+
+class MissingSecretError(ConfigError, KeyError):
+    """There is no such secret; also a KeyError, so that ``in`` and ``get`` work as ever."""
 
 
 class Secret(str):
@@ -65,11 +70,28 @@ class Secrets(Mapping[str, Mapping[str, str]]):
             raise ConfigError(f"{where}: not an INI file: {type(error).__name__}") from None
         return cls({name: dict(parser[name]) for name in parser.sections()}, str(file))
 
+    def for_factories(self) -> str:
+        """Return, as an INI file, the sections that ``[flambe] factories`` names: ``A, B``.
+
+        Raises
+        ------
+        ConfigError
+            If one of them is not there.
+        """
+        named = dict(self._sections["flambe"]).get("factories", "") if "flambe" in self else ""
+        parser = configparser.ConfigParser(interpolation=None)
+        parser.optionxform = str  # type: ignore[assignment,method-assign]
+        for name in filter(None, (part.strip() for part in named.split(","))):
+            parser[name] = {key: str(value) for key, value in self[name].items()}
+        text = io.StringIO()
+        parser.write(text)
+        return text.getvalue()
+
     def __getitem__(self, section: str) -> Mapping[str, str]:
         try:
             return self._sections[section]
         except KeyError:
-            raise ConfigError(
+            raise MissingSecretError(
                 _missing(f"section [{section}]", section, self, self._origin)
             ) from None
 
@@ -95,7 +117,7 @@ class _Section(Mapping[str, str]):
             return self._values[key]
         except KeyError:
             what = f"key {key!r} in section [{self._name}]"
-            raise ConfigError(_missing(what, key, self, self._origin)) from None
+            raise MissingSecretError(_missing(what, key, self, self._origin)) from None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)

@@ -13,6 +13,7 @@ import glob
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -85,10 +86,12 @@ def start(
     about: dict[str, Any],
     log: str = "",
     removed: list[str] | None = None,
+    after: list[list[str]] | None = None,
 ) -> Any:
     """Start a command under a supervisor, unless one of that name runs; return its status.
 
-    Files that are named in ``removed`` are deleted when it has ended, however that was.
+    Files that are named in ``removed`` are deleted when it has ended, however that was, and the
+    commands in ``after`` are run.
     """
     place = _folder(root, name)
     known = status(root, name)
@@ -109,6 +112,7 @@ def start(
         "started": time.time(),
         "log": output,
         "removed": removed or [],
+        "after": after or [],
     }
     read, write = os.pipe()
     if os.fork() == 0:
@@ -168,6 +172,9 @@ def _clean(found: dict[str, Any]) -> None:
     for path in found["removed"]:
         with contextlib.suppress(FileNotFoundError):
             os.remove(path)
+    for command in found["after"]:
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            subprocess.run(command, stdin=subprocess.DEVNULL, timeout=60, check=False)
 
 
 def _become(command: list[str], folder: str, environment: dict[str, str], log: int) -> None:

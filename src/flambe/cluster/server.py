@@ -1,4 +1,4 @@
-"""The SSH server of one host of a LocalCluster; it serves its user on the loopback only."""
+"""The SSH server of a :class:`~flambe.cluster.LoopbackHost`: for its user, on the loopback only."""
 
 from __future__ import annotations
 
