@@ -23,6 +23,7 @@ from flambe.errors import (
     UnreachableError,
 )
 from tests.cluster.conftest import Told, connected, ssh_cluster
+from tests.experiment.lab import command, environment, until
 from tests.metal import Metal
 
 pytestmark = [pytest.mark.root, pytest.mark.faults, pytest.mark.xdist_group("metal-ssh")]
@@ -386,15 +387,19 @@ def test_two_clients_at_once(metal: Metal, tmp_path: Path, monkeypatch: pytest.M
         pass
 
 
-def test_a_client_that_is_killed_leaves_nothing_that_hinders(metal: Metal, tmp_path: Path) -> None:
-    """FAULTS 1, on hosts: SIGKILL in the middle, and the same command converges."""
+@pytest.mark.parametrize(
+    "numbers",
+    [[signal.SIGKILL], [signal.SIGINT, signal.SIGINT]],
+    ids=["killed", "interrupted"],
+)
+def test_a_client_that_is_gone_leaves_nothing_that_hinders(
+    metal: Metal, tmp_path: Path, numbers: list[signal.Signals]
+) -> None:
+    """FAULTS 1 and 3, on hosts: in the middle of setup; and the same command converges."""
+    name = f"gone{len(numbers)}"
     file = tmp_path / "cluster.yaml"
-    file.write_text(
-        metal.cluster_yaml(name="killed")
-        + 'remote_dir: ".flambe-killed"\nsetup_cmds: ["echo begun; sleep 3; echo x >> killed-count"]\n'
-    )
-    from tests.experiment.lab import command, environment, until
-
+    setup = f'setup_cmds: ["echo begun; sleep 4; echo x >> {name}-count"]\n'
+    file.write_text(f'{metal.cluster_yaml(name=name)}remote_dir: ".flambe-gone"\n{setup}')
     env = environment(FLAMBE_HOME=str(tmp_path / "home"))
     run = subprocess.Popen(
         command(file), env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
@@ -402,51 +407,24 @@ def test_a_client_that_is_killed_leaves_nothing_that_hinders(metal: Metal, tmp_p
     assert run.stdout is not None
     output = run.stdout
     until(lambda: "begun" in output.readline(), "the setup command runs", 60)
-    run.send_signal(signal.SIGKILL)
-    run.communicate()
+    for number in numbers:
+        run.send_signal(number)
+        time.sleep(0.2)
+    said, _ = run.communicate(timeout=60)
+    assert run.returncode == (130 if signal.SIGINT in numbers else -signal.SIGKILL)
+    assert "Traceback" not in said
     # What it ran on the hosts was ended with it.
-    time.sleep(4)
+    time.sleep(5)
     for host in metal.hosts:
-        assert "killed-count" not in host.run("ls", f"/home/{host.user}").stdout
+        assert f"{name}-count" not in host.run("ls", f"/home/{host.user}").stdout
     # Its lock is known to be a dead process's: nobody waits for it.
     done = subprocess.run(
         command(file), env=env, capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert "killed is ready" in done.stdout
+    assert f"{name} is ready" in done.stdout
     for host in metal.hosts:
-        assert host.run("cat", f"/home/{host.user}/killed-count").stdout == "x\n"
-    subprocess.run(command("down", str(file)), env=env, check=True, capture_output=True, timeout=60)
-
-
-def test_ctrl_c_in_the_middle_ends_what_runs_on_the_hosts(metal: Metal, tmp_path: Path) -> None:
-    """FAULTS 3: twice, as people do."""
-    from tests.experiment.lab import command, environment, until
-
-    file = tmp_path / "cluster.yaml"
-    more = 'setup_cmds: ["echo begun; sleep 4; echo x >> interrupted-count"]\n'
-    file.write_text(metal.cluster_yaml(name="interrupted") + more)
-    env = environment(FLAMBE_HOME=str(tmp_path / "home"))
-    run = subprocess.Popen(
-        command(file), env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    assert run.stdout is not None
-    output = run.stdout
-    until(lambda: "begun" in output.readline(), "the setup command runs", 60)
-    run.send_signal(signal.SIGINT)
-    time.sleep(0.2)
-    run.send_signal(signal.SIGINT)
-    said = output.read()
-    assert run.wait(30) == 130
-    assert "Traceback" not in said
-    output.close()
-    time.sleep(5)
-    for host in metal.hosts:
-        assert "interrupted-count" not in host.run("ls", f"/home/{host.user}").stdout
-    done = subprocess.run(
-        command(file), env=env, capture_output=True, text=True, timeout=120, check=False
-    )
-    assert done.returncode == 0, done.stderr
+        assert host.run("cat", f"/home/{host.user}/{name}-count").stdout == "x\n"
     subprocess.run(command("down", str(file)), env=env, check=True, capture_output=True, timeout=60)
 
 

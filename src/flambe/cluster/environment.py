@@ -187,10 +187,8 @@ class Maker:
 
     def on_factory(self, host: Member) -> None:
         """Install from what the orchestrator has downloaded."""
-        files = self.cluster.files
-        host.run(["mkdir", "-p", self.parts, f"{self.root}/bin", f"{self.root}/cache"], repeat=True)
-        for folder in (self.parts, f"{self.root}/bin", f"{self.root}/cache"):
-            files.give(f"{folder}/", folder, host)
+        folders = (f"parts/{self.wanted.name}", "bin", "cache")
+        self.cluster.files.give([f"{self.root}/./{name}" for name in folders], self.root, host)
         self._script(
             host,
             f"{self._uv()} venv --quiet --no-config --clear --python python3 {self.place}\n"

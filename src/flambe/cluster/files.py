@@ -59,24 +59,31 @@ class Files:
     def spread(self, source: str, target: str, *, delete: bool = False) -> None:
         """Bring a file or folder of the orchestrator to the factories."""
         each(
-            lambda factory: self.give(source, target, factory, delete=delete),
+            lambda factory: self.give([source], target, factory, delete=delete),
             self.cluster.factories,
         )
 
-    def give(self, source: str, target: str, factory: Member, *, delete: bool = False) -> None:
-        """Bring a file or folder of the orchestrator to one factory, by rsync between the two."""
-        parent = target if source.endswith("/") else target.rpartition("/")[0] or "."
+    def give(
+        self, sources: Sequence[str], target: str, factory: Member, *, delete: bool = False
+    ) -> None:
+        """Bring files and folders of the orchestrator to one factory, by one rsync between the two.
+
+        Of a source with ``/./`` in it, the path behind that is kept below the target.
+        """
+        is_folder = len(sources) > 1 or sources[0].endswith("/")
+        parent = target if is_folder else target.rpartition("/")[0] or "."
         factory.run(["mkdir", "-p", "--", parent], repeat=True)
         config = f"{keys.key_path(self.cluster)}.config"
         command = ["rsync", "-a", "--partial", "--timeout=120", "-s"]
         command += ["--delete"] if delete else []
-        command += ["-e", f"ssh -o BatchMode=yes -F {shlex.quote(config)}", "--", source]
+        command += ["--relative"] if any("/./" in source for source in sources) else []
+        command += ["-e", f"ssh -o BatchMode=yes -F {shlex.quote(config)}", "--", *sources]
         host = keys.alias(self.cluster.name, factory.machine)
         self.cluster.orchestrator.run(
             [*command, f"{host}:{target}"],
             deadline=DEADLINE,
             repeat=True,
-            shown=f"rsync {source} to {factory.name}",
+            shown=f"rsync {' '.join(sources)} to {factory.name}",
         )
 
     def fetch(self, source: str, target: Path) -> None:
