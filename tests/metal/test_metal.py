@@ -242,13 +242,15 @@ def test_another_base_and_another_user(metal: Metal, ssh: Client, tmp_path: Path
     for folder in (base, upper, work):
         folder.mkdir()
     (upper / "mark").write_text("of the base\n", encoding="utf-8")
+    (upper / "opt").mkdir()
+    (upper / "opt" / "kept").write_text("", encoding="utf-8")
     layers = f"lowerdir=/,upperdir={upper},workdir={work}"
     subprocess.run(["mount", "-t", "overlay", "-o", layers, "base", base], check=True, timeout=60)
     try:
         host = metal.add(user="alice", base=base)
         assert host in metal.hosts
         assert ssh.out(host, "cat /mark; sudo hostname") == f"of the base\n{host.name}"
-        assert (host.root / CHECKOUT.relative_to("/")).exists()  # a tree is taken as it is
+        assert (host.root / "opt" / "kept").exists()  # a tree is taken as it is
         host.kill()
     finally:
         subprocess.run(["umount", base], check=True, timeout=60)
