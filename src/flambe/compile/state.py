@@ -335,11 +335,23 @@ def load(path: str | os.PathLike[str]) -> Any:
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             try:
                 with tarfile.open(target) as archive:
-                    archive.extractall(folder, filter="data")
+                    _unpack(archive, folder)
             except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
                 raise StateError(f"cannot unpack {target}: {error}") from None
             target = folder
         return _load_folder(target)
+
+
+def _unpack(archive: tarfile.TarFile, folder: str) -> None:
+    """Unpack what stays in a folder: by the data filter, which Python has from 3.11.4 on."""
+    if hasattr(tarfile, "data_filter"):
+        archive.extractall(folder, filter="data")
+        return
+    for member in archive:
+        leaves = member.name.startswith("/") or ".." in member.name.split("/")
+        if leaves or not (member.isreg() or member.isdir()):
+            raise tarfile.TarError(f"{member.name!r} is no plain file of its folder")
+        archive.extract(member, folder, set_attrs=False)
 
 
 def _load_folder(folder: str) -> Any:
