@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +17,7 @@ from flambe.compile import Schema
 from flambe.compile.check import check
 from flambe.compile.document import header, read_file
 from flambe.compile.source import Document
-from flambe.errors import ComponentError, ConfigError, FlambeError, Problem
+from flambe.errors import ComponentError, ConfigError, FlambeError, Interrupted, Problem
 from flambe.logging import console, redact
 
 _log = logging.getLogger(__name__)
@@ -31,9 +33,12 @@ def guarded(command: Command, options: argparse.Namespace) -> int:
     try:
         return command(options)
     except FlambeError as error:
+        if isinstance(error, Interrupted):
+            _end_quietly()
         _tell(error, verbose=options.verbose)
         return error.exit_code
     except KeyboardInterrupt:
+        _end_quietly()
         _say("interrupted")
         return 130
     except BrokenPipeError:
@@ -48,6 +53,12 @@ def guarded(command: Command, options: argparse.Namespace) -> int:
         else:
             _say(f"  more with -v, and in {console.home() / 'logs' / 'log.log'}")
         return 1
+
+
+def _end_quietly() -> None:
+    """Let a second Ctrl-C not cut off what is told of the first, and the exit code."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _say(text: str) -> None:
