@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 
 from flambe.cluster.docker import Docker
 from flambe.cluster.files import Files
-from flambe.cluster.machine import ORCHESTRATOR, Machine
+from flambe.cluster.machine import Machine
 from flambe.cluster.member import Member
 from flambe.cluster.observer import ClusterObserver, LogClusterObserver
 from flambe.cluster.record import ClusterFiles
 from flambe.compile import Schema
-from flambe.errors import ConfigError, did_you_mean
+from flambe.errors import did_you_mean
 from flambe.remote import Result, each
 from flambe.runnable import RemoteEnvironment, Runnable
 
@@ -128,6 +128,10 @@ class Cluster(Runnable):
             raise RuntimeError(f"cluster {self.name} is not ready: run it first")
         return self.members
 
+    def chosen(self, hosts: Sequence[Member] | None) -> list[Member]:
+        """Return hosts that were chosen, or all where none were."""
+        return list(self._ready() if hosts is None else hosts)
+
     def remote_environment(self) -> RemoteEnvironment:
         """Return the cluster as a run on it sees it."""
         from flambe.cluster.keys import key_path
@@ -177,7 +181,7 @@ class Cluster(Runnable):
                 done = host.run(["bash", "-lc", command], deadline=3600, shown=command)
             return done
 
-        return each(on, self._ready() if hosts is None else hosts)
+        return each(on, self.chosen(hosts))
 
     def create_dirs(self, folders: Sequence[str]) -> None:
         """Make folders on all hosts; relative ones start at the home of the user."""
@@ -204,16 +208,3 @@ def findings(values: Mapping[str, Any]) -> Iterator[Finding]:
     remote = values.get("remote_dir")
     if isinstance(remote, str) and (remote.startswith(("/", "~")) or ".." in remote.split("/")):
         yield ("remote_dir",), "remote_dir is a path below the home of the user", "such as .flambe"
-
-
-def checked(machines: Sequence[Machine]) -> list[Machine]:
-    """Return machines as a kind of cluster gave them.
-
-    Raises
-    ------
-    ConfigError
-        If there is not exactly one orchestrator, and it first.
-    """
-    if [m.name for m in machines].index(ORCHESTRATOR) != 0:
-        raise ConfigError("the first machine of a cluster is its orchestrator")
-    return list(machines)

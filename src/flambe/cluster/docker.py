@@ -95,9 +95,6 @@ class Docker:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
 
-    def _hosts(self, hosts: Sequence[Member] | None) -> Sequence[Member]:
-        return [self.cluster.orchestrator, *self.cluster.factories] if hosts is None else hosts
-
     def _engine(self, host: Member) -> _Engine:
         return _Engine(host, self.cluster)
 
@@ -198,7 +195,7 @@ class Docker:
                     return []
                 raise
 
-        return [container for found in each(on, self._hosts(hosts)) for container in found]
+        return [container for found in each(on, self.cluster.chosen(hosts)) for container in found]
 
     def stop(
         self,
@@ -234,7 +231,7 @@ class Docker:
         return self._engine(host).logs(container, tail)
 
     def _by_host(self, containers: Iterable[Container]) -> dict[Member, Containers]:
-        members = {member.machine.name: member for member in self._hosts(None)}
+        members = {member.machine.name: member for member in self.cluster.chosen(None)}
         found: dict[Member, Containers] = {}
         for container in containers:
             if container.host not in members:
@@ -256,7 +253,7 @@ class Docker:
         RemoteError
             If it cannot be used after that: what is missing, and what to do.
         """
-        each(lambda host: self._engine(host).install(), self._hosts(hosts))
+        each(lambda host: self._engine(host).install(), self.cluster.chosen(hosts))
 
 
 class _Engine:

@@ -30,22 +30,17 @@ class Files:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
 
-    def _hosts(self, hosts: Sequence[Member] | None) -> list[Member]:
-        return list(
-            [self.cluster.orchestrator, *self.cluster.factories] if hosts is None else hosts
-        )
-
     def make(self, folders: Sequence[str], hosts: Sequence[Member] | None = None) -> None:
         """Make folders on hosts, on all by default."""
         command = ["mkdir", "-p", "--", *folders]
-        each(lambda host: host.run(command, repeat=True), self._hosts(hosts))
+        each(lambda host: host.run(command, repeat=True), self.cluster.chosen(hosts))
 
     def write(
         self, content: str | bytes, target: str, *, mode: int = 0o644,
         hosts: Sequence[Member] | None = None,
     ) -> None:  # fmt: skip
         """Write a file on hosts, on all by default."""
-        each(lambda host: host.put(content, target, mode=mode), self._hosts(hosts))
+        each(lambda host: host.put(content, target, mode=mode), self.cluster.chosen(hosts))
 
     def send(self, source: Path, target: str, *, delete: bool = False) -> None:
         """Bring a file or folder to the same path on all hosts.

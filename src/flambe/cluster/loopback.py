@@ -17,6 +17,7 @@ from pathlib import Path
 from flambe.cluster.machine import Machine
 from flambe.errors import RemoteError
 from flambe.remote import Address
+from flambe.remote.address import free_port
 from flambe.remote.agent import supervisor
 
 LOOPBACK = "127.0.0.1"
@@ -84,7 +85,7 @@ class LoopbackHost:
         self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         for key in (self.key, self._host_key):
             _key_pair(key)
-        port = _free_port()
+        port = free_port()
         command = [sys.executable, "-m", "flambe.cluster.server", "--port", str(port)]
         command += ["--host-key", str(self._host_key), "--key", str(_public(self.key))]
         programs = (os.path.join(sys.base_prefix, "bin"), os.environ.get("PATH", os.defpath))
@@ -122,12 +123,6 @@ def _answers(port: int) -> bool:
     with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), 1) as found:
         return found.recv(4) == b"SSH-"
     return False
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind((LOOPBACK, 0))
-        return int(found.getsockname()[1])
 
 
 def _public(key: Path) -> Path:

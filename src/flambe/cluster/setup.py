@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from flambe.cluster.pip import give_pip
 from flambe.errors import CommandError, DeadlineError
 from flambe.remote import each
+from flambe.remote.running import Take
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
@@ -61,11 +62,11 @@ def run(cluster: Cluster, members: Sequence[Member]) -> None:
         each(on, members)
 
 
-def _one(member: Member, command: str, take: object, root: str) -> None:
+def _one(member: Member, command: str, take: Take, root: str) -> None:
     # Where a host has no pip of its own, flambe's is found last.
     script = f'export PATH="$PATH:$HOME/{root}/bin"\n{command}'
     try:
-        member.run(["bash", "-lc", script], deadline=DEADLINE, take=take, shown=command)  # type: ignore[arg-type]
+        member.run(["bash", "-lc", script], deadline=DEADLINE, take=take, shown=command)
     except DeadlineError:
         raise
     except CommandError as error:

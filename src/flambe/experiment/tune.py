@@ -139,7 +139,7 @@ def _cause(trial: Any) -> tuple[ComponentError | None, str]:
     """Return what a trial failed of, without the layers of Ray around it."""
     error: BaseException | None = None
     with contextlib.suppress(Exception):
-        # Tune has just written it beside itself; it moves it to the storage later.
+        # Tune has just written it beside itself, in this very process: nobody else's file is read.
         written = Path(trial.pickled_error_file or "")
         if written.is_file():
             error = ray.cloudpickle.loads(written.read_bytes())

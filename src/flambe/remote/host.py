@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-import socket
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from flambe.errors import RemoteError, UnreachableError
 from flambe.remote import running, transfer
+from flambe.remote.address import free_port
 from flambe.remote.connection import Connection
 from flambe.remote.result import Result
 from flambe.remote.running import Take
@@ -189,7 +189,7 @@ class Host:
             If the local port is taken.
         """
         self.connection.open()
-        local = local or _free_port()
+        local = local or free_port()
         forward = f"127.0.0.1:{local}:{host}:{port}"
         if not self.connection.control("forward", "-L", forward):
             raise RemoteError(self.name, f"cannot forward the local port {local} to {host}:{port}")
@@ -202,9 +202,3 @@ class Host:
 
 def _parent(path: str, is_folder: bool) -> str:
     return path if is_folder else path.rpartition("/")[0] or "."
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

@@ -11,7 +11,6 @@ import contextlib
 import ctypes
 import glob
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -232,13 +231,6 @@ def stop(root: str, name: str, grace: float = GRACE) -> Any:
                 time.sleep(PERIOD)
     _clean(known)
     return status(root, name)
-
-
-def forget(root: str, name: str) -> None:
-    """Remove the folder of one that has ended."""
-    known = status(root, name)
-    if known is not None and known["state"] != RUNNING:
-        shutil.rmtree(_folder(root, name), ignore_errors=True)
 
 
 def marked(marker: str) -> list[int]:
