@@ -47,12 +47,15 @@ def make_ready(
     members = [Member(machine, cluster.local, cluster.remote_dir) for machine in machines]
     cluster.members = members
     # From here on there is something to take down.
-    _remember(cluster)
+    known = str(cluster.local.recall().get("environment", ""))
+    _remember(cluster, known)
     each(Member.connect, members)
     _tell_new_keys(cluster, members)
-    each(lambda member: member.look(cluster.name), members)
+    # Mostly it is the environment of the last time: one look is enough then.
+    each(lambda member: member.look(cluster.name, known), members)
     wanted = Environment.of(cluster, members, distributions)
-    each(lambda member: member.look(cluster.name, wanted.name), members)
+    if wanted.name != known:
+        each(lambda member: member.look(cluster.name, wanted.name), members)
     if setup_again or _missing(cluster, members, wanted):
         with held(cluster, PROVISION, "preparing the cluster"):
             # Somebody else may have prepared it while we waited.
@@ -116,7 +119,7 @@ def _tell_new_keys(cluster: Cluster, members: Sequence[Member]) -> None:
             )
 
 
-def _remember(cluster: Cluster, wanted: str = "") -> None:
+def _remember(cluster: Cluster, wanted: str) -> None:
     origin: Any = vars(cluster).get("_flambe_origin")
     place = origin.schema.place if origin is not None else None
     cluster.local.remember(
