@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import pwd
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 
 from flambe.remote import client
-from flambe.remote.agent import facts, keys, locks, marks, supervisor
+from flambe.remote.agent import gpus, keys, locks, marks, supervisor
 
 ROOT = ".flambe"
 
@@ -208,13 +209,22 @@ def test_gpus_as_nvidia_smi_tells_them(place: Path, monkeypatch: pytest.MonkeyPa
     """There is no GPU here: a program that answers as nvidia-smi does stands in for it."""
     program = place / "bin" / "nvidia-smi"
     program.parent.mkdir()
+    mine = os.getpid()
     program.write_text(
-        "#!/bin/sh\necho 'NVIDIA A10G, 23028, 11000, 97'\necho 'Tesla, 100, [N/A], 0'\n"
+        "#!/bin/sh\n"
+        f"case $1 in *compute*) echo 'GPU-a, {mine}, 10900'; echo 'GPU-a, 4194305, [N/A]'; exit ;; esac\n"
+        "echo '0, GPU-a, NVIDIA A10G, 23028, 11000, 97'\n"
+        "echo '1, GPU-b, Tesla, 100, [N/A], 0'\n"
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    first, second = facts.gpus()
+    first, second = gpus.found()
     assert (first["name"], first["busy"], first["used"] // 1024**2) == ("NVIDIA A10G", 97, 11000)
-    assert (second["name"], second["used"]) == ("Tesla", 0)
+    assert (second["index"], second["uuid"], second["used"]) == (1, "GPU-b", 0)
+    assert second["processes"] == []
+    seen, unseen = first["processes"]
+    assert (seen["pid"], seen["memory"] // 1024**2, seen["run"]) == (mine, 10900, "")
+    assert seen["user"] == pwd.getpwuid(os.getuid()).pw_name
+    assert (unseen["user"], unseen["memory"]) == ("", 0)
     program.write_text("#!/bin/sh\nexit 9\n")
-    assert facts.gpus() == []
+    assert gpus.found() == []

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flambe.cli.display import COLOURS, console, took
-from flambe.cluster import launch
+from flambe.cluster import gpus, launch
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.machine import ORCHESTRATOR, Machine
 from flambe.cluster.member import Member
@@ -54,12 +54,12 @@ def up(cluster: Cluster, *, force: bool) -> int:
     shown = ClusterDisplay()
     begun = time.monotonic()
     cluster.run(force=force, observer=shown)
-    shown.console.print(hosts_table(cluster.name, cluster.members))
+    shown.console.print(hosts_table(cluster.name, cluster.members, prepared=True))
     shown.note(f"{cluster.name} is ready, in {took(time.monotonic() - begun)}")
     return 0
 
 
-def hosts_table(name: str, members: Sequence[Member]) -> Table:
+def hosts_table(name: str, members: Sequence[Member], *, prepared: bool = False) -> Table:
     """Return the hosts of a cluster as a table."""
     table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0))
     for title in ("host", "address", "CPUs", "GPUs", "memory", "Python", "flambe"):
@@ -70,12 +70,13 @@ def hosts_table(name: str, members: Sequence[Member]) -> Table:
         facts, found = member.facts, member.report.get("environment")
         run = member.report["runs"].get(name)
         runs = run is not None and run["state"] == launch.RUNNING
+        usable = len(member.gpus) if prepared else None
         flambe = found["ours"]["flambe"]["hash"][:8] if found is not None else ""
         table.add_row(
             member.machine.name,
             str(member.machine.address),
             str(facts["cpus"]),
-            _gpus(facts["gpus"]),
+            gpus.told(facts["gpus"], name, usable),
             _size(facts["memory"]),
             facts["python"],
             flambe,
@@ -95,14 +96,6 @@ def _told(run: dict[str, Any] | None) -> str:
         return "the last run is gone, and nobody saw how it ended"
     ago = took(time.time() - run["ended"])
     return f"the last run ended {ago} ago with exit code {run['code']}: {run['about']['command']}"
-
-
-def _gpus(gpus: list[dict[str, Any]]) -> str:
-    if not gpus:
-        return "-"
-    used = sum(gpu["busy"] > 5 or gpu["used"] > gpu["memory"] / 20 for gpu in gpus)
-    names = ", ".join(dict.fromkeys(gpu["name"] for gpu in gpus))
-    return f"{len(gpus)} × {names}" + (f", {used} in use" if used else "")
 
 
 def _size(size: float) -> str:

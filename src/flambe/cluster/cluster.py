@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from flambe.cluster.docker import Docker
 from flambe.cluster.files import Files
@@ -45,6 +45,9 @@ class Cluster(Runnable):
         (wheels are uploaded, the hosts reach no index), ``extras`` (of flambe).
     remote_dir
         flambe's folder on the hosts, from the home of the user.
+    gpus
+        ``all``, or ``free``: those that somebody else uses when the cluster is made ready are left
+        to them.
     """
 
     #: Whether :meth:`remove_machines` takes along what is on them: results are fetched before.
@@ -56,11 +59,13 @@ class Cluster(Runnable):
         setup_cmds: Sequence[str] | None = None,
         environment: Mapping[str, Any] | None = None,
         remote_dir: str = ".flambe",
+        gpus: Literal["all", "free"] = "all",
     ) -> None:
         self.name = name
         self.setup_cmds = list(setup_cmds or ())
         self.environment = dict(environment or {})
         self.remote_dir = remote_dir
+        self.gpus = gpus
         self.observer: ClusterObserver = LogClusterObserver()
         self.members: list[Member] = []
 

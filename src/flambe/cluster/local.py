@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flambe.cluster.cluster import Cluster, Finding, findings
 from flambe.cluster.loopback import LoopbackHost
@@ -31,7 +31,7 @@ class LocalCluster(Cluster):
         How many factories.
     cpus
         How many CPUs each factory shows; all of this machine by default.
-    setup_cmds, environment, remote_dir
+    setup_cmds, environment, remote_dir, gpus
         See :class:`Cluster`.
     """
 
@@ -45,8 +45,9 @@ class LocalCluster(Cluster):
         setup_cmds: Sequence[str] | None = None,
         environment: Mapping[str, Any] | None = None,
         remote_dir: str = ".flambe",
+        gpus: Literal["all", "free"] = "all",
     ) -> None:
-        super().__init__(name, setup_cmds, environment, remote_dir)
+        super().__init__(name, setup_cmds, environment, remote_dir, gpus)
         self.factories_num = factories_num
         self.cpus = cpus
 

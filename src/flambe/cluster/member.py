@@ -24,6 +24,9 @@ class Member(Host):
         What the cluster knows of it.
     report
         What its agent told last: facts, marks, runs, locks, environment.
+    gpus
+        The GPUs that the cluster may use, by UUID, as they were when it was made ready: what
+        ``CUDA_VISIBLE_DEVICES`` takes.
     """
 
     def __init__(self, machine: Machine, files: ClusterFiles, root: str) -> None:
@@ -32,6 +35,7 @@ class Member(Host):
         self.machine = machine
         self.agent = Agent(self, root)
         self.report: dict[str, Any] = {}
+        self.gpus: list[str] = []
 
     @property
     def is_orchestrator(self) -> bool:

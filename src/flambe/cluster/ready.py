@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flambe.cluster import environment, keys, setup
+from flambe.cluster import environment, gpus, keys, setup
 from flambe.cluster.environment import Environment
 from flambe.cluster.member import Member
 from flambe.errors import RemoteError, RunError
@@ -65,6 +65,7 @@ def make_ready(
     else:
         cluster.observer.note("everything is in place")
     verify(members, wanted)
+    _choose_gpus(cluster, members)
     _remember(cluster, wanted.name)
     return wanted
 
@@ -85,6 +86,17 @@ def verify(members: Sequence[Member], wanted: Environment) -> None:
                 + "; ".join(told[:5])
                 + f"\n  have it made anew:   rm -r {member.agent.root}/envs/{wanted.name}   there"
             )
+
+
+def _choose_gpus(cluster: Cluster, members: Sequence[Member]) -> None:
+    """Note which GPUs may be used; who uses them was seen with everything else."""
+    for member in members:
+        there = member.facts["gpus"]
+        usable = gpus.free(there, cluster.name) if cluster.gpus == "free" else there
+        member.gpus = [gpu["uuid"] for gpu in usable]
+        if len(usable) < len(there):
+            told = gpus.told(there, cluster.name, len(usable))
+            cluster.observer.note(f"{member.name}: gpus: free leaves {told}")
 
 
 def _missing(cluster: Cluster, members: Sequence[Member], wanted: Environment) -> bool:

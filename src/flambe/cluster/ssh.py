@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from flambe.cluster.cluster import Cluster, Finding, findings
 from flambe.cluster.machine import ORCHESTRATOR, Machine
@@ -33,7 +33,7 @@ class SSHCluster(Cluster):
         Who logs in; by default you, as you are called here.
     use_public
         Whether the hosts are reached at their public addresses from here; else at the private ones.
-    setup_cmds, environment, remote_dir
+    setup_cmds, environment, remote_dir, gpus
         See :class:`Cluster`.
     """
 
@@ -50,8 +50,9 @@ class SSHCluster(Cluster):
         setup_cmds: Sequence[str] | None = None,
         environment: Mapping[str, Any] | None = None,
         remote_dir: str = ".flambe",
+        gpus: Literal["all", "free"] = "all",
     ) -> None:
-        super().__init__(name, setup_cmds, environment, remote_dir)
+        super().__init__(name, setup_cmds, environment, remote_dir, gpus)
         self.orchestrator_ip = orchestrator_ip
         self.factories_ips = list(factories_ips)
         self.key = key

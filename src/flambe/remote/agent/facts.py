@@ -6,10 +6,10 @@ import os
 import platform
 import shutil
 import socket
-import subprocess
 import sys
 from typing import Any
 
+from flambe.remote.agent import gpus
 from flambe.remote.agent.files import boot_id, read_text
 
 
@@ -26,7 +26,7 @@ def gather(root: str) -> dict[str, Any]:
         "memory": _memory(),
         "disk": disk.total,
         "disk_free": disk.free,
-        "gpus": gpus(),
+        "gpus": gpus.found(),
         "python": platform.python_version(),
         "python_path": sys.executable,
         "platform": f"{sys.platform}-{platform.machine()}",
@@ -64,42 +64,3 @@ def _system() -> str:
         if line.startswith("PRETTY_NAME="):
             return str(line.partition("=")[2].strip('"'))
     return platform.system()
-
-
-def gpus() -> list[dict[str, Any]]:
-    """Return the GPUs: name, memory, memory in use, and how busy each is in percent."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return []
-    query = "--query-gpu=name,memory.total,memory.used,utilization.gpu"
-    try:
-        said = subprocess.run(
-            [program, query, "--format=csv,noheader,nounits"],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            timeout=20,
-            check=True,
-        ).stdout.decode(errors="replace")
-    except (OSError, subprocess.SubprocessError):
-        return []
-    found = []
-    for line in said.splitlines():
-        parts = [part.strip() for part in line.split(",")]
-        if len(parts) == 4:
-            name, total, used, busy = parts
-            found.append(
-                {
-                    "name": name,
-                    "memory": _number(total) * 1024**2,
-                    "used": _number(used) * 1024**2,
-                    "busy": _number(busy),
-                }
-            )
-    return found
-
-
-def _number(text: str) -> int:
-    try:
-        return int(float(text))
-    except ValueError:  # "[N/A]"
-        return 0

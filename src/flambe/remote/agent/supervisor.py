@@ -248,6 +248,17 @@ def marked(marker: str) -> list[int]:
     return found
 
 
+def name_of(pid: int) -> str:
+    """Return the name of what started a process of this user; nothing, if nothing of ours did."""
+    head = f"{MARKER}=".encode()
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as stream:
+            marks = [part for part in stream.read().split(b"\0") if part.startswith(head)]
+    except OSError:
+        return ""
+    return marks[0][len(head) :].decode().rsplit("-", 2)[0] if marks else ""
+
+
 def end_marked(marker: str, grace: float = 5.0) -> None:
     """End what carries a marker: asked first, then killed."""
     for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, grace)):
