@@ -10,110 +10,19 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.cluster.place import Place
 from tests.experiment.lab import COMMAND, until
 
 pytestmark = pytest.mark.xdist_group("local-cluster")
-EXAMPLES = Path(__file__).parents[2] / "examples"
-
-JOB = """
-import os, subprocess, sys, time
-from flambe.runnable import ClusterRunnable
-
-class Job(ClusterRunnable):
-    def __init__(self, steps=3, code=0, made="", env=None):
-        super().__init__(env)
-        self.steps, self.code, self.made = steps, code, made
-
-    def setup(self, cluster, extensions, force, **kwargs):
-        cluster.create_dirs(["made"])
-        cluster.send_content("content", "made/file")
-        self.set_serializable_attr("made", "made/file")
-
-    def run(self, force=False, **kwargs):
-        if self.env is None:
-            print("alone", flush=True)
-            return
-        hosts = [self.env.orchestrator_ip, *self.env.factories_ips]
-        for host in hosts:
-            done = subprocess.run([*self.env.ssh(host), "cat", self.made], capture_output=True, text=True)
-            print("host", done.stdout, done.stderr, flush=True)
-        print("secret", self.config["API"]["token"] if self.config else "none", flush=True)
-        for step in range(self.steps):
-            print("step", step, flush=True)
-            time.sleep(0.5)
-        with open("result.txt", "w") as stream:
-            stream.write("the result")
-        sys.exit(self.code)
-"""
-
-
-class Place:
-    """A folder with a job and a cluster in it, and ``flambe`` as it is called there."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        package = folder / "job_ext"
-        (package / "job_ext").mkdir(parents=True)
-        (package / "job_ext" / "__init__.py").write_text(JOB)
-        (package / "pyproject.toml").write_text(
-            '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
-            '[project]\nname = "job-ext"\nversion = "1.0"\n'
-        )
-        self.cluster = folder / "cluster.yaml"
-        self.cluster.write_text("!LocalCluster {name: here, factories_num: 1}\n")
-        self.env = {
-            **os.environ,
-            "FLAMBE_HOME": str(folder / "home"),
-            "PYTHONPATH": str(folder / "site"),
-            "COLUMNS": "100",
-        }
-        # As -i would, and gone with the folder.
-        command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-build-isolation"]
-        command += ["--offline", "--target", str(folder / "site"), "--no-deps", str(package)]
-        subprocess.run(command, check=True, capture_output=True)
-
-    def job(self, **keywords: Any) -> Path:
-        path = self.folder / "job.yaml"
-        words = ", ".join(f"{key}: {value}" for key, value in keywords.items())
-        path.write_text(f"job_ext: ./job_ext\n---\n!job_ext.Job {{{words}}}\n")
-        return path
-
-    def command(self, *arguments: str | Path) -> list[str]:
-        return [sys.executable, "-c", COMMAND, *map(str, arguments)]
-
-    def flambe(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            self.command(*arguments),
-            env=self.env,
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
-
-    def start(self, *arguments: str | Path) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            self.command(*arguments),
-            env=self.env,
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
 
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     folder = tmp_path_factory.mktemp("place")
-    made = Place(folder)
+    made = Place(folder, "!LocalCluster {name: here, factories_num: 1}\n")
     yield made
     made.flambe("down", made.cluster, "--force")
     shutil.rmtree(folder, ignore_errors=True)

@@ -20,7 +20,14 @@ from flambe.cluster.cluster import Cluster
 from flambe.cluster.machine import ORCHESTRATOR, Machine
 from flambe.cluster.member import Member
 from flambe.cluster.record import ClusterFiles, known
-from flambe.errors import ConfigError, Problem, RemoteError, RunError, did_you_mean
+from flambe.errors import (
+    ConfigError,
+    Problem,
+    RemoteError,
+    RunError,
+    UnreachableError,
+    did_you_mean,
+)
 from flambe.logging import redact
 from flambe.remote import Address, each
 from flambe.remote.group import outcomes
@@ -154,7 +161,15 @@ def dry_run(cluster: Cluster, extensions: dict[str, str], config: str = "") -> i
 def _attached(host: Member, name: str, shown: ClusterDisplay) -> int:
     """Show what a run says until it ends; Ctrl-C leaves it."""
     try:
-        code = launch.attach(host, name, lambda text: print(redact.hide(text), flush=True))
+        code = launch.attach(
+            host, name, lambda text: print(redact.hide(text), flush=True), shown.note
+        )
+    except UnreachableError as error:
+        raise UnreachableError(
+            host.name,
+            f"{error.message}\n  the run goes on if its host does; come back with:\n"
+            f"  flambe logs {name} -f",
+        ) from None
     except KeyboardInterrupt:
         shown.note(
             f"\nthe run goes on without you; come back with:\n  flambe logs {name} -f\n"

@@ -177,9 +177,14 @@ def busy(running: Mapping[str, Any]) -> str:
     return f"the cluster is in use: {who(running)} started a run at {since}\n  {command}"
 
 
-def attach(host: Member, cluster: str, take: Callable[[str], None]) -> int | None:
-    """Give what the run of a cluster says to a function until its end; return its exit code."""
-    return host.agent.follow(cluster, take)
+def attach(
+    host: Member, cluster: str, take: Callable[[str], None], note: Callable[[str], None]
+) -> int | None:
+    """Give what the run of a cluster says to a function until its end; return its exit code.
+
+    ``note`` is told when the connection is lost, and when it is there again.
+    """
+    return host.agent.follow(cluster, take, note=note)
 
 
 def stop(host: Member, cluster: str) -> dict[str, Any] | None:

@@ -21,6 +21,8 @@ sys.exit(main())
 """
 # The exit codes of a shell that finds no program, and of python3 without its archive.
 _NO_PROGRAM, _NO_FILE = 127, 2
+# How long whoever follows a log tries to come back when the connection was lost, in seconds.
+COME_BACK = 600
 
 
 @functools.cache
@@ -86,17 +88,37 @@ class Agent:
         """Return the command line of the agent."""
         return ["python3", "-I", self.path, "--root", self.root, command, *arguments]
 
-    def follow(self, name: str, take: Callable[[str], None], *, offset: int = 0) -> int | None:
+    def follow(
+        self,
+        name: str,
+        take: Callable[[str], None],
+        *,
+        note: Callable[[str], None] = lambda text: None,
+    ) -> int | None:
         """Give each line of a supervised process to a function, until the process has ended.
 
         A lost connection is made anew, and the log goes on where it was.
+
+        Parameters
+        ----------
+        name
+            Of the process.
+        take
+            Called with each line.
+        note
+            Called when the connection is lost, and when it is there again.
 
         Returns
         -------
         int or None
             Its exit code; None if nobody knows it.
+
+        Raises
+        ------
+        UnreachableError
+            If there is no connection for ten minutes.
         """
-        place = offset
+        place = 0
         end: list[str] = []
 
         def line(stream: str, text: str) -> None:
@@ -120,5 +142,7 @@ class Agent:
             except (UnreachableError, CommandError) as error:
                 if isinstance(error, CommandError) and error.code != 255:
                     raise
-                self.host.connection.open(seconds=600)
+                note(f"{self.host.name}: the connection was lost; trying again")
+                self.host.connection.open(COME_BACK)
+                note(f"{self.host.name}: connected again")
         return int(end[0]) if end[0].lstrip("-").isdigit() else None

@@ -34,7 +34,11 @@ ALIVE_INTERVAL, ALIVE_COUNT = 15, 4
 # A socket's path may have 104 bytes on macOS, and ssh adds 17 while it makes it.
 LONGEST_SOCKET = 104 - 18
 
-_CHANGED = re.compile("HOST IDENTIFICATION HAS CHANGED|Host key verification failed")
+_CHANGED = re.compile("HOST IDENTIFICATION HAS CHANGED")
+# The ssh to a host that ours is reached through (ProxyJump) failed. Ours accepts a new key; that
+# one knows what its user knows, and nothing else.
+_THROUGH = re.compile("UNKNOWN port")
+_UNKNOWN = re.compile("Host key verification failed")
 _REFUSED_LOGIN = re.compile("Permission denied|Too many authentication failures")
 _FINAL = re.compile(
     "Could not resolve hostname|UNPROTECTED PRIVATE KEY|Load key .*: |no such identity|"
@@ -199,6 +203,7 @@ class Connection:
                     stderr=subprocess.DEVNULL,
                     check=False,
                     timeout=4 * CONNECT_TIMEOUT,
+                    start_new_session=True,  # no terminal: an ssh to a jump host would ask there
                 ).returncode
             except subprocess.TimeoutExpired:
                 return "it answers, and then says nothing"
@@ -211,12 +216,40 @@ class Connection:
         if code == 0:
             self._answered = time.monotonic()
             return None
+        if _THROUGH.search(said):
+            said = self._on_the_way() + said
+        return self._judge(said, code, patient=patient)
+
+    def _judge(self, said: str, code: int, *, patient: bool) -> str:
+        """Return what went wrong, of what ssh said; raise it if trying again is no use."""
         text = "; ".join(_told(said)[-3:]) or f"ssh ended with exit code {code}"
-        if _CHANGED.search(said):
+        if _UNKNOWN.search(said) and _THROUGH.search(said) and not _CHANGED.search(said):
+            raise UnreachableError(
+                self.name,
+                "the host that your ssh configuration reaches it through (ProxyJump) is not known "
+                f"to you yet\n  log in once by hand, and accept its key:   {self._by_hand()}",
+            )
+        if _CHANGED.search(said) or _UNKNOWN.search(said):
             raise HostKeyError(self.name, _key_changed(said, self.login))
         if _FINAL.search(said) or (_REFUSED_LOGIN.search(said) and not patient):
             raise UnreachableError(self.name, f"{text}\n  tried: {self._by_hand()}")
         return text
+
+    def _on_the_way(self) -> str:
+        """Return what the ssh to a jump host says, which a master does not let it."""
+        alone = ["-o", "ControlPath=none", self.destination, "true"]
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return subprocess.run(
+                ["ssh", *self.login.arguments(), *alone],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                timeout=2 * CONNECT_TIMEOUT,
+                start_new_session=True,
+            ).stderr
+        return ""
 
     def _by_hand(self) -> str:
         key = f" -i {self.login.key}" if self.login.key else ""
