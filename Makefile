@@ -105,7 +105,7 @@ $(WITH_DOCS): | $(WITH_LEARN)
 	@touch $@
 
 # Programs that tests use: "program=Debian package". Tests skip, and say so, what they cannot run.
-PROGRAMS := git=git ssh=openssh-client rsync=rsync
+PROGRAMS := git=git ssh=openssh-client rsync=rsync chromium=chromium
 # The real hosts that tests make (tests/metal) need root, and these.
 ifeq ($(shell id -u),0)
 PROGRAMS += ip=iproute2 iptables=iptables nsenter=util-linux sshd=openssh-server sudo=sudo \

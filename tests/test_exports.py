@@ -22,6 +22,7 @@ PUBLIC = {
     "flambe.experiment": "Experiment",
     "flambe.cluster": "Cluster LocalCluster LoopbackHost Machine SSHCluster",
     "flambe.remote": "Address Connection Host Login Result each",
+    "flambe.report": "create_app",
     "flambe.learn": "Evaluator Script Trainer",
     "flambe.dataset": "BaseDataset DataError SklearnDataset Table TabularDataset",
     "flambe.field": (

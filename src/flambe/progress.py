@@ -10,6 +10,7 @@ others what changed. A line that was cut off is passed over.
 ``<run>/variants.jsonl``            the variants and what happened to them (:class:`VariantState`)
 ``<run>/run.log``                   all that components printed and logged, with stage and variant
 ``<run>/experiment.yaml``           the configuration, as it was given
+``<run>/hosts.jsonl``               how busy each host was, a line now and then
 ``<run>/<stage>/<variant>/``        ``config.yaml``, ``variant.log``, ``metrics.jsonl``,
                                     ``tensorboard/``, ``checkpoint/checkpoint.flambe/``
 ==================================  ===============================================================
@@ -29,6 +30,11 @@ from pathlib import Path
 from typing import Any
 
 FORMAT = 1
+# The names in the folder of a variant.
+VARIANT_CONFIG = "config.yaml"
+VARIANT_LOG = "variant.log"
+METRICS = "metrics.jsonl"
+TENSORBOARD = "tensorboard"
 
 
 class Status(str, enum.Enum):
@@ -173,6 +179,11 @@ class RunFolder:
         return self.root / "run.log"
 
     @property
+    def hosts(self) -> Path:
+        """How busy each host was."""
+        return self.root / "hosts.jsonl"
+
+    @property
     def config(self) -> Path:
         """The configuration as it was given."""
         return self.root / "experiment.yaml"
@@ -214,24 +225,40 @@ class RunFolder:
 
     def read_variants(self) -> dict[str, VariantState]:
         """Return the variants by id, in the order in which they were first named."""
-        known: dict[str, dict[str, Any]] = {}
+        variants: dict[str, VariantState] = {}
         for line in read_lines(self.variants):
-            identity = line.get("id")
-            if not isinstance(identity, str):
-                continue
-            if line.get("gone"):
-                known.pop(identity, None)
-            elif identity in known or ("stage" in line and "name" in line):
-                fields_known = {k: v for k, v in line.items() if k in _VARIANT_FIELDS}
-                known.setdefault(identity, {}).update(fields_known)
-        result = {}
-        for identity, values in known.items():
-            try:
-                values["status"] = Status(values.get("status", "waiting"))
-            except ValueError:  # a status of a newer version
-                values["status"] = Status.WAITING
-            result[identity] = VariantState(**values)
-        return result
+            apply_line(variants, line)
+        return variants
+
+
+def apply_line(variants: dict[str, VariantState], line: Mapping[str, Any]) -> str | None:
+    """Bring variants up to date with a line of the journal; return the id that it is about.
+
+    None if it is about no variant that is known: then it says nothing.
+    """
+    identity = line.get("id")
+    if not isinstance(identity, str):
+        return None
+    if line.get("gone"):
+        return identity if variants.pop(identity, None) else None
+    if identity not in variants:
+        if not (isinstance(line.get("stage"), str) and isinstance(line.get("name"), str)):
+            return None
+        variants[identity] = VariantState(identity, line["stage"], line["name"])
+    entry = variants[identity]
+    for name, value in line.items():
+        if name == "status":
+            entry.status = _status(value)
+        elif name in _VARIANT_FIELDS:
+            setattr(entry, name, value)
+    return identity
+
+
+def _status(value: Any) -> Status:
+    try:
+        return Status(value)
+    except ValueError:  # one of a newer version
+        return Status.WAITING
 
 
 def change_line(changes: Mapping[str, Any]) -> str:
@@ -259,6 +286,50 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             if isinstance(value, dict):
                 yield value
+
+
+class Tail:
+    """Reads what is appended to a file of JSON lines, each line once.
+
+    Attributes
+    ----------
+    generation
+        Counts how often the file was replaced or cut: what was read before is not true any more.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.generation = 0
+        self._offset = 0
+        self._file = 0
+
+    def read(self) -> Iterator[dict[str, Any]]:
+        """Yield the objects of the whole lines that are new; a broken one is passed over."""
+        try:
+            stream = open(self.path, "rb")
+        except OSError:
+            self._restart(0)
+            return
+        with stream:
+            found = os.fstat(stream.fileno())
+            if found.st_ino != self._file or found.st_size < self._offset:
+                self._restart(found.st_ino)
+            stream.seek(self._offset)
+            for line in stream:
+                if not line.endswith(b"\n"):
+                    break  # it is being written
+                self._offset += len(line)
+                try:
+                    value = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(value, dict):
+                    yield value
+
+    def _restart(self, file: int) -> None:
+        if self._offset:
+            self.generation += 1
+        self._offset, self._file = 0, file
 
 
 def end_last_line(path: Path) -> None:

@@ -144,6 +144,8 @@ def run(options: argparse.Namespace) -> int:
     document = _document(options)
     cluster = _cluster(document, options.cluster, options) if options.cluster else None
     secrets = Secrets.read(Path(options.secrets) if options.secrets else None)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        redact.add_url(os.environ.get(name, ""))
     if redact.values():
         redact.guard_streams()
     runnable = document.root()
@@ -204,7 +206,11 @@ def _run(runnable: Any, options: argparse.Namespace) -> None:
     if options.resume_from:
         resume = [name.strip() for name in options.resume_from.split(",") if name.strip()]
     # A debugger needs the terminal for itself.
-    shown = display(verbose=options.verbose, live=not options.debug)
+    shown: Any = display(verbose=options.verbose, live=not options.debug)
+    if options.site:
+        from flambe.cli.site import SiteDisplay
+
+        shown = SiteDisplay(shown)
     try:
         runnable.run(
             force=options.force,
@@ -240,6 +246,10 @@ def command(name: str) -> Command:
     here: dict[str, Command] = {"run": run, "validate": validate}
     if name in here:
         return here[name]
+    if name == "site":
+        from flambe.cli.site import site
+
+        return site
     from flambe.cli import clusters
 
     return clusters.COMMANDS[name]

@@ -162,6 +162,7 @@ class Display:
         beside = Path(sys.executable).with_name("tensorboard")
         program = "tensorboard" if shutil.which("tensorboard") else _near(beside)
         self.say(f"  TensorBoard  {program} --logdir {_near(self.folder.root)}")
+        self.say(f"  Report Site  flambe site {_near(self.folder.root)}")
         best = self._winner()
         if best is not None:
             path = _near(self.folder.checkpoint(best.stage, best.name))

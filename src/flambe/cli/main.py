@@ -17,6 +17,7 @@ EPILOG = """\
 commands:
   flambe CONFIG            run the file: an experiment, a script, a cluster, any Runnable
   flambe validate CONFIG   say what is wrong with the file, and what it would run; build nothing
+  flambe site FOLDER       see a run in a browser: one that goes on, or one that is over
 
 commands for clusters (CLUSTER is a file, or the name of one that was used before):
   flambe status [CLUSTER]              its hosts, and what runs there
@@ -92,6 +93,26 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-d", "--debug", action="store_true", help="stop in a debugger before each step"
     )
+    parser.add_argument(
+        "--site", action="store_true", help="serve the Report Site of the run while it goes on"
+    )
+
+
+def _site(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="the output of a run, or the folder that it is in"
+    )
+    parser.add_argument("--port", type=int, help="49558 by default, or another where it is taken")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="listen on this address; by default for this machine"
+    )
+    parser.add_argument("--open", action="store_true", help="open a browser")
+    parser.add_argument("--certificate", metavar="FILE", help="speak TLS: a PEM file ...")
+    parser.add_argument("--key", metavar="FILE", help="... and its key")
+    parser.add_argument(
+        "--token-file", metavar="FILE", help="the token of the address; a new one by default"
+    )
+    parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
 
 
 # -- commands for clusters ----------------------------------------------------------------------
@@ -149,6 +170,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
         "Say what is wrong with a file, and what it would run; nothing is built.",
         _add_config,
     ),
+    "site": ("See a run in a browser: its stages, variants, curves and logs, live.", _site),
     "status": ("Show the hosts of a cluster, or of all that were used, and what runs.", _status),
     "logs": ("Show what the run of a cluster says.", _logs),
     "stop": ("End the run of a cluster, and all that it started.", _add_cluster),

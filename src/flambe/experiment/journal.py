@@ -24,6 +24,8 @@ from flambe.progress import (
 _log = logging.getLogger(__name__)
 # The state is written at most this often while variants report, in seconds.
 STATE_PERIOD = 0.5
+# … and at least this often: who reads it elsewhere takes a silent run for a dead one.
+BEAT_PERIOD = 30.0
 
 
 class Observer(Protocol):
@@ -187,6 +189,9 @@ class Journal:
         self.observer.ended()
 
     def lines(self, lines: Sequence[tuple[str, str, str]]) -> None:
-        """Give lines of components to the observer."""
+        """Give lines of components to the observer; with none, the run is known to live."""
+        with self._lock:
+            if time.monotonic() - self._written > BEAT_PERIOD:
+                self.write()
         for source, level, text in lines:
             self.observer.line(self.variants.get(source), level, text)

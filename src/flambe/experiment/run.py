@@ -37,7 +37,7 @@ from flambe.experiment.task import StageTask
 from flambe.experiment.variants import Expander, Variant, canonical, stages_linked
 from flambe.logging import redact
 from flambe.packaging.resources import fetch
-from flambe.progress import RunFolder, RunState, StageState, Status
+from flambe.progress import VARIANT_LOG, RunFolder, RunState, StageState, Status
 
 if TYPE_CHECKING:
     from flambe.experiment.experiment import Experiment
@@ -161,7 +161,7 @@ class Run:
         """Whether there is more in the folder than what a run writes before its first variant."""
         folder = self.folder
         notes = (folder.state, folder.previous_state, folder.variants, folder.log, folder.config)
-        known = {*notes, folder.resources}
+        known = {*notes, folder.hosts, folder.resources}
         return folder.root.is_dir() and any(path not in known for path in folder.root.iterdir())
 
     def _describe(self) -> None:
@@ -334,7 +334,7 @@ class Run:
         if failed and (self.experiment.stop_on_failure or not done):
             self.journal.stage(stage, Status.FAILED)
             what = f"{len(failed)} of {len(entries)} variants of stage {stage.name!r} failed"
-            log = self.folder.variant(stage.name, failed[0].name) / "variant.log"
+            log = self.folder.variant(stage.name, failed[0].name) / VARIANT_LOG
             raise RunError(f"{what}\n{failed[0].error}\n  its log: {log}")
         kept = self._reduce(stage, done) if stage.reduce is not None else done
         for entry in entries:

@@ -17,7 +17,7 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 from flambe.experiment.executor import variant_title
 from flambe.experiment.task import StageTask, VariantTask
 from flambe.experiment.variants import Variant
-from flambe.logging import capture, redact
+from flambe.logging import capture, load, redact
 from flambe.logging.events import Record
 
 NAMESPACE = "flambe"
@@ -87,6 +87,7 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
             redact.add(value)
         self.channel = _CollectorChannel(self.collector)
         self.source = ""
+        load.watch(self.channel.send)
         self.printed = capture.Printed(self._take)
         self.printed.start()
         self._logged = contextlib.ExitStack()

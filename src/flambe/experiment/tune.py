@@ -291,8 +291,7 @@ class TuneExecutor:
                     lines = ray.get(self.collector.take_lines.remote(), timeout=30)
                 except Exception:  # Ray is going down
                     return
-                if lines:
-                    to.lines(lines)
+                to.lines(lines)
 
         thread = threading.Thread(target=show, name="flambe-lines", daemon=True)
         thread.start()

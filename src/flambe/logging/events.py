@@ -34,7 +34,7 @@ class Record:
         Whose: the id of a variant, or empty for the run itself.
     kind
         ``line``, ``scalar``, ``text``, ``histogram``, ``image`` or ``pr_curve``; ``config`` for the
-        configuration of the source, and ``end`` for its end.
+        configuration of the source, ``end`` for its end, and ``load`` for how busy a host is.
     tag
         The name of a figure; for a line its level (``INFO``, ``stdout``, ``stderr`` …).
     value

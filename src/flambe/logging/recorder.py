@@ -13,14 +13,11 @@ from typing import IO, Any
 
 from flambe.logging import redact
 from flambe.logging.events import Record
-from flambe.progress import end_last_line
+from flambe.progress import METRICS, TENSORBOARD, VARIANT_CONFIG, VARIANT_LOG, end_last_line
 
-VARIANT_LOG = "variant.log"
-CONFIG = "config.yaml"
-METRICS = "metrics.jsonl"
-TENSORBOARD = "tensorboard"
 # Lines kept for the console when it is slower than the components.
 PENDING_LINES = 20_000
+LOAD_PERIOD = 4.0  # seconds between two lines about a host
 
 
 class Recorder:
@@ -35,6 +32,7 @@ class Recorder:
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root)
         self._sources: dict[str, _Source] = {}
+        self._told: dict[str, float] = {}
         self._lines: collections.deque[tuple[str, str, str]] = collections.deque(
             maxlen=PENDING_LINES
         )
@@ -71,8 +69,18 @@ class Recorder:
             self._lines.append((record.source, record.tag, text))
             if source:
                 source.line(stamp, record.tag, text)
+        elif record.kind == "load":
+            self._load(record)
         elif source:
             source.event(record)
+
+    def _load(self, record: Record) -> None:
+        # Every worker of a host tells the same.
+        if record.time - self._told.get(record.tag, 0.0) > LOAD_PERIOD:
+            self._told[record.tag] = record.time
+            line = {"host": record.tag, "time": round(record.time, 1), **record.value}
+            with open(self.root / "hosts.jsonl", "a", encoding="utf-8") as stream:
+                stream.write(json.dumps(line) + "\n")
 
     def take_lines(self) -> list[tuple[str, str, str]]:
         """Return the lines since the last call: ``(source, level, text)``."""
@@ -113,7 +121,7 @@ class _Source:
     def event(self, record: Record) -> None:
         if record.kind == "config":
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / CONFIG).write_text(redact.hide(record.value), encoding="utf-8")
+            (self.folder / VARIANT_CONFIG).write_text(redact.hide(record.value), encoding="utf-8")
             return
         if record.kind in ("scalar", "text"):
             value = redact.hide(record.value) if isinstance(record.value, str) else record.value

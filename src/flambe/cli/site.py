@@ -1,0 +1,125 @@
+"""``flambe site``: the Report Site of a run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import webbrowser
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flambe.cli.display import Display
+from flambe.errors import ConfigError, Problem
+from flambe.progress import RunFolder, RunState, VariantState
+
+
+def site(options: argparse.Namespace) -> int:
+    """Serve the site of a run until Ctrl-C."""
+    from flambe.report.serve import Address, serve
+
+    if (options.certificate is None) != (options.key is None):
+        raise ConfigError("--certificate and --key belong together: give both, or none")
+    folder = run_folder(Path(options.folder))
+
+    def told(address: Address) -> None:
+        print(f"Report Site of {folder.root.name.removeprefix('output__')}: {address.url}")
+        if not address.is_local:
+            print(f"  {_exposed(address)}", file=sys.stderr)
+        print("  Ctrl-C ends the site; a run goes on", flush=True)
+        if options.open:
+            webbrowser.open(address.url)
+
+    serve(
+        folder.root,
+        host=options.host,
+        port=options.port,
+        token=options.token_file and Path(options.token_file).read_text(encoding="utf-8").strip(),
+        certificate=options.certificate and Path(options.certificate),
+        key=options.key and Path(options.key),
+        parent=options.parent,
+        told=told,
+    )
+    return 0
+
+
+def _exposed(address: Any) -> str:
+    told = (
+        f"whoever reaches {address.host}:{address.port} and has this address can read the logs, "
+        "the configuration and the checkpoints of the run"
+    )
+    if not address.secure:
+        told += ";\n  what is sent is not encrypted: see --certificate and --key"
+    return told
+
+
+def run_folder(path: Path) -> RunFolder:
+    """Return the run in a folder: itself, or the only one in there.
+
+    Raises
+    ------
+    ConfigError
+        If there is none, or there are several.
+    """
+    if not path.is_dir():
+        raise ConfigError(
+            Problem(f"there is no folder {path}", hint="the output of a run is there")
+        )
+    folder = RunFolder(path)
+    found = sorted(one.parent for one in path.glob("output__*/state.json"))
+    if folder.state.exists() or folder.previous_state.exists() or path.name.startswith("output__"):
+        return folder
+    if not found:
+        hint = "a run writes <save_path>/output__<name>, ./flambe-output/output__<name> by default"
+        raise ConfigError(Problem(f"{path} holds no run", hint=hint))
+    if len(found) > 1:
+        names = "\n".join(f"  flambe site {one}" for one in found)
+        raise ConfigError(f"{path} holds {len(found)} runs; choose one:\n{names}")
+    return RunFolder(found[0])
+
+
+class SiteDisplay:
+    """Serves the site of a run for as long as it goes on; an Observer around another one.
+
+    The site is a process of its own: neither can harm the other.
+    """
+
+    def __init__(self, shown: Display) -> None:
+        self.shown = shown
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def begun(self, folder: RunFolder, run: RunState, variants: Mapping[str, VariantState]) -> None:
+        """Start the site, and say where it is."""
+        self._process = subprocess.Popen(
+            [
+                sys.executable,
+                "-m",
+                "flambe",
+                "site",
+                str(folder.root),
+                "--parent",
+                str(os.getpid()),
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            # Ctrl-C is for the run; the site sees its end.
+            start_new_session=True,
+        )
+        self.shown.begun(folder, run, variants)
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().decode(errors="replace").strip()
+        self.shown.say(line or "the Report Site does not start; see: flambe site")
+
+    def close(self) -> None:
+        """End the site."""
+        self.shown.close()
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(10)
+
+    def __getattr__(self, name: str) -> Any:
+        # All else is shown as ever.
+        return getattr(self.shown, name)

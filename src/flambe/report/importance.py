@@ -1,0 +1,127 @@
+"""How much each hyper-parameter matters for the metric.
+
+A random forest (scikit-learn) predicts the metric from the hyper-parameters; the importance of one
+is how much worse it predicts variants that it has not seen when that hyper-parameter is shuffled
+among them: permutation importance (Breiman, "Random Forests", Machine Learning 45, 2001), in units
+of R². It is measured in five folds, which gives its spread.
+
+It runs in a process of its own (``python -m flambe.report.importance``, JSON in, JSON out): its
+libraries are large, and it keeps a processor busy for a while.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+FEWEST = 10  # variants, and at least three for each hyper-parameter
+FOLDS, REPEATS, TREES = 5, 5, 100
+MOST = 3_000  # variants that are looked at
+ESTIMATOR = "permutation importance of a random forest, in five folds"
+
+
+async def importance(choices: Sequence[dict[str, Any]], metrics: Sequence[float]) -> dict[str, Any]:
+    """Return the importance of each hyper-parameter.
+
+    Parameters
+    ----------
+    choices
+        The hyper-parameters of each variant.
+    metrics
+        The metric of each variant.
+
+    Returns
+    -------
+    dict
+        ``estimator``; ``parameters``: of each ``name``, ``mean`` and ``std`` of its importance,
+        the largest first; ``score``: how much of the variance the forest explains in variants that
+        it has not seen (R²). Or ``reason``, where there is nothing to say.
+    """
+    names = list(dict.fromkeys(name for row in choices for name in row))
+    varied = [name for name in names if len({json.dumps(row.get(name)) for row in choices}) > 1]
+    fewest = max(FEWEST, 3 * len(varied))
+    if not varied:
+        return {"reason": "Nothing was varied here: there is nothing to compare."}
+    if len(metrics) < fewest:
+        told = f"{len(metrics)} of them have a metric now, and {fewest} are needed"
+        return {"reason": f"Too few variants to tell: {told} for {len(varied)} hyper-parameters."}
+    if len(set(metrics)) == 1:
+        return {"reason": "All variants have the same metric: nothing makes a difference."}
+    given = {"names": varied, "choices": choices[:MOST], "metrics": metrics[:MOST]}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "flambe.report.importance"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        written, _ = await process.communicate(json.dumps(given).encode())
+    finally:
+        if process.returncode is None:
+            process.kill()
+    if process.returncode == NOT_INSTALLED:
+        return {"reason": "This needs scikit-learn where the site runs: pip install scikit-learn"}
+    if process.returncode != 0:
+        return {"reason": "The importance could not be estimated."}
+    result: dict[str, Any] = json.loads(written)
+    return result
+
+
+NOT_INSTALLED = 3
+
+
+def estimate(
+    names: Sequence[str], choices: Sequence[dict[str, Any]], metrics: Sequence[float]
+) -> dict[str, Any]:
+    """Estimate it; see :func:`importance`."""
+    import numpy as np
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.inspection import permutation_importance
+    from sklearn.model_selection import KFold
+
+    x = np.column_stack([_codes([row.get(name) for row in choices]) for name in names])
+    y = np.asarray(metrics, dtype=float)
+    found, scores = [], []
+    for train, test in KFold(FOLDS, shuffle=True, random_state=0).split(x):
+        forest = RandomForestRegressor(TREES, random_state=0).fit(x[train], y[train])
+        scores.append(forest.score(x[test], y[test]))
+        told = permutation_importance(forest, x[test], y[test], n_repeats=REPEATS, random_state=0)
+        found.append(told.importances_mean)
+    means, spread = np.mean(found, axis=0), np.std(found, axis=0)
+    parameters = [
+        {"name": name, "mean": float(mean), "std": float(std)}
+        for name, mean, std in zip(names, means, spread, strict=True)
+    ]
+    parameters.sort(key=lambda parameter: -float(str(parameter["mean"])))
+    return {
+        "estimator": ESTIMATOR,
+        "parameters": parameters,
+        "score": float(np.mean(scores)),
+        "variants": len(y),
+    }
+
+
+def _codes(values: Sequence[Any]) -> list[float]:
+    """Return values as numbers: what is no number by its place among all others."""
+    if all(isinstance(value, int | float) for value in values):
+        return [float(value) for value in values]
+    known = sorted({str(value) for value in values})
+    return [float(known.index(str(value))) for value in values]
+
+
+def main() -> int:
+    """Estimate what is asked on stdin."""
+    given = json.load(sys.stdin)
+    try:
+        told = estimate(given["names"], given["choices"], given["metrics"])
+    except ImportError:
+        return NOT_INSTALLED
+    json.dump(told, sys.stdout)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

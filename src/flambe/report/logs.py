@@ -1,0 +1,186 @@
+"""Logs, read piece by piece from where a page is: they may be of any size.
+
+A place in a log is a number of bytes. Reading backwards and searching give up after a while, and
+say from where to go on: a page shows what there is, and asks again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+CHUNK = 1 << 18
+LONGEST = 20_000  # characters of a line that are shown
+MOST_LINES = 500
+PATIENCE = 1.0  # seconds that a search goes on before it says how far it is
+
+LEVELS = {
+    "DEBUG": 10,
+    "stdout": 20,
+    "stderr": 20,
+    "INFO": 20,
+    "WARNING": 30,
+    "ERROR": 40,
+    "CRITICAL": 50,
+}
+_LINE = re.compile(rb"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (\S+) +")
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a log: where it begins, and what it says."""
+
+    at: int
+    time: str
+    level: str
+    source: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which lines are wanted.
+
+    Attributes
+    ----------
+    search
+        Text that they hold, in any case.
+    level
+        The lowest level; lines that go on an earlier one have its level.
+    stage
+        Of the log of the run: the stage that they come from.
+    sources
+        Whether lines name where they come from, as in the log of the run.
+    """
+
+    search: str = ""
+    level: str = ""
+    stage: str = ""
+    sources: bool = True
+
+    def filter(self) -> Callable[[bytes], bool]:
+        """Return a quick test of a whole line."""
+        search = self.search.encode().lower()
+        least = LEVELS.get(self.level, 0)
+        stage = self.stage.encode()
+
+        def wanted(line: bytes) -> bool:
+            if search and search not in line.lower():
+                return False
+            if not (least or stage):
+                return True
+            found = _LINE.match(line)
+            if found is None:
+                return False
+            if least and LEVELS.get(found[2].decode("latin-1"), 0) < least:
+                return False
+            rest = line[found.end() :]
+            return not stage or rest.startswith((stage + b" ", stage + b" |"))
+
+        return wanted
+
+    def parsed(self, at: int, line: bytes) -> Line:
+        """Return a line as pages show it."""
+        found = _LINE.match(line)
+        if found is None:
+            return Line(at, "", "", "", _text(line))
+        rest, source = line[found.end() :], b""
+        if self.sources:
+            before, bar, after = rest.partition(b" | ")
+            rest, source = (after, before) if bar else (rest, b"")
+        return Line(at, found[1].decode(), found[2].decode("latin-1"), _text(source), _text(rest))
+
+
+def _text(line: bytes) -> str:
+    return line[: 4 * LONGEST].decode("utf-8", "replace").rstrip("\r\n")[:LONGEST]
+
+
+def before(path: Path, end: int | None, wanted: Wanted, most: int = MOST_LINES) -> dict[str, Any]:
+    """Return the last lines before a place (by default, the end).
+
+    Returns
+    -------
+    dict
+        ``lines``; ``start``: the place before which to go on; ``end``: where reading began;
+        ``more``: whether there is anything before.
+    """
+    size = _size(path)
+    at = size if end is None else max(0, min(end, size))
+    result: dict[str, Any] = {"end": at, "size": size}
+    lines: list[Line] = []
+    matches, deadline = wanted.filter(), time.monotonic() + PATIENCE
+    if at:
+        with open(path, "rb") as stream:
+            for start, line in _backwards(stream, at):
+                if matches(line):
+                    lines.append(wanted.parsed(start, line))
+                at = start
+                if len(lines) >= most or time.monotonic() > deadline:
+                    break
+    lines.reverse()
+    return {**result, "lines": [asdict(line) for line in lines], "start": at, "more": at > 0}
+
+
+def _backwards(stream: Any, end: int) -> Iterator[tuple[int, bytes]]:
+    """Yield lines and where they begin, the last first."""
+    rest, at = b"", end
+    while at > 0:
+        size = min(CHUNK, at)
+        at -= size
+        stream.seek(at)
+        parts = (stream.read(size) + rest).split(b"\n")
+        rest = parts[0]
+        place = at + sum(len(part) + 1 for part in parts)
+        for number, part in enumerate(reversed(parts[1:])):
+            place -= len(part) + 1
+            if part or number:  # what follows the last end of a line is no line
+                yield place, part
+        if len(rest) > 4 * CHUNK:  # a line without an end
+            yield at, rest[:CHUNK]
+            rest = b""
+    if rest:
+        yield 0, rest
+
+
+def after(path: Path, start: int, wanted: Wanted, most: int = MOST_LINES) -> dict[str, Any]:
+    """Return the whole lines after a place, and where to go on.
+
+    Where there is much more than can be shown, what lies between is left out: ``skipped`` bytes.
+    """
+    size = _size(path)
+    if start > size:  # it was started anew
+        return {"lines": [], "at": 0, "size": size, "restarted": True}
+    matches = wanted.filter()
+    lines: list[Line] = []
+    at, skipped = start, 0
+    if size - start > 4 * CHUNK:
+        skipped = size - start - 2 * CHUNK
+        at = start + skipped
+    if size == at:
+        return {"lines": [], "at": at, "size": size}
+    with open(path, "rb") as stream:
+        stream.seek(at)
+        if skipped:
+            at += len(stream.readline())
+        for line in stream:
+            if not line.endswith(b"\n"):
+                break
+            if matches(line):
+                lines.append(wanted.parsed(at, line))
+            at += len(line)
+            if at >= size:
+                break
+    result = {"lines": [asdict(line) for line in lines[-most:]], "at": at, "size": size}
+    return {**result, "skipped": skipped} if skipped or len(lines) > most else result
+
+
+def _size(path: Path) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return 0

@@ -1,0 +1,1 @@
+"""The pages of the site: each is a module with a ``PAGE``, and a template."""

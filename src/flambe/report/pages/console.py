@@ -1,0 +1,22 @@
+"""The live log: of the run, a stage or a variant."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from starlette.requests import Request
+
+from flambe.report.site import Page, Site
+
+
+async def _data(site: Site, request: Request) -> dict[str, Any]:
+    store = await site.fresh()
+    row = store.rows.get(request.query_params.get("variant", ""))
+    asked = {name: request.query_params.get(name, "") for name in ("stage", "level", "search")}
+    return {
+        "variant": row.variant if row else None,
+        "data": {**asked, "variant": row.variant.id if row else ""},
+    }
+
+
+PAGE = Page("/console", "console.html", _data, "Console")

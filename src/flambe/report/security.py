@@ -1,0 +1,179 @@
+"""Who may see the site: whoever has its token, from pages of its own address only.
+
+The token comes in the address that is printed, and is kept in a cookie from then on. Names that
+lead to this machine but are not its own are refused (DNS rebinding), and so are requests that other
+sites make in a browser.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import secrets
+import socket
+from collections.abc import Iterable
+from http.cookies import SimpleCookie
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
+    "connect-src 'self'; font-src 'self'; frame-src 'self'; frame-ancestors 'self'; "
+    "base-uri 'none'; form-action 'self'"
+)
+HEADERS = {
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "SAMEORIGIN",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+}
+
+
+def new_token() -> str:
+    """Return a new token: 256 random bits."""
+    return secrets.token_urlsafe(32)
+
+
+class Guard:
+    """Lets through who has the token, and adds the headers that keep browsers careful.
+
+    Parameters
+    ----------
+    app
+        What is guarded, all of it.
+    token
+        The token.
+    hosts
+        Names of this site besides those of the machine. Addresses in numbers need no name: nobody
+        else can give them away.
+    """
+
+    def __init__(self, app: ASGIApp, token: str, hosts: Iterable[str] = ()) -> None:
+        self.app = app
+        self.token = token
+        name = socket.gethostname()
+        self.hosts = {"localhost", name.lower(), *(host.lower() for host in hosts)}
+        # Sites on other ports of a host get the same cookies.
+        self.cookie = "flambe_" + hashlib.sha256(token.encode()).hexdigest()[:12]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        if scope["type"] != "http":
+            return
+
+        async def careful(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                headers.setdefault("content-security-policy", POLICY)
+                # What a run says is kept nowhere; libraries are asked for again, not sent again.
+                keep = "no-cache" if "/static/" in scope["path"] else "no-store"
+                headers.setdefault("cache-control", keep)
+                for name, value in HEADERS.items():
+                    headers[name] = value
+            await send(message)
+
+        headers = Headers(scope=scope)
+        if refused := self._refused(headers):
+            await _answer(careful, scope, 403, refused)
+        elif given := self._given(scope):
+            await self._enter(scope, given, careful)
+        elif self._has_token(headers):
+            await self.app(scope, receive, careful)
+        else:
+            text = "Open the address that flambe printed: it holds the token of this site."
+            await _answer(careful, scope, 401, text)
+
+    def _refused(self, headers: Headers) -> str:
+        host = headers.get("host", "")
+        if not self._is_ours(host):
+            return f"This site is not known as {host!r}; use its address or --host."
+        origin = headers.get("origin")
+        if origin is not None and urlsplit(origin).netloc != host:
+            return "This request was made by another site."
+        if headers.get("sec-fetch-site", "none") in ("cross-site", "same-site") and (
+            headers.get("sec-fetch-mode") != "navigate"
+        ):
+            return "This request was made by another site."
+        return ""
+
+    def _is_ours(self, host: str) -> bool:
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").lower()
+        except ValueError:
+            return False
+        try:
+            ipaddress.ip_address(name)
+        except ValueError:
+            return name in self.hosts
+        return True
+
+    def _given(self, scope: Scope) -> str:
+        if scope["method"] != "GET":
+            return ""
+        query: str = scope["query_string"].decode("latin-1")
+        return dict(parse_qsl(query)).get("token", "")
+
+    def _same(self, token: str) -> bool:
+        return secrets.compare_digest(token.encode(), self.token.encode())
+
+    def _has_token(self, headers: Headers) -> bool:
+        kind, _, given = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and self._same(given):
+            return True
+        try:
+            cookie = SimpleCookie(headers.get("cookie", "")).get(self.cookie)
+        except Exception:  # a cookie of another site that is malformed
+            return False
+        return cookie is not None and self._same(cookie.value)
+
+    async def _enter(self, scope: Scope, given: str, send: Send) -> None:
+        """Put the token into a cookie, and take it out of the address."""
+        if not self._same(given):
+            await _answer(send, scope, 403, "This token is not the one of this site.")
+            return
+        query = scope["query_string"].decode("latin-1")
+        rest = urlencode([pair for pair in parse_qsl(query) if pair[0] != "token"])
+        path = "/" + scope["raw_path"].decode("latin-1").lstrip("/")
+        # Lax, not strict: an address in a chat may be followed. Nothing here is changed by a GET.
+        cookie = f"{self.cookie}={self.token}; HttpOnly; SameSite=Lax; Path=/"
+        if scope["scheme"] == "https":
+            cookie += "; Secure"
+        location = f"{path}?{rest}" if rest else path
+        headers = [(b"location", location.encode()), (b"set-cookie", cookie.encode())]
+        await send({"type": "http.response.start", "status": 303, "headers": headers})
+        await send({"type": "http.response.body", "body": b""})
+
+
+async def _answer(send: Send, scope: Scope, status: int, text: str) -> None:
+    """Say why there is nothing to see: as JSON, or as a page."""
+    if "/api/" in scope["path"]:
+        kind, body = b"application/json", json.dumps({"error": text})
+    else:
+        kind, body = b"text/html; charset=utf-8", _PAGE.format(text=_escaped(text))
+    start = {
+        "type": "http.response.start",
+        "status": status,
+        "headers": [(b"content-type", kind)],
+    }
+    await send(start)
+    await send({"type": "http.response.body", "body": body.encode()})
+
+
+def _escaped(text: str) -> str:
+    from markupsafe import escape
+
+    return str(escape(text))
+
+
+_PAGE = (
+    "<!doctype html><html lang=en><meta charset=utf-8><title>flambe</title>"
+    "<meta name=viewport content='width=device-width'><meta name=color-scheme content='light dark'>"
+    "<h1>flambe</h1><p>{text}</p></html>"
+)

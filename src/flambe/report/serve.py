@@ -1,0 +1,156 @@
+"""Serving a site: the address, the port, the certificate."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import logging
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from flambe.errors import ConfigError, Problem
+from flambe.report.parent import end_with
+
+PORT = 49558
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where a site is.
+
+    Attributes
+    ----------
+    host
+        The address that it listens on.
+    port
+        The port.
+    token
+        What lets people in.
+    secure
+        Whether it speaks TLS.
+    """
+
+    host: str
+    port: int
+    token: str
+    secure: bool = False
+
+    @property
+    def url(self) -> str:
+        """The address to open."""
+        anywhere = self.host in ("0.0.0.0", "::", "")
+        name = socket.gethostname() if anywhere else self.host
+        name = f"[{name}]" if ":" in name else name
+        return f"http{'s' if self.secure else ''}://{name}:{self.port}/?token={self.token}"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches it."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+def listen(host: str, port: int | None) -> socket.socket:
+    """Return a socket that listens; without a port, the usual one or else any.
+
+    Raises
+    ------
+    ConfigError
+        If the port is taken, or the address is not one of this machine.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    for wanted in [PORT, 0] if port is None else [port]:
+        taken = socket.socket(family, socket.SOCK_STREAM)
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            taken.bind((host, wanted))
+        except (OSError, OverflowError) as error:
+            taken.close()
+            if port is None and wanted:
+                continue
+            reason = getattr(error, "strerror", None) or str(error)
+            hint = "choose another --port, or leave it out" if port else "choose another --host"
+            told = f"the site cannot listen on {host}:{wanted}: {reason.lower()}"
+            raise ConfigError(Problem(told, hint=hint)) from None
+        taken.listen(128)
+        return taken
+    raise AssertionError("unreachable")
+
+
+def serve(
+    run_dir: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int | None = None,
+    token: str | None = None,
+    certificate: Path | None = None,
+    key: Path | None = None,
+    tensorboard: str | None = None,
+    parent: int | None = None,
+    told: Callable[[Address], None] = lambda address: None,
+) -> None:
+    """Serve the site of a run until it is interrupted.
+
+    Parameters
+    ----------
+    run_dir
+        The folder of the run.
+    host, port
+        Where to listen; the port is 49558, or another where that is taken.
+    token
+        What lets people in; a new one by default.
+    certificate, key
+        Files of a certificate and its key: then it speaks TLS.
+    tensorboard
+        The address of a TensorBoard that runs already.
+    parent
+        The process that started this one: the site ends with it.
+    told
+        Called with the address as soon as the site answers.
+
+    Raises
+    ------
+    ConfigError
+        If the port is taken, or the certificate cannot be read.
+    """
+    import uvicorn
+
+    from flambe.report.app import create_app
+
+    if parent is not None:
+        end_with(parent)
+    app = create_app(run_dir, token=token, hosts=[host], tensorboard=tensorboard)
+    config = uvicorn.Config(
+        app,
+        log_level=logging.CRITICAL,
+        access_log=False,
+        server_header=False,
+        ssl_certfile=certificate,
+        ssl_keyfile=key,
+        timeout_graceful_shutdown=1,
+    )
+    if certificate is not None:
+        _check(config, certificate)
+    with listen(host, port) as taken:
+        address = Address(
+            host, int(taken.getsockname()[1]), str(app.state.token), certificate is not None
+        )
+        told(address)
+        with contextlib.suppress(KeyboardInterrupt):
+            uvicorn.Server(config).run(sockets=[taken])
+
+
+def _check(config: object, certificate: Path) -> None:
+    import ssl
+
+    try:
+        config.load()  # type: ignore[attr-defined]
+    except (OSError, ssl.SSLError) as error:
+        told = f"the certificate {certificate} cannot be used: {error}"
+        raise ConfigError(
+            Problem(told, hint="--certificate and --key are PEM files of one pair")
+        ) from None

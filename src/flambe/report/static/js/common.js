@@ -1,0 +1,62 @@
+// What all pages use: templates, numbers and times as people read them, the state of a run.
+import { html, svg, render, nothing } from "../vendor/lit-html/lit-html.js";
+import { repeat } from "../vendor/lit-html/directives/repeat.js";
+
+export { html, svg, render, nothing, repeat };
+
+export const base = document.documentElement.dataset.base;
+export const data = JSON.parse(document.getElementById("page-data").textContent);
+export const $ = (id) => document.getElementById(id);
+
+export function number(value) {
+  if (value === null || value === undefined) return "";
+  if (typeof value !== "number") return String(value);
+  if (Number.isInteger(value)) return String(value);
+  return String(Number(value.toPrecision(5)));
+}
+
+export function duration(seconds) {
+  if (seconds === null || seconds === undefined) return "";
+  const whole = Math.round(seconds);
+  if (whole < 60) return whole >= 10 ? `${whole} s` : `${Math.max(0, seconds).toFixed(1)} s`;
+  const two = (n) => String(n).padStart(2, "0");
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${two(whole % 60)} s`;
+  if (whole < 172800) return `${Math.floor(whole / 3600)} h ${two(Math.floor((whole % 3600) / 60))} min`;
+  return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
+}
+
+export function bytes(count) {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let unit = 0;
+  while (count >= 1024 && unit < units.length - 1) { count /= 1024; unit += 1; }
+  return `${unit && count < 10 ? count.toFixed(1) : Math.round(count)} ${units[unit]}`;
+}
+
+export const now = () => Date.now() / 1000;
+
+export function took(thing) {
+  if (!thing.started) return null;
+  if (thing.ended) return thing.ended - thing.started;
+  return thing.status === "running" ? now() - thing.started : null;
+}
+
+// Words for states: what flambe calls masked, people call skipped.
+const WORDS = { masked: "skipped", stopped: "stopped early", empty: "nothing yet" };
+export const word = (status) => WORDS[status] || status;
+export const pill = (status) => html`<span class="pill ${status}">${word(status)}</span>`;
+
+export function choices(value) {
+  return Object.entries(value || {}).map(([name, v]) => `${name}=${number(v)}`).join(" ");
+}
+
+export const variantLink = (variant, text) =>
+  html`<a href="${base}/variant/${variant.id}">${text ?? (choices(variant.choices) || variant.id.slice(0, 8))}</a>`;
+
+export const figure = (name, value, wide = false) =>
+  html`<div class="figure ${wide ? "wide" : ""}"><span>${name}</span><strong>${value}</strong></div>`;
+
+export async function ask(path) {
+  const answer = await fetch(base + path);
+  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
+  return answer.json();
+}

@@ -1,0 +1,74 @@
+// News of a run as they come; a page that lost its connection, or was hidden, catches up by itself.
+import { base, html, pill, render, $ } from "./common.js";
+
+const SHOWN = { on: "live", lost: "reconnecting", over: "" };
+
+function show(state) {
+  const place = $("live");
+  place.className = `live ${state}`;
+  place.textContent = SHOWN[state];
+}
+
+/** Follow a stream: `address(known)` gives its address, `handlers` what to do with its events. */
+export function follow(address, handlers, known) {
+  let source = null;
+  let timer = null;
+  let wait = 1000;
+
+  function open() {
+    clearTimeout(timer);
+    source = new EventSource(address(known));
+    source.onopen = () => { wait = 1000; show("on"); };
+    source.onerror = () => {
+      show("lost");
+      // The browser comes back by itself, unless the site refused: then we do, patiently.
+      if (source.readyState === EventSource.CLOSED) {
+        timer = setTimeout(open, wait);
+        wait = Math.min(wait * 2, 15000);
+      }
+    };
+    for (const [name, handle] of Object.entries(handlers)) {
+      source.addEventListener(name, (event) => {
+        if (event.lastEventId) known = event.lastEventId;
+        handle(JSON.parse(event.data));
+      });
+    }
+  }
+
+  function close() {
+    clearTimeout(timer);
+    source?.close();
+    source = null;
+  }
+
+  // Browsers allow few connections to one site: a page that nobody sees needs none.
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) close();
+    else if (!source) open();
+  });
+  if (!document.hidden) open();
+  return { close, restart: (place) => { close(); known = place; open(); } };
+}
+
+/** Follow the run; `scope` names a stage or a variant whose rows are wanted too. */
+export function live(scope, onNews) {
+  const query = new URLSearchParams(scope);
+  const handlers = {
+    news(news) {
+      if (news.run) render(html`${pill(news.run.status)}`, clean($("run-status")));
+      onNews(news);
+    },
+    anew() { location.reload(); },
+  };
+  return follow(
+    (known) => `${base}/api/live?${query}${query.size ? "&" : ""}since=${known}`,
+    handlers,
+    document.documentElement.dataset.cursor,
+  );
+}
+
+function clean(place) {
+  // What the server wrote is replaced the first time.
+  if (!place.dataset.live) { place.replaceChildren(); place.dataset.live = "yes"; }
+  return place;
+}

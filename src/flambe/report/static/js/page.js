@@ -1,0 +1,16 @@
+// What is the same on every page: the theme, and forms that are sent when something is chosen.
+import { $ } from "./common.js";
+
+$("theme").addEventListener("click", () => {
+  const root = document.documentElement;
+  const dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  const shown = root.dataset.theme || (dark ? "dark" : "light");
+  root.dataset.theme = shown === "dark" ? "light" : "dark";
+  try { localStorage.setItem("flambe-theme", root.dataset.theme); } catch { /* it may be forbidden */ }
+  dispatchEvent(new Event("themechange"));
+});
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => dispatchEvent(new Event("themechange")));
+
+for (const select of document.querySelectorAll("select[data-submit]")) {
+  select.addEventListener("change", () => select.form.submit());
+}

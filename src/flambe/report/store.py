@@ -1,0 +1,222 @@
+"""What a run has written, kept in memory and brought up to date as the run goes on.
+
+Everything that changes gets the number of the look that found it, so that a page can be told just
+what is new since the number that it knows.
+"""
+
+from __future__ import annotations
+
+import bisect
+import math
+import socket
+import threading
+import time
+import uuid
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from flambe.progress import RunFolder, RunState, Status, Tail, VariantState, apply_line
+
+FRESH = 0.2  # seconds for which what was read counts as new
+SILENT = 120.0  # seconds without a sign of life after which a run on another host counts as dead
+#: What can change about a variant, and is sent to pages.
+CHANGING = (
+    "status",
+    "metric",
+    "best",
+    "step",
+    "started",
+    "ended",
+    "host",
+    "kept",
+    "attempts",
+    "error",
+)
+
+
+@dataclass
+class Curve:
+    """The metric of a variant over its steps, and the look that found each point."""
+
+    steps: array[int] = field(default_factory=lambda: array("q"))
+    values: array[float] = field(default_factory=lambda: array("d"))
+    looks: array[int] = field(default_factory=lambda: array("q"))
+    #: The look that found that points were taken back: after a failure steps are done again.
+    rewound: int = 0
+
+    def add(self, step: int, value: float, look: int) -> None:
+        """Add a point; what was known of this step and later ones is replaced."""
+        if self.steps and step <= self.steps[-1]:
+            keep = bisect.bisect_left(self.steps, step)
+            del self.steps[keep:], self.values[keep:], self.looks[keep:]
+            self.rewound = look
+        self.steps.append(step)
+        self.values.append(value)
+        self.looks.append(look)
+
+    def since(self, look: int) -> list[tuple[int, float | None]]:
+        """Return the points that were found after a look."""
+        first = 0 if self.rewound > look else bisect.bisect_right(self.looks, look)
+        return [
+            (step, value if math.isfinite(value) else None)
+            for step, value in zip(self.steps[first:], self.values[first:], strict=True)
+        ]
+
+
+@dataclass
+class Row:
+    """A variant, its curve, and the look that found the latest value of each of its fields."""
+
+    variant: VariantState
+    curve: Curve = field(default_factory=Curve)
+    looks: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def look(self) -> int:
+        """The look that found the latest change."""
+        return max(self.looks.values(), default=0)
+
+
+class Store:
+    """The run in a folder.
+
+    Parameters
+    ----------
+    root
+        The folder; it may be empty, or not there yet.
+
+    Attributes
+    ----------
+    epoch
+        Changes when what was told before is not true any more: the run was started anew.
+    look
+        The number of the latest look that found something.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.folder = RunFolder(Path(root).absolute())
+        self.run: RunState | None = None
+        self.hosts: dict[str, dict[str, Any]] = {}
+        self.look = 0
+        self._lock = threading.Lock()
+        self._read = 0.0
+        self._state_stamp: tuple[int, int] | None = None
+        self._alive = True
+        self._forget()
+        self._lines = Tail(self.folder.variants)
+        self._loads = Tail(self.folder.hosts)
+
+    def _forget(self) -> None:
+        self.epoch = uuid.uuid4().hex[:8]
+        self.rows: dict[str, Row] = {}
+        self.order: dict[str, list[str]] = {}
+        self._variants: dict[str, VariantState] = {}
+
+    # -- reading ------------------------------------------------------------------------------
+
+    def refresh(self, *, now: bool = False) -> None:
+        """Read what is new, unless that was done a moment ago."""
+        with self._lock:
+            if now or time.monotonic() - self._read > FRESH:
+                look = self.look + 1
+                if any([self._read_state(), self._read_variants(look), self._read_hosts()]):
+                    self.look = look
+                self._read = time.monotonic()
+
+    def _read_state(self) -> bool:
+        try:
+            found = self.folder.state.stat()
+            stamp = (found.st_mtime_ns, found.st_ino)
+        except OSError:
+            stamp = None
+        alive = self._is_alive()
+        if stamp == self._state_stamp and alive == self._alive:
+            return False
+        self.run, self._state_stamp = self.folder.read_state(), stamp
+        self._alive = self._is_alive()
+        return True
+
+    def _is_alive(self) -> bool:
+        """Whether the run can still go on: its process lives, or was heard of not long ago."""
+        run = self.run
+        if run is None or run.status is not Status.RUNNING:
+            return True
+        if run.host == socket.gethostname():
+            return process_lives(run.pid, run.started or math.inf)
+        return time.time() - (run.updated or 0.0) < SILENT
+
+    def _read_variants(self, look: int) -> bool:
+        changed, generation = False, self._lines.generation
+        for line in self._lines.read():
+            if self._lines.generation != generation:
+                generation = self._lines.generation
+                self._forget()
+            changed = True
+            self._apply(line, look)
+        if self._lines.generation != generation:  # it was replaced by nothing
+            self._forget()
+            changed = True
+        return changed
+
+    def _apply(self, line: dict[str, Any], look: int) -> None:
+        identity = apply_line(self._variants, line)
+        if identity is None:
+            return
+        variant = self._variants.get(identity)
+        if variant is None:  # it is no part of the run any more: pages begin anew
+            self.epoch = uuid.uuid4().hex[:8]
+            gone = self.rows.pop(identity)
+            self.order[gone.variant.stage].remove(identity)
+            return
+        row = self.rows.get(identity)
+        if row is None:
+            row = self.rows[identity] = Row(variant)
+            self.order.setdefault(variant.stage, []).append(identity)
+            row.looks = dict.fromkeys(CHANGING, look)
+        for name in line:
+            if name in row.looks:
+                row.looks[name] = look
+        step, metric = line.get("step"), line.get("metric")
+        if isinstance(step, int) and step > 0 and "metric" in line:
+            value = float(metric) if isinstance(metric, int | float) else math.nan
+            row.curve.add(step, value, look)
+
+    def _read_hosts(self) -> bool:
+        found = False
+        for line in self._loads.read():
+            if isinstance(line.get("host"), str):
+                self.hosts[line["host"]] = line
+                found = True
+        return found
+
+    # -- what is known ------------------------------------------------------------------------
+
+    @property
+    def status(self) -> str:
+        """How the run stands; ``interrupted`` too where its process is gone without a word."""
+        if self.run is None:
+            return "empty"
+        if self.run.status is Status.RUNNING and not self._alive:
+            return Status.INTERRUPTED.value
+        return self.run.status.value
+
+    def of(self, stage: str) -> Iterator[Row]:
+        """Yield the variants of a stage, in the order in which they were named."""
+        return (self.rows[identity] for identity in self.order.get(stage, ()))
+
+
+def process_lives(pid: int, since: float) -> bool:
+    """Return whether a process of this machine that began before a time lives."""
+    try:
+        process = psutil.Process(pid)
+        # Numbers of processes are used again.
+        return bool(process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= since + 1)
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:
+        return True

@@ -1,0 +1,210 @@
+"""What pages show of a run, as JSON: the run, its stages, their variants, and what is new."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from flambe.progress import StageState, Status, VariantState
+from flambe.report.store import CHANGING, Row, Store
+
+BEST = 5  # how many of the best variants the overview shows of each stage
+FAILURES = 50  # how many failures the overview shows
+POINTS = 60_000  # how many points of curves a page begins with
+FEWEST = 20  # how many of them a curve keeps at least
+
+
+def run_summary(store: Store) -> dict[str, Any]:
+    """Return the run and its stages, what is best and what failed."""
+    run = store.run
+    if run is None:
+        return {"name": store.folder.root.name, "status": "empty", "stages": [], "failures": []}
+    stages = [_stage_summary(store, stage) for stage in run.stages]
+    running = [stage for stage in stages if stage["runs"]]
+    return {
+        "name": run.name,
+        "status": store.status,
+        "started": run.started,
+        "ended": run.ended or (run.updated if store.status == "interrupted" else None),
+        "error": run.error,
+        "done": sum(stage["done"] for stage in running),
+        "planned": sum(stage["planned"] for stage in running),
+        "stages": stages,
+        "best": _winner(stages),
+        "failures": _failures(store),
+    }
+
+
+def run_facts(store: Store) -> dict[str, Any]:
+    """Return what does not change while a run goes on."""
+    run = store.run
+    if run is None:
+        return {}
+    return {
+        "command": " ".join(run.command),
+        "version": run.version,
+        "host": run.host,
+        "user": run.hosts.get(run.host, {}).get("user", ""),
+        "seed": run.seed,
+        "folder": str(store.folder.root),
+    }
+
+
+def hosts(store: Store) -> list[dict[str, Any]]:
+    """Return the hosts of the run, and how busy each was when it was last heard of."""
+    known = dict(store.run.hosts) if store.run else {}
+    running: dict[str, int] = {}
+    for row in store.rows.values():
+        if row.variant.status is Status.RUNNING and row.variant.host:
+            running[row.variant.host] = running.get(row.variant.host, 0) + 1
+    names = dict.fromkeys([*known, *store.hosts, *running])
+    return [
+        {
+            **known.get(name, {}),
+            **store.hosts.get(name, {}),
+            "host": name,
+            "running": running.get(name, 0),
+        }
+        for name in names
+    ]
+
+
+def _stage_summary(store: Store, stage: StageState) -> dict[str, Any]:
+    variants = [row.variant for row in store.of(stage.name)]
+    counts = dict.fromkeys(Status, 0)
+    for variant in variants:
+        counts[variant.status] += 1
+    dead = store.status == Status.INTERRUPTED.value
+    status = stage.status
+    if dead and status is Status.RUNNING:
+        status = Status.INTERRUPTED
+    done = sum(count for one, count in counts.items() if one.done)
+    return {
+        "name": stage.name,
+        "tag": stage.tag,
+        "links": stage.links,
+        "runs": stage.runs,
+        "status": status.value,
+        "reduce": stage.reduce,
+        "done": done,
+        "planned": max(0, max(stage.total, len(variants)) - counts[Status.MASKED]),
+        "counts": {one.value: count for one, count in counts.items() if count},
+        "started": stage.started,
+        "ended": stage.ended,
+        "remaining": _remaining(stage, variants) if status is Status.RUNNING else None,
+        "best": [_brief(variant) for variant in _ranked(variants)[:BEST]],
+    }
+
+
+def _remaining(stage: StageState, variants: list[VariantState]) -> float | None:
+    """Return the seconds that a stage will take: what is left, at the pace of what is done."""
+    took = [v.ended - v.started for v in variants if v.status.done and v.ended and v.started]
+    if not took or not stage.started:
+        return None
+    elapsed = max(time.time() - stage.started, 0.1)
+    running = [v for v in variants if v.status is Status.RUNNING and v.started]
+    under_way = [time.time() - (v.started or 0.0) for v in running]
+    side_by_side = max(1.0, (sum(took) + sum(under_way)) / elapsed)
+    mean = sum(took) / len(took)
+    waiting = max(stage.total, len(variants)) - len(took) - len(running)
+    waiting -= sum(v.status in (Status.FAILED, Status.MASKED) for v in variants)
+    left = max(0, waiting) * mean + sum(max(0.0, mean - spent) for spent in under_way)
+    return left / side_by_side
+
+
+def _ranked(variants: Iterable[VariantState]) -> list[VariantState]:
+    measured = [variant for variant in variants if isinstance(variant.best, int | float)]
+    return sorted(measured, key=lambda variant: -(variant.best or 0.0))
+
+
+def _brief(variant: VariantState) -> dict[str, Any]:
+    return {
+        "id": variant.id,
+        "stage": variant.stage,
+        "choices": variant.choices,
+        "status": variant.status.value,
+        "best": variant.best,
+        "metric": variant.metric,
+        "kept": variant.kept,
+    }
+
+
+def _winner(stages: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the best variant of the last stage that has figures."""
+    for stage in reversed(stages):
+        if stage["runs"] and stage["best"]:
+            best: dict[str, Any] = stage["best"][0]
+            return best
+    return None
+
+
+def _failures(store: Store) -> list[dict[str, Any]]:
+    failed = [row.variant for row in store.rows.values() if row.variant.error]
+    return [
+        {
+            **_brief(variant),
+            "error": variant.error,
+            "host": variant.host,
+            "ended": variant.ended,
+            "attempts": variant.attempts,
+        }
+        for variant in failed[:FAILURES]
+    ]
+
+
+# -- variants -----------------------------------------------------------------------------------
+
+
+def whole_row(row: Row) -> dict[str, Any]:
+    """Return all that a table shows of a variant."""
+    variant = row.variant
+    static = {"id": variant.id, "name": variant.name, "choices": variant.choices}
+    return {**static, **{name: _value(variant, name) for name in CHANGING}}
+
+
+def changed_row(row: Row, since: int) -> dict[str, Any] | None:
+    """Return what is new of a variant since a look, or None if there is nothing."""
+    changed = {name: _value(row.variant, name) for name, look in row.looks.items() if look > since}
+    if not changed:
+        return None
+    result = {"id": row.variant.id, **changed}
+    if row.curve.rewound > since:
+        result["rewound"] = True
+    if points := row.curve.since(since):
+        result["points"] = points
+    return result
+
+
+def _value(variant: VariantState, name: str) -> Any:
+    value = getattr(variant, name)
+    if name == "error" and value:
+        return value.splitlines()[0][:300]
+    return value.value if isinstance(value, Status) else value
+
+
+def curves(rows: list[Row]) -> dict[str, list[list[Any]]]:
+    """Return the curves of variants: id → steps and values, thinned where there are very many."""
+    most = max(FEWEST, POINTS // max(1, len(rows)))
+    return {row.variant.id: thin(*_points(row), most=most) for row in rows if len(row.curve.steps)}
+
+
+def _points(row: Row) -> tuple[list[int], list[float | None]]:
+    points = row.curve.since(-1)
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def thin(steps: list[int], values: list[Any], *, most: int) -> list[list[Any]]:
+    """Return at most so many points of a curve: in each stretch the lowest and the highest."""
+    if len(steps) <= most:
+        return [steps, values]
+    kept = {0, len(steps) - 1}
+    stretches = max(1, most // 2 - 1)
+    for number in range(stretches):
+        first = number * len(steps) // stretches
+        last = (number + 1) * len(steps) // stretches
+        known = [index for index in range(first, last) if values[index] is not None]
+        if known:
+            kept |= {min(known, key=values.__getitem__), max(known, key=values.__getitem__)}
+    chosen = sorted(kept)
+    return [[steps[index] for index in chosen], [values[index] for index in chosen]]
