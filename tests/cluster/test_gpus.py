@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flambe.cli.clusters import hosts_table
+from flambe.cli.hosts import hosts_table
 from flambe.cluster import gpus
 from flambe.remote import running
 from tests.cluster.conftest import Told, ssh_cluster

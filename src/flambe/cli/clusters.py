@@ -11,11 +11,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
 from rich.text import Text
 
 from flambe.cli.display import COLOURS, console, took
-from flambe.cluster import gpus, launch
+from flambe.cli.hosts import hosts_table, run_told
+from flambe.cluster import launch
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.machine import ORCHESTRATOR, Machine
 from flambe.cluster.member import Member
@@ -64,49 +64,6 @@ def up(cluster: Cluster, *, force: bool) -> int:
     shown.console.print(hosts_table(cluster.name, cluster.members, prepared=True))
     shown.note(f"{cluster.name} is ready, in {took(time.monotonic() - begun)}")
     return 0
-
-
-def hosts_table(name: str, members: Sequence[Member], *, prepared: bool = False) -> Table:
-    """Return the hosts of a cluster as a table."""
-    table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0))
-    for title in ("host", "address", "CPUs", "GPUs", "memory", "Python", "flambe"):
-        number = title in ("CPUs", "memory")
-        table.add_column(title, justify="right" if number else "left", no_wrap=title != "GPUs")
-    table.add_column("state")
-    for member in members:
-        facts, found = member.facts, member.report.get("environment")
-        run = member.report["runs"].get(name)
-        runs = run is not None and run["state"] == launch.RUNNING
-        usable = len(member.gpus) if prepared else None
-        flambe = found["ours"]["flambe"]["hash"][:8] if found is not None else ""
-        table.add_row(
-            member.machine.name,
-            str(member.machine.address),
-            str(facts["cpus"]),
-            gpus.told(facts["gpus"], name, usable),
-            _size(facts["memory"]),
-            facts["python"],
-            flambe,
-            Text("running", "bold cyan") if runs else Text("ready", "green"),
-        )
-    return table
-
-
-def _told(run: dict[str, Any] | None) -> str:
-    """Return what people want to know of the run of a cluster."""
-    if run is None:
-        return "nothing was run on it yet"
-    if run["state"] == launch.RUNNING:
-        since = took(time.time() - run["started"])
-        return f"running for {since}, started by {launch.who(run)}: {run['about']['command']}"
-    if "code" not in run:
-        return "the last run is gone, and nobody saw how it ended"
-    ago = took(time.time() - run["ended"])
-    return f"the last run ended {ago} ago with exit code {run['code']}: {run['about']['command']}"
-
-
-def _size(size: float) -> str:
-    return f"{size / 1024**3:.0f} GiB"
 
 
 def run_on(
@@ -280,7 +237,7 @@ def status(options: argparse.Namespace) -> int:
         shown.print(hosts_table(name, reached))
         for one in reached:
             if one.is_orchestrator:
-                shown.print(_told(one.report["runs"].get(name)), soft_wrap=True, style="dim")
+                shown.print(run_told(one.report["runs"].get(name)), soft_wrap=True, style="dim")
         for error in found:
             if isinstance(error, RemoteError):
                 shown.print(Text(str(error), "red"), soft_wrap=True)

@@ -65,7 +65,9 @@ def install(name: str, origin: str, base: Path, say: Say = lambda text: None) ->
     folder = base / os.path.expanduser(origin)
     if source is not None:
         say(f"{name}: updating from {source.url}")
-        _pip(name, [str(checkout(source, say))])
+        folder = checkout(source, say)
+        say(f"{name}: installing commit {_commit(folder)}")
+        _pip(name, [str(folder)])
     elif folder.is_dir():
         say(f"{name}: installing from {folder}")
         _pip(name, ["--editable", str(folder)])
@@ -129,6 +131,11 @@ def _split(clone: Path, rest: str) -> tuple[str, str]:
             if _known(clone, ref):
                 return ref, "/".join(parts[end:])
     raise ConfigError(f"there is no branch, tag or commit {parts[0]!r} in {clone.name}")
+
+
+def _commit(folder: Path) -> str:
+    command = ["git", "-C", str(folder), "log", "-1", "--format=%h of %cs: %s"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _known(clone: Path, ref: str) -> bool:
