@@ -81,35 +81,35 @@ def test_hosts_that_reach_no_index(tmp_path: Path) -> None:
         assert raised.value.host.startswith("orchestrator")
 
 
-def certified(folder: Path, address: str) -> tuple[Path, Path, Path]:
+def certified(folder: Path, name: str) -> tuple[Path, Path, Path]:
     """Return an authority that nobody knows, and a key and certificate that it signed."""
     folder.mkdir(exist_ok=True)
     authority, key, certificate = (folder / name for name in ("ca.pem", "key.pem", "cert.pem"))
     new = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"]
     signing = [*new, "-keyout", f"{folder}/ca.key", "-out", str(authority), "-subj", "/CN=test"]
     subprocess.run(signing, check=True, capture_output=True)
-    leaf = [*new, "-keyout", str(key), "-out", str(certificate), "-subj", f"/CN={address}"]
+    leaf = [*new, "-keyout", str(key), "-out", str(certificate), "-subj", f"/CN={name}"]
     leaf += ["-CA", str(authority), "-CAkey", f"{folder}/ca.key"]
-    leaf += ["-addext", f"subjectAltName=IP:{address}", "-addext", "basicConstraints=CA:FALSE"]
+    kind = "IP" if name[0].isdigit() else "DNS"
+    leaf += ["-addext", f"subjectAltName={kind}:{name}", "-addext", "basicConstraints=CA:FALSE"]
     subprocess.run(leaf, check=True, capture_output=True)
     return authority, key, certificate
 
 
 @contextlib.contextmanager
-def index(folder: Path, address: str) -> Iterator[tuple[str, Path]]:
+def index(folder: Path, address: str, name: str = "") -> Iterator[tuple[str, Path]]:
     """Serve what is installed here as a package index, with a certificate that nobody knows."""
-    names = [*lock.closure(["flambe"]).versions]
     links: dict[str, list[str]] = {}
-    for name in names:
-        found = wheel.repacked(metadata.distribution(name), folder)
-        links.setdefault(canonicalize_name(name), []).append(
+    for package in lock.closure(["flambe"]).versions:
+        found = wheel.repacked(metadata.distribution(package), folder)
+        links.setdefault(canonicalize_name(package), []).append(
             f'<a href="/{found.path.relative_to(folder)}#sha256={found.sha256}">{found.path.name}</a>'
         )
-    for name, lines in links.items():
-        page = folder / "simple" / name / "index.html"
+    for package, lines in links.items():
+        page = folder / "simple" / package / "index.html"
         page.parent.mkdir(parents=True)
         page.write_text("<!DOCTYPE html><html><body>" + "".join(lines) + "</body></html>")
-    authority, key, certificate = certified(folder, address)
+    authority, key, certificate = certified(folder, name or address)
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_: Any) -> None:
@@ -123,7 +123,7 @@ def index(folder: Path, address: str) -> Iterator[tuple[str, Path]]:
     server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"https://{address}:{server.server_address[1]}/simple", authority
+        yield f"https://{name or address}:{server.server_address[1]}/simple", authority
     finally:
         server.shutdown()
         server.server_close()

@@ -10,21 +10,19 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from flambe.cluster import options
 from flambe.cluster.docker import Docker
 from flambe.cluster.files import Files
 from flambe.cluster.machine import Machine
 from flambe.cluster.member import Member
 from flambe.cluster.observer import ClusterObserver, LogClusterObserver
+from flambe.cluster.options import Finding
 from flambe.cluster.record import ClusterFiles
 from flambe.compile import Schema
-from flambe.errors import did_you_mean
 from flambe.remote import Result, each
 from flambe.runnable import RemoteEnvironment, Runnable
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
-ENVIRONMENT = ("extras", "index_url", "find_links", "offline")
-
-Finding = tuple[tuple[str | int, ...], str, str]
 
 
 class Cluster(Runnable):
@@ -42,7 +40,8 @@ class Cluster(Runnable):
         the list changes, or a host was started anew.
     environment
         How hosts are given their Python packages: ``index_url``, ``find_links``, ``offline``
-        (wheels are uploaded, the hosts reach no index), ``extras`` (of flambe).
+        (wheels are uploaded, the hosts reach no index), ``proxy`` (that leads to the index),
+        ``extras`` (of flambe).
     remote_dir
         flambe's folder on the hosts, from the home of the user.
     gpus
@@ -63,7 +62,7 @@ class Cluster(Runnable):
     ) -> None:
         self.name = name
         self.setup_cmds = list(setup_cmds or ())
-        self.environment = dict(environment or {})
+        self.environment = options.read(environment)
         self.remote_dir = remote_dir
         self.gpus = gpus
         self.observer: ClusterObserver = LogClusterObserver()
@@ -206,10 +205,7 @@ def findings(values: Mapping[str, Any]) -> Iterator[Finding]:
     name = values.get("name")
     if isinstance(name, str) and not _NAME.match(name):
         yield ("name",), f"{name!r} is not a name", "letters, digits, '-' and '_'"
-    for key in values.get("environment") or {}:
-        if key not in ENVIRONMENT:
-            hint = did_you_mean(str(key), ENVIRONMENT) or f"expected {', '.join(ENVIRONMENT)}"
-            yield ("environment", key), f"environment: unknown keyword {key!r}", hint
+    yield from options.findings(values.get("environment") or {})
     remote = values.get("remote_dir")
     if isinstance(remote, str) and (remote.startswith(("/", "~")) or ".." in remote.split("/")):
         yield ("remote_dir",), "remote_dir is a path below the home of the user", "such as .flambe"

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from flambe.cluster import proxy
 from flambe.errors import CommandError, ConfigError, RemoteError
 from flambe.remote import Result, each
 
@@ -40,7 +41,9 @@ _VERSION = ("version", "--format={{.Server.Version}}")
 _ROW = '{{.ID}}\t{{.Names}}\t{{.Image}}\t{{.State}}\t{{.Status}}\t{{.Label "flambe.name"}}'
 # A pipe: what sshd gives may be a socket, which cannot be opened by a name.
 _CREATE = 'cat | docker create --env-file /dev/stdin "$@"'
-_SUDO = '[ "$(id -u)" != 0 ] || exec "$@"; exec sudo -n "$@"'
+_SUDO = '[ "$(id -u)" != 0 ] || exec "$@"; exec sudo -n'
+# sudo drops what leads through a proxy.
+_KEPT = "--preserve-env=http_proxy,https_proxy,no_proxy"
 
 
 @dataclass(frozen=True)
@@ -427,6 +430,8 @@ class _Engine:
     def install(self) -> None:
         """Install Docker and let the user use it, unless that is so."""
         problem = self._ask()
+        if problem:
+            proxy.give(self.cluster, self.host)
         if problem == MISSING:
             self._apt_get()
         if problem in (MISSING, DENIED):
@@ -454,8 +459,10 @@ class _Engine:
     def _sudo(self, *words: str, check: bool = True) -> None:
         """Run a command as root."""
         shown = shlex.join(["sudo", *words])
+        through = proxy.line(self.cluster)
+        kept = f" {_KEPT}" if through else ""
         result = self.host.run(
-            ["sh", "-c", _SUDO, "sh", *words],
+            ["sh", "-c", f'{through}{_SUDO}{kept} "$@"', "sh", *words],
             env={"LC_ALL": "C"},
             deadline=DEADLINE,
             take=self._tell,

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from flambe.cluster.pip import give_pip
+from flambe.cluster import pip, proxy
 from flambe.errors import ConfigError, Problem, RemoteError
 from flambe.packaging import lock, wheel
 from flambe.remote import each
@@ -157,6 +157,7 @@ class Maker:
         self.place = f"{self.root}/envs/{wanted.name}"
         self.parts = f"{self.root}/parts/{wanted.name}"
         self.certificates = ""
+        self.proxy = ""
         self.index = self._index(cluster.orchestrator)
 
     def on_orchestrator(self, host: Member) -> None:
@@ -178,6 +179,7 @@ class Maker:
         index = self.index
         self._script(
             host,
+            f"{self.proxy}"
             f"{self._uv()} venv --quiet --no-config --clear --python python3 {self.place}\n"
             f"{self._uv()} pip compile --quiet --no-config --system-certs --no-header --no-annotate"
             f" --generate-hashes --no-build --python {self.place}/bin/python {index}"
@@ -195,6 +197,13 @@ class Maker:
             # What was downloaded is known by where it came from.
             + self._install(f"--offline {self.index}"),
         )
+
+    def _give_proxy(self, host: Member, of_pip: str) -> None:
+        """See that downloads on the orchestrator go through the proxy: the cluster's, or pip's."""
+        if self.cluster.environment.get("proxy") or of_pip:
+            url = "" if self.cluster.environment.get("proxy") else of_pip
+            proxy.give(self.cluster, host, url)
+            self.proxy = proxy.line(self.cluster, always=True)
 
     def _install(self, index: str) -> str:
         pip = f"{self._uv()} pip install --quiet --no-config --system-certs --no-build --no-deps"
@@ -247,44 +256,18 @@ class Maker:
         options = self.wanted.options
         if options.get("offline"):
             return f"--no-index --find-links {self.parts}/wheels"
-        give_pip(host, self.root)
-        config = _pip_config(host)
+        pip.give_pip(host, self.root)
+        config = pip.config(host)
         # What uv has no option for.
         self.certificates = config.get("cert", "")
-        words = _pip_options(config)
+        self._give_proxy(host, config.get("proxy", ""))
+        words = pip.options(config)
         if options.get("index_url"):
             words += ["--default-index", str(options["index_url"])]
         links = options.get("find_links") or ()
         for link in [links] if isinstance(links, str) else links:
             words += ["--find-links", str(link)]
         return shlex.join(words)
-
-
-def _pip_config(host: Member) -> dict[str, str]:
-    """Return pip's settings on a host, as ``pip config list`` tells them."""
-    script = f'export PATH="$PATH:$HOME/{host.agent.root}/bin"\npip config list'
-    done = host.run(["bash", "-lc", script], check=False, repeat=True, deadline=60)
-    found = {}
-    for line in done.stdout.splitlines():
-        name, _, value = line.partition("=")
-        found[name.rpartition(".")[2].strip().replace("_", "-")] = value.strip().strip("'\"")
-    return found
-
-
-def _pip_options(config: Mapping[str, str]) -> list[str]:
-    """Return uv's options for the settings of pip: uv reads none of them itself."""
-    words: list[str] = []
-    if config.get("no-index", "").lower() in ("true", "1", "yes"):
-        words.append("--no-index")
-    if "index-url" in config:
-        words += ["--default-index", config["index-url"]]
-    for url in config.get("extra-index-url", "").replace("\\n", " ").split():
-        words += ["--index", url, "--index-strategy", "unsafe-best-match"]
-    for link in config.get("find-links", "").replace("\\n", " ").split():
-        words += ["--find-links", link]
-    for trusted in config.get("trusted-host", "").replace("\\n", " ").split():
-        words += ["--allow-insecure-host", trusted]
-    return words
 
 
 def uv_for(platform: str) -> Path:
@@ -301,4 +284,4 @@ def uv_for(platform: str) -> Path:
 
     if platform != f"{sys.platform}-{here.machine()}":
         raise RemoteError("a host", f"it is {platform}, and only hosts like this machine are known")
-    return Path(find_uv_bin())
+    return Path(find_uv_bin()).resolve()  # it may be a link, which would be sent as one

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flambe.cluster import keys, ready
+from flambe.cluster import keys, proxy, ready
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.member import Member
 from flambe.compile import yaml
@@ -93,7 +93,7 @@ class Launch:
                     name=cluster.name,
                     command=command,
                     folder=f"{home}/{work_folder(cluster)}",
-                    env=_environment(home, cluster.remote_dir),
+                    env={**_environment(home, cluster.remote_dir), **proxy.variables(cluster)},
                     about={**ready.holder("running"), "environment": wanted.name},
                     removed=removed,
                     after=after,
@@ -201,7 +201,7 @@ def take_down(cluster: Cluster, members: Sequence[Member]) -> None:
             stop(member, cluster.name)
         member.agent.call("forget", cluster=cluster.name)
         job = f"{cluster.remote_dir}/clusters/{cluster.name}/job"
-        member.run(["rm", "-rf", job], repeat=True)
+        member.run(["rm", "-rf", job, proxy.path(cluster)], repeat=True)
 
     cluster.members = list(members)
     cluster.docker.remove_all()

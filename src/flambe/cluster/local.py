@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from flambe.cluster.cluster import Cluster, Finding, findings
+from flambe.cluster.cluster import Cluster, findings
 from flambe.cluster.loopback import LoopbackHost
 from flambe.cluster.machine import ORCHESTRATOR, Machine
+from flambe.cluster.options import Finding
 from flambe.compile import Schema
 
 # What is made anew at need; results stay.

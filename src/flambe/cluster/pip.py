@@ -1,8 +1,9 @@
-"""A ``pip`` for hosts that have none."""
+"""pip on hosts: one for those that have none, and its settings, which uv does not read itself."""
 
 from __future__ import annotations
 
 import ensurepip
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,3 +35,30 @@ def pip_wheel() -> Path:
         return bundled[-1]
     except IndexError:  # Debian's Python has it elsewhere
         return repacked(metadata.distribution("pip"), home() / "wheels").path
+
+
+def config(host: Member) -> dict[str, str]:
+    """Return pip's settings on a host, as ``pip config list`` tells them."""
+    script = f'export PATH="$PATH:$HOME/{host.agent.root}/bin"\npip config list'
+    done = host.run(["bash", "-lc", script], check=False, repeat=True, deadline=60)
+    found = {}
+    for line in done.stdout.splitlines():
+        name, _, value = line.partition("=")
+        found[name.rpartition(".")[2].strip().replace("_", "-")] = value.strip().strip("'\"")
+    return found
+
+
+def options(settings: Mapping[str, str]) -> list[str]:
+    """Return uv's options for the settings of pip: uv reads none of them itself."""
+    words: list[str] = []
+    if settings.get("no-index", "").lower() in ("true", "1", "yes"):
+        words.append("--no-index")
+    if "index-url" in settings:
+        words += ["--default-index", settings["index-url"]]
+    for url in settings.get("extra-index-url", "").replace("\\n", " ").split():
+        words += ["--index", url, "--index-strategy", "unsafe-best-match"]
+    for link in settings.get("find-links", "").replace("\\n", " ").split():
+        words += ["--find-links", link]
+    for trusted in settings.get("trusted-host", "").replace("\\n", " ").split():
+        words += ["--allow-insecure-host", trusted]
+    return words

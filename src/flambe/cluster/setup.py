@@ -8,8 +8,10 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from flambe.cluster import proxy
 from flambe.cluster.pip import give_pip
 from flambe.errors import CommandError, DeadlineError
+from flambe.logging import redact
 from flambe.remote import each
 from flambe.remote.running import Take
 
@@ -48,23 +50,26 @@ def run(cluster: Cluster, members: Sequence[Member]) -> None:
 
         def on(member: Member) -> None:
             def take(_: str, text: str) -> None:
+                text = redact.hide(text)
                 with lock:
                     log.write(f"{member.name} | {text}\n")
                     log.flush()
                 cluster.observer.host_line(member.machine.name, text)
 
+            proxy.give(cluster, member)
             give_pip(member, cluster.remote_dir)
             for command in cluster.setup_cmds:
                 take("", f"$ {command}")
-                _one(member, command, take, cluster.remote_dir)
+                _one(cluster, member, command, take)
             member.mark(cluster.name, MARK, digest(cluster.setup_cmds), boot=True)
 
         each(on, members)
 
 
-def _one(member: Member, command: str, take: Take, root: str) -> None:
+def _one(cluster: Cluster, member: Member, command: str, take: Take) -> None:
     # Where a host has no pip of its own, flambe's is found last.
-    script = f'export PATH="$PATH:$HOME/{root}/bin"\n{command}'
+    path = f'export PATH="$PATH:$HOME/{cluster.remote_dir}/bin"\n'
+    script = f"{path}{proxy.line(cluster)}{command}"
     try:
         member.run(["bash", "-lc", script], deadline=DEADLINE, take=take, shown=command)
     except DeadlineError:

@@ -8,8 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from flambe.cluster.cluster import Cluster, Finding, findings
+from flambe.cluster.cluster import Cluster, findings
 from flambe.cluster.machine import ORCHESTRATOR, Machine
+from flambe.cluster.options import Finding
 from flambe.compile import Schema
 from flambe.compile.build import folder_of
 from flambe.remote import Address

@@ -7,6 +7,7 @@ import sys
 import traceback
 from collections.abc import Iterable
 from typing import IO, Any
+from urllib.parse import unquote
 
 from flambe.errors import ComponentError, FlambeError, RunError
 
@@ -20,6 +21,16 @@ _values: set[str] = set()
 def add(value: str) -> None:
     """Hide a value from now on; of one with several lines, each: text is often taken by lines."""
     _values.update(part for part in (value, *value.splitlines()) if len(part) >= SHORTEST)
+
+
+def add_url(url: str) -> None:
+    """Hide the password of a URL, as it is written in it and as it is meant."""
+    login, at, _ = (url.partition("://")[2] or url).rpartition("@")
+    password = login.partition(":")[2]
+    if at and password:
+        add(login + at)
+        add(password)
+        add(unquote(password))
 
 
 def values() -> frozenset[str]:

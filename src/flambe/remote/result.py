@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flambe.errors import CommandError
+from flambe.logging import redact
 
 
 @dataclass(frozen=True)
@@ -38,5 +39,6 @@ class Result:
             If the exit code is not 0.
         """
         if self.code:
-            raise CommandError(self.host, self.command, self.code, self.stdout, self.stderr)
+            said = [redact.hide(text) for text in (self.command, self.stdout, self.stderr)]
+            raise CommandError(self.host, said[0], self.code, *said[1:])
         return self

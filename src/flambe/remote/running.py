@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import IO
 
 from flambe.errors import DeadlineError, RemoteError, UnreachableError
+from flambe.logging import redact
 from flambe.remote import scope
 from flambe.remote.connection import Connection
 from flambe.remote.result import Result
@@ -122,9 +123,8 @@ def _once(
         process.wait(max(0.0, end - time.monotonic()))
     except subprocess.TimeoutExpired:
         _hang_up(process)
-        raise DeadlineError(
-            connection.name, shown, process.returncode, out.text(), err.text()
-        ) from None
+        said = [redact.hide(text) for text in (shown, out.text(), err.text())]
+        raise DeadlineError(connection.name, said[0], process.returncode, *said[1:]) from None
     except BaseException:
         _hang_up(process)
         raise

@@ -1,0 +1,86 @@
+"""``environment`` of a cluster: its keywords, and what may be wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from flambe.errors import did_you_mean
+from flambe.logging import redact
+from flambe.runnable.secrets import Secret
+
+Finding = tuple[tuple[str | int, ...], str, str]
+# What is wrong with a value, and what is expected; nothing if it is right.
+Check = Callable[[Any], tuple[str, str] | None]
+
+
+def read(written: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the keywords as they are used from here on: what is secret in them is hidden."""
+    options = dict(written or {})
+    if isinstance(options.get("proxy"), str):
+        redact.add_url(options["proxy"])
+        options["proxy"] = Secret(options["proxy"])
+    return options
+
+
+def findings(written: Any) -> Iterator[Finding]:
+    """Yield what is wrong with the keywords of a file."""
+    if not isinstance(written, Mapping):
+        return  # its type is checked as any other's
+    # A finding shows its line, and the proxy may stand in it.
+    options = read(written)
+    for key, value in options.items():
+        if key not in KEYWORDS:
+            hint = did_you_mean(str(key), KEYWORDS) or f"expected {', '.join(KEYWORDS)}"
+            yield ("environment", key), f"environment: unknown keyword {key!r}", hint
+        elif problem := KEYWORDS[key](value):
+            what, hint = problem
+            yield ("environment", key), f"environment: {key} {what}", hint
+
+
+def _yes_or_no(value: Any) -> tuple[str, str] | None:
+    return None if isinstance(value, bool) else (f"cannot be {value!r}", "true or false")
+
+
+def _names(value: Any) -> tuple[str, str] | None:
+    if isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value):
+        return None
+    return f"cannot be {value!r}", "a list of names: [learn]"
+
+
+def _places(value: Any) -> tuple[str, str] | None:
+    values = value if isinstance(value, (list, tuple)) else [value]
+    if values and all(isinstance(one, str) and one for one in values):
+        return None
+    return f"cannot be {value!r}", "a folder or a URL, or a list of them"
+
+
+def _url(value: Any) -> tuple[str, str] | None:
+    if isinstance(value, str) and "://" in value:
+        return None
+    return f"cannot be {value!r}", "a URL, such as https://host/simple"
+
+
+def _proxy(value: Any) -> tuple[str, str] | None:
+    """Check it without a word of what it is: it may hold a password."""
+    hint = "such as http://proxy:3128"
+    if not isinstance(value, str):
+        return "is not a URL", hint
+    try:
+        parts = urlsplit(value)
+        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        return "has no port from 1 to 65535", hint
+    if not known or any(letter.isspace() for letter in value):
+        return "is not the URL of an HTTP proxy", hint
+    return None
+
+
+KEYWORDS: dict[str, Check] = {
+    "extras": _names,
+    "index_url": _url,
+    "find_links": _places,
+    "offline": _yes_or_no,
+    "proxy": _proxy,
+}
