@@ -206,7 +206,11 @@ def _run(runnable: Any, options: argparse.Namespace) -> None:
     if options.resume_from:
         resume = [name.strip() for name in options.resume_from.split(",") if name.strip()]
     # A debugger needs the terminal for itself.
-    shown = display(verbose=options.verbose, live=not options.debug)
+    shown: Any = display(verbose=options.verbose, live=not options.debug)
+    if options.site:
+        from flambe.cli.site import SiteDisplay
+
+        shown = SiteDisplay(shown)
     try:
         runnable.run(
             force=options.force,
@@ -242,6 +246,10 @@ def command(name: str) -> Command:
     here: dict[str, Command] = {"run": run, "validate": validate}
     if name in here:
         return here[name]
+    if name == "site":
+        from flambe.cli.site import site
+
+        return site
     from flambe.cli import clusters
 
     return clusters.COMMANDS[name]
