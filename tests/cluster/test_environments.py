@@ -5,11 +5,9 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.server
-import os
 import shutil
 import ssl
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from importlib import metadata
@@ -19,7 +17,7 @@ from typing import Any
 import pytest
 from packaging.utils import canonicalize_name
 
-from flambe.errors import ConfigError, RemoteError
+from flambe.errors import RemoteError
 from flambe.packaging import lock, wheel
 from tests.cluster.conftest import Told, connected, ssh_cluster
 from tests.metal import Metal
@@ -153,35 +151,6 @@ def test_hosts_that_have_everything_download_nothing(tmp_path: Path) -> None:
             again = ssh_cluster(metal)
             assert "everything is in place" in make(again).notes
             proven(again)
-
-
-def test_hosts_with_different_pythons_are_refused() -> None:
-    """Ray refuses to connect nodes of different patches: it is said before anything is installed."""
-    own = subprocess.run(["/usr/bin/python3", "-V"], capture_output=True, text=True, check=True)
-    here = f"Python {'.'.join(map(str, sys.version_info[:3]))}"
-    if own.stdout.strip() == here:
-        pytest.skip("this Python and the system's are the same")
-    with lent(2) as metal:
-        target = metal.hosts[1].root / "usr" / "local"
-        base = Path(sys.base_prefix)
-        library = Path("lib") / f"python3.{sys.version_info.minor}"
-        (target / "bin").mkdir(exist_ok=True)
-        shutil.copy2(os.path.realpath(sys.executable), target / "bin" / "python3.own")
-        # With the library of its own, which has the name of the system's.
-        script = 'LD_LIBRARY_PATH=/usr/local/lib exec /usr/local/bin/python3.own "$@"'
-        (target / "bin" / "python3").write_text(f"#!/bin/sh\n{script}\n")
-        (target / "bin" / "python3").chmod(0o755)
-        left_out = shutil.ignore_patterns("site-packages", "test", "__pycache__", "*.a")
-        shutil.copytree(base / library, target / library, ignore=left_out, symlinks=True)
-        for shared in (base / "lib").glob("libpython*.so*"):
-            shutil.copy2(shared, target / "lib" / shared.name)
-        with pytest.raises(ConfigError, match="different versions of python3") as raised:
-            make(ssh_cluster(metal))
-        told = str(raised.value)
-        assert f"{here.split()[1]} on factory_1" in told
-        assert f"{own.stdout.split()[1]} on orchestrator" in told
-        for host in metal.hosts:
-            assert "envs" not in host.run("ls", f"/home/{host.user}/.flambe").stdout
 
 
 def test_hosts_that_share_a_home() -> None:
