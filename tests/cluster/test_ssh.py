@@ -334,10 +334,10 @@ def test_a_wheel_that_is_altered_on_its_way_is_not_installed(
     metal: Metal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FAULTS 22: a byte is flipped on the orchestrator before the factories have it."""
-    from flambe.cluster import environment
+    from flambe.cluster import maker
 
     cluster = ssh_cluster(metal, remote_dir=".flambe-22")
-    original = environment.Maker.on_factory
+    original = maker.Maker.on_factory
 
     def flip(self: Any, host: Any) -> None:
         first = metal.hosts[0]
@@ -349,7 +349,7 @@ def test_a_wheel_that_is_altered_on_its_way_is_not_installed(
         )
         original(self, host)
 
-    monkeypatch.setattr(environment.Maker, "on_factory", flip)
+    monkeypatch.setattr(maker.Maker, "on_factory", flip)
     with pytest.raises(RemoteError, match="FAILED|checksum|did NOT match"):
         make(cluster)
     host = metal.hosts[1]

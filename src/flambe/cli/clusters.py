@@ -108,7 +108,10 @@ def dry_run(cluster: Cluster, extensions: dict[str, str], config: str = "") -> i
     how = (
         "sent from here" if cluster.environment.get("offline") else "downloaded by the orchestrator"
     )
-    say("packages", f"{len(versions)}, in the versions that are installed here, {how}")
+    told = f"{len(versions)}, in the versions that are installed here, {how}"
+    if cluster.environment.get("system"):
+        told = f"those of the hosts' own Python, which must have {len(versions)}"
+    say("packages", told)
     if config:
         say("run", f"flambe {config}, on the orchestrator")
     shown.print("nothing was touched", style="dim")

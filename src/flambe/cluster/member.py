@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from typing import Any
 
 from flambe.cluster.machine import ORCHESTRATOR, Machine
@@ -47,6 +48,10 @@ class Member(Host):
         """What it is; see :mod:`flambe.remote.agent.facts`."""
         return dict(self.report.get("facts", {}))
 
+    def path(self, path: str) -> str:
+        """Return a path on the host as an absolute one; relative ones start at the user's home."""
+        return posixpath.join(self.facts["home"], path)
+
     def connect(self) -> None:
         """Connect; a machine that is new is waited for."""
         if self.machine.host_keys:
@@ -54,9 +59,21 @@ class Member(Host):
         seconds = NEW_MACHINE if self.machine.new else OLD_MACHINE
         self.connection.open(seconds, patient=self.machine.new)
 
-    def look(self, cluster: str, environment: str = "") -> dict[str, Any]:
-        """Ask its agent for everything, in one call, and keep it."""
-        self.report = self.agent.call("report", cluster=cluster, environment=environment)
+    def look(self, cluster: str, environment: str = "", *, system: bool = False) -> dict[str, Any]:
+        """Ask its agent for everything, in one call, and keep it.
+
+        Parameters
+        ----------
+        cluster
+            The cluster that marks, keys and the like are of.
+        environment
+            The environment whose files are hashed.
+        system
+            Whether it tells the distributions of the host's own Python.
+        """
+        self.report = self.agent.call(
+            "report", cluster=cluster, environment=environment, system=system
+        )
         return self.report
 
     def mark(self, cluster: str, name: str, value: Any, *, boot: bool = False) -> None:

@@ -15,6 +15,10 @@ Finding = tuple[tuple[str | int, ...], str, str]
 Check = Callable[[Any], tuple[str, str] | None]
 
 
+# What says how packages come to the hosts.
+DOWNLOADS = ("index_url", "find_links", "offline")
+
+
 def read(written: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the keywords as they are used from here on: what is secret in them is hidden."""
     options = dict(written or {})
@@ -37,6 +41,9 @@ def findings(written: Any) -> Iterator[Finding]:
         elif problem := KEYWORDS[key](value):
             what, hint = problem
             yield ("environment", key), f"environment: {key} {what}", hint
+        elif key in DOWNLOADS and value and options.get("system") is True:
+            what = f"environment: with system nothing is installed, and {key} means nothing"
+            yield ("environment", key), what, f"leave out {key}, or system"
 
 
 def _yes_or_no(value: Any) -> tuple[str, str] | None:
@@ -82,5 +89,6 @@ KEYWORDS: dict[str, Check] = {
     "index_url": _url,
     "find_links": _places,
     "offline": _yes_or_no,
+    "system": _yes_or_no,
     "proxy": _proxy,
 }

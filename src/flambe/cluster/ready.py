@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flambe.cluster import environment, gpus, keys, setup
+from flambe.cluster import gpus, keys, maker, setup, system
 from flambe.cluster.environment import Environment
 from flambe.cluster.member import Member
 from flambe.errors import RemoteError, RunError
@@ -52,22 +52,31 @@ def make_ready(
     each(Member.connect, members)
     _tell_new_keys(cluster, members)
     # Mostly it is the environment of the last time: one look is enough then.
-    each(lambda member: member.look(cluster.name, known), members)
+    _look(cluster, members, known)
     wanted = Environment.of(cluster, members, distributions)
     if wanted.name != known:
-        each(lambda member: member.look(cluster.name, wanted.name), members)
+        _look(cluster, members, wanted.name)
     if setup_again or _missing(cluster, members, wanted):
         with held(cluster, PROVISION, "preparing the cluster"):
             # Somebody else may have prepared it while we waited.
-            each(lambda member: member.look(cluster.name, wanted.name), members)
+            _look(cluster, members, wanted.name)
             _prepare(cluster, members, wanted, setup_again=setup_again)
-            each(lambda member: member.look(cluster.name, wanted.name), members)
+            _look(cluster, members, wanted.name)
     else:
         cluster.observer.note("everything is in place")
     verify(members, wanted)
+    if wanted.system:
+        for text in system.differing(wanted, members):
+            cluster.observer.note(text)
     _choose_gpus(cluster, members)
     _remember(cluster, wanted.name)
+    cluster.installed = wanted.name
     return wanted
+
+
+def _look(cluster: Cluster, members: Sequence[Member], environment: str) -> None:
+    own = bool(cluster.environment.get("system"))
+    each(lambda member: member.look(cluster.name, environment, system=own), members)
 
 
 def verify(members: Sequence[Member], wanted: Environment) -> None:
@@ -78,6 +87,8 @@ def verify(members: Sequence[Member], wanted: Environment) -> None:
     RunError
         If one differs: it names the host and what differs.
     """
+    if wanted.system:
+        system.refuse(wanted, members)
     for member in members:
         told = wanted.differences(member.report["environment"])
         if told:
@@ -119,7 +130,7 @@ def _prepare(
         setup.run(cluster, todo)
     lacking = [member for member in members if member.report["environment"] is None]
     if lacking:
-        environment.make(cluster, wanted, lacking)
+        maker.make(cluster, wanted, lacking)
 
 
 def _tell_new_keys(cluster: Cluster, members: Sequence[Member]) -> None:

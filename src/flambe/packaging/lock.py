@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -42,10 +42,75 @@ def closure(roots: Iterable[str]) -> Closure:
     ConfigError
         If something that is needed is not installed here.
     """
-    own = [Requirement(root) for root in roots]
-    names = {canonicalize_name(root.name) for root in own}
+    roots = list(roots)
+    names = {canonicalize_name(Requirement(root).name) for root in roots}
     wanted: list[str] = []
     versions: dict[str, str] = {}
+    for of, extra, requirement in _walk(roots, installed):
+        needed = canonicalize_name(requirement.name)
+        if needed in names:
+            continue
+        if of in names:
+            wanted.append(_without_extra(requirement))
+        if _holds(requirement, extra):
+            versions[needed] = _version(needed, of)
+    return Closure(tuple(sorted(set(wanted))), dict(sorted(versions.items())))
+
+
+def needs(
+    roots: Iterable[str], requires: Callable[[str], Sequence[str]], markers: Mapping[str, str]
+) -> dict[str, str]:
+    """Return what distributions need elsewhere, all the way down: name → which one needs it.
+
+    Parameters
+    ----------
+    roots
+        As in :func:`closure`.
+    requires
+        Returns the requirements of a distribution there.
+    markers
+        The variables of environment markers there; see :func:`markers_of`.
+    """
+    return {
+        canonicalize_name(requirement.name): of
+        for of, extra, requirement in _walk(roots, requires, markers)
+        if _holds(requirement, extra, markers)
+    }
+
+
+def markers_of(python: str, platform: str) -> dict[str, str]:
+    """Return the variables of environment markers for a CPython on Linux.
+
+    Parameters
+    ----------
+    python
+        Its version, to the patch.
+    platform
+        As hosts tell it: ``linux-x86_64``.
+    """
+    system, _, machine = platform.partition("-")
+    return {
+        "python_version": ".".join(python.split(".")[:2]),
+        "python_full_version": python,
+        "implementation_version": python,
+        "sys_platform": system,
+        "platform_system": system.capitalize(),
+        "platform_machine": machine,
+    }
+
+
+def installed(name: str) -> list[str]:
+    """Return the requirements of a distribution that is installed here."""
+    return metadata.distribution(name).requires or []
+
+
+def _walk(
+    roots: Iterable[str],
+    requires: Callable[[str], Sequence[str]],
+    markers: Mapping[str, str] | None = None,
+) -> Iterator[tuple[str, str, Requirement]]:
+    """Yield each requirement that is reached, with the distribution and the extra that has it."""
+    own = [Requirement(root) for root in roots]
     seen: set[tuple[str, str]] = set()
     ahead = [(canonicalize_name(r.name), extra) for r in own for extra in ("", *sorted(r.extras))]
     while ahead:
@@ -53,20 +118,21 @@ def closure(roots: Iterable[str]) -> Closure:
         if (name, extra) in seen:
             continue
         seen.add((name, extra))
-        for requirement in _requirements(name, extra):
-            needed = canonicalize_name(requirement.name)
-            if name in names and needed not in names:
-                wanted.append(_without_extra(requirement))
-            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+        for requirement in _requirements(requires(name), extra):
+            yield name, extra, requirement
+            if _holds(requirement, extra, markers):
+                needed = canonicalize_name(requirement.name)
                 ahead += [(needed, each) for each in ("", *sorted(requirement.extras))]
-                if needed not in names:
-                    versions[needed] = _version(needed, name)
-    return Closure(tuple(sorted(set(wanted))), dict(sorted(versions.items())))
 
 
-def _requirements(name: str, extra: str) -> list[Requirement]:
+def _holds(requirement: Requirement, extra: str, markers: Mapping[str, str] | None = None) -> bool:
+    marker = requirement.marker
+    return marker is None or marker.evaluate({**(markers or {}), "extra": extra})
+
+
+def _requirements(texts: Sequence[str], extra: str) -> list[Requirement]:
     """Return the requirements that an extra adds; of no extra, those that always hold."""
-    found = [Requirement(text) for text in metadata.distribution(name).requires or ()]
+    found = [Requirement(text) for text in texts]
     return (
         [r for r in found if extra in _extras(r)] if extra else [r for r in found if not _extras(r)]
     )

@@ -7,6 +7,7 @@ import csv
 import glob
 import hashlib
 import os
+import re
 from typing import Any
 
 from flambe.remote.agent.files import read_json
@@ -27,10 +28,31 @@ def environment(root: str, name: str) -> Any:
     wanted = set(made.get("ours", ()))
     for path in glob.glob(os.path.join(folder, "lib", "python*", "site-packages", "*.dist-info")):
         title, version = os.path.basename(path)[: -len(".dist-info")].split("-")[:2]
-        found[title.lower().replace("_", "-")] = version
-        if title.lower().replace("_", "-") in wanted:
-            ours[title.lower().replace("_", "-")] = distribution(path)
+        name = _canonical(title)
+        found[name] = version
+        if name in wanted:
+            ours[name] = distribution(path)
     return {"distributions": found, "ours": ours, "python": made.get("python", "")}
+
+
+def system() -> dict[str, Any]:
+    """Return the distributions of this host's own Python: name → version, and what each requires.
+
+    What a user installed for themselves is left out: runs do not see it.
+    """
+    from importlib import metadata
+
+    found: dict[str, Any] = {}
+    for one in metadata.distributions():
+        name = one.metadata["Name"]
+        if name:  # the first that is found is the one that is imported
+            told = {"version": one.version, "requires": one.requires or []}
+            found.setdefault(_canonical(name), told)
+    return found
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def distribution(info: str) -> dict[str, Any]:
