@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flambe.cluster import keys, proxy, ready, services
+from flambe.cluster import keys, proxy, ready
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.member import Member
 from flambe.compile import yaml
@@ -71,15 +71,16 @@ class Launch:
         with ready.held(cluster, RUN, "starting a run"):
             self._make_way(force)
             env = cluster.remote_environment()
-            resume = any(option.startswith("--resume") for option in options)
-            self.runnable.setup(cluster, self.extensions, force, resume=resume)
+            self.runnable.setup(cluster, self.extensions, force)
             self.runnable.env = env
             self.runnable.set_serializable_attr("env", env)
             folder = f"{cluster.remote_dir}/clusters/{cluster.name}/job"
             host = cluster.orchestrator
             host.run(["rm", "-rf", folder], repeat=True)
+            home = host.facts["home"]
             host.put(yaml.dump(self.runnable), f"{folder}/config.yaml")
-            command = [cluster.python(host), "-m", "flambe", host.path(f"{folder}/config.yaml"), *options]
+            python = f"{home}/{cluster.remote_dir}/envs/{wanted.name}/bin/python"
+            command = [python, "-m", "flambe", f"{home}/{folder}/config.yaml", *options]
             removed, after = self._send_secrets(folder)
             if removed:
                 command += ["--secrets", *removed]
@@ -91,8 +92,8 @@ class Launch:
                     repeat=False,
                     name=cluster.name,
                     command=command,
-                    folder=host.path(work_folder(cluster)),
-                    env={**services.variables(cluster, host), **cluster.variables},
+                    folder=f"{home}/{work_folder(cluster)}",
+                    env={**_environment(home, cluster.remote_dir), **proxy.variables(cluster)},
                     about={**ready.holder("running"), "environment": wanted.name},
                     removed=removed,
                     after=after,
@@ -110,7 +111,7 @@ class Launch:
         if self.secrets is None:
             return [], []
         path = f"{folder}/secrets.ini"
-        orchestrator = self.cluster.orchestrator
+        orchestrator, home = self.cluster.orchestrator, self.cluster.orchestrator.facts["home"]
         orchestrator.put(self.secrets.read_bytes(), path, mode=0o600)
         text = Secrets.read(self.secrets).for_factories()
         after = []
@@ -120,7 +121,7 @@ class Launch:
             for factory in self.cluster.factories:
                 name = keys.alias(self.cluster.name, factory.machine)
                 after.append(["ssh", "-F", config, "-o", "BatchMode=yes", name, f"rm -f {path}"])
-        return [orchestrator.path(path)], after
+        return [f"{home}/{path}"], after
 
     def _make_way(self, force: bool) -> None:
         """Stop what runs, if it may be stopped."""
@@ -157,6 +158,10 @@ def distributions_of(extensions: Mapping[str, str]) -> list[str]:
     return list(dict.fromkeys(name for name in found.values() if name))
 
 
+def _environment(home: str, root: str) -> dict[str, str]:
+    return {"FLAMBE_HOME": f"{home}/{root}", "PYTHONNOUSERSITE": "1", "PYTHONPATH": ""}
+
+
 def who(running: Mapping[str, Any]) -> str:
     """Return who started a run."""
     about = running["about"]
@@ -182,9 +187,9 @@ def attach(
     return host.agent.follow(cluster, take, note=note)
 
 
-def stop(host: Member, name: str) -> dict[str, Any] | None:
-    """Stop exactly the run of that name, and all that it started; return its status."""
-    found = host.agent.call("stop", name=name, deadline=120.0)
+def stop(host: Member, cluster: str) -> dict[str, Any] | None:
+    """Stop exactly the run of a cluster, and all that it started; return its status."""
+    found = host.agent.call("stop", name=cluster, deadline=120.0)
     return dict(found) if found is not None else None
 
 
@@ -192,9 +197,8 @@ def take_down(cluster: Cluster, members: Sequence[Member]) -> None:
     """Stop what flambe runs on hosts, and remove the keys and files that are the cluster's."""
 
     def clean(member: Member) -> None:
-        for name in services.of(cluster.name, member.report["runs"]):
-            stop(member, name)
-        cluster.ray.remove(member)
+        if cluster.name in member.report["runs"]:
+            stop(member, cluster.name)
         member.agent.call("forget", cluster=cluster.name)
         job = f"{cluster.remote_dir}/clusters/{cluster.name}/job"
         member.run(["rm", "-rf", job, proxy.path(cluster)], repeat=True)

@@ -58,20 +58,21 @@ def create_app(
         text = str(getattr(error, "detail", "")) or "Something went wrong here."
         if "/api/" in request.url.path:
             return JSONResponse({"error": text}, status)
-        return await site.show(request, "error.html", status=status, text=text)
+        return await site.show(request, "error.html", status, text=text)
 
-    # What is sent to be kept is sent as it is, and TensorBoard packs for itself.
-    packed = [Middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)]
     app = Starlette(
         routes=[
-            *(page.route(site, packed) for page in found_pages()),
-            *Api(site).routes(packed),
+            *(page.route(site) for page in found_pages()),
+            *Api(site).routes(),
             Route(f"{PREFIX}/{{path:path}}", site.tensorboard.proxy, methods=["GET", "POST"]),
             # TensorBoard asks for its fonts without its prefix.
             Route("/font-roboto/{path:path}", site.tensorboard.proxy),
-            Mount("/static", StaticFiles(directory=HERE / "static"), middleware=packed),
+            Mount("/static", StaticFiles(directory=HERE / "static"), name="static"),
         ],
-        middleware=[Middleware(Guard, token=token, hosts=tuple(hosts))],
+        middleware=[
+            Middleware(Guard, token=token, hosts=tuple(hosts)),
+            Middleware(GZipMiddleware, minimum_size=1000),
+        ],
         exception_handlers={HTTPException: failed},
         lifespan=lifespan,
     )

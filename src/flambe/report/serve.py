@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import ipaddress
 import logging
 import socket
@@ -15,7 +14,6 @@ from flambe.errors import ConfigError, Problem
 from flambe.report.parent import end_with
 
 PORT = 49558
-PORT_ERRORS = (errno.EADDRINUSE, errno.EACCES)
 
 
 @dataclass(frozen=True)
@@ -75,8 +73,7 @@ def listen(host: str, port: int | None) -> socket.socket:
             if port is None and wanted:
                 continue
             reason = getattr(error, "strerror", None) or str(error)
-            of_port = isinstance(error, OverflowError) or error.errno in PORT_ERRORS
-            hint = "choose another --port, or leave it out" if of_port else "choose another --host"
+            hint = "choose another --port, or leave it out" if port else "choose another --host"
             told = f"the site cannot listen on {host}:{wanted}: {reason.lower()}"
             raise ConfigError(Problem(told, hint=hint)) from None
         taken.listen(128)

@@ -102,24 +102,24 @@ class TensorBoard:
                     self.address = address
                     return
             await asyncio.sleep(0.2)
-        await self._end()
+        await self.close()
         raise RuntimeError(f"TensorBoard did not answer within {START_SECONDS:.0f} s")
 
     async def proxy(self, request: Request) -> Response:
         """Pass a request on, and what is answered back."""
         try:
-            base = request.scope.get("root_path", "")
-            address = await self.ready(base)
+            address = await self.ready(request.scope.get("root_path", ""))
+            path = request.url.path
             passed = self._client.build_request(
                 request.method,
-                httpx.URL(address).copy_with(raw_path=_path(request, base)),
+                f"{address}{path if PREFIX in path else PREFIX + path}",
+                params=request.url.query or None,
                 headers=[(k, v) for k, v in request.headers.items() if k.lower() not in _HOP],
                 content=await request.body(),
             )
             answer = await self._client.send(passed, stream=True)
         except (RuntimeError, httpx.HTTPError) as error:
-            told = str(error) or type(error).__name__
-            return JSONResponse({"error": f"TensorBoard does not answer: {told}"}, 502)
+            return JSONResponse({"error": f"TensorBoard does not answer: {error}"}, 502)
 
         async def body() -> AsyncIterator[bytes]:
             try:
@@ -134,9 +134,6 @@ class TensorBoard:
     async def close(self) -> None:
         """End it, if it was started here."""
         await self._client.aclose()
-        await self._end()
-
-    async def _end(self) -> None:
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
             process.terminate()
@@ -145,16 +142,6 @@ class TensorBoard:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
-
-
-def _path(request: Request, base: str) -> bytes:
-    """Return what is asked of TensorBoard, as it was asked."""
-    path: bytes = request.scope["raw_path"]
-    prefix = (base + PREFIX).encode()
-    if not path.startswith(prefix + b"/"):
-        path = prefix + path.removeprefix(base.encode())
-    query: bytes = request.scope["query_string"]
-    return path + b"?" + query if query else path
 
 
 def _free_port() -> int:

@@ -11,9 +11,8 @@ from flambe.report.summary import hosts, run_summary
 
 
 async def _data(site: Site, request: Request) -> dict[str, Any]:
-    return {
-        "data": await site.read(lambda store: {"run": run_summary(store), "hosts": hosts(store)})
-    }
+    store = await site.fresh()
+    return {"data": {"run": run_summary(store), "hosts": hosts(store)}}
 
 
 PAGE = Page("/", "overview.html", _data, "Overview")

@@ -1,11 +1,10 @@
 // The overview: how far the run is, which variant wins, what failed and why, and on which hosts.
 import "./page.js";
-import { base, bytes, choices, data, duration, figure, html, nothing, now, number, pill, render, repeat, took, variantLink, word, $ } from "./common.js";
+import { base, bytes, choices, data, duration, figure, html, nothing, number, pill, render, repeat, took, variantLink, word, $ } from "./common.js";
 import { graph } from "./graph.js";
-import { live, merge } from "./live.js";
+import { live } from "./live.js";
 
-const { run } = data;
-let { hosts } = data;
+let { run, hosts } = data;
 
 const MESSAGES = {
   empty: "Nothing has run in this folder yet. This page will show it when it does.",
@@ -14,7 +13,7 @@ const MESSAGES = {
 
 function summary() {
   const running = run.stages.filter((stage) => stage.status === "running");
-  const left = running.map((stage) => stage.until).filter(Boolean).map((time) => Math.max(0, time - now()));
+  const left = running.map((stage) => stage.remaining).filter((value) => value !== null);
   const waiting = run.stages.some((stage) => stage.runs && stage.status === "waiting");
   return html`
     ${figure("progress", html`${run.done} of ${run.planned} variants
@@ -22,7 +21,7 @@ function summary() {
     ${figure(run.status === "running" ? "running for" : "took", duration(took(run) ?? 0))}
     ${left.length ? figure(waiting ? `left in ${running[0].name}` : "left", `about ${duration(Math.max(...left))}`) : nothing}
     ${run.best ? figure(`best of ${run.best.stage}`, html`${number(run.best.best)} <small>${variantLink(run.best)}</small>`) : nothing}
-    ${run.failed ? figure("failures", html`<a class="failed" href="#failures">${run.failed}</a>`) : nothing}`;
+    ${run.failures.length ? figure("failures", html`<a class="failed" href="#failures">${run.failures.length}</a>`) : nothing}`;
 }
 
 function notice() {
@@ -53,8 +52,7 @@ function failures() {
   return html`<h2>Failures</h2>${repeat(run.failures, (one) => one.id, (one) => html`<div class="failure">
     <span class="dim">${one.stage}</span> ${variantLink(one)} ${pill(one.status)}
     ${one.host ? html`<span class="dim">on ${one.host}</span>` : nothing}
-    <pre>${one.error}</pre></div>`)}
-    ${run.failed > run.failures.length ? html`<p class="dim">and ${run.failed - run.failures.length} more: see the tables of the stages</p>` : nothing}`;
+    <pre>${one.error}</pre></div>`)}`;
 }
 
 function hostRows() {
@@ -92,9 +90,7 @@ draw();
 addEventListener("resize", draw);
 setInterval(() => { if (run.status === "running") render(summary(), $("summary")); }, 1000);
 live({}, (news) => {
-  Object.assign(run, news.run);
-  run.stages = merge(run.stages, news.stages, "name");
-  run.failures = merge(run.failures, news.failures, "id");
-  hosts = merge(hosts, news.hosts, "host");
+  if (news.run) run = news.run;
+  if (news.hosts) hosts = news.hosts;
   draw();
 });
