@@ -161,6 +161,8 @@ def members_of(name: str) -> tuple[str, list[Member]]:
     files = ClusterFiles(name)
     note = files.recall()
     if not note:
+        if name.endswith((".yaml", ".yml")) or os.sep in name:
+            raise ConfigError(f"there is no file {name}")
         raise ConfigError(
             Problem(
                 f"there is no cluster {name!r} that was used from this machine",

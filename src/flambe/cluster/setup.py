@@ -85,4 +85,6 @@ def _hint(command: str, said: str) -> str:
         return "write the section of the key too:   pip config set global.index-url URL"
     if "sudo: a password is required" in said or "sudo: a terminal is required" in said:
         return "nobody can type a password: let the user run this by sudo without one"
+    if "are you root?" in said or "must be root" in said:
+        return f"the user of the cluster is not root:   sudo {command}"
     return ""

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from flambe.errors import HostKeyError, RemoteError, UnreachableError
 from flambe.logging.console import home
+from flambe.remote import reasons
 from flambe.remote.address import SSH_PORT, Address
 
 # How long the master waits for the next command, in seconds.
@@ -33,18 +34,6 @@ FRESH, PROBE = 20.0, 8.0
 ALIVE_INTERVAL, ALIVE_COUNT = 15, 4
 # A socket's path may have 104 bytes on macOS, and ssh adds 17 while it makes it.
 LONGEST_SOCKET = 104 - 18
-
-_CHANGED = re.compile("HOST IDENTIFICATION HAS CHANGED")
-# The ssh to a host that ours is reached through (ProxyJump) failed. Ours accepts a new key; that
-# one knows what its user knows, and nothing else.
-_THROUGH = re.compile("UNKNOWN port")
-_UNKNOWN = re.compile("Host key verification failed")
-_REFUSED_LOGIN = re.compile("Permission denied|Too many authentication failures")
-_FINAL = re.compile(
-    "Could not resolve hostname|UNPROTECTED PRIVATE KEY|Load key .*: |no such identity|"
-    "Bad configuration option|bad permissions|Bad owner"
-)
-_NEW_KEY = re.compile("Permanently added .* to the list of known hosts")
 
 
 @dataclass(frozen=True)
@@ -212,28 +201,41 @@ class Connection:
                     self.name, "ssh is not installed: install openssh-client"
                 ) from None
             said = log.read()
-        self.new_key = self.new_key or bool(_NEW_KEY.search(said))
+        self.new_key = self.new_key or bool(reasons.NEW_KEY.search(said))
         if code == 0:
             self._answered = time.monotonic()
             return None
-        if _THROUGH.search(said):
+        if reasons.THROUGH.search(said):
             said = self._on_the_way() + said
         return self._judge(said, code, patient=patient)
 
     def _judge(self, said: str, code: int, *, patient: bool) -> str:
         """Return what went wrong, of what ssh said; raise it if trying again is no use."""
-        text = "; ".join(_told(said)[-3:]) or f"ssh ended with exit code {code}"
-        if _UNKNOWN.search(said) and _THROUGH.search(said) and not _CHANGED.search(said):
-            raise UnreachableError(
+        if reasons.CHANGED.search(said) or reasons.UNKNOWN_KEY.search(said):
+            raise self._key_error(said)
+        text = "; ".join(reasons.told(said)[-3:]) or f"ssh ended with exit code {code}"
+        text += f"\n  tried: {self._by_hand()}"
+        if advice := reasons.advice(said):
+            text += f"\n  = {advice}"
+        refused = reasons.REFUSED_LOGIN.search(said) and not patient
+        if reasons.FINAL.search(said) or refused:
+            raise UnreachableError(self.name, text)
+        return text
+
+    def _key_error(self, said: str) -> RemoteError:
+        if reasons.THROUGH.search(said) and not reasons.CHANGED.search(said):
+            return UnreachableError(
                 self.name,
                 "the host that your ssh configuration reaches it through (ProxyJump) is not known "
                 f"to you yet\n  log in once by hand, and accept its key:   {self._by_hand()}",
             )
-        if _CHANGED.search(said) or _UNKNOWN.search(said):
-            raise HostKeyError(self.name, _key_changed(said, self.login))
-        if _FINAL.search(said) or (_REFUSED_LOGIN.search(said) and not patient):
-            raise UnreachableError(self.name, f"{text}\n  tried: {self._by_hand()}")
-        return text
+        where = reasons.offending(said) or str(self.login.known_hosts)
+        return HostKeyError(
+            self.name,
+            "its host key is not the one that is known: it was installed anew, or somebody stands "
+            "in between; nothing was sent\n  if you know why, remove the old key "
+            f"({where}) and try again",
+        )
 
     def _on_the_way(self) -> str:
         """Return what the ssh to a jump host says, which a master does not let it."""
@@ -261,21 +263,6 @@ class Connection:
         if self.socket.exists():
             self.control("exit")
             self.socket.unlink(missing_ok=True)
-
-
-def _told(said: str) -> list[str]:
-    """Return the lines of a log that tell people something."""
-    lines = (line.strip("\r\n @") for line in said.splitlines())
-    return [line for line in lines if line and not _NEW_KEY.search(line)]
-
-
-def _key_changed(said: str, login: Login) -> str:
-    match = re.search(r"Offending \S+ key in (\S+?):(\d+)", said)
-    where = f"{match[1]}, line {match[2]}" if match else str(login.known_hosts)
-    return (
-        "its host key is not the one that is known: it was installed anew, or somebody stands in "
-        f"between; nothing was sent\n  if you know why, remove the old key ({where}) and try again"
-    )
 
 
 def _socket_folder() -> Path:

@@ -1,0 +1,51 @@
+"""What ssh says when it cannot connect, and what people can do about it."""
+
+from __future__ import annotations
+
+import re
+
+CHANGED = re.compile("HOST IDENTIFICATION HAS CHANGED")
+NEW_KEY = re.compile("Permanently added .* to the list of known hosts")
+# The ssh to a host that ours is reached through (ProxyJump) failed. Ours accepts a new key; that
+# one knows what its user knows, and nothing else.
+THROUGH = re.compile("UNKNOWN port")
+UNKNOWN_KEY = re.compile("Host key verification failed")
+REFUSED_LOGIN = re.compile("Permission denied|Too many authentication failures")
+FINAL = re.compile(
+    "Could not resolve hostname|UNPROTECTED PRIVATE KEY|Load key .*: |no such identity|"
+    "Bad configuration option|bad permissions|Bad owner"
+)
+
+_ADVICE = (
+    (r"Load key .*: ", "is that a private key? It begins with -----BEGIN"),
+    (
+        REFUSED_LOGIN.pattern,
+        "are the user and the key right? A key with a passphrase goes to your agent:   ssh-add KEY",
+    ),
+    ("Could not resolve hostname", "is the name right? An IP address will do too"),
+    (
+        "Connection refused",
+        "does its SSH server listen on another port? It is written   10.0.0.1:2222",
+    ),
+    (
+        "timed out|No route to host|Network is unreachable",
+        "is the address right, is the host switched on, and is its port open to this machine?",
+    ),
+)
+
+
+def told(said: str) -> list[str]:
+    """Return the lines of what ssh said that tell people something."""
+    lines = (line.strip("\r\n @") for line in said.splitlines())
+    return [line for line in lines if line and not NEW_KEY.search(line)]
+
+
+def advice(said: str) -> str:
+    """Return what to look at, or nothing."""
+    return next((text for pattern, text in _ADVICE if re.search(pattern, said)), "")
+
+
+def offending(said: str) -> str:
+    """Return where the old key of a host stands that has another one now, or nothing."""
+    match = re.search(r"Offending \S+ key in (\S+?):(\d+)", said)
+    return f"{match[1]}, line {match[2]}" if match else ""
