@@ -189,3 +189,9 @@ def test_the_agent_is_shipped_when_it_is_not_there(members: list[Member]) -> Non
     report: dict[str, Any] = member.look("any")
     assert report["facts"]["home"].startswith("/")
     assert member.run(["ls", member.agent.path]).code == 0
+
+
+def test_a_connection_leaves_no_lock(members: list[Member]) -> None:
+    sockets = [member.connection.socket for member in members]
+    assert [path.exists() for path in sockets] == [True, True]
+    assert [path for path in sockets if path.with_suffix(".lock").exists()] == []

@@ -8,7 +8,6 @@ the user needs no handshake.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import random
@@ -16,7 +15,7 @@ import re
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +23,7 @@ from flambe.errors import HostKeyError, RemoteError, UnreachableError
 from flambe.logging.console import home
 from flambe.remote import reasons
 from flambe.remote.address import SSH_PORT, Address
+from flambe.remote.lock import locked
 
 # How long the master waits for the next command, in seconds.
 PERSIST = 120
@@ -144,7 +144,7 @@ class Connection:
         HostKeyError
             If the host's key is not the one that is known.
         """
-        with _locked(self.socket.with_suffix(".lock")):
+        with locked(self.socket.with_suffix(".lock")):
             if self.alive() and self._answers():
                 return
             deadline = time.monotonic() + seconds
@@ -276,23 +276,11 @@ def _socket_folder() -> Path:
     return folder
 
 
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that ends with this process."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
-
-
 def pin(known_hosts: Path, address: Address, keys: Sequence[str]) -> None:
     """Know the keys of a host before the first connection to it, and no others."""
     name = listed(address)
     wanted = [f"{name} {' '.join(key.split()[:2])}" for key in keys]
-    with _locked(known_hosts.with_suffix(".lock")):
+    with locked(known_hosts.with_suffix(".lock")):
         text = known_hosts.read_text(encoding="utf-8") if known_hosts.exists() else ""
         lines = text.splitlines()
         if [line for line in lines if line.split(" ")[0] == name] != wanted:

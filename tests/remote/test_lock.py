@@ -1,0 +1,64 @@
+"""A lock between processes, whose file is removed by whoever holds it."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from flambe.remote.lock import locked
+
+# Counts in a file, as only one can at a time.
+COUNT = """
+import sys
+from pathlib import Path
+from flambe.remote.lock import locked
+lock, file, times = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+for _ in range(times):
+    with locked(lock):
+        file.write_text(str(int(file.read_text()) + 1))
+"""
+HOLD = """
+import sys, time
+from pathlib import Path
+from flambe.remote.lock import locked
+with locked(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(1000)
+"""
+
+
+def test_one_holds_it_at_a_time_and_no_file_is_left(tmp_path: Path) -> None:
+    file, lock = tmp_path / "count", tmp_path / "made" / "x.lock"
+    file.write_text("0")
+    command = [sys.executable, "-c", COUNT, str(lock), str(file), "1000"]
+    counting = [subprocess.Popen(command) for _ in range(4)]
+    assert [process.wait(120) for process in counting] == [0, 0, 0, 0]
+    assert file.read_text() == "4000"
+    assert list(lock.parent.iterdir()) == []
+
+
+def test_it_ends_with_its_holder(tmp_path: Path) -> None:
+    lock = tmp_path / "x.lock"
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(lock)], stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        holder.send_signal(signal.SIGKILL)
+        with locked(lock):
+            assert lock.exists()
+    assert not lock.exists()
+
+
+def test_it_is_given_back_after_an_error(tmp_path: Path) -> None:
+    lock = tmp_path / "x.lock"
+    try:
+        with locked(lock):
+            raise ValueError("no")
+    except ValueError:
+        pass
+    assert not lock.exists()
+    with locked(lock):
+        pass
