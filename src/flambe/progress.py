@@ -23,8 +23,10 @@ import enum
 import json
 import math
 import os
+import socket
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -189,6 +191,11 @@ class RunFolder:
         return self.root / "experiment.yaml"
 
     @property
+    def identity(self) -> Path:
+        """What tells this folder from one of the same name on another host."""
+        return self.root / "run.id"
+
+    @property
     def resources(self) -> Path:
         """What was fetched."""
         return self.root / "resources"
@@ -219,7 +226,7 @@ class RunFolder:
         for path in (self.state, self.previous_state):
             try:
                 return _run_state(json.loads(path.read_text(encoding="utf-8")))
-            except (OSError, ValueError, TypeError, KeyError):
+            except (OSError, ValueError, TypeError, KeyError, RecursionError):
                 continue
         return None
 
@@ -249,8 +256,8 @@ def apply_line(variants: dict[str, VariantState], line: Mapping[str, Any]) -> st
     for name, value in line.items():
         if name == "status":
             entry.status = _status(value)
-        elif name in _VARIANT_FIELDS:
-            setattr(entry, name, value)
+        elif name in _VARIANT_FIELDS and _fits(_VARIANT_FIELDS[name], value):
+            setattr(entry, name, _finite(value) if isinstance(value, dict) else value)
     return identity
 
 
@@ -269,7 +276,38 @@ def change_line(changes: Mapping[str, Any]) -> str:
     return json.dumps(_finite(dict(changes))) + "\n"
 
 
-_VARIANT_FIELDS = {f.name for f in fields(VariantState)}
+def _is_number(value: Any) -> bool:
+    most = sys.float_info.max
+    return isinstance(value, int | float) and -most <= value <= most
+
+
+def _all(kind: type[Any], values: Any) -> bool:
+    return all(isinstance(value, kind) for value in values)
+
+
+# What a field may hold, by its annotation: files are read that others may have written, or cut.
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "str": lambda value: isinstance(value, str),
+    "int": lambda value: isinstance(value, int) and -(2**63) <= value < 2**63,
+    "bool": lambda value: isinstance(value, bool),
+    "int | None": lambda value: value is None or _fits("int", value),
+    "bool | None": lambda value: value is None or isinstance(value, bool),
+    "float | None": lambda value: value is None or _is_number(value),
+    "dict[str, Any]": lambda value: isinstance(value, dict),
+    "dict[str, str]": lambda value: isinstance(value, dict) and _all(str, value.values()),
+    "dict[str, int]": lambda value: isinstance(value, dict) and _all(int, value.values()),
+    "dict[str, dict[str, Any]]": lambda value: (
+        isinstance(value, dict) and _all(dict, value.values())
+    ),
+    "list[str]": lambda value: isinstance(value, list) and _all(str, value),
+}
+
+
+def _fits(kind: str, value: Any) -> bool:
+    return _FITS[kind](value)
+
+
+_VARIANT_FIELDS = {f.name: str(f.type) for f in fields(VariantState)}
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -280,12 +318,16 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
         return
     with stream:
         for line in stream:
-            try:
-                value = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(value, dict):
+            if (value := _object(line)) is not None:
                 yield value
+
+
+def _object(line: str | bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
 
 
 class Tail:
@@ -319,17 +361,18 @@ class Tail:
                 if not line.endswith(b"\n"):
                     break  # it is being written
                 self._offset += len(line)
-                try:
-                    value = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(value, dict):
+                if (value := _object(line)) is not None:
                     yield value
 
     def _restart(self, file: int) -> None:
         if self._offset:
             self.generation += 1
         self._offset, self._file = 0, file
+
+
+def host_name() -> str:
+    """Return what this host is called in its run: on a cluster, by its role."""
+    return os.environ.get("FLAMBE_HOST") or socket.gethostname()
 
 
 def end_last_line(path: Path) -> None:
@@ -340,17 +383,29 @@ def end_last_line(path: Path) -> None:
             stream.write(b"\n")
 
 
-def _known(kind: type[Any], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields that this version knows; a newer one may have written more."""
-    names = {f.name for f in fields(kind)}
-    return {name: value for name, value in values.items() if name in names}
+def _known(kind: type[Any], values: Any) -> dict[str, Any]:
+    """Return the fields that this version knows; a newer one may have written more.
+
+    Raises
+    ------
+    TypeError
+        If it is no object.
+    """
+    if not isinstance(values, dict):
+        raise TypeError(f"expected an object, not {type(values).__name__}")
+    known = {f.name: str(f.type) for f in fields(kind)}
+    return {
+        name: _finite(value)
+        for name, value in values.items()
+        if name in known and (known[name] not in _FITS or _fits(known[name], value))
+    }
 
 
-def _run_state(values: Mapping[str, Any]) -> RunState:
+def _run_state(values: Any) -> RunState:
     known = _known(RunState, values)
-    known["status"] = Status(known["status"])
+    known["status"] = _status(known["status"])
     known["stages"] = [
-        StageState(**{**_known(StageState, stage), "status": Status(stage["status"])})
+        StageState(**{**_known(StageState, stage), "status": _status(stage["status"])})
         for stage in known["stages"]
     ]
     return RunState(**known)

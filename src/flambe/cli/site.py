@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
+import threading
 import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,13 +38,27 @@ def site(options: argparse.Namespace) -> int:
         folder.root,
         host=options.host,
         port=options.port,
-        token=options.token_file and Path(options.token_file).read_text(encoding="utf-8").strip(),
+        token=options.token_file and _token(Path(options.token_file)),
         certificate=options.certificate and Path(options.certificate),
         key=options.key and Path(options.key),
+        tensorboard_port=options.tensorboard_port,
         parent=options.parent,
         told=told,
     )
     return 0
+
+
+def _token(path: Path) -> str:
+    try:
+        token = path.read_text(encoding="utf-8").strip()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it is no text"
+        raise ConfigError(f"the token cannot be read: {path}: {reason}") from None
+    if not re.fullmatch(r"[\w.~-]{16,}", token, re.ASCII):
+        hint = "make one with: python -c 'import secrets; print(secrets.token_urlsafe())'"
+        told = f"{path} holds no token: 16 or more letters, digits, '-', '_', '.' and '~'"
+        raise ConfigError(Problem(told, hint=hint))
+    return token
 
 
 def _exposed(address: Any) -> str:
@@ -91,17 +107,10 @@ class SiteDisplay:
         self._process: subprocess.Popen[bytes] | None = None
 
     def begun(self, folder: RunFolder, run: RunState, variants: Mapping[str, VariantState]) -> None:
-        """Start the site, and say where it is."""
+        """Start the site, and say where it is as soon as it is there."""
+        command = [sys.executable, "-m", "flambe", "site", str(folder.root)]
         self._process = subprocess.Popen(
-            [
-                sys.executable,
-                "-m",
-                "flambe",
-                "site",
-                str(folder.root),
-                "--parent",
-                str(os.getpid()),
-            ],
+            [*command, "--parent", str(os.getpid())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -109,6 +118,11 @@ class SiteDisplay:
             start_new_session=True,
         )
         self.shown.begun(folder, run, variants)
+        self._told = threading.Thread(target=self._tell, daemon=True)
+        self._told.start()
+
+    def _tell(self) -> None:
+        assert self._process is not None
         assert self._process.stdout is not None
         line = self._process.stdout.readline().decode(errors="replace").strip()
         self.shown.say(line or "the Report Site does not start; see: flambe site")
@@ -116,9 +130,15 @@ class SiteDisplay:
     def close(self) -> None:
         """End the site."""
         self.shown.close()
-        if self._process is not None:
+        if self._process is not None and self._process.stdout is not None:
             self._process.terminate()
-            self._process.wait(10)
+            try:
+                self._process.wait(5)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._told.join(1)
+            self._process.stdout.close()
 
     def __getattr__(self, name: str) -> Any:
         # All else is shown as ever.

@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import json
-import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from flambe.progress import VARIANT_LOG
+from flambe.progress import METRICS, VARIANT_LOG
 from flambe.report import downloads, logs, metrics
 from flambe.report.importance import importance
+from flambe.report.news import News
 from flambe.report.site import Site
-from flambe.report.summary import changed_row, curves, hosts, run_summary
+from flambe.report.summary import curves, measured, run_summary
 
 WAIT = 10.0  # seconds after which news are looked for though nothing was noticed
 
@@ -31,15 +34,15 @@ class Api:
         self._importance: dict[str, tuple[Any, dict[str, Any]]] = {}
         self._estimating = asyncio.Lock()
 
-    def routes(self) -> list[Route]:
-        """Return the routes."""
+    def routes(self, packed: Sequence[Middleware]) -> list[Route]:
+        """Return the routes; ``packed`` makes answers smaller."""
         return [
-            Route("/api/run", self.run),
+            Route("/api/run", self.run, middleware=packed),
             Route("/api/live", self.live),
-            Route("/api/stage/{stage}/curves", self.curves),
+            Route("/api/stage/{stage}/curves", self.curves, middleware=packed),
             Route("/api/stage/{stage}/importance", self.importance),
-            Route("/api/variant/{id}/figures", self.figures),
-            Route("/api/log", self.log),
+            Route("/api/variant/{id}/figures", self.figures, middleware=packed),
+            Route("/api/log", self.log, middleware=packed),
             Route("/api/log/live", self.log_live),
             Route("/files/{path:path}", self.file),
             Route("/download/run", self.download_run),
@@ -51,7 +54,7 @@ class Api:
 
     async def run(self, request: Request) -> Response:
         """Return the summary of the run, for other programs."""
-        return JSONResponse(run_summary(await self.site.fresh()))
+        return JSONResponse(await self.site.read(run_summary))
 
     async def live(self, request: Request) -> Response:
         """Send what is new of the run, and of a ``stage`` or a ``variant`` since what a page knows.
@@ -59,69 +62,44 @@ class Api:
         A page that lost its connection tells by ``Last-Event-ID`` what it knows.
         """
         known = request.headers.get("last-event-id") or request.query_params.get("since", "")
-        scope = dict(request.query_params)
+        news = News(dict(request.query_params), known)
 
-        async def news() -> AsyncIterator[ServerSentEvent]:
-            epoch, _, number = known.partition("-")
-            look = int(number) if number.isdecimal() else 0
-            said = ""
+        async def events() -> AsyncIterator[ServerSentEvent]:
             async with self.site.watching() as changed:
-                store = await self.site.fresh()
                 while True:
-                    if epoch != store.epoch:
+                    update = await self.site.read(news.since)
+                    if update is None:
                         yield ServerSentEvent("{}", event="anew")
                         return
-                    update, summary = self._news(scope, look), json.dumps(run_summary(store))
-                    if summary != said:
-                        update["run"] = json.loads(summary)
-                        update["hosts"] = hosts(store)
-                        said = summary
                     if update:
-                        look = store.look
                         text = json.dumps(update, separators=(",", ":"))
-                        yield ServerSentEvent(text, event="news", id=f"{store.epoch}-{look}")
-                    await changed(WAIT)
+                        yield ServerSentEvent(text, event="news", id=news.known)
+                    await changed((news.epoch, news.look), WAIT)
 
-        return EventSourceResponse(news(), ping=15)
-
-    def _news(self, scope: dict[str, str], look: int) -> dict[str, Any]:
-        store = self.site.store
-        if "stage" in scope:
-            rows = list(store.of(scope["stage"]))
-        elif "variant" in scope:
-            rows = [row for row in [store.rows.get(scope["variant"])] if row]
-        else:
-            return {}
-        changes = [change for row in rows if (change := changed_row(row, look))]
-        return {"rows": changes} if changes else {}
+        return EventSourceResponse(events(), ping=15)
 
     async def curves(self, request: Request) -> Response:
         """Return the metric of all variants of a stage, or another figure: ``tag``."""
         stage = await self.site.stage(request)
-        store, tag = self.site.store, request.query_params.get("tag")
-        tags = await asyncio.to_thread(metrics.tags, store, stage)
+        tag = request.query_params.get("tag")
+        folders = await self.site.read(metrics.folders, stage)
+        tags = await asyncio.to_thread(metrics.tags, folders)
         if tag:
-            found = await asyncio.to_thread(metrics.stage_figures, store, stage, tag)
+            found = await asyncio.to_thread(metrics.stage_figures, folders, tag)
         else:
-            found = curves(list(store.of(stage)))
+            found = await self.site.read(curves, stage)
         return JSONResponse({"curves": found, "tags": tags})
 
     async def figures(self, request: Request) -> Response:
         """Return all figures of a variant."""
-        row = await self.site.row(request)
-        found = await asyncio.to_thread(metrics.variant_figures, self.site.store, row)
-        return JSONResponse({"figures": found})
+        variant = (await self.site.row(request)).variant
+        place = self.site.place(f"{variant.stage}/{variant.name}/{METRICS}")
+        return JSONResponse({"figures": await asyncio.to_thread(metrics.thinned, place)})
 
     async def importance(self, request: Request) -> Response:
         """Return how much each hyper-parameter of a stage matters, as it stands now."""
         stage = await self.site.stage(request)
-        measured = [
-            row.variant
-            for row in self.site.store.of(stage)
-            if isinstance(row.variant.best, int | float) and math.isfinite(row.variant.best)
-        ]
-        choices = [variant.choices for variant in measured]
-        figures = [float(variant.best or 0.0) for variant in measured]
+        choices, figures = await self.site.read(measured, stage)
         state = (self.site.store.epoch, len(figures), sum(figures))
         async with self._estimating:
             if stage not in self._importance or self._importance[stage][0] != state:
@@ -130,31 +108,29 @@ class Api:
 
     # -- logs ---------------------------------------------------------------------------------
 
-    async def _log_of(self, request: Request) -> tuple[Any, logs.Wanted]:
-        asked, store = request.query_params, await self.site.fresh()
-        wanted = logs.Wanted(
-            asked.get("search", ""), asked.get("level", ""), asked.get("stage", ""), True
-        )
-        if not asked.get("variant"):
-            return store.folder.log, wanted
-        row = store.rows.get(asked["variant"])
+    async def _log_of(self, request: Request) -> tuple[Path, logs.Wanted]:
+        asked = request.query_params
+        wanted = logs.Wanted(asked.get("search", ""), asked.get("level", ""))
+        identity = asked.get("variant", "")
+        if not identity:
+            wanted = replace(wanted, stage=asked.get("stage", ""), sources=True)
+            return self.site.place(self.site.store.folder.log.name), wanted
+        row = await self.site.read(lambda store: store.rows.get(identity))
         if row is None:
             raise HTTPException(404, "There is no such variant in this run.")
-        path = store.folder.variant(row.variant.stage, row.variant.name) / VARIANT_LOG
-        return path, logs.Wanted(wanted.search, wanted.level, "", False)
+        return self.site.place(f"{row.variant.stage}/{row.variant.name}/{VARIANT_LOG}"), wanted
 
     async def log(self, request: Request) -> Response:
         """Return the last lines of a log before a place: ``before``."""
         path, wanted = await self._log_of(request)
-        end = request.query_params.get("before", "")
-        place = int(end) if end.isdecimal() else None
+        place = _place(request.query_params.get("before", ""))
         return JSONResponse(await asyncio.to_thread(logs.before, path, place, wanted))
 
     async def log_live(self, request: Request) -> Response:
         """Send the lines of a log after a place, as they come: ``after``."""
         path, wanted = await self._log_of(request)
-        start = request.headers.get("last-event-id") or request.query_params.get("after", "0")
-        at = int(start) if start.isdecimal() else 0
+        start = request.headers.get("last-event-id") or request.query_params.get("after", "")
+        at = _place(start) or 0
 
         async def news() -> AsyncIterator[ServerSentEvent]:
             nonlocal at
@@ -172,8 +148,8 @@ class Api:
 
     async def file(self, request: Request) -> Response:
         """Return a file of the run."""
-        root = self.site.store.folder.root
-        return await asyncio.to_thread(downloads.one_file, root, request.path_params["path"])
+        path = self.site.place(request.path_params["path"])
+        return await asyncio.to_thread(downloads.one_file, path)
 
     async def download_run(self, request: Request) -> Response:
         """Return all files of the run, or its logs only: ``what=logs``."""
@@ -183,14 +159,19 @@ class Api:
     async def download_stage(self, request: Request) -> Response:
         """Return the files of a stage."""
         stage = await self.site.stage(request)
-        return await self._archive(request, self.site.store.folder.root / stage, stage)
+        return await self._archive(request, self.site.place(stage), stage)
 
     async def download_variant(self, request: Request) -> Response:
         """Return the files of a variant."""
         variant = (await self.site.row(request)).variant
-        folder = self.site.store.folder.variant(variant.stage, variant.name)
+        folder = self.site.place(f"{variant.stage}/{variant.name}")
         return await self._archive(request, folder, f"{variant.stage}-{variant.name}")
 
-    async def _archive(self, request: Request, folder: Any, name: str) -> Response:
+    async def _archive(self, request: Request, folder: Path, name: str) -> Response:
         only_logs = request.query_params.get("what") == "logs"
         return await asyncio.to_thread(downloads.archive, folder, name, only_logs=only_logs)
+
+
+def _place(text: str) -> int | None:
+    """Return a place in a file, as an address names it."""
+    return int(text) if text.isdecimal() and len(text) < 19 else None

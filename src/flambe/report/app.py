@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import importlib
 import pkgutil
@@ -30,7 +31,7 @@ def create_app(
     *,
     token: str | None = None,
     hosts: Iterable[str] = (),
-    tensorboard: str | None = None,
+    tensorboard_port: int | None = None,
 ) -> Starlette:
     """Return the site of a run, to be served or mounted.
 
@@ -42,15 +43,18 @@ def create_app(
         What lets people in; a new one by default: ``app.state.token``.
     hosts
         The names under which the site is reached, besides localhost and the name of this machine.
-    tensorboard
-        The address of a TensorBoard that runs already, with the prefix ``/tensorboard/app``.
+    tensorboard_port
+        Start TensorBoard at once, at this port of the loopback; by default when somebody looks.
     """
     token = token or new_token()
-    site = Site(Path(run_dir), tensorboard)
+    site = Site(Path(run_dir), tensorboard_port)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        keeping = asyncio.create_task(site.tensorboard.keep()) if tensorboard_port else None
         yield
+        if keeping is not None:
+            keeping.cancel()
         await site.tensorboard.close()
 
     async def failed(request: Request, error: Exception) -> Response:
@@ -58,21 +62,20 @@ def create_app(
         text = str(getattr(error, "detail", "")) or "Something went wrong here."
         if "/api/" in request.url.path:
             return JSONResponse({"error": text}, status)
-        return await site.show(request, "error.html", status, text=text)
+        return await site.show(request, "error.html", status=status, text=text)
 
+    # What is sent to be kept is sent as it is, and TensorBoard packs for itself.
+    packed = [Middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)]
     app = Starlette(
         routes=[
-            *(page.route(site) for page in found_pages()),
-            *Api(site).routes(),
+            *(page.route(site, packed) for page in found_pages()),
+            *Api(site).routes(packed),
             Route(f"{PREFIX}/{{path:path}}", site.tensorboard.proxy, methods=["GET", "POST"]),
             # TensorBoard asks for its fonts without its prefix.
             Route("/font-roboto/{path:path}", site.tensorboard.proxy),
-            Mount("/static", StaticFiles(directory=HERE / "static"), name="static"),
+            Mount("/static", StaticFiles(directory=HERE / "static"), middleware=packed),
         ],
-        middleware=[
-            Middleware(Guard, token=token, hosts=tuple(hosts)),
-            Middleware(GZipMiddleware, minimum_size=1000),
-        ],
+        middleware=[Middleware(Guard, token=token, hosts=tuple(hosts))],
         exception_handlers={HTTPException: failed},
         lifespan=lifespan,
     )

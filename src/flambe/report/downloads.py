@@ -5,29 +5,52 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+from urllib.parse import quote
 
 from starlette.concurrency import iterate_in_threadpool
 from starlette.exceptions import HTTPException
-from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from zipstream import ZipStream
 
 CHUNK = 1 << 20
+BINARY = "application/octet-stream"
 LOGS = (".log", ".jsonl", ".json", ".yaml")
 
 
-def one_file(root: Path, name: str) -> Response:
-    """Return a file below the folder of the run, whatever else the name tries.
+def one_file(path: Path) -> Response:
+    """Return a file, as long as it is now, though it may grow or be removed meanwhile.
 
     Raises
     ------
     HTTPException
-        404 if it is not there, or leads out of the folder.
+        404 if it is not there.
     """
-    path = inside(root, name)
-    if path is None or not path.is_file():
-        raise HTTPException(404, "There is no such file in this run.")
-    return FileResponse(path, media_type="application/octet-stream", filename=path.name)
+    try:
+        if not path.is_file():
+            raise FileNotFoundError
+        stream = open(path, "rb")
+    except OSError:
+        raise HTTPException(404, "There is no such file in this run.") from None
+    size = os.fstat(stream.fileno()).st_size
+    headers = {**_named(path.name), "content-length": str(size)}
+    return StreamingResponse(
+        iterate_in_threadpool(_first(stream, size)), media_type=BINARY, headers=headers
+    )
+
+
+def _first(stream: BinaryIO, left: int) -> Iterator[bytes]:
+    with stream:
+        while left and (part := stream.read(min(CHUNK, left))):
+            left -= len(part)
+            yield part
+
+
+def _named(name: str) -> dict[str, str]:
+    """Return the header that makes a browser keep what is sent, under a name."""
+    quoted = quote(name, safe="")
+    plain = f'filename="{name}"' if quoted == name else f"filename*=utf-8''{quoted}"
+    return {"content-disposition": f"attachment; {plain}"}
 
 
 def inside(root: Path, name: str) -> Path | None:
@@ -52,27 +75,36 @@ def listing(root: Path, folder: Path) -> list[dict[str, Any]]:
 
 def archive(folder: Path, name: str, *, only_logs: bool) -> Response:
     """Return a ZIP archive of the files below a folder; nothing of it is kept here."""
-    stream = ZipStream()
-    for path, _ in _files(folder, only_logs=only_logs):
-        stream.add(_parts(path), str(Path(name) / path.relative_to(folder)))
-    if not stream:
-        stream.add(b"There are no files yet.\n", f"{name}/empty.txt")
     label = f"{name}-logs" if only_logs else name
-    safe = "".join(c if c.isalnum() or c in "-_.," else "_" for c in label)
     return StreamingResponse(
-        iterate_in_threadpool(iter(stream)),
+        iterate_in_threadpool(_zipped(folder, name, only_logs)),
         media_type="application/zip",
-        headers={"content-disposition": f'attachment; filename="{safe}.zip"'},
+        headers=_named(f"{label}.zip"),
     )
 
 
-def _parts(path: Path) -> Iterator[bytes]:
-    try:
-        with open(path, "rb") as stream:
-            while part := stream.read(CHUNK):
-                yield part
-    except OSError:  # a run goes on, and removes checkpoints that it needs no more
-        return
+def _zipped(folder: Path, name: str, only_logs: bool) -> Iterator[bytes]:
+    # A run goes on, and removes checkpoints that it needs no more.
+    gone: list[str] = []
+
+    def parts(path: Path) -> Iterator[bytes]:
+        try:
+            with open(path, "rb") as stream:
+                while part := stream.read(CHUNK):
+                    yield part
+        except OSError:
+            gone.append(str(path.relative_to(folder)))
+
+    stream = ZipStream()
+    for path, _ in _files(folder, only_logs=only_logs):
+        stream.add(parts(path), str(Path(name) / path.relative_to(folder)))
+    if not stream:
+        stream.add("There are no files yet.\n", f"{name}/empty.txt")
+    yield from stream.all_files()
+    if gone:
+        told = "These files were removed while they were sent:\n" + "\n".join(gone) + "\n"
+        stream.add(told, f"{name}/removed.txt")
+    yield from stream.finalize()
 
 
 def size_of(folder: Path, *, only_logs: bool) -> int:

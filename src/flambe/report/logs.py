@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 CHUNK = 1 << 18
 LONGEST = 20_000  # characters of a line that are shown
@@ -51,7 +51,7 @@ class Wanted:
     search
         Text that they hold, in any case.
     level
-        The lowest level; lines that go on an earlier one have its level.
+        The lowest level; what components print is of the level INFO.
     stage
         Of the log of the run: the stage that they come from.
     sources
@@ -61,16 +61,19 @@ class Wanted:
     search: str = ""
     level: str = ""
     stage: str = ""
-    sources: bool = True
+    sources: bool = False
 
     def filter(self) -> Callable[[bytes], bool]:
         """Return a quick test of a whole line."""
-        search = self.search.encode().lower()
+        search, text = self.search.encode().lower(), self.search.lower()
         least = LEVELS.get(self.level, 0)
         stage = self.stage.encode()
 
         def wanted(line: bytes) -> bool:
-            if search and search not in line.lower():
+            if text.isascii():
+                if search and search not in line.lower():
+                    return False
+            elif text not in line.decode("utf-8", "replace").lower():
                 return False
             if not (least or stage):
                 return True
@@ -106,17 +109,22 @@ def before(path: Path, end: int | None, wanted: Wanted, most: int = MOST_LINES) 
     Returns
     -------
     dict
-        ``lines``; ``start``: the place before which to go on; ``end``: where reading began;
-        ``more``: whether there is anything before.
+        ``lines``; ``start``: the place before which to go on; ``end``: the place after which lines
+        are to come, which is where a last line begins that has no end yet; ``more``: whether there
+        is anything before.
     """
     size = _size(path)
-    at = size if end is None else max(0, min(end, size))
+    at = size if end is None else min(end, size)
     result: dict[str, Any] = {"end": at, "size": size}
     lines: list[Line] = []
     matches, deadline = wanted.filter(), time.monotonic() + PATIENCE
     if at:
         with open(path, "rb") as stream:
-            for start, line in _backwards(stream, at):
+            stream.seek(at - 1)
+            whole = stream.read(1) == b"\n"
+            for start, line in _backwards(stream, at - whole):
+                if at == size and not whole:
+                    result["end"] = start
                 if matches(line):
                     lines.append(wanted.parsed(start, line))
                 at = start
@@ -126,25 +134,23 @@ def before(path: Path, end: int | None, wanted: Wanted, most: int = MOST_LINES) 
     return {**result, "lines": [asdict(line) for line in lines], "start": at, "more": at > 0}
 
 
-def _backwards(stream: Any, end: int) -> Iterator[tuple[int, bytes]]:
-    """Yield lines and where they begin, the last first."""
+def _backwards(stream: BinaryIO, end: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the lines before the end of one, and where they begin, the last first."""
     rest, at = b"", end
     while at > 0:
         size = min(CHUNK, at)
         at -= size
         stream.seek(at)
-        parts = (stream.read(size) + rest).split(b"\n")
-        rest = parts[0]
-        place = at + sum(len(part) + 1 for part in parts)
-        for number, part in enumerate(reversed(parts[1:])):
+        first, *others = (stream.read(size) + rest).split(b"\n")
+        place = at + len(first) + sum(len(part) + 1 for part in others) + 1
+        for part in reversed(others):
             place -= len(part) + 1
-            if part or number:  # what follows the last end of a line is no line
-                yield place, part
-        if len(rest) > 4 * CHUNK:  # a line without an end
+            yield place, part
+        rest = first
+        if at and len(rest) > 4 * CHUNK:  # a line without an end
             yield at, rest[:CHUNK]
             rest = b""
-    if rest:
-        yield 0, rest
+    yield 0, rest
 
 
 def after(path: Path, start: int, wanted: Wanted, most: int = MOST_LINES) -> dict[str, Any]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from flambe.progress import METRICS, read_lines
-from flambe.report.store import Row, Store
+from flambe.report.downloads import inside
+from flambe.report.store import Store
 from flambe.report.summary import FEWEST, POINTS, thin
 
 TAGS_OF = 20  # in how many variants of a stage names of figures are looked for
@@ -43,31 +45,32 @@ def _number(value: Any) -> Any:
     return None if value in ("nan", "inf", "-inf") else _NOT
 
 
-def variant_figures(store: Store, row: Row) -> dict[str, list[list[Any]]]:
+def thinned(path: Path) -> dict[str, list[list[Any]]]:
     """Return the figures of a variant, thinned where they are very long."""
-    found = figures(_path(store, row))
-    return {tag: thin(steps, values, most=MOST) for tag, (steps, values) in found.items()}
+    return {tag: thin(*found, most=MOST) for tag, found in figures(path).items()}
 
 
-def tags(store: Store, stage: str) -> list[str]:
-    """Return the names of the figures of a stage."""
-    begun = [row for row in store.of(stage) if row.variant.attempts or row.curve.steps]
+def folders(store: Store, stage: str) -> dict[str, Path]:
+    """Return the files of the figures of the variants of a stage that began: id → path."""
+    root = store.folder.root
+    return {
+        row.variant.id: path
+        for row in store.of(stage)
+        if (row.variant.attempts or row.curve.steps)
+        and (path := inside(root, f"{stage}/{row.variant.name}/{METRICS}"))
+    }
+
+
+def tags(paths: Mapping[str, Path]) -> list[str]:
+    """Return the names of the figures of variants."""
     names: dict[str, None] = {}
-    for row in begun[:TAGS_OF]:
-        names.update(dict.fromkeys(figures(_path(store, row))))
+    for path in list(paths.values())[:TAGS_OF]:
+        names.update(dict.fromkeys(figures(path)))
     return list(names)
 
 
-def stage_figures(store: Store, stage: str, tag: str) -> dict[str, list[list[Any]]]:
-    """Return one figure of all variants of a stage: id → steps and values."""
-    rows = list(store.of(stage))
-    most = max(FEWEST, POINTS // max(1, len(rows)))
-    result = {}
-    for row in rows:
-        if found := figures(_path(store, row)).get(tag):
-            result[row.variant.id] = thin(*found, most=most)
-    return result
-
-
-def _path(store: Store, row: Row) -> Path:
-    return store.folder.variant(row.variant.stage, row.variant.name) / METRICS
+def stage_figures(paths: Mapping[str, Path], tag: str) -> dict[str, list[list[Any]]]:
+    """Return one figure of all variants: id → steps and values."""
+    most = max(FEWEST, POINTS // max(1, len(paths)))
+    found = {identity: figures(path).get(tag) for identity, path in paths.items()}
+    return {identity: thin(*points, most=most) for identity, points in found.items() if points}

@@ -140,7 +140,8 @@ class Guard:
             return
         query = scope["query_string"].decode("latin-1")
         rest = urlencode([pair for pair in parse_qsl(query) if pair[0] != "token"])
-        path = "/" + scope["raw_path"].decode("latin-1").lstrip("/")
+        # Browsers take two slashes of either kind for the begin of another host.
+        path = "/" + scope["raw_path"].decode("latin-1").lstrip("/\\")
         # Lax, not strict: an address in a chat may be followed. Nothing here is changed by a GET.
         cookie = f"{self.cookie}={self.token}; HttpOnly; SameSite=Lax; Path=/"
         if scope["scheme"] == "https":

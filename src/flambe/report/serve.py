@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import ipaddress
 import logging
 import socket
@@ -14,6 +15,7 @@ from flambe.errors import ConfigError, Problem
 from flambe.report.parent import end_with
 
 PORT = 49558
+PORT_ERRORS = (errno.EADDRINUSE, errno.EACCES)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,8 @@ def listen(host: str, port: int | None) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for wanted in [PORT, 0] if port is None else [port]:
-        taken = socket.socket(family, socket.SOCK_STREAM)
+        # asyncio sends at once (TCP_NODELAY) only where the protocol is named.
+        taken = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             taken.bind((host, wanted))
@@ -73,7 +76,8 @@ def listen(host: str, port: int | None) -> socket.socket:
             if port is None and wanted:
                 continue
             reason = getattr(error, "strerror", None) or str(error)
-            hint = "choose another --port, or leave it out" if port else "choose another --host"
+            of_port = isinstance(error, OverflowError) or error.errno in PORT_ERRORS
+            hint = "choose another --port, or leave it out" if of_port else "choose another --host"
             told = f"the site cannot listen on {host}:{wanted}: {reason.lower()}"
             raise ConfigError(Problem(told, hint=hint)) from None
         taken.listen(128)
@@ -89,7 +93,7 @@ def serve(
     token: str | None = None,
     certificate: Path | None = None,
     key: Path | None = None,
-    tensorboard: str | None = None,
+    tensorboard_port: int | None = None,
     parent: int | None = None,
     told: Callable[[Address], None] = lambda address: None,
 ) -> None:
@@ -105,8 +109,8 @@ def serve(
         What lets people in; a new one by default.
     certificate, key
         Files of a certificate and its key: then it speaks TLS.
-    tensorboard
-        The address of a TensorBoard that runs already.
+    tensorboard_port
+        Start TensorBoard at once, at this port; by default when somebody looks.
     parent
         The process that started this one: the site ends with it.
     told
@@ -123,7 +127,7 @@ def serve(
 
     if parent is not None:
         end_with(parent)
-    app = create_app(run_dir, token=token, hosts=[host], tensorboard=tensorboard)
+    app = create_app(run_dir, token=token, hosts=[host], tensorboard_port=tensorboard_port)
     config = uvicorn.Config(
         app,
         log_level=logging.CRITICAL,

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.templating import Jinja2Templates
 
+from flambe.report.downloads import inside
 from flambe.report.store import Row, Store
 from flambe.report.summary import run_facts, run_summary
 from flambe.report.tensorboard import TensorBoard
+
+_T = TypeVar("_T")
 
 PERIOD = 0.5  # seconds between two looks at the files while somebody watches
 
@@ -34,24 +37,26 @@ class Site:
     ----------
     root
         The folder of the run.
-    tensorboard
-        The address of a TensorBoard that runs already; by default one is started when needed.
+    tensorboard_port
+        The port of TensorBoard; any by default.
     """
 
-    def __init__(self, root: Path, tensorboard: str | None = None) -> None:
+    def __init__(self, root: Path, tensorboard_port: int | None = None) -> None:
         self.store = Store(root)
-        self.tensorboard = TensorBoard(self.store.folder.root, tensorboard)
+        self.tensorboard = TensorBoard(self.store.folder.root, tensorboard_port)
         self._watchers = 0
         self._watch: asyncio.Task[None] | None = None
         self._tick = asyncio.Event()
 
-    async def fresh(self) -> Store:
-        """Return the run as it is now."""
-        await asyncio.to_thread(self.store.refresh)
-        return self.store
+    async def read(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Return what a function makes of the run as it is now.
+
+        It runs in a thread: nothing waits for large files, or for what is made of large runs.
+        """
+        return await asyncio.to_thread(self.store.read, function, *arguments)
 
     @contextlib.asynccontextmanager
-    async def watching(self) -> AsyncIterator[Callable[[float], Any]]:
+    async def watching(self) -> AsyncIterator[Callable[[tuple[str, int], float], Any]]:
         """Look at the files for as long as somebody watches; give a way to wait for news."""
         self._watchers += 1
         if self._watch is None:
@@ -66,33 +71,53 @@ class Site:
 
     async def _look(self) -> None:
         while True:
-            known = (self.store.epoch, self.store.look)
-            await asyncio.to_thread(self.store.refresh, now=True)
-            if known != (self.store.epoch, self.store.look):
+            known = self._place
+            with contextlib.suppress(OSError):  # the next look may find it readable
+                await asyncio.to_thread(self.store.refresh, now=True)
+            if known != self._place:
                 self._tick.set()
                 self._tick = asyncio.Event()
             await asyncio.sleep(PERIOD)
 
-    async def _changed(self, seconds: float) -> None:
-        """Return when something is new, or after so many seconds."""
-        with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._tick.wait(), seconds)
+    @property
+    def _place(self) -> tuple[str, int]:
+        return self.store.epoch, self.store.look
+
+    async def _changed(self, known: tuple[str, int], seconds: float) -> None:
+        """Return when something is newer than what is known, or after so many seconds."""
+        tick = self._tick
+        if known == self._place:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(tick.wait(), seconds)
 
     async def row(self, request: Request) -> Row:
         """Return the variant that the address names."""
-        store = await self.fresh()
-        row = store.rows.get(request.path_params["id"])
+        identity = request.path_params["id"]
+        row: Row | None = await self.read(lambda store: store.rows.get(identity))
         if row is None:
             raise HTTPException(404, "There is no such variant in this run.")
         return row
 
     async def stage(self, request: Request) -> str:
         """Return the stage that the address names."""
-        store = await self.fresh()
         name = str(request.path_params["stage"])
-        if store.run is None or name not in {stage.name for stage in store.run.stages}:
+        run = await self.read(lambda store: store.run)
+        if run is None or name not in {stage.name for stage in run.stages}:
             raise HTTPException(404, "There is no such stage in this run.")
         return name
+
+    def place(self, name: str) -> Path:
+        """Return a path below the folder of the run, whatever else its name tries.
+
+        Raises
+        ------
+        HTTPException
+            404 if it leads out of the folder.
+        """
+        path = inside(self.store.folder.root, name)
+        if path is None:
+            raise HTTPException(404, "There is no such file in this run.")
+        return path
 
     # -- pages --------------------------------------------------------------------------------
 
@@ -113,19 +138,29 @@ class Site:
         return Jinja2Templates(env=environment)
 
     async def show(
-        self, request: Request, template: str, status: int = 200, **data: Any
+        self,
+        request: Request,
+        template: str,
+        data: Callable[[Site, Request], Any] | None = None,
+        *,
+        status: int = 200,
+        **more: Any,
     ) -> Response:
         """Return a page."""
-        store = await self.fresh()
-        common = {
-            "run": run_summary(store),
-            "facts": run_facts(store),
-            "cursor": f"{store.epoch}-{store.look}",
-            "base": request.scope.get("root_path", ""),
-            "now": time.time(),
-            "pages": NAVIGATION,
-        }
-        return self.templates.TemplateResponse(request, template, {**common, **data}, status)
+        # What a page is told to know is read first: it may be told again, and misses nothing.
+        common = await self.read(_common)
+        own = await data(self, request) if data else {}
+        base = request.scope.get("root_path", "")
+        shown = {**common, "base": base, "pages": NAVIGATION, **own, **more}
+        return self.templates.TemplateResponse(request, template, shown, status)
+
+
+def _common(store: Store) -> dict[str, Any]:
+    return {
+        "run": run_summary(store),
+        "facts": run_facts(store),
+        "cursor": f"{store.epoch}-{store.look}",
+    }
 
 
 #: The pages that every page leads to: address and title.
@@ -154,10 +189,10 @@ class Page:
     data: Callable[[Site, Request], Any]
     title: str = ""
 
-    def route(self, site: Site) -> Route:
+    def route(self, site: Site, middleware: Sequence[Middleware]) -> Route:
         """Return the route to it."""
 
         async def answer(request: Request) -> Response:
-            return await site.show(request, self.template, **await self.data(site, request))
+            return await site.show(request, self.template, self.data)
 
-        return Route(self.path, answer)
+        return Route(self.path, answer, middleware=middleware)

@@ -13,14 +13,16 @@ import threading
 import time
 import uuid
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import psutil
 
 from flambe.progress import RunFolder, RunState, Status, Tail, VariantState, apply_line
+
+_T = TypeVar("_T")
 
 FRESH = 0.2  # seconds for which what was read counts as new
 SILENT = 120.0  # seconds without a sign of life after which a run on another host counts as dead
@@ -73,13 +75,9 @@ class Row:
     """A variant, its curve, and the look that found the latest value of each of its fields."""
 
     variant: VariantState
+    born: int
     curve: Curve = field(default_factory=Curve)
     looks: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def look(self) -> int:
-        """The look that found the latest change."""
-        return max(self.looks.values(), default=0)
 
 
 class Store:
@@ -103,7 +101,7 @@ class Store:
         self.run: RunState | None = None
         self.hosts: dict[str, dict[str, Any]] = {}
         self.look = 0
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._read = 0.0
         self._state_stamp: tuple[int, int] | None = None
         self._alive = True
@@ -128,6 +126,12 @@ class Store:
                     self.look = look
                 self._read = time.monotonic()
 
+    def read(self, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Return what a function makes of the run as it is now; meanwhile nothing changes."""
+        with self._lock:
+            self.refresh()
+            return function(self, *arguments)
+
     def _read_state(self) -> bool:
         try:
             found = self.folder.state.stat()
@@ -137,8 +141,14 @@ class Store:
         alive = self._is_alive()
         if stamp == self._state_stamp and alive == self._alive:
             return False
-        self.run, self._state_stamp = self.folder.read_state(), stamp
-        self._alive = self._is_alive()
+        run, before = self.folder.read_state(), self.run
+        if run is not None or stamp is None:  # what cannot be read leaves what was known
+            self.run = run
+        if run is not None and before is not None and run.started != before.started:
+            # Begun again, perhaps in files that look like the ones before.
+            self._lines, self._loads = Tail(self.folder.variants), Tail(self.folder.hosts)
+            self._forget()
+        self._state_stamp, self._alive = stamp, self._is_alive()
         return True
 
     def _is_alive(self) -> bool:
@@ -175,7 +185,7 @@ class Store:
             return
         row = self.rows.get(identity)
         if row is None:
-            row = self.rows[identity] = Row(variant)
+            row = self.rows[identity] = Row(variant, born=look)
             self.order.setdefault(variant.stage, []).append(identity)
             row.looks = dict.fromkeys(CHANGING, look)
         for name in line:

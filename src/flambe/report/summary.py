@@ -10,7 +10,8 @@ from flambe.progress import StageState, Status, VariantState
 from flambe.report.store import CHANGING, Row, Store
 
 BEST = 5  # how many of the best variants the overview shows of each stage
-FAILURES = 50  # how many failures the overview shows
+FAILURES = 30  # how many failures the overview shows
+LONGEST = 1_000  # characters of an error that the overview shows
 POINTS = 60_000  # how many points of curves a page begins with
 FEWEST = 20  # how many of them a curve keeps at least
 
@@ -19,9 +20,11 @@ def run_summary(store: Store) -> dict[str, Any]:
     """Return the run and its stages, what is best and what failed."""
     run = store.run
     if run is None:
-        return {"name": store.folder.root.name, "status": "empty", "stages": [], "failures": []}
+        name = store.folder.root.name.removeprefix("output__")
+        return {"name": name, "status": "empty", "stages": [], "failures": []}
     stages = [_stage_summary(store, stage) for stage in run.stages]
     running = [stage for stage in stages if stage["runs"]]
+    failed = [row.variant for row in store.rows.values() if row.variant.error]
     return {
         "name": run.name,
         "status": store.status,
@@ -32,8 +35,15 @@ def run_summary(store: Store) -> dict[str, Any]:
         "planned": sum(stage["planned"] for stage in running),
         "stages": stages,
         "best": _winner(stages),
-        "failures": _failures(store),
+        "failed": len(failed),
+        "failures": [_failure(variant) for variant in failed[:FAILURES]],
     }
+
+
+def stage_summary(store: Store, name: str) -> dict[str, Any] | None:
+    """Return one stage of the run."""
+    stages = store.run.stages if store.run else []
+    return next((_stage_summary(store, stage) for stage in stages if stage.name == name), None)
 
 
 def run_facts(store: Store) -> dict[str, Any]:
@@ -92,13 +102,13 @@ def _stage_summary(store: Store, stage: StageState) -> dict[str, Any]:
         "counts": {one.value: count for one, count in counts.items() if count},
         "started": stage.started,
         "ended": stage.ended,
-        "remaining": _remaining(stage, variants) if status is Status.RUNNING else None,
+        "until": _until(stage, variants) if status is Status.RUNNING else None,
         "best": [_brief(variant) for variant in _ranked(variants)[:BEST]],
     }
 
 
-def _remaining(stage: StageState, variants: list[VariantState]) -> float | None:
-    """Return the seconds that a stage will take: what is left, at the pace of what is done."""
+def _until(stage: StageState, variants: list[VariantState]) -> int | None:
+    """Return when a stage may be done: what is left, at the pace of what is done."""
     took = [v.ended - v.started for v in variants if v.status.done and v.ended and v.started]
     if not took or not stage.started:
         return None
@@ -110,7 +120,7 @@ def _remaining(stage: StageState, variants: list[VariantState]) -> float | None:
     waiting = max(stage.total, len(variants)) - len(took) - len(running)
     waiting -= sum(v.status in (Status.FAILED, Status.MASKED) for v in variants)
     left = max(0, waiting) * mean + sum(max(0.0, mean - spent) for spent in under_way)
-    return left / side_by_side
+    return round(time.time() + left / side_by_side)
 
 
 def _ranked(variants: Iterable[VariantState]) -> list[VariantState]:
@@ -139,18 +149,9 @@ def _winner(stages: list[dict[str, Any]]) -> dict[str, Any] | None:
     return None
 
 
-def _failures(store: Store) -> list[dict[str, Any]]:
-    failed = [row.variant for row in store.rows.values() if row.variant.error]
-    return [
-        {
-            **_brief(variant),
-            "error": variant.error,
-            "host": variant.host,
-            "ended": variant.ended,
-            "attempts": variant.attempts,
-        }
-        for variant in failed[:FAILURES]
-    ]
+def _failure(variant: VariantState) -> dict[str, Any]:
+    told = {"error": variant.error[:LONGEST], "host": variant.host, "attempts": variant.attempts}
+    return {**_brief(variant), **told, "ended": variant.ended}
 
 
 # -- variants -----------------------------------------------------------------------------------
@@ -168,7 +169,7 @@ def changed_row(row: Row, since: int) -> dict[str, Any] | None:
     changed = {name: _value(row.variant, name) for name, look in row.looks.items() if look > since}
     if not changed:
         return None
-    result = {"id": row.variant.id, **changed}
+    result = whole_row(row) if row.born > since else {"id": row.variant.id, **changed}
     if row.curve.rewound > since:
         result["rewound"] = True
     if points := row.curve.since(since):
@@ -183,8 +184,15 @@ def _value(variant: VariantState, name: str) -> Any:
     return value.value if isinstance(value, Status) else value
 
 
-def curves(rows: list[Row]) -> dict[str, list[list[Any]]]:
-    """Return the curves of variants: id → steps and values, thinned where there are very many."""
+def measured(store: Store, stage: str) -> tuple[list[dict[str, Any]], list[float]]:
+    """Return the hyper-parameters and the best metric of the variants that have one."""
+    variants = [row.variant for row in store.of(stage) if row.variant.best is not None]
+    return [variant.choices for variant in variants], [float(v.best or 0.0) for v in variants]
+
+
+def curves(store: Store, stage: str) -> dict[str, list[list[Any]]]:
+    """Return the curves of a stage: id → steps and values, thinned where there are very many."""
+    rows = list(store.of(stage))
     most = max(FEWEST, POINTS // max(1, len(rows)))
     return {row.variant.id: thin(*_points(row), most=most) for row in rows if len(row.curve.steps)}
 

@@ -22,6 +22,7 @@ from flambe.report.parent import end_with
 
 PREFIX = "/tensorboard/app"
 START_SECONDS = 90.0
+KEEP_PERIOD = 2.0  # seconds between two looks whether it runs, where it always should
 # What concerns one connection only, and is not passed on.
 _HOP = {
     "connection",
@@ -48,14 +49,14 @@ class TensorBoard:
     ----------
     root
         The folder of the run.
-    address
-        Where one answers already, below :data:`PREFIX`; by default one is started.
+    port
+        Its port on the loopback; any by default.
     """
 
-    def __init__(self, root: Path, address: str | None = None) -> None:
+    def __init__(self, root: Path, port: int | None = None) -> None:
         self.root = root
-        self.address = address
-        self._given = address is not None
+        self.port = port
+        self.address: str | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._starting = asyncio.Lock()
         self._client = httpx.AsyncClient(timeout=httpx.Timeout(60.0), trust_env=False)
@@ -73,17 +74,21 @@ class TensorBoard:
         RuntimeError
             If it does not start.
         """
-        if self._given:
-            assert self.address is not None
-            return self.address
         async with self._starting:
             if self._process is None or self._process.returncode is not None:
                 await self._start(base + PREFIX)
         assert self.address is not None
         return self.address
 
+    async def keep(self) -> None:
+        """See that it runs, until this is cancelled."""
+        while True:
+            with contextlib.suppress(RuntimeError):
+                await self.ready()
+            await asyncio.sleep(KEEP_PERIOD)
+
     async def _start(self, prefix: str) -> None:
-        port = _free_port()
+        port = self.port or _free_port()
         address = f"http://127.0.0.1:{port}"
         self._process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "flambe.report.tensorboard", str(os.getpid())),
@@ -102,24 +107,24 @@ class TensorBoard:
                     self.address = address
                     return
             await asyncio.sleep(0.2)
-        await self.close()
+        await self._end()
         raise RuntimeError(f"TensorBoard did not answer within {START_SECONDS:.0f} s")
 
     async def proxy(self, request: Request) -> Response:
         """Pass a request on, and what is answered back."""
         try:
-            address = await self.ready(request.scope.get("root_path", ""))
-            path = request.url.path
+            base = request.scope.get("root_path", "")
+            address = await self.ready(base)
             passed = self._client.build_request(
                 request.method,
-                f"{address}{path if PREFIX in path else PREFIX + path}",
-                params=request.url.query or None,
+                httpx.URL(address).copy_with(raw_path=_path(request, base)),
                 headers=[(k, v) for k, v in request.headers.items() if k.lower() not in _HOP],
                 content=await request.body(),
             )
             answer = await self._client.send(passed, stream=True)
         except (RuntimeError, httpx.HTTPError) as error:
-            return JSONResponse({"error": f"TensorBoard does not answer: {error}"}, 502)
+            told = str(error) or type(error).__name__
+            return JSONResponse({"error": f"TensorBoard does not answer: {told}"}, 502)
 
         async def body() -> AsyncIterator[bytes]:
             try:
@@ -134,6 +139,9 @@ class TensorBoard:
     async def close(self) -> None:
         """End it, if it was started here."""
         await self._client.aclose()
+        await self._end()
+
+    async def _end(self) -> None:
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
             process.terminate()
@@ -142,6 +150,16 @@ class TensorBoard:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+
+
+def _path(request: Request, base: str) -> bytes:
+    """Return what is asked of TensorBoard, as it was asked."""
+    path: bytes = request.scope["raw_path"]
+    prefix = (base + PREFIX).encode()
+    if not path.startswith(prefix + b"/"):
+        path = prefix + path.removeprefix(base.encode())
+    query: bytes = request.scope["query_string"]
+    return path + b"?" + query if query else path
 
 
 def _free_port() -> int:

@@ -10,8 +10,8 @@ from flambe.report.site import Page, Site
 
 
 async def _data(site: Site, request: Request) -> dict[str, Any]:
-    store = await site.fresh()
-    row = store.rows.get(request.query_params.get("variant", ""))
+    identity = request.query_params.get("variant", "")
+    row = await site.read(lambda store: store.rows.get(identity))
     asked = {name: request.query_params.get(name, "") for name in ("stage", "level", "search")}
     return {
         "variant": row.variant if row else None,

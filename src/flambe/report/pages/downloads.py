@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
 
-from flambe.report.downloads import size_of
+from flambe.report.downloads import inside, size_of
 from flambe.report.site import Page, Site
 
 
 async def _data(site: Site, request: Request) -> dict[str, Any]:
-    root = (await site.fresh()).folder.root
-    run = site.store.run
-    names = [stage.name for stage in run.stages if (root / stage.name).is_dir()] if run else []
-
-    def sizes(folder: Any) -> tuple[int, int]:
-        return size_of(folder, only_logs=False), size_of(folder, only_logs=True)
-
-    rows = [("run", "", await asyncio.to_thread(sizes, root))]
-    rows += [("stage", name, await asyncio.to_thread(sizes, root / name)) for name in names]
+    run = await site.read(lambda store: store.run)
+    rows = [("run", "", await asyncio.to_thread(_sizes, site.store.folder.root))]
+    for stage in run.stages if run else ():
+        if (place := inside(site.store.folder.root, stage.name)) and place.is_dir():
+            rows.append(("stage", stage.name, await asyncio.to_thread(_sizes, place)))
     return {"rows": rows, "data": {}}
+
+
+def _sizes(folder: Path) -> tuple[int, int]:
+    return size_of(folder, only_logs=False), size_of(folder, only_logs=True)
 
 
 PAGE = Page("/downloads", "downloads.html", _data, "Downloads")

@@ -11,8 +11,9 @@ from flambe.report.summary import hosts, run_summary
 
 
 async def _data(site: Site, request: Request) -> dict[str, Any]:
-    store = await site.fresh()
-    return {"data": {"run": run_summary(store), "hosts": hosts(store)}}
+    return {
+        "data": await site.read(lambda store: {"run": run_summary(store), "hosts": hosts(store)})
+    }
 
 
 PAGE = Page("/", "overview.html", _data, "Overview")

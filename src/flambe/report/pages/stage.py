@@ -7,14 +7,19 @@ from typing import Any
 from starlette.requests import Request
 
 from flambe.report.site import Page, Site
-from flambe.report.summary import run_summary, whole_row
+from flambe.report.store import Store
+from flambe.report.summary import stage_summary, whole_row
 
 
 async def _data(site: Site, request: Request) -> dict[str, Any]:
     name = await site.stage(request)
-    rows = [whole_row(row) for row in site.store.of(name)]
-    stage = next(stage for stage in run_summary(site.store)["stages"] if stage["name"] == name)
-    return {"stage": stage, "data": {"stage": stage, "rows": rows}}
+    data = await site.read(_stage, name)
+    return {"stage": data["stage"], "data": data}
+
+
+def _stage(store: Store, name: str) -> dict[str, Any]:
+    rows = [whole_row(row) for row in store.of(name)]
+    return {"stage": stage_summary(store, name), "rows": rows}
 
 
 PAGE = Page("/stage/{stage}", "stage.html", _data)

@@ -13,9 +13,8 @@ from flambe.report.tensorboard import PREFIX
 
 
 async def _data(site: Site, request: Request) -> dict[str, Any]:
-    store = await site.fresh()
     stage, identity = request.query_params.get("stage", ""), request.query_params.get("variant", "")
-    row = store.rows.get(identity)
+    row = await site.read(lambda store: store.rows.get(identity))
     folder = f"{row.variant.stage}/{row.variant.name}" if row else stage
     # TensorBoard knows runs by their folders, and its filter is a regular expression.
     query = f"?{urlencode({'runFilter': f'^{re.escape(folder)}/'})}" if folder else ""

@@ -80,7 +80,9 @@ function take(told) {
 }
 
 function flush() {
-  lines = [...lines, ...held];
+  // A last line that had no end is told again when it has one.
+  const first = held.find((line) => !line.gap)?.at ?? Infinity;
+  lines = [...lines.filter((line) => line.gap || line.at < first), ...held];
   held = [];
   if (lines.length > MOST) {
     lines = lines.slice(-MOST);

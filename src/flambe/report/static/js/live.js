@@ -14,9 +14,11 @@ export function follow(address, handlers, known) {
   let source = null;
   let timer = null;
   let wait = 1000;
+  let over = false;
 
   function open() {
     clearTimeout(timer);
+    if (over) return;
     source = new EventSource(address(known));
     source.onopen = () => { wait = 1000; show("on"); };
     source.onerror = () => {
@@ -35,19 +37,34 @@ export function follow(address, handlers, known) {
     }
   }
 
-  function close() {
+  function pause() {
     clearTimeout(timer);
     source?.close();
     source = null;
   }
 
   // Browsers allow few connections to one site: a page that nobody sees needs none.
-  document.addEventListener("visibilitychange", () => {
-    if (document.hidden) close();
+  const seen = () => {
+    if (document.hidden) pause();
     else if (!source) open();
-  });
+  };
+  document.addEventListener("visibilitychange", seen);
   if (!document.hidden) open();
-  return { close, restart: (place) => { close(); known = place; open(); } };
+  return {
+    close() {
+      over = true;
+      document.removeEventListener("visibilitychange", seen);
+      pause();
+    },
+  };
+}
+
+/** Bring a list up to date: `items` are those that changed, `keys` all of them where that did. */
+export function merge(list, news, key) {
+  if (!news) return list;
+  const known = new Map(list.map((one) => [one[key], one]));
+  for (const item of news.items || []) known.set(item[key], { ...known.get(item[key]), ...item });
+  return (news.keys || list.map((one) => one[key])).map((name) => known.get(name));
 }
 
 /** Follow the run; `scope` names a stage or a variant whose rows are wanted too. */
@@ -55,7 +72,7 @@ export function live(scope, onNews) {
   const query = new URLSearchParams(scope);
   const handlers = {
     news(news) {
-      if (news.run) render(html`${pill(news.run.status)}`, clean($("run-status")));
+      if (news.run?.status) render(html`${pill(news.run.status)}`, clean($("run-status")));
       onNews(news);
     },
     anew() { location.reload(); },

@@ -1,10 +1,11 @@
 // The overview: how far the run is, which variant wins, what failed and why, and on which hosts.
 import "./page.js";
-import { base, bytes, choices, data, duration, figure, html, nothing, number, pill, render, repeat, took, variantLink, word, $ } from "./common.js";
+import { base, bytes, choices, data, duration, figure, html, nothing, now, number, pill, render, repeat, took, variantLink, word, $ } from "./common.js";
 import { graph } from "./graph.js";
-import { live } from "./live.js";
+import { live, merge } from "./live.js";
 
-let { run, hosts } = data;
+const { run } = data;
+let { hosts } = data;
 
 const MESSAGES = {
   empty: "Nothing has run in this folder yet. This page will show it when it does.",
@@ -13,7 +14,7 @@ const MESSAGES = {
 
 function summary() {
   const running = run.stages.filter((stage) => stage.status === "running");
-  const left = running.map((stage) => stage.remaining).filter((value) => value !== null);
+  const left = running.map((stage) => stage.until).filter(Boolean).map((time) => Math.max(0, time - now()));
   const waiting = run.stages.some((stage) => stage.runs && stage.status === "waiting");
   return html`
     ${figure("progress", html`${run.done} of ${run.planned} variants
@@ -21,7 +22,7 @@ function summary() {
     ${figure(run.status === "running" ? "running for" : "took", duration(took(run) ?? 0))}
     ${left.length ? figure(waiting ? `left in ${running[0].name}` : "left", `about ${duration(Math.max(...left))}`) : nothing}
     ${run.best ? figure(`best of ${run.best.stage}`, html`${number(run.best.best)} <small>${variantLink(run.best)}</small>`) : nothing}
-    ${run.failures.length ? figure("failures", html`<a class="failed" href="#failures">${run.failures.length}</a>`) : nothing}`;
+    ${run.failed ? figure("failures", html`<a class="failed" href="#failures">${run.failed}</a>`) : nothing}`;
 }
 
 function notice() {
@@ -52,7 +53,8 @@ function failures() {
   return html`<h2>Failures</h2>${repeat(run.failures, (one) => one.id, (one) => html`<div class="failure">
     <span class="dim">${one.stage}</span> ${variantLink(one)} ${pill(one.status)}
     ${one.host ? html`<span class="dim">on ${one.host}</span>` : nothing}
-    <pre>${one.error}</pre></div>`)}`;
+    <pre>${one.error}</pre></div>`)}
+    ${run.failed > run.failures.length ? html`<p class="dim">and ${run.failed - run.failures.length} more: see the tables of the stages</p>` : nothing}`;
 }
 
 function hostRows() {
@@ -90,7 +92,9 @@ draw();
 addEventListener("resize", draw);
 setInterval(() => { if (run.status === "running") render(summary(), $("summary")); }, 1000);
 live({}, (news) => {
-  if (news.run) run = news.run;
-  if (news.hosts) hosts = news.hosts;
+  Object.assign(run, news.run);
+  run.stages = merge(run.stages, news.stages, "name");
+  run.failures = merge(run.failures, news.failures, "id");
+  hosts = merge(hosts, news.hosts, "host");
   draw();
 });

@@ -1,8 +1,8 @@
 // The page of a stage. The table and the curves come first, the other plots when these are there.
 import "./page.js";
-import { ask, choices, data, duration, html, nothing, number, pill, render, svg, word, $ } from "./common.js";
+import { ask, choices, data, duration, html, nothing, now, number, pill, render, svg, word, $ } from "./common.js";
 import { chart, lines, parallel } from "./charts.js";
-import { live } from "./live.js";
+import { live, merge } from "./live.js";
 import { VariantTable } from "./table.js";
 
 let { stage } = data;
@@ -23,7 +23,7 @@ function draw() {
   render(html`${pill(stage.status)} <span class="dim">${stage.runs ? `${stage.done} of ${stage.planned} done` : "built where it is used: nothing runs here"}${
     stage.counts.masked ? `, ${stage.counts.masked} skipped` : ""}${stage.counts.failed ? `, ${stage.counts.failed} failed` : ""}${
     stage.reduce ? `; the best ${stage.reduce === 1 ? "one flows" : `${stage.reduce} flow`} on` : ""}${
-    stage.remaining !== null ? `; about ${duration(stage.remaining)} left` : ""}</span>`, $("stage-state"));
+    stage.until ? `; about ${duration(Math.max(0, stage.until - now()))} left` : ""}</span>`, $("stage-state"));
   later(chosen);
 }
 
@@ -110,27 +110,41 @@ async function drawImportance() {
   } catch { asked = -1; }
 }
 
+let meanwhile = null; // what came while curves were loaded
 async function load() {
+  meanwhile = [];
   const told = await ask(`/api/stage/${name}/curves${tag ? `?tag=${encodeURIComponent(tag)}` : ""}`);
   tags = told.tags;
   curves.clear();
   for (const [id, curve] of Object.entries(told.curves)) curves.set(id, curve);
+  const missed = meanwhile;
+  meanwhile = null;
+  for (const change of missed) takePoints(change);
   draw();
 }
 
 function take(change) {
-  const row = byId.get(change.id);
-  if (!row) { location.reload(); return; } // a search suggested another variant
   const { points, rewound, ...fields } = change;
-  Object.assign(row, fields);
-  if (tag || !points) return;
-  const curve = rewound ? [[], []] : curves.get(row.id) || [[], []];
+  const row = byId.get(change.id);
+  if (row) Object.assign(row, fields);
+  else { // a search suggested another variant
+    byId.set(change.id, fields);
+    table.add(fields);
+  }
+  if (!points) return;
+  meanwhile?.push(change);
+  takePoints(change);
+}
+
+function takePoints({ id, points, rewound }) {
+  if (tag) return;
+  const curve = rewound ? [[], []] : curves.get(id) || [[], []];
   for (const [step, value] of points) {
     if (curve[0].length && step <= curve[0].at(-1)) continue; // it came with the curves already
     curve[0].push(step);
     curve[1].push(value);
   }
-  curves.set(row.id, curve);
+  curves.set(id, curve);
 }
 
 table.hover = (id) => {
@@ -148,7 +162,7 @@ load().then(drawImportance);
 setInterval(drawImportance, 15000);
 live({ stage: stage.name }, (news) => {
   for (const change of news.rows || []) take(change);
-  if (news.run) stage = news.run.stages.find((one) => one.name === stage.name) || stage;
+  [stage] = merge([stage], news.stages, "name");
   if (tag && news.rows) loadLater();
   draw();
 });

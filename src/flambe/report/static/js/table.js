@@ -26,6 +26,11 @@ export class VariantTable {
     this.hover = () => {};
   }
 
+  add(row) {
+    this.rows.push(row);
+    this.names = [...new Set([...this.names, ...Object.keys(row.choices)])];
+  }
+
   get columns() {
     const own = this.names.map((name) => ({
       key: name, title: name, value: (row) => row.choices[name], show: (row) => number(row.choices[name]),

@@ -56,7 +56,11 @@ async function startLog() {
   $("log").scrollTop = $("log").scrollHeight;
   if (row.status === "running" || row.status === "waiting") {
     follow((known) => `${base}/api/log/live?variant=${row.id}&after=${known}`, {
-      lines(news) { log = [...log, ...news.lines].slice(-500); drawLog(); },
+      lines(news) {
+        const first = news.lines[0]?.at ?? Infinity;
+        log = [...(news.restarted ? [] : log.filter((line) => line.at < first)), ...news.lines].slice(-500);
+        drawLog();
+      },
     }, String(told.end));
   }
 }
