@@ -8,9 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
+from flambe.cluster.platforms import Target, refuse_compiled, target_of
 from flambe.errors import ConfigError, Problem
 from flambe.packaging import lock, wheel
 
@@ -31,10 +33,8 @@ class Environment:
         Our own code: flambe, and the extensions.
     closure
         What they need, in the versions that are installed here.
-    python
-        The version of the hosts' interpreter, to the patch.
-    platform
-        Of the hosts.
+    target
+        The Python and the platform of the hosts.
     roots
         What the closure is of: requirements without versions.
     options
@@ -43,8 +43,7 @@ class Environment:
 
     wheels: tuple[wheel.Wheel, ...]
     closure: lock.Closure
-    python: str
-    platform: str
+    target: Target
     roots: tuple[str, ...]
     options: Mapping[str, Any]
 
@@ -59,16 +58,17 @@ class Environment:
         cluster, members
             The cluster, and its hosts with their facts.
         distributions
-            The extensions, by the names of their distributions.
+            What it has beside flambe: extensions, by the names of their distributions; and extras
+            of flambe, ``flambe[learn]``.
         """
-        extras = ",".join(sorted(cluster.environment.get("extras") or ()))
-        roots = [f"flambe[{extras}]" if extras else "flambe", *distributions]
-        names = ["flambe", *distributions]
+        roots = roots_of(cluster, distributions)
+        wheels = tuple(wheel.wheel_of(Requirement(root).name) for root in roots)
+        target = target_of(members, one_python(members))
+        refuse_compiled(wheels, target)
         return cls(
-            tuple(wheel.wheel_of(name) for name in names),
+            wheels,
             lock.closure(roots),
-            one_python(members),
-            members[0].facts["platform"],
+            target,
             tuple(roots),
             dict(cluster.environment),
         )
@@ -80,8 +80,8 @@ class Environment:
             [(w.name, w.content) for w in self.wheels],
             sorted(self.closure.versions.items()),
             self.closure.wanted,
-            self.python,
-            self.platform,
+            self.target.python,
+            self.target.platform,
             *(["system"] if self.system else []),
         ]
         return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
@@ -110,6 +110,15 @@ class Environment:
             if there.partition("+")[0] != version:
                 told.append(f"{name} is {there}, and {version} here")
         return told
+
+
+def roots_of(cluster: Cluster, distributions: Sequence[str]) -> list[str]:
+    """Return the requirements of an environment: flambe with all extras, and the extensions."""
+    named = [Requirement(name) for name in distributions]
+    extras = {extra for one in named if one.name == "flambe" for extra in one.extras}
+    extras |= set(cluster.environment.get("extras") or ())
+    told = f"[{','.join(sorted(extras))}]" if extras else ""
+    return [f"flambe{told}", *(one.name for one in named if one.name != "flambe")]
 
 
 def one_python(members: Sequence[Member]) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flambe.cluster import keys
-from flambe.remote import each
+from flambe.remote import each, transfer
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
@@ -69,12 +69,13 @@ class Files:
         parent = target if is_folder else target.rpartition("/")[0] or "."
         factory.run(["mkdir", "-p", "--", parent], repeat=True)
         config = f"{keys.key_path(self.cluster)}.config"
-        command = ["rsync", "-a", "--partial", "--timeout=120", "-s"]
+        orchestrator = self.cluster.orchestrator
+        command = ["rsync", *transfer.options(orchestrator.rsync, factory.rsync)]
         command += ["--delete"] if delete else []
         command += ["--relative"] if any("/./" in source for source in sources) else []
         command += ["-e", f"ssh -o BatchMode=yes -F {shlex.quote(config)}", "--", *sources]
         host = keys.alias(self.cluster.name, factory.machine)
-        self.cluster.orchestrator.run(
+        orchestrator.run(
             [*command, f"{host}:{target}"],
             deadline=DEADLINE,
             repeat=True,

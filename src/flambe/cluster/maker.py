@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from flambe.cluster import pip, proxy, system
-from flambe.errors import RemoteError
-from flambe.packaging import wheel
+from flambe.cluster import pip, platforms, proxy, system
 from flambe.remote import each
 
 if TYPE_CHECKING:
@@ -57,7 +54,7 @@ class Maker:
         """Send the parts, find the versions for this platform, download and install."""
         wanted = self.wanted
         what = "what hosts have" if wanted.system else f"{len(wanted.closure.versions)} packages"
-        self.cluster.observer.note(f"environment: {what} for Python {wanted.python}")
+        self.cluster.observer.note(f"environment: {what} for Python {wanted.target.python}")
         self._send_uv(host)
         host.run(["rm", "-rf", self.parts], repeat=True)
         for one in self._shipped():
@@ -124,7 +121,7 @@ class Maker:
     def _script(self, host: Member, text: str) -> None:
         # It is made in its place, for scripts in it name their interpreter; what says that it is
         # whole comes last. Hosts may share a home: the first makes it, the others wait.
-        made = {"ours": [w.name for w in self.wanted.wheels], "python": self.wanted.python}
+        made = {"ours": [w.name for w in self.wanted.wheels], "python": self.wanted.target.python}
         mark = f"{self.place}/flambe.json"
         script = (
             f"set -eu\nmkdir -p {self.root}/envs {self.root}/cache\n"
@@ -136,20 +133,14 @@ class Maker:
         host.run(["sh", "-c", script], deadline=DEADLINE, shown="installing the environment")
 
     def _send_uv(self, host: Member) -> None:
-        host.send(uv_for(host.facts["platform"]), f"{self.root}/bin/uv")
+        host.send(platforms.uv(self.wanted.target), f"{self.root}/bin/uv")
 
     def _shipped(self) -> list[Path]:
         """Return the wheels to upload: ours, and all others where hosts reach no index."""
         own = [w.path for w in self.wanted.wheels]
         if not self.wanted.options.get("offline"):
             return own
-        from importlib import metadata
-
-        from flambe.logging.console import home
-
-        folder = home() / "wheels"
-        names = self.wanted.closure.versions
-        return own + [wheel.repacked(metadata.distribution(n), folder).path for n in names]
+        return own + platforms.wheels(self.wanted.closure, self.wanted.target)
 
     def _index(self, host: Member) -> str:
         """Return the options that say where packages come from: ours, or pip's on the host."""
@@ -168,20 +159,3 @@ class Maker:
         for link in [links] if isinstance(links, str) else links:
             words += ["--find-links", str(link)]
         return shlex.join(words)
-
-
-def uv_for(platform: str) -> Path:
-    """Return uv's program for a host.
-
-    Raises
-    ------
-    RemoteError
-        If it is another platform than this one's.
-    """
-    import platform as here
-
-    from uv import find_uv_bin
-
-    if platform != f"{sys.platform}-{here.machine()}":
-        raise RemoteError("a host", f"it is {platform}, and only hosts like this machine are known")
-    return Path(find_uv_bin()).resolve()  # it may be a link, which would be sent as one

@@ -6,7 +6,7 @@ from typing import Any
 
 from flambe.cluster.machine import ORCHESTRATOR, Machine
 from flambe.cluster.record import ClusterFiles
-from flambe.remote import Connection, Host, Login
+from flambe.remote import Connection, Host, Login, transfer
 from flambe.remote.client import Agent
 from flambe.remote.connection import pin
 
@@ -69,6 +69,7 @@ class Member(Host):
         self.report = self.agent.call(
             "report", cluster=cluster, environment=environment, system=system
         )
+        self.rsync = transfer.parsed(self.facts["rsync"])
         return self.report
 
     def mark(self, cluster: str, name: str, value: Any, *, boot: bool = False) -> None:

@@ -41,8 +41,13 @@ def config(host: Member) -> dict[str, str]:
     """Return pip's settings on a host, as ``pip config list`` tells them."""
     script = f'export PATH="$PATH:$HOME/{host.agent.root}/bin"\npip config list'
     done = host.run(["bash", "-lc", script], check=False, repeat=True, deadline=60)
+    return read(done.stdout)
+
+
+def read(said: str) -> dict[str, str]:
+    """Return the settings that ``pip config list`` told: name → value, without their sections."""
     found = {}
-    for line in done.stdout.splitlines():
+    for line in said.splitlines():
         name, _, value = line.partition("=")
         found[name.rpartition(".")[2].strip().replace("_", "-")] = value.strip().strip("'\"")
     return found
@@ -55,8 +60,11 @@ def options(settings: Mapping[str, str]) -> list[str]:
         words.append("--no-index")
     if "index-url" in settings:
         words += ["--default-index", settings["index-url"]]
-    for url in settings.get("extra-index-url", "").replace("\\n", " ").split():
-        words += ["--index", url, "--index-strategy", "unsafe-best-match"]
+    extra = settings.get("extra-index-url", "").replace("\\n", " ").split()
+    for url in extra:
+        words += ["--index", url]
+    if extra:  # as pip does, the best of all is taken
+        words += ["--index-strategy", "unsafe-best-match"]
     for link in settings.get("find-links", "").replace("\\n", " ").split():
         words += ["--find-links", link]
     for trusted in settings.get("trusted-host", "").replace("\\n", " ").split():

@@ -17,7 +17,7 @@ from flambe.cluster import gpus, keys, maker, setup, system
 from flambe.cluster.environment import Environment
 from flambe.cluster.member import Member
 from flambe.errors import RemoteError, RunError
-from flambe.remote import each
+from flambe.remote import each, transfer
 from flambe.remote.connection import fingerprints
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ def make_ready(
     setup_again
         Whether the setup commands are run though they have.
     """
+    transfer.check()
     found = cluster.find_machines()
     machines = cluster.create_machines(found)
     members = [Member(machine, cluster.local, cluster.remote_dir) for machine in machines]

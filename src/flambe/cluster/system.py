@@ -24,7 +24,7 @@ def missing(wanted: Environment, member: Member) -> dict[str, str]:
             return lock.installed(name)
         return list(there.get(name, {}).get("requires", ()))
 
-    markers = lock.markers_of(wanted.python, wanted.platform)
+    markers = lock.markers_of(wanted.target.python, wanted.target.platform)
     needed = lock.needs(wanted.roots, requires, markers)
     return {n: of for n, of in sorted(needed.items()) if n not in there and n not in ours}
 

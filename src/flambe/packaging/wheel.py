@@ -215,6 +215,12 @@ def repacked(found: metadata.Distribution, folder: Path) -> Wheel:
     return read(path)
 
 
+def is_pure(found: metadata.Distribution) -> bool:
+    """Whether an installed distribution has no compiled parts, so that it runs on any platform."""
+    tags = _tags(found.read_text("WHEEL") or "")
+    return tags.endswith("-none-any") and tags.startswith(("py3", "py2.py3"))
+
+
 def _tags(text: str) -> str:
     tags = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("Tag:")]
     parts = [tag.split("-") for tag in tags] or [["py3", "none", "any"]]
@@ -234,13 +240,14 @@ def _pack(found: metadata.Distribution, record: str, target: Path) -> None:
                 continue
             data = Path(str(found.locate_file(name))).read_bytes()
             opened.writestr(zipfile.ZipInfo(name, _DATE), data)
-            rows.append((name, f"sha256={_encoded(data)}", str(len(data))))
+            rows.append((name, f"sha256={encoded(data)}", str(len(data))))
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([*rows, (f"{info}/RECORD", "", "")])
         opened.writestr(zipfile.ZipInfo(f"{info}/RECORD", _DATE), text.getvalue())
 
 
-def _encoded(data: bytes) -> str:
+def encoded(data: bytes) -> str:
+    """Return the SHA-256 of some bytes, as a RECORD has it."""
     return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
 
 

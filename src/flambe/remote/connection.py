@@ -267,7 +267,7 @@ class Connection:
 
 def _socket_folder() -> Path:
     folder = home() / "ssh"
-    if len(str(folder)) + 13 > LONGEST_SOCKET:
+    if len(os.fsencode(folder)) + 13 > LONGEST_SOCKET:
         folder = Path("/tmp") / f"flambe-{os.getuid()}"
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     if folder.stat().st_uid != os.getuid() or folder.is_symlink():

@@ -31,6 +31,8 @@ class Host:
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
+        #: The version of the rsync there; empty as long as nobody knows it.
+        self.rsync: tuple[int, ...] = ()
 
     @property
     def name(self) -> str:
@@ -150,14 +152,24 @@ class Host:
         """
         self.run(["mkdir", "-p", _parent(target, source.is_dir())], repeat=True)
         with self._space(target):
-            transfer.rsync(self.connection, source, target, up=True, delete=delete, exclude=exclude)
+            transfer.rsync(
+                self.connection,
+                source,
+                target,
+                up=True,
+                delete=delete,
+                exclude=exclude,
+                version=self.rsync,
+            )
 
     def fetch(self, source: str, target: Path, *, exclude: Sequence[str] = ()) -> None:
         """Bring a file or folder there up to date here, by rsync; what was begun is continued."""
         folder = target if source.endswith("/") else target.parent
         folder.mkdir(parents=True, exist_ok=True)
         self.connection.open()
-        transfer.rsync(self.connection, target, source, up=False, exclude=exclude)
+        transfer.rsync(
+            self.connection, target, source, up=False, exclude=exclude, version=self.rsync
+        )
 
     @contextlib.contextmanager
     def _space(self, path: str) -> Iterator[None]:

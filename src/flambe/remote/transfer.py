@@ -15,6 +15,8 @@ from flambe.remote.connection import Connection
 
 # Seconds without a byte after which a copy has failed.
 SILENCE = 120
+# The first version that is asked to do something, and the first that compares nanoseconds.
+OLDEST, NANOSECONDS = (3, 0, 0), (3, 1, 3)
 
 
 def rsync(
@@ -25,22 +27,24 @@ def rsync(
     up: bool,
     delete: bool = False,
     exclude: Sequence[str] = (),
+    version: tuple[int, ...] = (),
 ) -> None:
     """Bring one side up to date with the other; only differences are sent.
+
+    ``version`` is that of the host's rsync, where it is known.
 
     Raises
     ------
     CommandError
         If rsync fails.
     RemoteError
-        If it is not installed here.
+        If it is not installed here, or too old.
     """
     local = f"{here}/" if (here.is_dir() and up) or there.endswith("/") else str(here)
     host = connection.destination
     remote = f"[{host}]:{there}" if ":" in host else f"{host}:{there}"
-    command = ["rsync", "-a", "--partial", f"--timeout={SILENCE}"]
-    if _keeps_names():
-        command.append("-s")
+    check()
+    command = ["rsync", *options(_version() or (), version)]
     if delete:
         command.append("--delete")
     command += [f"--exclude={pattern}" for pattern in exclude]
@@ -69,15 +73,49 @@ def rsync(
         raise CommandError(connection.name, shown, process.returncode, out, err)
 
 
-@functools.cache
-def _keeps_names() -> bool:
-    """Whether this rsync can send names past the shell of the host (``-s``).
+def check() -> None:
+    """See that the rsync of this machine can do what is asked of it.
 
-    macOS has one of 2006, or another program of that name, which cannot.
+    Raises
+    ------
+    RemoteError
+        If there is none, or an old one.
     """
+    told = _version()
+    if told is None:
+        raise RemoteError("this machine", "rsync is not installed: install rsync")
+    # Older ones let the shell of the host take names apart (they have no -s), as macOS's of 2006
+    # and the openrsync that came after it do.
+    if told < OLDEST:
+        raise RemoteError(
+            "this machine",
+            "its rsync is too old, or another program of that name; flambe needs rsync 3\n"
+            "  = on macOS:   brew install rsync   (and see: rsync --version)",
+        )
+
+
+@functools.cache
+def _version() -> tuple[int, ...] | None:
+    """Return the version of this machine's rsync: none of it, and zeros if it is no rsync."""
     try:
         done = subprocess.run(["rsync", "--version"], capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise RemoteError("this machine", "rsync is not installed: install rsync") from None
-    match = re.search(r"rsync\s+version\s+v?(\d+)", done.stdout)
-    return match is not None and int(match[1]) >= 3
+        return None
+    return parsed(done.stdout) or (0, 0, 0)
+
+
+def parsed(text: str) -> tuple[int, ...]:
+    """Return the version that ``rsync --version`` tells, or nothing."""
+    match = re.match(r"rsync\s+version\s+v?(\d+)\.(\d+)\.(\d+)", text)
+    return tuple(map(int, match.groups())) if match else ()
+
+
+def options(*others: tuple[int, ...]) -> list[str]:
+    """Return the options of every copy, between rsyncs of these versions, as far as known.
+
+    Times are compared to the nanosecond where all can do so: else an edit within a second of the
+    last one, to a file that keeps its size, is not seen.
+    """
+    exact = all(not version or version >= NANOSECONDS for version in others)
+    command = ["-a", "-s", "--partial", f"--timeout={SILENCE}"]
+    return [*command, "--modify-window=-1"] if exact else command

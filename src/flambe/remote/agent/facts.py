@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import socket
+import subprocess
 import sys
 from typing import Any
 
@@ -34,6 +35,7 @@ def gather(root: str) -> dict[str, Any]:
         "system": _system(),
         "docker": shutil.which("docker") or "",
         "pip": shutil.which("pip") or "",
+        "rsync": _rsync(),
         "load": os.getloadavg()[0],
     }
 
@@ -44,6 +46,20 @@ def _cpus() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _rsync() -> str:
+    try:
+        done = subprocess.run(
+            ["rsync", "--version"],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            timeout=20,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return done.stdout.decode(errors="replace").partition("\n")[0]
 
 
 def _user() -> str:
