@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -80,3 +82,58 @@ def test_a_link_that_is_down(place: Place, metal: Metal, seconds: int) -> None:
         # A short one is not noticed.
         assert ("the connection was lost; trying again" in told) == (seconds > 60)
         assert ("connected again" in told) == (seconds > 60)
+
+
+# Ends with what it needed most of memory, in kB.
+MEASURED = """
+import sys
+from flambe.cli.main import main
+code = main(sys.argv[1:])
+peak = next(line for line in open("/proc/self/status") if line.startswith("VmHWM"))
+print(peak.split()[1], file=sys.stderr)
+sys.exit(code)
+"""
+LINES = 500_000  # of 100 bytes
+
+
+@pytest.mark.parametrize("how", ["attached", "logs", "logs -f"])
+def test_fifty_megabytes_of_output(place: Place, how: str) -> None:
+    """FAULTS 14: all of it comes, as it comes, and the client needs no memory for it."""
+    job = place.job("Flood", lines=LINES)
+    attached = [str(job), "--cluster", str(place.cluster)]
+    if how != "attached":
+        started = place.flambe(*attached, "--force", "--detach")
+        assert started.returncode == 0, started.stderr
+        until(lambda: "with exit code 0" in place.flambe("status", "lab").stdout, "its end", 60)
+    what = attached if how == "attached" else [*how.split(), "lab"]
+    output = place.folder / "output"
+    with open(output, "wb") as stream:
+        done = subprocess.run(
+            [sys.executable, "-c", MEASURED, *what],
+            env=place.env,
+            cwd=place.folder,
+            stdin=subprocess.DEVNULL,
+            stdout=stream,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+            timeout=300,
+        )
+    assert done.returncode == 0, done.stderr
+    with open(output) as lines:
+        numbers = [line.split()[0] for line in lines if line.endswith(f" {'x' * 90}\n")]
+    assert numbers == [f"{number:08}" for number in range(LINES)]
+    assert int(done.stderr.split()[-1]) < 150_000
+    if how != "attached":
+        # Whoever reads may stop.
+        head = f"{shlex.join(place.command(*what))} | head -n 1"
+        few = subprocess.run(
+            ["sh", "-c", head],
+            check=False,
+            env=place.env,
+            cwd=place.folder,
+            capture_output=True,
+            timeout=60,
+        )
+        assert few.stdout.split()[0] == b"00000000"
+        assert few.stderr == b""

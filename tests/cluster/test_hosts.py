@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from flambe.cluster.member import Member
-from flambe.errors import CommandError, DeadlineError
+from flambe.errors import CommandError, DeadlineError, RemoteError
 from flambe.remote import Host
 
 pytestmark = pytest.mark.xdist_group("hosts")
@@ -94,6 +94,20 @@ def test_fifty_megabytes_of_output(host: Host) -> None:
     assert seen >= 50_000_000
     assert done.stdout.endswith("end\n")
     assert len(done.stdout) < 10_000_000
+
+
+def test_who_takes_the_lines_may_fail(host: Host) -> None:
+    """Whoever reads our output is gone, for one: the command is ended, and it is told."""
+    mark = f"98{os.getpid()}"
+
+    def fail(_: str, text: str) -> None:
+        raise BrokenPipeError(text)
+
+    begun = time.monotonic()
+    with pytest.raises(BrokenPipeError, match="one"):
+        host.run(["sh", "-c", f"echo one; sleep {mark}"], take=fail, deadline=60)
+    assert time.monotonic() - begun < 20
+    assert host.run(["sh", "-c", f"ps -eo args | grep '[s]leep {mark}' || true"]).stdout == ""
 
 
 def test_an_input_is_given_and_may_be_left_unread(host: Host) -> None:
@@ -189,6 +203,16 @@ def test_the_agent_is_shipped_when_it_is_not_there(members: list[Member]) -> Non
     report: dict[str, Any] = member.look("any")
     assert report["facts"]["home"].startswith("/")
     assert member.run(["ls", member.agent.path]).code == 0
+    # Whoever looks at a log may have another flambe than whoever started the run.
+    member.agent.call(
+        "start", name="said", command=["echo", "a line"], folder=".", env={}, about={}
+    )
+    member.run(["rm", "-rf", ".flambe/agent"])
+    lines: list[str] = []
+    assert member.agent.follow("said", lines.append) == 0
+    assert lines == ["a line"]
+    with pytest.raises(RemoteError, match="nothing was run there yet"):
+        member.agent.follow("nothing", lines.append)
 
 
 def test_a_connection_leaves_no_lock(members: list[Member]) -> None:

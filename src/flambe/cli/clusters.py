@@ -118,12 +118,14 @@ def dry_run(cluster: Cluster, extensions: dict[str, str], config: str = "") -> i
     return 0
 
 
+def _show(text: str) -> None:
+    print(redact.hide(text), flush=True)
+
+
 def _attached(host: Member, name: str, shown: ClusterDisplay) -> int:
     """Show what a run says until it ends; Ctrl-C leaves it."""
     try:
-        code = launch.attach(
-            host, name, lambda text: print(redact.hide(text), flush=True), shown.note
-        )
+        code = launch.attach(host, name, _show, shown.note)
     except UnreachableError as error:
         raise UnreachableError(
             host.name,
@@ -257,12 +259,7 @@ def logs(options: argparse.Namespace) -> int:
     host.connect()
     if options.follow:
         return _attached(host, name, ClusterDisplay())
-    command = host.agent.argv("follow", name, "--once")
-    done = host.run(command, deadline=600, check=False, repeat=True)
-    if done.code == 3:
-        raise RunError(f"{host.name}: nothing was run there yet")
-    for line in done.checked().stdout.splitlines():
-        print(redact.hide(line.partition(" ")[2]))
+    host.agent.follow(name, _show, once=True)
     return 0
 
 

@@ -21,6 +21,8 @@ sys.exit(main())
 """
 # The exit codes of a shell that finds no program, and of python3 without its archive.
 _NO_PROGRAM, _NO_FILE = 127, 2
+# The exit code of the agent when there is nothing to follow.
+_NO_RUN = 3
 # How long whoever follows a log tries to come back when the connection was lost, in seconds.
 COME_BACK = 600
 
@@ -94,6 +96,7 @@ class Agent:
         take: Callable[[str], None],
         *,
         note: Callable[[str], None] = lambda text: None,
+        once: bool = False,
     ) -> int | None:
         """Give each line of a supervised process to a function, until the process has ended.
 
@@ -107,16 +110,20 @@ class Agent:
             Called with each line.
         note
             Called when the connection is lost, and when it is there again.
+        once
+            Only what it has said until now.
 
         Returns
         -------
         int or None
-            Its exit code; None if nobody knows it.
+            Its exit code; None if nobody knows it, or it was not waited for.
 
         Raises
         ------
         UnreachableError
             If there is no connection for ten minutes.
+        RemoteError
+            If there is no such process.
         """
         place = 0
         end: list[str] = []
@@ -133,16 +140,27 @@ class Agent:
                 take(rest)
 
         while not end:
+            command = self.argv("follow", name, "--offset", str(place), *["--once"] * once)
             try:
                 self.host.run(
-                    self.argv("follow", name, "--offset", str(place)),
-                    deadline=float("inf"),
-                    take=line,
+                    command, deadline=float("inf"), take=line, shown="flambe's agent: follow"
                 )
+                if once:
+                    return None
             except (UnreachableError, CommandError) as error:
-                if isinstance(error, CommandError) and error.code != 255:
-                    raise
-                note(f"{self.host.name}: the connection was lost; trying again")
-                self.host.connection.open(COME_BACK)
-                note(f"{self.host.name}: connected again")
+                self._come_back(error, note)
         return int(end[0]) if end[0].lstrip("-").isdigit() else None
+
+    def _come_back(self, error: RemoteError, note: Callable[[str], None]) -> None:
+        """Do what it takes to go on following, or raise the error."""
+        code = error.code if isinstance(error, CommandError) else 255
+        if code == _NO_RUN:
+            raise RemoteError(self.host.name, "nothing was run there yet") from None
+        if code == _NO_FILE and self.host.run(["test", "-e", self.path], check=False).code:
+            self.host.put(archive(), self.path)
+        elif code == 255:
+            note(f"{self.host.name}: the connection was lost; trying again")
+            self.host.connection.open(COME_BACK)
+            note(f"{self.host.name}: connected again")
+        else:
+            raise error

@@ -116,7 +116,7 @@ def _once(
     assert process.stderr is not None
     inside = scope.current.get()
     token = inside.enter(lambda: _hang_up(process)) if inside is not None else 0
-    out, err = _Reader(process.stdout, "stdout", take), _Reader(process.stderr, "stderr", take)
+    out, err = _Reader(process, "stdout", take), _Reader(process, "stderr", take)
     try:
         if content is not None:
             _feed(process.stdin, content)
@@ -133,7 +133,10 @@ def _once(
             inside.leave(token)
         with contextlib.suppress(OSError):
             process.stdin.close()
-    return Result(connection.name, shown, process.returncode, out.text(), err.text())
+    result = Result(connection.name, shown, process.returncode, out.text(), err.text())
+    if error := out.error or err.error:
+        raise error
+    return result
 
 
 def _feed(stream: IO[bytes], content: bytes) -> None:
@@ -160,23 +163,31 @@ def _hang_up(process: subprocess.Popen[bytes]) -> None:
 class _Reader:
     """Reads a stream to its end in a thread of its own; both streams are drained together."""
 
-    def __init__(self, stream: IO[bytes], name: str, take: Take | None) -> None:
-        self.stream, self.name, self.take = stream, name, take
+    def __init__(self, process: subprocess.Popen[bytes], name: str, take: Take | None) -> None:
+        self.process, self.name, self.take = process, name, take
         self.lines: collections.deque[str] = collections.deque()
         self.size = 0
+        #: What whoever took the lines raised; the command is ended then.
+        self.error: BaseException | None = None
         self.thread = threading.Thread(target=self._read, name=f"flambe-{name}", daemon=True)
         self.thread.start()
 
     def _read(self) -> None:
-        with self.stream:
-            for raw in self.stream:
-                line = raw.decode("utf-8", errors="replace")
-                self.lines.append(line)
-                self.size += len(line)
-                while self.size > KEPT and len(self.lines) > 1:
-                    self.size -= len(self.lines.popleft())
-                if self.take is not None:
-                    self.take(self.name, line.rstrip("\r\n"))
+        try:
+            with getattr(self.process, self.name) as stream:
+                for raw in stream:
+                    self._keep(raw.decode("utf-8", errors="replace"))
+        except BaseException as error:
+            self.error = error
+            _hang_up(self.process)
+
+    def _keep(self, line: str) -> None:
+        self.lines.append(line)
+        self.size += len(line)
+        while self.size > KEPT and len(self.lines) > 1:
+            self.size -= len(self.lines.popleft())
+        if self.take is not None:
+            self.take(self.name, line.rstrip("\r\n"))
 
     def text(self) -> str:
         """Return what was read; a program left behind may hold the stream open: not waited for."""
