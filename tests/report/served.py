@@ -25,7 +25,7 @@ from tests.experiment.lab import environment, until
 class Served:
     """``flambe site FOLDER``, until it is closed."""
 
-    def __init__(self, folder: Path, *options: str | Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, *options: object, **settings: Any) -> None:
         self.command = [sys.executable, "-m", "flambe", "site", str(folder), *map(str, options)]
         self.process = subprocess.Popen(
             self.command,
@@ -64,11 +64,10 @@ class Served:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
         try:
-            _, error = self.process.communicate(timeout=20)
+            return str(self.process.communicate(timeout=20)[1])
         except subprocess.TimeoutExpired:
             self.process.kill()
             raise
-        return error
 
     def __enter__(self) -> Served:
         return self

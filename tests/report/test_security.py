@@ -229,7 +229,8 @@ def test_browsers_are_told_to_be_careful(app: Starlette, client: httpx.Client) -
 def test_what_a_run_says_is_text(tmp_path: Path) -> None:
     """Names and values of hyper-parameters, folders, lines, errors."""
     run = Written(tmp_path, [StageState("train", EVIL, total=1)])
-    run.add(ID, name=f"{EVIL.replace('/', '_')}", **{EVIL: EVIL, "list": [EVIL], "</script>": 1})
+    choices: dict[str, Any] = {EVIL: EVIL, "list": [EVIL], "</script>": 1}
+    run.add(ID, EVIL.replace("/", "_"), **choices)
     run.line(ID, EVIL)
     run.step(ID, 1, 0.5)
     run.record(ID, "scalar", EVIL, 0.5)
