@@ -30,7 +30,7 @@ endif
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench fuzz faults docs clean packages
+.PHONY: help demo test lint format bench fuzz faults docs assets clean packages
 
 help:  ## list these targets
 	@grep -hE '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*##[ ]*(.*)/  make \1\t\2/' | expand -t 17
@@ -69,6 +69,9 @@ faults: packages $(WITH_DEV)  ## run only the tests that kill, cut or starve som
 docs: $(WITH_DOCS)  ## build the documentation to build/docs; a warning is an error
 	@$(BIN)/python -m sphinx -q -W --keep-going -d build/doctrees docs build/docs
 	@echo "open build/docs/index.html"
+
+assets: $(WITH_DEV)  ## renew the libraries of the Report Site's pages, as vendor.json names them (needs npm)
+	@$(BIN)/python tools/assets.py
 
 clean:  ## remove the environment and all that was built; results stay
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

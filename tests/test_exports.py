@@ -41,16 +41,18 @@ PUBLIC = {
 # What takes seconds to import, and what must do without it.
 HEAVY = (
     *("torch", "ray", "boto3", "botocore", "tensorboard", "tensorboardX", "pandas", "sklearn"),
-    "asyncssh",
+    *("asyncssh", "starlette", "uvicorn", "httpx", "psutil", "sse_starlette", "zipstream"),
 )
 LIGHT = (
     "flambe",
     "flambe.cli",
     "flambe.cli.clusters",
+    "flambe.cli.site",
     "flambe.cluster",
     "flambe.compile",
     "flambe.experiment",
     "flambe.remote",
+    "flambe.report",
     "flambe.runnable",
 )
 
@@ -96,3 +98,16 @@ def test_importing_loads_nothing_heavy(package: str) -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
     )
     assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["site", "--help"], ["status"]])
+def test_commands_load_nothing_heavy(arguments: list[str]) -> None:
+    code = (
+        "import sys\nfrom flambe.cli.main import main\n"
+        f"try:\n    main({arguments!r})\nexcept SystemExit:\n    pass\n"
+        f"print('loaded', *sorted(name for name in {HEAVY!r} if name in sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.splitlines()[-1] == "loaded", done.stdout

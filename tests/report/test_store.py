@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from flambe.experiment import journal
 from flambe.progress import RunFolder, RunState, StageState, Status
 from flambe.report import store as stores
 from flambe.report.news import News
@@ -67,14 +68,14 @@ def seen(store: Store) -> dict[str, Any]:
 
 
 @given(journals, st.lists(st.integers(0, 4000), max_size=6))
-def test_reading_as_it_grows_equals_reading_from_the_start(journal: bytes, cuts: list[int]) -> None:
+def test_reading_as_it_grows_equals_reading_from_the_start(written: bytes, cuts: list[int]) -> None:
     with tempfile.TemporaryDirectory() as place:
         path = RunFolder(Path(place)).variants
         growing = Store(place)
-        for cut in [*sorted(cut % (len(journal) + 1) for cut in cuts), len(journal)]:
+        for cut in [*sorted(cut % (len(written) + 1) for cut in cuts), len(written)]:
             path.write_bytes(b"") if not path.exists() else None
             with open(path, "ab") as stream:
-                stream.write(journal[path.stat().st_size : cut])
+                stream.write(written[path.stat().st_size : cut])
             growing.refresh(now=True)
         whole = Store(place)
         whole.refresh(now=True)
@@ -84,7 +85,7 @@ def test_reading_as_it_grows_equals_reading_from_the_start(journal: bytes, cuts:
 
 
 @given(journals, st.lists(st.integers(0, 4000), max_size=6))
-def test_a_page_that_is_told_what_is_new_knows_all(journal: bytes, cuts: list[int]) -> None:
+def test_a_page_that_is_told_what_is_new_knows_all(written: bytes, cuts: list[int]) -> None:
     """What the scripts of a page do with the news, done here."""
     with tempfile.TemporaryDirectory() as place:
         folder = RunFolder(Path(place))
@@ -95,9 +96,9 @@ def test_a_page_that_is_told_what_is_new_knows_all(journal: bytes, cuts: list[in
         news = News({"stage": "train"}, f"{store.epoch}-{store.look}")
         rows: dict[str, dict[str, Any]] = {}
         points: dict[str, dict[int, Any]] = {}
-        for cut in [*sorted(cut % (len(journal) + 1) for cut in cuts), len(journal)]:
+        for cut in [*sorted(cut % (len(written) + 1) for cut in cuts), len(written)]:
             with open(folder.variants, "ab") as stream:
-                stream.write(journal[folder.variants.stat().st_size : cut])
+                stream.write(written[folder.variants.stat().st_size : cut])
             store.refresh(now=True)
             told = news.since(store)
             if told is None:  # the page is loaded anew
@@ -315,6 +316,18 @@ def test_a_run_elsewhere_that_is_silent_was_interrupted(
     run.journal.write()  # its beat
     store.refresh(now=True)
     assert store.status == "running"
+
+
+def test_a_silent_run_tells_that_it_lives(run: Written, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = run.folder.state.stat().st_mtime_ns
+    run.journal.lines([])
+    assert run.folder.state.stat().st_mtime_ns == before
+    monkeypatch.setattr(journal, "BEAT_PERIOD", 0.05)
+    time.sleep(0.1)
+    run.journal.lines([])  # as executors do now and then
+    assert run.folder.state.stat().st_mtime_ns > before
+    # Three beats may be lost before a run elsewhere counts as dead.
+    assert stores.SILENT >= 3 * 30
 
 
 def test_pages_are_made_while_the_run_is_read(run: Written) -> None:
