@@ -156,6 +156,8 @@ def run(options: argparse.Namespace) -> int:
     if cluster is not None:
         from flambe.cli import clusters
 
+        runnable.on_cluster = True  # type: ignore[attr-defined]
+        runnable.parse()
         if options.dry_run:
             return clusters.dry_run(cluster, document.extensions, options.config)
         return clusters.run_on(cluster, runnable, document.extensions, options)
@@ -190,8 +192,6 @@ def _cluster(document: Document, path: str, options: argparse.Namespace) -> Any:
     if not (isinstance(target, type) and issubclass(target, ClusterRunnable)):
         hint = "leave --cluster out, or build it on ClusterRunnable"
         document.problem(f"!{root.tag} cannot run on a cluster", (), hint)
-    elif root.target == _EXPERIMENT:
-        document.problem("experiments run on this machine only in this version", ())
     document.raise_problems()
     if options.debug:
         raise ConfigError(Problem("--debug works on this machine only", hint="leave it out"))

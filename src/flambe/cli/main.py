@@ -112,6 +112,9 @@ def _site(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--token-file", metavar="FILE", help="the token of the address; a new one by default"
     )
+    parser.add_argument(
+        "--tensorboard-port", type=int, help="start TensorBoard at once, at this port"
+    )
     parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
 
 

@@ -17,7 +17,9 @@ from flambe.cluster.machine import Machine
 from flambe.cluster.member import Member
 from flambe.cluster.observer import ClusterObserver, LogClusterObserver
 from flambe.cluster.options import Finding
+from flambe.cluster.ray import RayNodes
 from flambe.cluster.record import ClusterFiles
+from flambe.cluster.report import ReportSite
 from flambe.compile import Schema
 from flambe.remote import Result, each
 from flambe.runnable import RemoteEnvironment, Runnable
@@ -67,6 +69,10 @@ class Cluster(Runnable):
         self.gpus = gpus
         self.observer: ClusterObserver = LogClusterObserver()
         self.members: list[Member] = []
+        #: The environment of the hosts, as soon as the cluster is ready.
+        self.installed = ""
+        #: Environment variables of what is run on the orchestrator.
+        self.variables: dict[str, str] = {}
 
     # -- what a kind of cluster overrides -----------------------------------------------------
 
@@ -111,6 +117,8 @@ class Cluster(Runnable):
 
         self.observer = kwargs.get("observer") or self.observer
         make_ready(self, setup_again=force)
+        # Hosts that came later join what runs.
+        self.ray.join()
 
     @cached_property
     def local(self) -> ClusterFiles:
@@ -135,6 +143,16 @@ class Cluster(Runnable):
     def chosen(self, hosts: Sequence[Member] | None) -> list[Member]:
         """Return hosts that were chosen, or all where none were."""
         return list(self._ready() if hosts is None else hosts)
+
+    @property
+    def work(self) -> str:
+        """The folder on the orchestrator that runs work in: results are below it."""
+        return self.orchestrator.path(f"{self.remote_dir}/clusters/{self.name}/work")
+
+    def python(self, host: Member) -> str:
+        """Return the path of the interpreter that has flambe and the extensions on a host."""
+        self._ready()
+        return host.path(f"{self.remote_dir}/envs/{self.installed}/bin/python")
 
     def remote_environment(self) -> RemoteEnvironment:
         """Return the cluster as a run on it sees it."""
@@ -162,6 +180,16 @@ class Cluster(Runnable):
     def docker(self) -> Docker:
         """Containers on the hosts."""
         return Docker(self)
+
+    @cached_property
+    def ray(self) -> RayNodes:
+        """Ray on the hosts."""
+        return RayNodes(self)
+
+    @cached_property
+    def report(self) -> ReportSite:
+        """The Report Site on the orchestrator."""
+        return ReportSite(self)
 
     def run_cmds(
         self, commands: Sequence[str], hosts: Sequence[Member] | None = None

@@ -6,22 +6,18 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flambe.cluster import keys, proxy, ready
+from flambe.cluster import keys, proxy, ready, services
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.member import Member
 from flambe.compile import yaml
 from flambe.errors import ConfigError, Problem, RunError
+from flambe.packaging.extras import extras_of
 from flambe.packaging.wheel import distribution_of
 from flambe.remote import each
 from flambe.runnable import ClusterRunnable, Secrets
 
 RUN = "run"  # a lock: of the run of a cluster
 RUNNING = "running"
-
-
-def work_folder(cluster: Cluster) -> str:
-    """Return the folder on the orchestrator that runs work in: results are below it."""
-    return f"{cluster.remote_dir}/clusters/{cluster.name}/work"
 
 
 class Launch:
@@ -67,20 +63,20 @@ class Launch:
             If another run is there.
         """
         cluster = self.cluster
-        wanted = ready.make_ready(cluster, distributions_of(self.extensions))
+        wanted = ready.make_ready(cluster, needs(self.runnable, self.extensions))
         with ready.held(cluster, RUN, "starting a run"):
             self._make_way(force)
             env = cluster.remote_environment()
-            self.runnable.setup(cluster, self.extensions, force)
+            resume = any(option.startswith("--resume") for option in options)
+            self.runnable.setup(cluster, self.extensions, force, resume=resume)
             self.runnable.env = env
             self.runnable.set_serializable_attr("env", env)
             folder = f"{cluster.remote_dir}/clusters/{cluster.name}/job"
             host = cluster.orchestrator
             host.run(["rm", "-rf", folder], repeat=True)
-            home = host.facts["home"]
             host.put(yaml.dump(self.runnable), f"{folder}/config.yaml")
-            python = f"{home}/{cluster.remote_dir}/envs/{wanted.name}/bin/python"
-            command = [python, "-m", "flambe", f"{home}/{folder}/config.yaml", *options]
+            config = host.path(f"{folder}/config.yaml")
+            command = [cluster.python(host), "-m", "flambe", config, *options]
             removed, after = self._send_secrets(folder)
             if removed:
                 command += ["--secrets", *removed]
@@ -92,8 +88,8 @@ class Launch:
                     repeat=False,
                     name=cluster.name,
                     command=command,
-                    folder=f"{home}/{work_folder(cluster)}",
-                    env={**_environment(home, cluster.remote_dir), **proxy.variables(cluster)},
+                    folder=cluster.work,
+                    env={**services.variables(cluster, host), **cluster.variables},
                     about={**ready.holder("running"), "environment": wanted.name},
                     removed=removed,
                     after=after,
@@ -111,7 +107,7 @@ class Launch:
         if self.secrets is None:
             return [], []
         path = f"{folder}/secrets.ini"
-        orchestrator, home = self.cluster.orchestrator, self.cluster.orchestrator.facts["home"]
+        orchestrator = self.cluster.orchestrator
         orchestrator.put(self.secrets.read_bytes(), path, mode=0o600)
         text = Secrets.read(self.secrets).for_factories()
         after = []
@@ -121,7 +117,7 @@ class Launch:
             for factory in self.cluster.factories:
                 name = keys.alias(self.cluster.name, factory.machine)
                 after.append(["ssh", "-F", config, "-o", "BatchMode=yes", name, f"rm -f {path}"])
-        return [f"{home}/{path}"], after
+        return [orchestrator.path(path)], after
 
     def _make_way(self, force: bool) -> None:
         """Stop what runs, if it may be stopped."""
@@ -133,6 +129,13 @@ class Launch:
             raise RunError(f"{host.name}: {busy(running)}\n  --force stops it, and starts this one")
         self.cluster.observer.note(f"stopping the run of {who(running)}")
         stop(host, self.cluster.name)
+
+
+def needs(runnable: ClusterRunnable, extensions: Mapping[str, str]) -> list[str]:
+    """Return what hosts need for a runnable: extras of flambe, and its extensions."""
+    origin = vars(runnable).get("_flambe_origin")
+    extras = sorted(extras_of(origin.schema)) if origin is not None else []
+    return [*(f"flambe[{extra}]" for extra in extras), *distributions_of(extensions)]
 
 
 def distributions_of(extensions: Mapping[str, str]) -> list[str]:
@@ -156,10 +159,6 @@ def distributions_of(extensions: Mapping[str, str]) -> list[str]:
             ]
         )
     return list(dict.fromkeys(name for name in found.values() if name))
-
-
-def _environment(home: str, root: str) -> dict[str, str]:
-    return {"FLAMBE_HOME": f"{home}/{root}", "PYTHONNOUSERSITE": "1", "PYTHONPATH": ""}
 
 
 def who(running: Mapping[str, Any]) -> str:
@@ -187,9 +186,9 @@ def attach(
     return host.agent.follow(cluster, take, note=note)
 
 
-def stop(host: Member, cluster: str) -> dict[str, Any] | None:
-    """Stop exactly the run of a cluster, and all that it started; return its status."""
-    found = host.agent.call("stop", name=cluster, deadline=120.0)
+def stop(host: Member, name: str) -> dict[str, Any] | None:
+    """Stop exactly the run of that name, and all that it started; return its status."""
+    found = host.agent.call("stop", name=name, deadline=120.0)
     return dict(found) if found is not None else None
 
 
@@ -197,8 +196,9 @@ def take_down(cluster: Cluster, members: Sequence[Member]) -> None:
     """Stop what flambe runs on hosts, and remove the keys and files that are the cluster's."""
 
     def clean(member: Member) -> None:
-        if cluster.name in member.report["runs"]:
-            stop(member, cluster.name)
+        for name in services.of(cluster.name, member.report["runs"]):
+            stop(member, name)
+        cluster.ray.remove(member)
         member.agent.call("forget", cluster=cluster.name)
         job = f"{cluster.remote_dir}/clusters/{cluster.name}/job"
         member.run(["rm", "-rf", job, proxy.path(cluster)], repeat=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from typing import Any
 
 from flambe.cluster.machine import ORCHESTRATOR, Machine
@@ -46,6 +47,10 @@ class Member(Host):
     def facts(self) -> dict[str, Any]:
         """What it is; see :mod:`flambe.remote.agent.facts`."""
         return dict(self.report.get("facts", {}))
+
+    def path(self, path: str) -> str:
+        """Return a path on the host as an absolute one; relative ones start at the user's home."""
+        return posixpath.join(self.facts["home"], path)
 
     def connect(self) -> None:
         """Connect; a machine that is new is waited for."""

@@ -71,6 +71,7 @@ def make_ready(
             cluster.observer.note(text)
     _choose_gpus(cluster, members)
     _remember(cluster, wanted.name)
+    cluster.installed = wanted.name
     return wanted
 
 

@@ -8,7 +8,7 @@ import socket
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -82,6 +82,10 @@ class StageOptions:
     max_concurrent: int | None = None
     space: dict[str, Any] = field(default_factory=dict)
     earlier: Sequence[Tried] = ()
+
+    def without_search(self) -> StageOptions:
+        """Return the same for variants that are known."""
+        return replace(self, search=None, scheduler=None, earlier=())
 
 
 class Executor(Protocol):

@@ -118,7 +118,11 @@ class Experiment(ClusterRunnable):
     def parse(self) -> None:
         """Validate what needs no file position; see :class:`Runnable`."""
         found = [Problem(message, hint=hint) for _, message, hint in _findings(vars(self))]
-        if self.env is None:
+        if self.on_cluster:
+            from flambe.experiment import remote
+
+            found += remote.check(self)
+        elif self.env is None:
             found += [
                 Problem(
                     f"resource {name!r} is on a cluster (!cluster {value.location}), "
@@ -158,8 +162,16 @@ class Experiment(ClusterRunnable):
     def setup(
         self, cluster: Cluster, extensions: dict[str, str], force: bool, **kwargs: Any
     ) -> None:
-        """Prepare a cluster; see :class:`ClusterRunnable`."""
-        raise ConfigError("experiments on a cluster are not supported by this version")
+        """Prepare a cluster: bring the resources there, start Ray and the Report Site.
+
+        Raises
+        ------
+        ConfigError
+            If there are results already, or a resource is not there.
+        """
+        from flambe.experiment import remote
+
+        remote.prepare(self, cluster, force=force, resume=bool(kwargs.get("resume")))
 
 
 def _findings(values: Mapping[str, Any]) -> Iterator[Finding]:

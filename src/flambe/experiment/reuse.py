@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Any
 from flambe.compile.state import is_number
 from flambe.errors import ConfigError, Problem, did_you_mean
 from flambe.experiment.executor import Tried
-from flambe.experiment.task import latest_checkpoint, read_manifest, settle_checkpoint
+from flambe.experiment.task import (
+    RESUMED,
+    latest_checkpoint,
+    read_manifest,
+    settle_checkpoint,
+)
 from flambe.experiment.variants import Variant
 from flambe.progress import RunFolder, Status, VariantState, end_last_line
 
@@ -18,9 +23,6 @@ if TYPE_CHECKING:
     from flambe.experiment.journal import Journal
     from flambe.experiment.run import Run
     from flambe.experiment.search import Search
-
-# The checkpoint that an unfinished variant goes on from, out of the way of Tune's new ones.
-RESUMED = "checkpoint_resumed"
 
 
 class Reuse:

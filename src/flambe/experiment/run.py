@@ -10,6 +10,7 @@ import shutil
 import socket
 import sys
 import time
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,11 +34,12 @@ from flambe.experiment.interruption import Interruption, not_interrupted
 from flambe.experiment.journal import Journal, LogObserver, Observer
 from flambe.experiment.reuse import Reuse
 from flambe.experiment.search import Search
+from flambe.experiment.storage import Storage
 from flambe.experiment.task import StageTask
 from flambe.experiment.variants import Expander, Variant, canonical, stages_linked
 from flambe.logging import redact
 from flambe.packaging.resources import fetch
-from flambe.progress import VARIANT_LOG, RunFolder, RunState, StageState, Status
+from flambe.progress import VARIANT_LOG, RunFolder, RunState, StageState, Status, host_name
 
 if TYPE_CHECKING:
     from flambe.experiment.experiment import Experiment
@@ -91,13 +93,18 @@ class Run:
             return InlineExecutor(root, debugger=Debugger())
         from flambe.experiment.tune import TuneExecutor
 
-        return TuneExecutor(root)
+        if self.experiment.env is None:
+            return TuneExecutor(root)
+        from flambe.experiment.nodes import Nodes
+
+        return TuneExecutor(root, Nodes(self.experiment.env, self.observer.note))
 
     def execute(self) -> None:
         """Run; see :meth:`Experiment.run`."""
         self.experiment.parse()
         self._open_folder()
         self._describe()
+        self.storage = self._storage()
         self.journal.begin()
         status, error = Status.FAILED, ""
         with self.interruption:
@@ -161,7 +168,7 @@ class Run:
         """Whether there is more in the folder than what a run writes before its first variant."""
         folder = self.folder
         notes = (folder.state, folder.previous_state, folder.variants, folder.log, folder.config)
-        known = {*notes, folder.hosts, folder.resources}
+        known = {*notes, folder.hosts, folder.identity, folder.resources}
         return folder.root.is_dir() and any(path not in known for path in folder.root.iterdir())
 
     def _describe(self) -> None:
@@ -169,7 +176,7 @@ class Run:
         run.version, run.seed = __version__, experiment.seed
         run.command = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
         run.host, run.pid = socket.gethostname(), os.getpid()
-        run.hosts = {run.host: {"user": _user(experiment), "cpus": os.cpu_count()}}
+        run.hosts = {host_name(): {"user": _user(experiment), "cpus": os.cpu_count()}}
         links = {
             name: stages_linked(value, experiment.pipeline, name)
             for name, value in experiment.pipeline.items()
@@ -204,10 +211,22 @@ class Run:
 
     def _resources(self) -> dict[str, Any]:
         """Fetch what is not local; return name → path."""
+        if self.experiment.env is not None:  # they are on every host, below its own home
+            return dict(self.experiment.resources)
         return {
             name: fetch(name, str(location), self._base, self.folder.resources)
             for name, location in self.experiment.resources.items()
         }
+
+    def _storage(self) -> Storage:
+        """Return where artifacts are; on a cluster, other hosts can reach it there."""
+        env, root = self.experiment.env, str(self.folder.root)
+        if env is None:
+            return Storage(root)
+        identity = uuid.uuid4().hex
+        self.folder.identity.write_text(identity, encoding="ascii")
+        host, _, port = env.orchestrator_ip.partition(":")
+        return Storage(root, identity, host, int(port or 22), env.user, Path(env.key).name)
 
     # -- one stage ----------------------------------------------------------------------------
 
@@ -263,7 +282,7 @@ class Run:
         known[stage.name] = {variant.id: variant for variant in todo}
         task = StageTask(
             stage.name,
-            str(self.folder.root),
+            self.storage,
             known,
             list(self.experiment.pipeline),
             self.expander,

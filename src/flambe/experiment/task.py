@@ -20,13 +20,15 @@ from flambe.compile.build import Builder, run_error
 from flambe.compile.component import Component
 from flambe.compile.values import links
 from flambe.errors import FlambeError, StateError
+from flambe.experiment.storage import MANIFEST, Storage
 from flambe.experiment.variants import Expander, Variant
 from flambe.logging import events
 from flambe.logging.events import Record
 from flambe.progress import RunFolder
 
 CHECKPOINT = "checkpoint.flambe"
-MANIFEST = "manifest.json"
+# The checkpoint that an unfinished variant goes on from, out of the way of Tune's new ones.
+RESUMED = "checkpoint_resumed"
 
 
 @dataclass
@@ -37,8 +39,8 @@ class StageTask:
     ----------
     stage
         The stage.
-    root
-        The folder of the run.
+    storage
+        Where the folder of the run is.
     variants
         Stage → id → variant: of this stage, and of those that it builds upon.
     order
@@ -54,7 +56,7 @@ class StageTask:
     """
 
     stage: str
-    root: str
+    storage: Storage
     variants: dict[str, dict[str, Variant]]
     order: list[str]
     expander: Expander
@@ -116,7 +118,7 @@ class Assembly:
             stage: task.variants[stage][ids[stage]] for stage in task.order if stage in ids
         }
         self.names: dict[str, Any] = {
-            **task.resources,
+            **{name: _here(place) for name, place in task.resources.items()},
             **{stage: member.config for stage, member in self.variants.items()},
         }
         self.shared: dict[str, Builder] = dict(shared or {})
@@ -148,10 +150,12 @@ class Assembly:
     def _restored(self, stage: str) -> Builder:
         variant = self.variants[stage]
         builder = self._build(stage)
-        folder = RunFolder(Path(self.task.root)).checkpoint(stage, variant.name)
+        folder = RunFolder(Path(self.task.storage.root)).checkpoint(stage, variant.name)
         component = builder.stage(stage)
         if not variant.runs or not isinstance(component, Component):
             return builder
+        with contextlib.suppress(FileNotFoundError):
+            folder = self.task.storage.bring(folder.parent) / CHECKPOINT
         if not folder.is_dir():
             raise StateError(
                 f"the checkpoint of stage {stage!r} is missing: {folder}\n"
@@ -215,7 +219,7 @@ class VariantTask:
             channel.send(Record(variant_id, "config", "", text, None, time.time()))
         self.component = Assembly(task, self.variant).component()
         if variant_id in task.restore:
-            self.restore(Path(task.restore[variant_id]))
+            self.restore(task.storage.bring(Path(task.restore[variant_id])))
 
     def step(self) -> bool:
         """Run one step; return whether there is more to do.
@@ -275,6 +279,11 @@ class VariantTask:
             self.component.load_state(saved)
         self.step_count = manifest["step"]
         self.metric, self.best = manifest["metric"], manifest["best"]
+
+
+def _here(place: Any) -> Any:
+    """Return the path of a resource on this host: on a cluster it is below the user's home."""
+    return os.path.expanduser(place) if isinstance(place, str) else place
 
 
 # -- checkpoints on disk ------------------------------------------------------------------------

@@ -14,15 +14,19 @@ import ray
 from ray import tune
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
+from flambe.errors import RunError
+from flambe.experiment import storage
 from flambe.experiment.executor import variant_title
 from flambe.experiment.task import StageTask, VariantTask
 from flambe.experiment.variants import Variant
 from flambe.logging import capture, load, redact
 from flambe.logging.events import Record
+from flambe.progress import host_name
 
 NAMESPACE = "flambe"
 METRIC = "metric"
 AT_END = "at_end"
+HOST = "flambe_host"
 # How often what components said is sent and shown, in seconds.
 LINE_PERIOD = 0.2
 # Records that wait in a worker before it is slowed down, and that are sent at once.
@@ -138,10 +142,22 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
             "steps": running.step_count,
             AT_END: not more,
             tune.result.DONE: not more,
+            HOST: host_name(),
         }
         if running.metric is not None:
             result[METRIC] = running.metric
         return result
+
+    def save(self, checkpoint_dir: str | None = None) -> Any:
+        """Write a checkpoint and bring it to the run's folder; a lost connection is made anew."""
+        for pause in (1.0, 5.0, 15.0):
+            try:
+                return super().save(checkpoint_dir)
+            except (OSError, RunError) as error:
+                logging.getLogger(__name__).warning("a checkpoint is written again: %s", error)
+                storage.reconnect()
+                time.sleep(pause)
+        return super().save(checkpoint_dir)
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write a checkpoint of the variant."""
@@ -181,6 +197,6 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
 
 
 def quiet_loggers() -> None:
-    """Keep what Ray tells of its own doings out of the logs of components."""
-    for name in ("ray", "ray.train", "ray.tune", "ray._private"):
+    """Keep what libraries tell of their own doings out of the logs of components."""
+    for name in ("ray", "ray.train", "ray.tune", "ray._private", "asyncssh", "fsspec"):
         logging.getLogger(name).setLevel(logging.ERROR)

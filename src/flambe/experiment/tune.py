@@ -17,14 +17,17 @@ from typing import Any
 import ray
 from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flambe.errors import ComponentError, RunError
 from flambe.experiment.collector import Collector
 from flambe.experiment.executor import Listener, StageOptions
 from flambe.experiment.informed import Informed
-from flambe.experiment.task import StageTask, settle_checkpoint
+from flambe.experiment.nodes import Nodes
+from flambe.experiment.task import RESUMED, StageTask, settle_checkpoint
 from flambe.experiment.trial import (
     AT_END,
+    HOST,
     LINE_PERIOD,
     METRIC,
     NAMESPACE,
@@ -72,7 +75,7 @@ class _Callback(tune.Callback):  # type: ignore[misc]
     ) -> None:
         step, metric = result.get("steps"), result.get(METRIC)
         if step is not None:
-            host = str(result.get("hostname", ""))
+            host = str(result.get(HOST, ""))
             self.stage.to.stepped(self.stage.variant(trial), step, metric, host)
 
     def on_checkpoint(
@@ -109,6 +112,8 @@ class _StageRun:
         self.executor = executor
         self.task = task
         self.to = to
+        #: Variants whose hosts were lost, and that are to be run again.
+        self.lost: list[Variant] = []
 
     def variant(self, trial: Any) -> Variant:
         return self.task.of(trial.config["variant"], trial.config.get("values") or {})
@@ -131,12 +136,37 @@ class _StageRun:
 
     def fail(self, trial: Any, *, final: bool) -> None:
         variant = self.variant(trial)
-        error, text = _cause(trial)
+        raised = _raised(trial)
+        if self.executor.nodes is not None and _is_loss(raised):
+            # It did nothing wrong: another host goes on with it, as often as that happens.
+            if final:
+                self.lost.append(variant)
+            else:
+                trial.run_metadata.num_failures -= 1
+            host = os.path.basename(str(trial.node_ip or "")) or "its host"
+            self.to.failed(variant, None, f"{host} was lost", final=False)
+            return
+        error, text = _cause(raised)
         self.to.failed(variant, error, text, final)
 
 
-def _cause(trial: Any) -> tuple[ComponentError | None, str]:
-    """Return what a trial failed of, without the layers of Ray around it."""
+def _is_loss(error: BaseException | None) -> bool:
+    """Whether a trial ended because its host did."""
+    text = str(error)
+    return isinstance(error, ray.exceptions.RayActorError) and (
+        "node has died" in text or "node was terminated" in text or "node is dead" in text.lower()
+    )
+
+
+def _resumed(root: Path, variants: Sequence[Variant]) -> dict[str, str]:
+    """Return the checkpoints that variants go on from, out of the way of new ones."""
+    folders = {v.id: RunFolder(root).variant(v.stage, v.name) for v in variants}
+    kept = {identity: settle_checkpoint(place, RESUMED) for identity, place in folders.items()}
+    return {identity: str(place) for identity, place in kept.items() if place is not None}
+
+
+def _raised(trial: Any) -> BaseException | None:
+    """Return what a trial failed of, as Ray has it."""
     error: BaseException | None = None
     with contextlib.suppress(Exception):
         # Tune has just written it beside itself, in this very process: nobody else's file is read.
@@ -145,6 +175,11 @@ def _cause(trial: Any) -> tuple[ComponentError | None, str]:
             error = ray.cloudpickle.loads(written.read_bytes())
         else:
             error = trial.get_pickled_error() or trial.get_error()
+    return error
+
+
+def _cause(error: BaseException | None) -> tuple[ComponentError | None, str]:
+    """Return what a trial failed of, without the layers of Ray around it."""
     seen = 0
     while error is not None and seen < 10:
         # An error of a task is an instance of its cause's class as well: the cause comes first.
@@ -168,13 +203,13 @@ class TuneExecutor:
     ----------
     root
         The folder of the run, on this host.
-    address
-        The Ray cluster; None starts Ray on this machine.
+    nodes
+        The Ray nodes of a cluster; without them, Ray is started on this machine.
     """
 
-    def __init__(self, root: Path, address: str | None = None) -> None:
+    def __init__(self, root: Path, nodes: Nodes | None = None) -> None:
         self.root = root
-        self.address = address
+        self.nodes = nodes
         self.name = f"flambe-{uuid.uuid4().hex[:12]}"
         self.collector: Any = None
         self.checkpoints: dict[str, list[Path]] = {}
@@ -188,10 +223,20 @@ class TuneExecutor:
             with _quiet_ray(), _sigterm_is_ours():
                 self._start_ray()
             self._started_ray = True
-        # A named, detached-free actor: it ends with this driver, and so does the run.
+        if self.nodes is not None:
+            self.nodes.await_all()
+        # A named, detached-free actor: it ends with this driver, and so does the run. It is where
+        # the driver is, and so is the folder that it writes.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.collector = (
             ray.remote(Collector)
-            .options(name=self.name, namespace=NAMESPACE, num_cpus=0, max_concurrency=1)
+            .options(
+                name=self.name,
+                namespace=NAMESPACE,
+                num_cpus=0,
+                max_concurrency=1,
+                scheduling_strategy=here,
+            )
             .remote(str(self.root), sorted(redact.values()))
         )
         tune.register_trainable(TRAINABLE, VariantTrainable, warn=False)
@@ -200,15 +245,17 @@ class TuneExecutor:
         """Start Ray; on a busy machine it may miss its own deadline of 30 s, and is tried again."""
         for attempt in range(START_ATTEMPTS):
             try:
-                ray.init(
-                    address=self.address,
-                    namespace=NAMESPACE,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    configure_logging=False,
-                    runtime_env={"env_vars": dict(_TUNE_ENVIRONMENT)},
-                )
+                common = {
+                    "namespace": NAMESPACE,
+                    "log_to_driver": False,
+                    "logging_level": logging.ERROR,
+                    "configure_logging": False,
+                }
+                if self.nodes is not None:
+                    ray.init(address=self.nodes.address, **common)
+                else:
+                    variables = dict(_TUNE_ENVIRONMENT)
+                    ray.init(include_dashboard=False, runtime_env={"env_vars": variables}, **common)
                 return
             except Exception as error:  # Ray raises a bare Exception here
                 ray.shutdown()
@@ -227,18 +274,42 @@ class TuneExecutor:
     def run_stage(
         self, task: StageTask, variants: Sequence[Variant], options: StageOptions, to: Listener
     ) -> None:
-        """Run the variants; see :class:`~flambe.experiment.executor.Executor`."""
+        """Run the variants; see :class:`~flambe.experiment.executor.Executor`.
+
+        Raises
+        ------
+        RunError
+            If no factory was left.
+        """
+        watched = self.nodes.watched() if self.nodes is not None else contextlib.nullcontext()
+        with watched, self._live_lines(to):
+            lost = self._run(task, variants, options, to)
+            while lost:
+                # Their hosts went while they had no failure left: that was none of theirs.
+                task.restore.update(_resumed(self.root, lost))
+                lost = self._run(task, lost, options.without_search(), to)
+        _remove_tune_files(self.root / task.stage)
+
+    def _run(
+        self, task: StageTask, variants: Sequence[Variant], options: StageOptions, to: Listener
+    ) -> list[Variant]:
+        """Run variants by one Tuner; return those that were lost with their hosts."""
         ray.get(self.collector.set_task.remote(task))
         stage = _StageRun(self, task, to)
         key = f"{self.name}/{task.stage}"
         _live[key] = stage
         try:
-            tuner = self._tuner(task, variants, options, key)
-            with self._live_lines(to):
-                tuner.fit()
+            self._tuner(task, variants, options, key).fit()
+        except KeyboardInterrupt:
+            if self.nodes is not None and self.nodes.gave_up:
+                raise RunError(
+                    f"{self.nodes.gave_up}\n  what is done is kept; to go on, run the same command "
+                    "with --resume"
+                ) from None
+            raise
         finally:
             del _live[key]
-        _remove_tune_files(self.root / task.stage)
+        return stage.lost
 
     def _tuner(
         self,
@@ -271,6 +342,7 @@ class TuneExecutor:
             run_config=RunConfig(
                 name=task.stage,
                 storage_path=str(self.root),
+                storage_filesystem=None if self.nodes is None else task.storage.for_tune(),
                 failure_config=FailureConfig(max_failures=options.max_failures),
                 checkpoint_config=CheckpointConfig(checkpoint_frequency=1, checkpoint_at_end=True),
                 callbacks=[_Callback(key)],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import subprocess
 import threading
 import time
@@ -11,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flambe.logging.events import Record
+from flambe.progress import host_name
 
 PERIOD = 5.0  # seconds between two looks
 _QUERY = "utilization.gpu,memory.used,memory.total"
@@ -24,7 +24,7 @@ def watch(send: Callable[[Record], None]) -> None:
 def _watch(send: Callable[[Record], None]) -> None:
     import psutil
 
-    host = socket.gethostname()
+    host = host_name()
     psutil.cpu_percent()  # what is asked next is measured from here on
     while True:
         time.sleep(PERIOD)

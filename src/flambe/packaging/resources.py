@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlparse
 
@@ -91,3 +92,8 @@ def _download(name: str, url: str, target: Path) -> None:
         except (requests.RequestException, OSError) as error:
             if attempt + 1 == ATTEMPTS:
                 raise ResourceError(f"resource {name!r}: cannot fetch {url}: {error}") from None
+
+
+if __name__ == "__main__":
+    # On the orchestrator of a cluster: name, URL and folder; where it is now is printed.
+    sys.stdout.write(fetch(sys.argv[1], sys.argv[2], Path(), Path(sys.argv[3])) + "\n")

@@ -61,6 +61,9 @@ class ClusterRunnable(Runnable):
         The cluster that it runs on; None when local.
     """
 
+    #: Whether it is about to be run on a cluster; its ``env`` is not known yet.
+    on_cluster = False
+
     def __init__(self, env: RemoteEnvironment | None = None) -> None:
         self.env = env
 

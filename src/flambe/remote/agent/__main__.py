@@ -30,12 +30,18 @@ def main() -> int:
     follow.add_argument("name")
     follow.add_argument("--offset", type=int, default=0)
     follow.add_argument("--once", action="store_true")
+    node = commands.add_parser("ray-node")
+    node.add_argument("settings", help="JSON")
     options = parser.parse_args()
     root = os.path.join(os.path.expanduser("~"), options.root)
     if options.command == "follow":
         from flambe.remote.agent import supervisor
 
         return int(supervisor.follow(_own(root), options.name, options.offset, once=options.once))
+    if options.command == "ray-node":
+        from flambe.remote.agent import ray
+
+        ray.become_node(**json.loads(options.settings))
     given = json.loads(sys.stdin.read() or "{}")
     json.dump(_answer(options.command, root, given), sys.stdout)
     return 0

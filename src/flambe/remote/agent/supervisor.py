@@ -2,7 +2,7 @@
 
 Each has a folder, ``runs/<name>/``: ``status.json`` and ``output.log``. A supervisor of its own
 waits for its end. What it starts carries a marker in its environment, so that all of it is found
-and ended, whatever sessions it opened.
+and ended, whatever sessions it opened. One that is to be kept is started again whenever it ends.
 """
 
 from __future__ import annotations
@@ -22,9 +22,11 @@ from flambe.remote.agent.files import boot_id, read_json, write_json
 
 MARKER = "FLAMBE_SUPERVISED"
 RUNNING = "running"
+STOPPING = "stopping"  # a file: what is kept is not started again
 GRACE = 20.0  # seconds between SIGTERM and SIGKILL
 PERIOD = 0.2
 HEARTBEAT = 5.0
+AGAIN_FIRST, AGAIN_MOST = 1.0, 30.0  # seconds until what ended is started again
 
 
 def _folder(root: str, name: str) -> str:
@@ -86,11 +88,13 @@ def start(
     log: str = "",
     removed: list[str] | None = None,
     after: list[list[str]] | None = None,
+    keep: bool = False,
 ) -> Any:
     """Start a command under a supervisor, unless one of that name runs; return its status.
 
     Files that are named in ``removed`` are deleted when it has ended, however that was, and the
-    commands in ``after`` are run.
+    commands in ``after`` are run. With ``keep`` it is started again whenever it ends, until
+    :func:`stop`.
     """
     place = _folder(root, name)
     known = status(root, name)
@@ -99,6 +103,8 @@ def start(
     if known is not None:
         _clean(known)  # its supervisor may have been killed
     os.makedirs(place, mode=0o700, exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(place, STOPPING))
     output = log or os.path.join(place, "output.log")
     os.makedirs(os.path.dirname(output), exist_ok=True)
     marker = f"{name}-{os.getpid()}-{time.time_ns()}"
@@ -112,6 +118,8 @@ def start(
         "log": output,
         "removed": removed or [],
         "after": after or [],
+        "keep": keep,
+        "restarts": 0,
     }
     read, write = os.pipe()
     if os.fork() == 0:
@@ -149,20 +157,46 @@ def _supervise(
 ) -> None:
     path = os.path.join(place, "status.json")
     found["supervisor"] = _identity(os.getpid())
-    log = os.open(found["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    log = os.open(found["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
     environment = dict(os.environ, **env)
     environment[MARKER] = found["marker"]
-    child = os.fork()
-    if child == 0:
-        _become(command, folder, environment, log)
-    os.close(log)
-    found["pid"] = child
+    found["pid"] = _spawn(command, folder, environment, log)
     write_json(path, found)
     os.close(ready)
-    code = _wait(path, child)
+    pause = AGAIN_FIRST
+    while True:
+        begun = time.monotonic()
+        code = _wait(path, found["pid"])
+        if not found["keep"] or os.path.exists(os.path.join(place, STOPPING)):
+            break
+        end_marked(found["marker"])
+        pause = AGAIN_FIRST if time.monotonic() - begun > AGAIN_MOST else min(pause * 2, AGAIN_MOST)
+        os.write(log, (f"flambe: it ended (exit code {code}) and is started again\n").encode())
+        if _stopped_within(place, pause):
+            break
+        found["pid"] = _spawn(command, folder, environment, log)
+        found["restarts"] += 1
+        write_json(path, found)
+    os.close(log)
     _clean(found)
     found.update(state="ended", code=code, ended=time.time())
     write_json(path, found)
+
+
+def _spawn(command: list[str], folder: str, environment: dict[str, str], log: int) -> int:
+    child = os.fork()
+    if child == 0:
+        _become(command, folder, environment, log)
+    return child
+
+
+def _stopped_within(place: str, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if os.path.exists(os.path.join(place, STOPPING)):
+            return True
+        time.sleep(PERIOD)
+    return False
 
 
 def _clean(found: dict[str, Any]) -> None:
@@ -218,6 +252,9 @@ def stop(root: str, name: str, grace: float = GRACE) -> Any:
     if known is None:
         return None
     if known["state"] == RUNNING:
+        with open(os.path.join(_folder(root, name), STOPPING), "w"):
+            pass
+        known = status(root, name)  # it may just have been started again
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(known["pid"], signal.SIGTERM)
         deadline = time.monotonic() + grace

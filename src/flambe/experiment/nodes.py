@@ -1,0 +1,174 @@
+"""The Ray nodes of a cluster, as a run on its orchestrator sees them: awaited, watched, revived."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from flambe.errors import RunError
+from flambe.runnable import RemoteEnvironment
+
+#: The file that says how the nodes of the factories are started.
+STARTS = "FLAMBE_RAY_NODES"
+#: For how long a run waits for a factory when the last one is lost, in seconds.
+ALONE = "FLAMBE_FACTORIES_DEADLINE"
+ALONE_SECONDS = 600.0
+JOIN_SECONDS = 180.0  # how long factories may take to join
+PERIOD = 2.0  # seconds between two looks
+REVIVE_PERIOD = 15.0  # seconds between two tries to start the node of a factory again
+SSH_SECONDS = 40.0
+
+
+class Nodes:
+    """The factories of a cluster.
+
+    Parameters
+    ----------
+    env
+        The cluster.
+    note
+        Told what people want to know.
+
+    Attributes
+    ----------
+    gave_up
+        Why the run was ended, if it was.
+    """
+
+    def __init__(self, env: RemoteEnvironment, note: Callable[[str], None]) -> None:
+        self.env = env
+        self.note = note
+        self.gave_up = ""
+        self.expected = {f"factory_{i + 1}": ip for i, ip in enumerate(env.factories_ips)}
+        self._tried: dict[str, float] = {}
+        self._over = threading.Event()
+
+    @property
+    def address(self) -> str:
+        """The address of Ray."""
+        return os.environ["RAY_ADDRESS"]
+
+    def alive(self) -> set[str]:
+        """Return the names of the factories whose nodes live."""
+        found: set[str] = set()
+        for node in ray.nodes():
+            if node["Alive"]:
+                found |= {name for name in node["Resources"] if name.startswith("factory_")}
+        return found
+
+    def await_all(self) -> None:
+        """Wait until every factory has joined.
+
+        Raises
+        ------
+        RunError
+            If one has not: it is named, with what its node said last.
+        """
+        deadline = time.monotonic() + JOIN_SECONDS
+        while missing := sorted(self.expected.keys() - self.alive()):
+            if time.monotonic() > deadline:
+                told = "".join(f"\n{name}{self._said(name)}" for name in missing)
+                raise RunError(f"these factories have not joined Ray: {', '.join(missing)}{told}")
+            time.sleep(0.1)
+
+    # -- while the run goes on ----------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def watched(self) -> Iterator[None]:
+        """Watch the factories: tell of those that are lost and back, and start what can be started.
+
+        When there has been none for too long, the run is interrupted: see :attr:`gave_up`.
+        """
+        thread = threading.Thread(target=self._watch, name="flambe-nodes", daemon=True)
+        self._over.clear()
+        thread.start()
+        try:
+            yield
+        finally:
+            self._over.set()
+            thread.join(PERIOD + SSH_SECONDS)
+
+    def _watch(self) -> None:
+        known, alone_since = set(self.expected), None
+        while not self._over.wait(PERIOD):
+            try:
+                alive = self.alive()
+            except Exception:  # Ray is going down, and the run with it
+                return
+            for name in sorted(alive - known):
+                self.note(f"{name} has joined: {len(alive)} factories work")
+            for name in sorted(known - alive):
+                self.note(f"{name} is lost: {len(alive)} factories go on")
+            known = alive
+            self._revive(self.expected.keys() - alive)
+            if alive:
+                alone_since = None
+            elif alone_since is None:
+                alone_since = time.monotonic()
+                self.note(f"no factory is left; one has {_alone():.0f} s to come back")
+            elif time.monotonic() - alone_since > _alone():
+                self.gave_up = f"no factory was left, and none came back within {_alone():.0f} s"
+                signal.pthread_kill(_main_thread(), signal.SIGTERM)
+                return
+
+    def _revive(self, names: set[str]) -> None:
+        """Start the nodes of factories that can be reached: one was started anew, for example."""
+        now = time.monotonic()
+        starts = _starts()
+        for name in sorted(names):
+            if name in starts and now - self._tried.get(name, -REVIVE_PERIOD) >= REVIVE_PERIOD:
+                self._tried[name] = now
+                self._on(name, shlex.join(starts[name]["command"]), starts[name]["content"])
+
+    def _said(self, name: str) -> str:
+        """Return the end of the log of a factory's node."""
+        log = _starts().get(name, {}).get("log")
+        said = self._on(name, f"tail -n 15 {shlex.quote(log)}") if log else ""
+        if said is None:
+            return ": it cannot be reached from the orchestrator"
+        return "".join(f"\n  | {line}" for line in said.strip().splitlines())
+
+    def _on(self, name: str, command: str, content: str = "") -> str | None:
+        """Run a command on a factory; return what it said, or None where it failed."""
+        *ssh, host = self.env.ssh(self.expected[name])
+        try:
+            done = subprocess.run(
+                [*ssh, "-o", "ConnectTimeout=10", host, command],
+                input=content,
+                capture_output=True,
+                text=True,
+                timeout=SSH_SECONDS,
+                check=False,
+            )
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout if done.returncode == 0 else None
+
+
+def _alone() -> float:
+    return float(os.environ.get(ALONE, ALONE_SECONDS))
+
+
+def _main_thread() -> int:
+    identity = threading.main_thread().ident
+    assert identity is not None
+    return identity
+
+
+def _starts() -> Mapping[str, Any]:
+    """Return how the node of each factory is started, as it is known now: there may be new ones."""
+    try:
+        return dict(json.loads(Path(os.environ[STARTS]).read_text(encoding="utf-8")))
+    except (KeyError, OSError, ValueError):
+        return {}

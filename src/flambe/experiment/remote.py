@@ -1,0 +1,133 @@
+"""An experiment on a cluster: what is prepared from the user's machine before it runs there."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+
+from flambe.compile.build import folder_of
+from flambe.compile.values import ClusterResource
+from flambe.errors import ConfigError, Problem
+from flambe.packaging import resources
+
+if TYPE_CHECKING:
+    from flambe.cluster import Cluster
+    from flambe.experiment.experiment import Experiment
+
+# What is in the folder of a run that has no results: see flambe.experiment.run.
+_RESULTS = 'find "$1" -mindepth 1 -maxdepth 1 -type d ! -name resources 2> /dev/null | head -n 1'
+
+
+def prepare(experiment: Experiment, cluster: Cluster, *, force: bool, resume: bool) -> None:
+    """Bring the resources to all hosts, and start Ray and the Report Site.
+
+    Raises
+    ------
+    ConfigError
+        If there are results in the way, or a resource is not there.
+    """
+    host = cluster.orchestrator
+    root = posixpath.join(
+        cluster.work, os.path.expanduser(experiment.save_path), f"output__{experiment.name}"
+    )
+    found = host.run(["sh", "-c", _RESULTS, "sh", root], repeat=True).stdout.strip()
+    if found and not (force or resume or experiment.resume):
+        raise ConfigError(
+            Problem(
+                f"{host.name}: {root} holds the results of an earlier run",
+                hint="--resume goes on with it; --force moves it aside and starts anew",
+            )
+        )
+    cluster.ray.start()
+    host.run(["mkdir", "-p", "--", root], repeat=True)
+    cluster.report.start(root)
+    placed = {name: _place(experiment, cluster, name) for name in experiment.resources}
+    if placed:
+        experiment.set_serializable_attr("resources", placed)
+
+
+def check(experiment: Experiment) -> list[Problem]:
+    """Return what is wrong with resources that are to be uploaded."""
+    problems: list[Problem] = []
+    for name, location in experiment.resources.items():
+        if not isinstance(location, ClusterResource) and not _is_url(str(location)):
+            try:
+                resources.fetch(name, str(location), folder_of(experiment), Path())
+            except ConfigError as error:
+                problems += error.problems
+    return problems
+
+
+def local_resources(experiment: Experiment) -> dict[str, Path]:
+    """Return the resources that are uploaded: name → path."""
+    return {
+        name: Path(resources.fetch(name, str(location), folder_of(experiment), Path()))
+        for name, location in experiment.resources.items()
+        if not isinstance(location, ClusterResource) and not _is_url(str(location))
+    }
+
+
+def _is_url(location: str) -> bool:
+    return urlparse(location).scheme in ("http", "https", "s3")
+
+
+def _place(experiment: Experiment, cluster: Cluster, name: str) -> str:
+    """See that a resource is on every host; return its path, the same one on all of them."""
+    location = experiment.resources[name]
+    folder = f"{cluster.remote_dir}/clusters/{cluster.name}/resources/{name}"
+    if isinstance(location, ClusterResource):
+        written = str(location.location)
+        return (
+            _fetched(cluster, name, written, folder)
+            if _is_url(written)
+            else _there(cluster, name, written)
+        )
+    if _is_url(str(location)):
+        return _fetched(cluster, name, str(location), folder)
+    path = Path(resources.fetch(name, str(location), folder_of(experiment), Path()))
+    cluster.observer.note(f"resource {name}: sending {path.name}")
+    target = f"{folder}/{path.name}"
+    cluster.files.send(path, target, delete=path.is_dir())
+    return _from_home(target)
+
+
+def _fetched(cluster: Cluster, name: str, url: str, folder: str) -> str:
+    """Have the orchestrator fetch a URL, and give it to the factories."""
+    host = cluster.orchestrator
+    cluster.observer.note(f"resource {name}: fetching {url}")
+    command = [cluster.python(host), "-m", "flambe.packaging.resources", name, url, folder]
+    told: Any = host.run(command, deadline=6 * 3600, shown=f"fetching {url}").stdout
+    path = told.strip().splitlines()[-1]
+    cluster.files.spread(f"{folder}/", folder, delete=True)
+    return _from_home(f"{folder}/{posixpath.basename(path)}")
+
+
+def _there(cluster: Cluster, name: str, path: str) -> str:
+    """Return a path that is on the cluster already.
+
+    Raises
+    ------
+    ConfigError
+        If it is not on every host: those that lack it are named.
+    """
+    lacking = []
+    for host in cluster.members:
+        expanded = host.path(path.removeprefix("~/"))
+        if host.run(["test", "-e", expanded], check=False, repeat=True).code:
+            lacking.append(host.machine.name)
+    if lacking:
+        raise ConfigError(
+            Problem(
+                f"resource {name!r}: there is no {path} on {', '.join(lacking)}",
+                hint="!cluster names what is on every host; a plain path is uploaded from here",
+            )
+        )
+    return _from_home(path)
+
+
+def _from_home(path: str) -> str:
+    """Return a path that is the same on all hosts, whatever their homes are."""
+    return path if path.startswith(("/", "~")) else f"~/{path}"

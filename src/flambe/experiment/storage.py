@@ -1,0 +1,173 @@
+"""Where the artifacts of a run are: a folder of the orchestrator, written and read from every host.
+
+On a host that has that folder itself (the orchestrator, or any host where it is on a shared disk)
+it is written directly; elsewhere over SFTP with the cluster's own key. Which of the two is found
+out where it is used, by the id that the run has written into its folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import os
+import random
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pyarrow.fs import FSSpecHandler, PyFileSystem, copy_files
+
+from flambe.errors import RunError
+from flambe.logging.console import home
+from flambe.progress import RunFolder
+
+CONNECT_SECONDS = 90.0  # how long a host tries to reach the orchestrator
+# A connection is given up after so many seconds of silence: a short cut is waited out.
+ALIVE_INTERVAL, ALIVE_COUNT = 15, 6
+MANIFEST = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The folder of one run.
+
+    Attributes
+    ----------
+    root
+        Its path on the orchestrator.
+    id
+        What is written in it; empty for a run on one machine only.
+    host, port, user, key
+        How other hosts reach the orchestrator: ``key`` is the name of a file in ``~/.ssh``.
+    """
+
+    root: str
+    id: str = ""
+    host: str = ""
+    port: int = 22
+    user: str = ""
+    key: str = ""
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this host has the folder itself."""
+        if not self.id:
+            return True
+        try:
+            return RunFolder(Path(self.root)).identity.read_text(encoding="ascii") == self.id
+        except OSError:
+            return False
+
+    def files(self) -> Any:
+        """Return the file system (of fsspec) in which the folder is, as seen from this host."""
+        if self.is_here:
+            from fsspec.implementations.local import LocalFileSystem
+
+            return LocalFileSystem()
+        return _connected(self)
+
+    def for_tune(self) -> PyFileSystem:
+        """Return the file system as Ray Tune takes it: it finds its way on whatever host it is."""
+        return PyFileSystem(_Handler(self))
+
+    def bring(self, checkpoint: Path) -> Path:
+        """Return the path on this host of a checkpoint below the root; it is copied if need be.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it is not there.
+        """
+        if self.is_here:
+            return checkpoint
+        files = self.files()
+        target = home() / "cache" / "runs" / self.id / checkpoint.relative_to(self.root)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with _exclusive(target.parent / f".{target.name}.lock"):
+            manifest = files.cat_file(str(checkpoint / MANIFEST))
+            known = target / MANIFEST
+            if known.exists() and known.read_bytes() == manifest:
+                return target
+            beside = target.with_name(f".{target.name}.{os.getpid()}")
+            shutil.rmtree(beside, ignore_errors=True)
+            copy_files(str(checkpoint), str(beside), source_filesystem=self.for_tune())
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(beside, target)
+        return target
+
+
+class _Handler(FSSpecHandler):  # type: ignore[misc]
+    """Gives pyarrow the file system of a run; what travels between hosts is where to find it."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    @property
+    def fs(self) -> Any:
+        return self.storage.files()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Handler) and other.storage == self.storage
+
+    def __hash__(self) -> int:
+        return hash(self.storage)
+
+
+@functools.lru_cache(maxsize=4)
+def _connected(storage: Storage) -> Any:
+    """Return a connection to the orchestrator, one for each process.
+
+    Raises
+    ------
+    RunError
+        If there is none to be had.
+    """
+    from asyncssh import Error
+    from sshfs import SSHFileSystem
+
+    key = Path.home() / ".ssh" / storage.key
+    deadline = time.monotonic() + CONNECT_SECONDS
+    pause = 0.5
+    while True:
+        try:
+            # One after another: sshd drops those that come all at once (MaxStartups).
+            with _exclusive(home() / "cache" / "sftp.lock"):
+                return SSHFileSystem(
+                    storage.host,
+                    port=storage.port,
+                    username=storage.user,
+                    client_keys=[str(key)],
+                    known_hosts=f"{key}.known_hosts",
+                    agent_path=None,
+                    config=None,
+                    connect_timeout=15,
+                    login_timeout=30,
+                    keepalive_interval=ALIVE_INTERVAL,
+                    keepalive_count_max=ALIVE_COUNT,
+                    skip_instance_cache=True,
+                )
+        except (OSError, Error) as error:
+            if time.monotonic() > deadline:
+                where = f"{storage.user}@{storage.host}:{storage.port}"
+                raise RunError(
+                    f"cannot write to the orchestrator by SFTP ({where}): {error}"
+                ) from error
+            time.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(pause * 2, 10)
+
+
+def reconnect() -> None:
+    """Forget connections: the next use makes a new one."""
+    _connected.cache_clear()
+
+
+@contextlib.contextmanager
+def _exclusive(path: Path) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

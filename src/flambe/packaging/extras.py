@@ -1,0 +1,40 @@
+"""Which extras of flambe a configuration needs: what it names decides."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flambe.compile import Schema
+from flambe.compile.values import ClusterResource, Grid
+
+# The rooms that are written for torch.
+_LEARN = ("dataset", "field", "learn", "metric", "nn", "sampler")
+
+
+def extras_of(value: Any) -> set[str]:
+    """Return the extras that a configuration needs.
+
+    Parameters
+    ----------
+    value
+        The blueprint of a runnable, or a part of it.
+    """
+    if isinstance(value, Schema):
+        found = _of_target(str(value.target or ""))
+        return found.union(*map(extras_of, (*value.args, *value.kwargs.values())))
+    if isinstance(value, Grid):
+        return set().union(*map(extras_of, value.elements))
+    if isinstance(value, ClusterResource):
+        return extras_of(value.location)
+    if isinstance(value, dict):
+        return set().union(*map(extras_of, value.values()))
+    if isinstance(value, list | tuple):
+        return set().union(*map(extras_of, value))
+    return {"aws"} if isinstance(value, str) and value.startswith("s3://") else set()
+
+
+def _of_target(target: str) -> set[str]:
+    package, _, rest = target.partition(":")[0].partition(".")
+    room = rest.partition(".")[0]
+    is_ours = package == "flambe" and room in _LEARN
+    return {"learn"} if is_ours or package == "torch" else set()

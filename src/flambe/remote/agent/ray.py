@@ -1,0 +1,86 @@
+"""A node of a Ray cluster: what is known only on the host is found here, then Ray takes over."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sys
+import time
+from typing import NoReturn
+
+PERIOD = 0.1
+
+
+def become_node(
+    python: str,
+    name: str,
+    address: str,
+    head: str,
+    port: int,
+    cpus: int,
+    gpus: int,
+    scratch: str,
+    store: int,
+) -> NoReturn:
+    """Become ``ray start --block``.
+
+    Parameters
+    ----------
+    python
+        The interpreter of the environment that Ray is installed in.
+    name
+        The name of the host in its cluster: a resource of that name tells nodes apart.
+    address
+        Of this host, as the others reach it.
+    head, port
+        Where the head is; it is this host where ``name`` is ``orchestrator``.
+    cpus, gpus
+        What it offers.
+    scratch
+        Where Ray keeps what it needs while it runs; a short path, for sockets lie in there.
+    store
+        The size of its object store, in bytes.
+    """
+    address, head = socket.gethostbyname(address), socket.gethostbyname(head)
+    command = [python, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
+    command += ["--node-ip-address", address, "--num-cpus", str(cpus), "--num-gpus", str(gpus)]
+    command += ["--resources", json.dumps({name: 1}), "--object-store-memory", str(store)]
+    # Ports that Ray takes as it likes: another Ray of this machine has the usual ones.
+    command += ["--dashboard-agent-listen-port", "0", "--min-worker-port", "0"]
+    command += ["--max-worker-port", "0", "--include-log-monitor", "false"]
+    command += ["--log-style", "record", "--log-color", "false"]
+    if name == "orchestrator":
+        dashboard, client = _free_ports(2)
+        command += ["--head", "--port", str(port), "--dashboard-host", "127.0.0.1"]
+        command += ["--dashboard-port", str(dashboard), "--ray-client-server-port", str(client)]
+        command += ["--temp-dir", scratch]
+    else:
+        command += ["--address", f"{head}:{port}", "--temp-dir", scratch]
+        _wait_for(head, port)
+    os.execv(command[0], command)
+
+
+def _free_ports(count: int) -> list[int]:
+    taken = []
+    for _ in range(count):
+        one = socket.socket()
+        one.bind(("127.0.0.1", 0))
+        taken.append(one)
+    ports = [one.getsockname()[1] for one in taken]
+    for one in taken:
+        one.close()
+    return ports
+
+
+def _wait_for(host: str, port: int, seconds: float = 120.0) -> None:
+    """Wait until the head answers: it starts at the same time."""
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host, port), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                sys.exit(f"flambe: no answer from the head at {host}:{port}: {error}")
+            time.sleep(PERIOD)
