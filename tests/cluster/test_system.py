@@ -12,10 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from flambe.cli.clusters import read_cluster
 from flambe.errors import ConfigError, RunError
 from flambe.packaging import lock, wheel
-from tests.cluster.conftest import Told, ssh_cluster
+from tests.cluster.conftest import Told, read, ssh_cluster
 from tests.cluster.test_environments import cut_off
 from tests.metal import Metal
 from tests.metal.conftest import lent
@@ -146,6 +145,6 @@ def test_what_may_be_written(tmp_path: Path, options: str, told: str) -> None:
     file = tmp_path / "cluster.yaml"
     file.write_text(f"!SSHCluster {{name: a, orchestrator_ip: h, environment: {{{options}}}}}\n")
     with pytest.raises(ConfigError, match="environment: ") as raised:
-        read_cluster(str(file))
+        read(file)
     assert told in str(raised.value)
     assert os.fspath(file) in str(raised.value)

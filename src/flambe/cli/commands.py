@@ -154,24 +154,33 @@ def run(options: argparse.Namespace) -> int:
     assert isinstance(runnable, Runnable)
     runnable.config = secrets
     if cluster is not None:
-        from flambe.cli import clusters
+        from flambe.cli.plan import dry_run
+        from flambe.cli.running import run_on
 
         runnable.on_cluster = True  # type: ignore[attr-defined]
         runnable.parse()
         if options.dry_run:
-            return clusters.dry_run(cluster, document.extensions, options.config)
-        return clusters.run_on(cluster, runnable, document.extensions, options)
+            resume = options.resume
+            return dry_run(cluster, document.extensions, runnable, options.config, resume=resume)
+        return run_on(cluster, runnable, document.extensions, options)
     runnable.parse()
     # A kind of cluster, anybody's, is built upon this module.
     module = sys.modules.get("flambe.cluster")
     if module is not None and isinstance(runnable, module.Cluster):
         from flambe.cli import clusters
+        from flambe.cli.plan import dry_run
 
         if options.dry_run:
-            return clusters.dry_run(runnable, {})
+            return dry_run(runnable, {})
         return clusters.up(runnable, force=options.force)
     if options.dry_run:
-        raise ConfigError(Problem("--dry-run is for clusters", hint="see: flambe validate"))
+        if document.root.target != _EXPERIMENT:
+            raise ConfigError(
+                Problem("--dry-run is for experiments and clusters", hint="see: flambe validate")
+            )
+        from flambe.cli.plan import plan_here
+
+        return plan_here(document.root, runnable, resume=options.resume)
     _run(runnable, options)
     return 0
 
@@ -184,7 +193,7 @@ def _cluster(document: Document, path: str, options: argparse.Namespace) -> Any:
     ConfigError
         If it cannot, or the file describes no cluster.
     """
-    from flambe.cli.clusters import read_cluster
+    from flambe.cli.members import read_cluster
     from flambe.runnable import ClusterRunnable
 
     root: Schema = document.root
@@ -243,7 +252,7 @@ def _run_component(component: Any) -> int:
 
 def command(name: str) -> Command:
     """Return what a command does."""
-    here: dict[str, Command] = {"run": run, "validate": validate}
+    here: dict[str, Command] = {"run": run, "plan": run, "validate": validate}
     if name in here:
         return here[name]
     if name == "site":

@@ -18,6 +18,7 @@ commands:
   flambe CONFIG            run the file: an experiment, a script, a cluster, any Runnable
   flambe validate CONFIG   say what is wrong with the file, and what it would run; build nothing
   flambe site FOLDER       see a run in a browser: one that goes on, or one that is over
+  flambe plan CONFIG       say what a run would do, with --cluster also what is sent; run nothing
 
 commands for clusters (CLUSTER is a file, or the name of one that was used before):
   flambe status [CLUSTER]              its hosts, and what runs there
@@ -71,7 +72,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="of a cluster, or with --cluster: say what would be made, sent and run; touch nothing",
+        help="say what would be made, sent and run; touch nothing",
     )
     parser.add_argument(
         "-f", "--force", action="store_true", help="start anew; results in the way are moved aside"
@@ -98,9 +99,17 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _plan(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser)
+    _add_run_options(parser)
+    parser.set_defaults(dry_run=True)
+
+
 def _site(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "folder", metavar="FOLDER", help="the output of a run, or the folder that it is in"
+        "folder",
+        metavar="FOLDER",
+        help="the output of a run, or the folder that it is in; or a cluster",
     )
     parser.add_argument("--port", type=int, help="49558 by default, or another where it is taken")
     parser.add_argument(
@@ -173,6 +182,7 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
         "Say what is wrong with a file, and what it would run; nothing is built.",
         _add_config,
     ),
+    "plan": ("Say what a run would make, send and run; nothing is touched.", _plan),
     "site": ("See a run in a browser: its stages, variants, curves and logs, live.", _site),
     "status": ("Show the hosts of a cluster, or of all that were used, and what runs.", _status),
     "logs": ("Show what the run of a cluster says.", _logs),

@@ -19,7 +19,11 @@ from flambe.progress import RunFolder, RunState, VariantState
 
 
 def site(options: argparse.Namespace) -> int:
-    """Serve the site of a run until Ctrl-C."""
+    """Serve the site of a run until Ctrl-C; of a cluster, lead to it."""
+    if not Path(options.folder).is_dir() and _is_cluster(options.folder):
+        from flambe.cli.running import site as of_cluster
+
+        return of_cluster(options)
     from flambe.report.serve import Address, serve
 
     if (options.certificate is None) != (options.key is None):
@@ -46,6 +50,12 @@ def site(options: argparse.Namespace) -> int:
         told=told,
     )
     return 0
+
+
+def _is_cluster(name: str) -> bool:
+    from flambe.cluster.record import known
+
+    return os.path.isfile(name) or name in known()
 
 
 def _token(path: Path) -> str:

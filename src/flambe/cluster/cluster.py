@@ -73,6 +73,8 @@ class Cluster(Runnable):
         self.installed = ""
         #: Environment variables of what is run on the orchestrator.
         self.variables: dict[str, str] = {}
+        #: What was brought to every host for the run: name → path.
+        self.resources: dict[str, str] = {}
 
     # -- what a kind of cluster overrides -----------------------------------------------------
 
@@ -167,6 +169,7 @@ class Cluster(Runnable):
             local_user=getpass.getuser(),
             public_orchestrator_ip=str(machines[0].address),
             public_factories_ips=[str(machine.address) for machine in machines[1:]],
+            resources=self.resources,
         )
 
     # -- for those who write a ClusterRunnable ------------------------------------------------

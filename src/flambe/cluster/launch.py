@@ -66,9 +66,9 @@ class Launch:
         wanted = ready.make_ready(cluster, needs(self.runnable, self.extensions))
         with ready.held(cluster, RUN, "starting a run"):
             self._make_way(force)
-            env = cluster.remote_environment()
             resume = any(option.startswith("--resume") for option in options)
             self.runnable.setup(cluster, self.extensions, force, resume=resume)
+            env = cluster.remote_environment()
             self.runnable.env = env
             self.runnable.set_serializable_attr("env", env)
             folder = f"{cluster.remote_dir}/clusters/{cluster.name}/job"

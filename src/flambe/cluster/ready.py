@@ -153,6 +153,10 @@ def _remember(cluster: Cluster, wanted: str) -> None:
             "kind": type(cluster).__name__,
             "remote_dir": cluster.remote_dir,
             "environment": wanted,
+            "offers": {
+                "cpu": sum(m.facts.get("cpus", 0) for m in cluster.members[1:]),
+                "gpu": sum(len(m.gpus) for m in cluster.members[1:]),
+            },
             "machines": [
                 {
                     "name": m.machine.name,

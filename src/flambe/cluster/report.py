@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from flambe.cluster.services import Service, variables
+from flambe.cluster.services import RUNNING, Service, name_of, variables
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
     from flambe.cluster.member import Member
 
 SERVICE = "site"
+LOOPBACK = "127.0.0.1"
 SITE_PORT, TENSORBOARD_PORT = 49558, 49556
 # Which of the usual ports are free; another one for each that is not.
 _PORTS = """
@@ -48,8 +49,13 @@ class Place:
 
     port: int
     token: str
-    host: str = "127.0.0.1"
+    host: str = LOOPBACK
     secure: bool = False
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only its host reaches it."""
+        return self.host == LOOPBACK
 
     def url(self, port: int | None = None) -> str:
         """Return the address to open, through a tunnel that begins at a local port or directly."""
@@ -106,12 +112,19 @@ class ReportSite:
         return ports
 
 
-def find(remote_dir: str, name: str, host: Member) -> Place | None:
+def runs(name: str, host: Member) -> bool:
+    """Whether the site of a cluster ran when its orchestrator was looked at last."""
+    status: Mapping[str, Any] = host.report["runs"].get(name_of(name, SERVICE), {})
+    return status.get("state") == RUNNING
+
+
+def find(name: str, host: Member) -> Place | None:
     """Return where the site of a cluster is, if it runs."""
-    status: Mapping[str, Any] = host.report["runs"].get(f"{name}.{SERVICE}", {})
-    if status.get("state") != "running":
+    if not runs(name, host):
         return None
-    return Place(status["about"]["ports"][0], _read_token(remote_dir, name, host))
+    about = host.report["runs"][name_of(name, SERVICE)]["about"]
+    token = _read_token(host.agent.root, name, host)
+    return Place(about["ports"][0], token, about.get("host", LOOPBACK), about.get("secure", False))
 
 
 def _token(remote_dir: str, name: str) -> str:

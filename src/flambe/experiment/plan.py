@@ -5,12 +5,15 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flambe.compile import Schema
 from flambe.compile.values import Grid, path_text
 from flambe.experiment.search import Search
-from flambe.experiment.variants import Expander, Variant, domains, stages_linked
+from flambe.experiment.variants import Expander, Variant, context_of, domains, stages_linked
+
+if TYPE_CHECKING:
+    from flambe.experiment.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -21,6 +24,8 @@ class PlannedStage:
     component: str
     links: list[str]
     variants: str
+    count: int = 0
+    runs: bool = True
 
 
 def plan(keywords: Mapping[str, Any]) -> list[PlannedStage]:
@@ -39,14 +44,31 @@ def plan(keywords: Mapping[str, Any]) -> list[PlannedStage]:
     planned = []
     for stage, value in pipeline.items():
         known[stage], how = _tried(expander, expander.expand(stage, known), search.get(stage))
-        text = f"{len(known[stage])}{how}"
+        count, runs = len(known[stage]), any(variant.runs for variant in known[stage])
+        text = f"{count}{how}"
         if stage in reduce and reduce[stage] < len(known[stage]):
             known[stage] = known[stage][: reduce[stage]]
             text += f", {reduce[stage]} kept"
         planned.append(
-            PlannedStage(stage, _component(value), stages_linked(value, pipeline, stage), text)
+            PlannedStage(
+                stage,
+                _component(value),
+                stages_linked(value, pipeline, stage),
+                text,
+                count,
+                runs,
+            )
         )
     return planned
+
+
+def variants(experiment: Experiment) -> list[Variant]:
+    """Return the variants of an experiment that are known before it runs."""
+    expander = Expander(experiment.pipeline, experiment.seed, context_of(experiment))
+    known: dict[str, list[Variant]] = {}
+    for stage in experiment.pipeline:
+        known[stage] = expander.expand(stage, known)
+    return [variant for found in known.values() for variant in found]
 
 
 def _tried(expander: Expander, bases: list[Variant], search: Any) -> tuple[list[Variant], str]:

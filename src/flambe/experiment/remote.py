@@ -44,9 +44,8 @@ def prepare(experiment: Experiment, cluster: Cluster, *, force: bool, resume: bo
     cluster.ray.start()
     host.run(["mkdir", "-p", "--", root], repeat=True)
     cluster.report.start(root)
-    placed = {name: _place(experiment, cluster, name) for name in experiment.resources}
-    if placed:
-        experiment.set_serializable_attr("resources", placed)
+    for name in experiment.resources:
+        cluster.resources[name] = _place(experiment, cluster, name)
 
 
 def check(experiment: Experiment) -> list[Problem]:

@@ -36,7 +36,7 @@ from flambe.experiment.reuse import Reuse
 from flambe.experiment.search import Search
 from flambe.experiment.storage import Storage
 from flambe.experiment.task import StageTask
-from flambe.experiment.variants import Expander, Variant, canonical, stages_linked
+from flambe.experiment.variants import Expander, Variant, context_of, stages_linked
 from flambe.logging import redact
 from flambe.packaging.resources import fetch
 from flambe.progress import VARIANT_LOG, RunFolder, RunState, StageState, Status, host_name
@@ -77,8 +77,7 @@ class Run:
         root = Path(experiment.save_path).expanduser().absolute() / f"output__{experiment.name}"
         self.folder = RunFolder(root)
         self.journal = Journal(self.folder, RunState(experiment.name), self.observer)
-        context = f"{experiment.seed}:{canonical(experiment.resources)}"
-        self.expander = Expander(experiment.pipeline, experiment.seed, context)
+        self.expander = Expander(experiment.pipeline, experiment.seed, context_of(experiment))
         # All variants of each stage, and the ids of those that are built upon.
         self.variants: dict[str, list[Variant]] = {}
         self.flowing: set[str] = set()
@@ -212,7 +211,7 @@ class Run:
     def _resources(self) -> dict[str, Any]:
         """Fetch what is not local; return name → path."""
         if self.experiment.env is not None:  # they are on every host, below its own home
-            return dict(self.experiment.resources)
+            return dict(self.experiment.env.resources)
         return {
             name: fetch(name, str(location), self._base, self.folder.resources)
             for name, location in self.experiment.resources.items()

@@ -230,6 +230,11 @@ def choices_text(choices: Mapping[str, Any]) -> str:
     )
 
 
+def context_of(experiment: Any) -> str:
+    """Return what all variants of an experiment depend on, beside their configurations."""
+    return f"{experiment.seed}:{canonical(experiment.resources)}"
+
+
 def stages_linked(value: Any, pipeline: Mapping[str, Any], stage: str) -> list[str]:
     """Return the stages that a stage, or one way through its options, links to."""
     roots = {link.root for _, link in links(value)}

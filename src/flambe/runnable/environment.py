@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from flambe.compile import MappedRegistrable
 
@@ -22,6 +22,8 @@ class RemoteEnvironment(MappedRegistrable):
         The user who started the run, on their own machine.
     public_orchestrator_ip, public_factories_ips
         Addresses as seen from outside, if there are any.
+    resources
+        Name → path of what was brought to every host; ``~`` is the home of its user.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class RemoteEnvironment(MappedRegistrable):
         local_user: str = "",
         public_orchestrator_ip: str | None = None,
         public_factories_ips: Sequence[str] | None = None,
+        resources: Mapping[str, str] | None = None,
     ) -> None:
         self.key = key
         self.orchestrator_ip = orchestrator_ip
@@ -41,6 +44,7 @@ class RemoteEnvironment(MappedRegistrable):
         self.local_user = local_user
         self.public_orchestrator_ip = public_orchestrator_ip
         self.public_factories_ips = list(public_factories_ips or [])
+        self.resources = dict(resources or {})
 
     def ssh(self, address: str) -> list[str]:
         """Return the command line that logs in to a host of the cluster from another one.

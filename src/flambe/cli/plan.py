@@ -1,0 +1,171 @@
+"""``flambe plan`` and ``--dry-run``: what would be made, sent and run; nothing is touched."""
+
+from __future__ import annotations
+
+import math
+import posixpath
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from flambe.cli.display import console, print_plan
+from flambe.compile import Schema
+from flambe.errors import RemoteError
+from flambe.progress import VariantState
+
+
+def dry_run(
+    cluster: Any,
+    extensions: dict[str, str],
+    runnable: Any = None,
+    config: str = "",
+    *,
+    resume: bool = False,
+) -> int:
+    """Say what would be made, sent and run on a cluster."""
+    from flambe.cluster import environment, launch
+    from flambe.packaging import lock, wheel
+
+    shown = console()
+
+    def say(title: str, text: str) -> None:
+        shown.print(Text.assemble((f"{title:<13}", "bold"), text), soft_wrap=True)
+
+    found, missing = cluster.find_machines(), cluster.missing_machines()
+    say("hosts", ", ".join(f"{m.name} ({m.address})" for m in found) or "none yet")
+    if missing:
+        say("to be made", ", ".join(missing))
+    for command in cluster.setup_cmds:
+        say("setup", command)
+    needs = launch.distributions_of(extensions)
+    if runnable is not None:
+        needs = launch.needs(runnable, extensions)
+    roots = environment.roots_of(cluster, needs)
+    wheels = [wheel.wheel_of(root.partition("[")[0]) for root in roots]
+    size = sum(one.path.stat().st_size for one in wheels)
+    told = ", ".join(f"{one.name} {one.version} ({one.content[:8]})" for one in wheels)
+    say("code", f"{told}: {_size(size)}, sent once")
+    say("packages", _packages(cluster, len(lock.closure(roots).versions)))
+    if config:
+        say("run", f"flambe {config}, on the orchestrator")
+    if _is_experiment(runnable):
+        _experiment(cluster, runnable, say, resume=resume or bool(runnable.resume))
+    shown.print("nothing was touched", style="dim")
+    return 0
+
+
+def plan_here(root: Schema, runnable: Any, *, resume: bool = False) -> int:
+    """Say what an experiment would run on this machine."""
+    from flambe.progress import RunFolder
+
+    print_plan(root)
+    folder = RunFolder(Path(runnable.save_path).expanduser() / f"output__{runnable.name}")
+    if folder.variants.exists():
+        told = _reused(runnable, folder.read_variants())
+        console().print(told if resume or runnable.resume else f"with --resume: {told}")
+    console().print("nothing was touched", style="dim")
+    return 0
+
+
+def _is_experiment(runnable: Any) -> bool:
+    from flambe.experiment import Experiment
+
+    return isinstance(runnable, Experiment)
+
+
+def _packages(cluster: Any, count: int) -> str:
+    options = cluster.environment
+    if options.get("system"):
+        return f"those of the hosts' own Python, which must have {count}"
+    how = "sent from here" if options.get("offline") else "downloaded by the orchestrator"
+    return f"{count}, in the versions that are installed here, {how}"
+
+
+def _experiment(cluster: Any, experiment: Any, say: Any, *, resume: bool) -> None:
+    from flambe.cluster.record import ClusterFiles
+    from flambe.experiment.plan import plan
+    from flambe.experiment.remote import local_resources
+
+    for name, path in local_resources(experiment).items():
+        say("resource", f"{name}: {path}, {_size(_bytes(path))}, sent once")
+    # How many variants run at a time is known from the last time that the cluster was ready.
+    offered: Mapping[str, float] = ClusterFiles(cluster.name).recall().get("offers", {})
+    slots = _slots(offered, experiment.devices)
+    table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0))
+    for title in ("stage", "component", "links to", "variants", "waves"):
+        table.add_column(title)
+    for row in plan(vars(experiment)):
+        waves = str(math.ceil(row.count / slots)) if slots and row.runs else ""
+        table.add_row(row.stage, row.component, ", ".join(row.links), row.variants, waves)
+    told = f"{slots} variants at a time" if slots else "not known before the cluster is ready"
+    say("slots", told)
+    console().print(table)
+    if resume:
+        say("reused", _reused(experiment, _earlier(cluster, experiment)))
+
+
+def _slots(offered: Mapping[str, float], devices: Mapping[str, float] | None) -> int:
+    """Return how many variants run at a time on factories that offer so much."""
+    if devices is None:
+        devices = {"cpu": 1.0, "gpu": 1.0} if offered.get("gpu") else {"cpu": 1.0}
+    shares = [offered.get(name, 0.0) / amount for name, amount in devices.items() if amount]
+    return int(min(shares, default=0.0))
+
+
+def _earlier(cluster: Any, experiment: Any) -> dict[str, VariantState]:
+    """Return the variants of an earlier run on the cluster; none, if it cannot be asked."""
+    import json
+
+    from flambe.cluster.member import Member
+    from flambe.progress import apply_line
+
+    machines = cluster.find_machines()
+    if not machines:
+        return {}
+    host = Member(machines[0], cluster.local, cluster.remote_dir)
+    folder = posixpath.join(
+        f"{cluster.remote_dir}/clusters/{cluster.name}/work",
+        experiment.save_path,
+        f"output__{experiment.name}",
+    )
+    variants: dict[str, VariantState] = {}
+    try:
+        host.connect()
+        text = host.read(f"{folder}/variants.jsonl")
+    except RemoteError:
+        return {}
+    for line in text.splitlines():
+        try:
+            apply_line(variants, json.loads(line))
+        except ValueError:
+            continue
+    return variants
+
+
+def _reused(experiment: Any, earlier: Mapping[str, VariantState]) -> str:
+    from flambe.experiment.plan import variants
+
+    wanted = [one for one in variants(experiment) if one.runs]
+    done = [one for one in wanted if one.id in earlier and earlier[one.id].status.done]
+    begun = [one for one in wanted if one.id in earlier and earlier[one.id].step]
+    rest = (
+        f", {len(begun) - len(done)} go on from their checkpoints" if len(begun) > len(done) else ""
+    )
+    return f"{len(done)} of {len(wanted)} variants are done{rest}"
+
+
+def _bytes(path: Path) -> int:
+    if path.is_file():
+        return path.stat().st_size
+    return sum(one.stat().st_size for one in path.rglob("*") if one.is_file())
+
+
+def _size(size: float) -> str:
+    for unit in ("B", "KiB", "MiB"):
+        if size < 1024:
+            return f"{size:.0f} {unit}"
+        size /= 1024
+    return f"{size:.1f} GiB"
