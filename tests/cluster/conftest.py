@@ -12,6 +12,8 @@ import pytest
 
 from flambe.cluster import Cluster, LocalCluster, SSHCluster
 from flambe.cluster.member import Member
+from flambe.compile.check import check
+from flambe.compile.document import read_file
 from flambe.remote import Connection, connection
 from tests.metal import Metal
 from tests.metal.conftest import lent
@@ -60,6 +62,19 @@ def ssh_cluster(metal: Metal, **more: Any) -> SSHCluster:
     first, *others = [host.address for host in metal.hosts if host.alive]
     settings: dict[str, Any] = {"key": str(metal.key), "username": metal.hosts[0].user, **more}
     return SSHCluster("metal", first, others, **settings)
+
+
+def read(file: Path) -> None:
+    """Read the file of a cluster as far as it is read before anything is touched.
+
+    Raises
+    ------
+    ConfigError
+        If something is wrong with it.
+    """
+    document = read_file(str(file))
+    check(document)
+    document.raise_problems()
 
 
 def connected(cluster: Cluster) -> list[Member]:

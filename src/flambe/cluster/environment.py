@@ -10,17 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
-from packaging.version import Version
 
+from flambe.cluster.interpreter import Interpreter
 from flambe.cluster.platforms import Target, refuse_compiled, target_of
-from flambe.errors import ConfigError, Problem
 from flambe.packaging import lock, wheel
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
     from flambe.cluster.member import Member
-
-OLDEST_PYTHON = Version("3.10")
 
 
 @dataclass(frozen=True)
@@ -33,6 +30,8 @@ class Environment:
         Our own code: flambe, and the extensions.
     closure
         What they need, in the versions that are installed here.
+    interpreter
+        The Python that it is made of.
     target
         The Python and the platform of the hosts.
     roots
@@ -43,6 +42,7 @@ class Environment:
 
     wheels: tuple[wheel.Wheel, ...]
     closure: lock.Closure
+    interpreter: Interpreter
     target: Target
     roots: tuple[str, ...]
     options: Mapping[str, Any]
@@ -63,11 +63,13 @@ class Environment:
         """
         roots = roots_of(cluster, distributions)
         wheels = tuple(wheel.wheel_of(Requirement(root).name) for root in roots)
-        target = target_of(members, one_python(members))
+        interpreter = Interpreter.of(cluster, members)
+        target = target_of(members, interpreter.version)
         refuse_compiled(wheels, target)
         return cls(
             wheels,
             lock.closure(roots),
+            interpreter,
             target,
             tuple(roots),
             dict(cluster.environment),
@@ -83,6 +85,7 @@ class Environment:
             self.target.python,
             self.target.platform,
             *(["system"] if self.system else []),
+            *([self.interpreter.key] if self.interpreter.key else []),
         ]
         return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:12]
 
@@ -119,28 +122,3 @@ def roots_of(cluster: Cluster, distributions: Sequence[str]) -> list[str]:
     extras |= set(cluster.environment.get("extras") or ())
     told = f"[{','.join(sorted(extras))}]" if extras else ""
     return [f"flambe{told}", *(one.name for one in named if one.name != "flambe")]
-
-
-def one_python(members: Sequence[Member]) -> str:
-    """Return the version of Python that all hosts have.
-
-    Raises
-    ------
-    ConfigError
-        If they differ, or it is too old: Ray refuses nodes of different patches.
-    """
-    versions: dict[str, list[str]] = {}
-    for member in members:
-        versions.setdefault(member.facts["python"], []).append(member.machine.name)
-    if len(versions) > 1:
-        told = "; ".join(f"{version} on {', '.join(names)}" for version, names in versions.items())
-        raise ConfigError(
-            Problem(
-                f"the hosts have different versions of python3: {told}",
-                hint="install the same one on all: Ray refuses to connect different ones",
-            )
-        )
-    (version,) = versions
-    if Version(version) < OLDEST_PYTHON:
-        raise ConfigError(f"the hosts have Python {version}; flambe needs {OLDEST_PYTHON} or newer")
-    return version

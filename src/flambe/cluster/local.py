@@ -14,7 +14,7 @@ from flambe.cluster.options import Finding
 from flambe.compile import Schema
 
 # What is made anew at need; results stay.
-REMADE = ("agent", "bin", "cache", "envs", "hosts", "parts")
+REMADE = ("agent", "bin", "cache", "envs", "hosts", "parts", "pythons")
 
 
 class LocalCluster(Cluster):

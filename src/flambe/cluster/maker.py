@@ -62,21 +62,37 @@ class Maker:
         # A wheel that was altered on its way is not installed.
         sums = "".join(f"{w.sha256}  wheels/{w.path.name}\n" for w in wanted.wheels)
         host.put(sums, f"{self.parts}/sums")
-        self._script(host, self.proxy + self._made() + self._resolved(host) + self._install())
+        lines = [self.proxy, self._python(host), self._made(), self._resolved(host)]
+        self._script(host, "".join([*lines, self._install()]))
 
     def on_factory(self, host: Member) -> None:
         """Install from what the orchestrator has downloaded."""
         folders = [f"parts/{self.wanted.name}", "bin"]
         folders += [] if self.wanted.system else ["cache"]
+        if key := self.wanted.interpreter.key:
+            folders.append(f"pythons/{key}")
         self.cluster.files.give([f"{self.root}/./{name}" for name in folders], self.root, host)
         # What was downloaded is known by where it came from.
         self._script(host, self._made() + self._install("--offline"))
 
+    def _python(self, host: Member) -> str:
+        """See to the interpreter, where it is not the host's own; return the line that does so."""
+        interpreter = self.wanted.interpreter
+        if not interpreter.key:
+            return ""
+        self.cluster.observer.note(f"environment: Python {interpreter.version} ({interpreter.key})")
+        if self.wanted.options.get("offline"):
+            host.send(interpreter.installed_here(), interpreter.folder(self.root), delete=True)
+            return ""
+        return f"{self._uv()} {shlex.join(interpreter.install(f'{self.root}/pythons'))}\n"
+
     def _made(self) -> str:
         """Return the lines that make an empty environment, and check what was sent."""
-        own = " --system-site-packages" if self.wanted.system else ""
+        options = "--quiet --no-config --clear --no-python-downloads"
+        options += " --system-site-packages" if self.wanted.system else ""
+        python = self.wanted.interpreter.program(self.root)
         return (
-            f"{self._uv()} venv --quiet --no-config --clear{own} --python python3 {self.place}\n"
+            f"{self._uv()} venv {options} --python {python} {self.place}\n"
             f"(cd {self.parts} && sha256sum --quiet --check sums)\n"
         )
 

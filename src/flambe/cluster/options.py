@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
+from flambe.cluster.interpreter import OLDEST
 from flambe.errors import did_you_mean
 from flambe.logging import redact
 from flambe.runnable.secrets import Secret
@@ -16,7 +18,7 @@ Check = Callable[[Any], tuple[str, str] | None]
 
 
 # What says how packages come to the hosts.
-DOWNLOADS = ("index_url", "find_links", "offline")
+DOWNLOADS = ("index_url", "find_links", "offline", "python")
 
 
 def read(written: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -63,6 +65,12 @@ def _places(value: Any) -> tuple[str, str] | None:
     return f"cannot be {value!r}", "a folder or a URL, or a list of them"
 
 
+def _place(value: Any) -> tuple[str, str] | None:
+    if isinstance(value, str) and value:
+        return None
+    return f"cannot be {value!r}", "a URL, or a folder on the orchestrator"
+
+
 def _url(value: Any) -> tuple[str, str] | None:
     if isinstance(value, str) and "://" in value:
         return None
@@ -84,6 +92,16 @@ def _proxy(value: Any) -> tuple[str, str] | None:
     return None
 
 
+def _python(value: Any) -> tuple[str, str] | None:
+    if not isinstance(value, str):  # YAML takes 3.10 for a number, which is 3.1
+        return f"cannot be {value!r}", "a version in quotes: '3.12'"
+    if not re.fullmatch(r"3\.\d+(\.\d+)?", value):
+        return f"cannot be {value!r}", "a version such as '3.12' or '3.12.4'"
+    if int(value.split(".")[1]) < OLDEST.minor:
+        return f"cannot be {value}", f"flambe needs {OLDEST} or newer"
+    return None
+
+
 KEYWORDS: dict[str, Check] = {
     "extras": _names,
     "index_url": _url,
@@ -91,4 +109,6 @@ KEYWORDS: dict[str, Check] = {
     "offline": _yes_or_no,
     "system": _yes_or_no,
     "proxy": _proxy,
+    "python": _python,
+    "python_mirror": _place,
 }

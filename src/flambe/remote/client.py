@@ -80,6 +80,9 @@ class Agent:
                 return json.loads(done.stdout)
             if done.code == _NO_PROGRAM:
                 raise RemoteError(self.host.name, "there is no python3: install it on the host")
+            if "SyntaxError: " in done.stderr:
+                told = "its python3 is too old: install 3.10 or newer on the host"
+                raise RemoteError(self.host.name, told)
             if done.code != _NO_FILE or attempt:
                 break
             self.host.put(archive(), self.path)
