@@ -82,7 +82,7 @@ def run(
             raise RemoteError(connection.name, f"interrupted during: {shown}")
         if result.code != 255:
             return result
-        if not connection.alive():
+        if not connection.control("check"):  # not alive(): a master that ends may greet still
             raise UnreachableError(
                 connection.name, f"the connection was lost during: {shown}{_tail(result.stderr)}"
             )
