@@ -181,6 +181,8 @@ def run(options: argparse.Namespace) -> int:
         from flambe.cli.plan import plan_here
 
         return plan_here(document.root, runnable, resume=options.resume)
+    if document.root.target != _EXPERIMENT:  # its workers do that
+        secrets.export()
     _run(runnable, options)
     return 0
 
@@ -215,7 +217,8 @@ def _run(runnable: Any, options: argparse.Namespace) -> None:
     if options.resume_from:
         resume = [name.strip() for name in options.resume_from.split(",") if name.strip()]
     # A debugger needs the terminal for itself.
-    shown: Any = display(verbose=options.verbose, live=not options.debug)
+    remote = getattr(runnable, "env", None) is not None
+    shown: Any = display(verbose=options.verbose, live=not options.debug, remote=remote)
     if options.site:
         from flambe.cli.site import SiteDisplay
 

@@ -39,11 +39,16 @@ _MARKS = {
 }
 
 
-def display(*, verbose: bool = False, live: bool = True) -> Display:
-    """Return what shows a run: live if the output is a terminal."""
+def display(*, verbose: bool = False, live: bool = True, remote: bool = False) -> Display:
+    """Return what shows a run: live if the output is a terminal.
+
+    Whoever shows a remote one says where its results are.
+    """
     # The stream is taken now: what components print is taken from sys.stdout later on.
     shown = console()
-    return LiveDisplay(shown, verbose) if live and shown.is_terminal else Display(shown, verbose)
+    made = LiveDisplay(shown, verbose) if live and shown.is_terminal else Display(shown, verbose)
+    made.remote = remote
+    return made
 
 
 def console() -> Console:
@@ -60,6 +65,7 @@ class Display:
     def __init__(self, console: Console, verbose: bool = False) -> None:
         self.console = console
         self.verbose = verbose
+        self.remote = False
         self.folder: RunFolder | None = None
         self.run: RunState | None = None
         self.variants: Mapping[str, VariantState] = {}
@@ -156,6 +162,8 @@ class Display:
         seconds = (self.run.ended or 0) - (self.run.started or 0)
         mark, style = _MARKS[self.run.status]
         self.say(Text(f"{mark} {self.run.name} {self.run.status.value} in {took(seconds)}", style))
+        if self.remote:
+            return
         self.say(f"  results      {_near(self.folder.root)}")
         self.say(f"  logs         {_near(self.folder.log)}")
         # It is where this Python is, if not on the path.

@@ -43,7 +43,8 @@ class Cluster(Runnable):
     environment
         How hosts are given their Python packages: ``index_url``, ``find_links``, ``offline``
         (wheels are uploaded, the hosts reach no index), ``proxy`` (that leads to the index),
-        ``system`` (what the hosts' own Python has is used), ``extras`` (of flambe).
+        ``system`` (what the hosts' own Python has is used), ``python`` and ``python_mirror`` (one
+        that is brought to them), ``extras`` (of flambe).
     remote_dir
         flambe's folder on the hosts, from the home of the user.
     gpus
@@ -73,6 +74,8 @@ class Cluster(Runnable):
         self.installed = ""
         #: Environment variables of what is run on the orchestrator.
         self.variables: dict[str, str] = {}
+        #: Commands that are run on the orchestrator when a run has ended, however that was.
+        self.after: list[list[str]] = []
         #: What was brought to every host for the run: name → path.
         self.resources: dict[str, str] = {}
 

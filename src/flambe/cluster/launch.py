@@ -92,7 +92,7 @@ class Launch:
                     env={**services.variables(cluster, host), **cluster.variables},
                     about={**ready.holder("running"), "environment": wanted.name},
                     removed=removed,
-                    after=after,
+                    after=[*after, *cluster.after],
                 )
             )
 
@@ -108,8 +108,9 @@ class Launch:
             return [], []
         path = f"{folder}/secrets.ini"
         orchestrator = self.cluster.orchestrator
-        orchestrator.put(self.secrets.read_bytes(), path, mode=0o600)
-        text = Secrets.read(self.secrets).for_factories()
+        known = Secrets.read(self.secrets)
+        orchestrator.put(known.for_orchestrator(), path, mode=0o600)
+        text = known.for_factories()
         after = []
         if text:
             each(lambda host: host.put(text, path, mode=0o600), self.cluster.factories)

@@ -32,7 +32,9 @@ class LocalCluster(Cluster):
         How many factories.
     cpus
         How many CPUs each factory shows; all of this machine by default.
-    setup_cmds, environment, remote_dir, gpus
+    environment
+        By default the hosts use the packages that are installed here; else see :class:`Cluster`.
+    setup_cmds, remote_dir, gpus
         See :class:`Cluster`.
     """
 
@@ -48,6 +50,8 @@ class LocalCluster(Cluster):
         remote_dir: str = ".flambe",
         gpus: Literal["all", "free"] = "all",
     ) -> None:
+        # They are on this machine: what is installed here is theirs too.
+        environment = {"system": True} if environment is None else environment
         super().__init__(name, setup_cmds, environment, remote_dir, gpus)
         self.factories_num = factories_num
         self.cpus = cpus

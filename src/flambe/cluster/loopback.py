@@ -94,6 +94,8 @@ class LoopbackHost:
             # It has the interpreter of this flambe, without the packages of its environment.
             "PATH": os.pathsep.join(programs),
             "PYTHONPATH": sysconfig.get_paths()["purelib"],
+            # Whose packages are used where a cluster says so: ``environment: {system: true}``.
+            "FLAMBE_PYTHON": sys.executable,
             **(environment or {}),
         }
         about = {"port": port}

@@ -36,6 +36,16 @@ def make(cluster: Cluster, wanted: Environment, members: Sequence[Member]) -> No
         each(maker.on_factory, factories)
 
 
+# Where an environment has its packages; and where those of a virtual environment are, for another.
+_PURELIB = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
+_PACKAGES = """
+import sys, sysconfig
+paths = sysconfig.get_paths()
+if sys.prefix != sys.base_prefix:
+    print("\\n".join(dict.fromkeys((paths["purelib"], paths["platlib"]))))
+"""
+
+
 class Maker:
     """Makes one environment on the hosts of a cluster."""
 
@@ -86,6 +96,15 @@ class Maker:
             return ""
         return f"{self._uv()} {shlex.join(interpreter.install(f'{self.root}/pythons'))}\n"
 
+    def _system(self) -> str:
+        """Return the line that shows an environment the packages of the hosts' own Python.
+
+        Those of a virtual environment are not shown to another one by themselves.
+        """
+        purelib = f"$({self.place}/bin/python -c {shlex.quote(_PURELIB)})"
+        code = shlex.quote(_PACKAGES)
+        return f'"${{FLAMBE_PYTHON:-python3}}" -I -c {code} > "{purelib}/flambe_system.pth"\n'
+
     def _made(self) -> str:
         """Return the lines that make an empty environment, and check what was sent."""
         options = "--quiet --no-config --clear --no-python-downloads"
@@ -94,6 +113,7 @@ class Maker:
         return (
             f"{self._uv()} venv {options} --python {python} {self.place}\n"
             f"(cd {self.parts} && sha256sum --quiet --check sums)\n"
+            + (self._system() if self.wanted.system else "")
         )
 
     def _resolved(self, host: Member) -> str:

@@ -44,6 +44,8 @@ def prepare(experiment: Experiment, cluster: Cluster, *, force: bool, resume: bo
     cluster.ray.start()
     host.run(["mkdir", "-p", "--", root], repeat=True)
     cluster.report.start(root)
+    # If it cannot say itself how it ended.
+    cluster.after.append([cluster.python(host), "-m", "flambe.experiment.aftermath", root])
     for name in experiment.resources:
         cluster.resources[name] = _place(experiment, cluster, name)
 

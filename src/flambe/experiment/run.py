@@ -38,6 +38,7 @@ from flambe.experiment.storage import Storage
 from flambe.experiment.task import StageTask
 from flambe.experiment.variants import Expander, Variant, context_of, stages_linked
 from flambe.logging import redact
+from flambe.logging.console import home
 from flambe.packaging.resources import fetch
 from flambe.progress import VARIANT_LOG, RunFolder, RunState, StageState, Status, host_name
 
@@ -289,6 +290,7 @@ class Run:
             dict(tags.declared),
             self.experiment.seed,
             self.reuse.checkpoints(todo),
+            os.path.relpath(getattr(self.experiment.config, "origin", "") or home(), home()),
         )
         self.journal.stage(stage, Status.RUNNING)
         static = [v for v in todo if v.id in self.journal.variants]

@@ -53,6 +53,8 @@ class StageTask:
         Name → where it came from.
     restore
         Id → the checkpoint that a variant goes on from.
+    secrets
+        The file of secrets, from flambe's own folder: its variables are set where variants run.
     """
 
     stage: str
@@ -64,6 +66,7 @@ class StageTask:
     extensions: dict[str, str] = field(default_factory=dict)
     seed: int = 0
     restore: dict[str, str] = field(default_factory=dict)
+    secrets: str = ""
 
     def of(self, variant_id: str, values: Mapping[str, Any]) -> Variant:
         """Return a variant of this stage, with the values that a search suggested for it."""

@@ -20,8 +20,10 @@ from flambe.experiment.executor import variant_title
 from flambe.experiment.task import StageTask, VariantTask
 from flambe.experiment.variants import Variant
 from flambe.logging import capture, load, redact
+from flambe.logging.console import home
 from flambe.logging.events import Record
 from flambe.progress import host_name
+from flambe.runnable.secrets import Secrets
 
 NAMESPACE = "flambe"
 METRIC = "metric"
@@ -104,6 +106,7 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
     def _begin(self, config: dict[str, Any]) -> None:
         if self.stage_task is None or self.stage_task.stage != config["stage"]:
             self.stage_task = ray.get(self.collector.task.remote(config["stage"]))
+            _export(self.stage_task.secrets)
         self.config = config
         self.running = None
         variant = self._variant(config)
@@ -194,6 +197,13 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
         devices = dict(config["devices"])
         bundle = {"CPU": devices.pop("cpu", 1.0), "GPU": devices.pop("gpu", 0.0), **devices}
         return PlacementGroupFactory([{k: v for k, v in bundle.items() if v}])
+
+
+def _export(secrets: str) -> None:
+    """Set the environment variables that this host was given secretly."""
+    path = home() / secrets
+    if secrets and path.is_file():
+        Secrets.read(path).export()
 
 
 def quiet_loggers() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import io
+import os
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,6 +12,9 @@ from pathlib import Path
 from flambe.errors import ConfigError, Problem, did_you_mean
 from flambe.logging import redact
 from flambe.logging.console import home
+
+#: The section whose keys are environment variables of what runs.
+ENVIRONMENT = "environment"
 
 
 class MissingSecretError(ConfigError, KeyError):
@@ -70,6 +74,33 @@ class Secrets(Mapping[str, Mapping[str, str]]):
             raise ConfigError(f"{where}: not an INI file: {type(error).__name__}") from None
         return cls({name: dict(parser[name]) for name in parser.sections()}, str(file))
 
+    @property
+    def origin(self) -> str:
+        """The file that they were read from."""
+        return self._origin
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment variables of ``[environment]``; an empty one is taken from here."""
+        if ENVIRONMENT not in self:
+            return {}
+        return {
+            name: value or os.environ.get(name, "") for name, value in self[ENVIRONMENT].items()
+        }
+
+    def export(self) -> None:
+        """Set them in this process; unlike those of its start, nobody sees them from outside."""
+        for name, value in self.variables.items():
+            redact.add(value)
+            os.environ[name] = value
+
+    def for_orchestrator(self) -> str:
+        """Return all sections as an INI file, with the values that variables have here."""
+        return _written({name: self._filled(name) for name in self})
+
+    def _filled(self, section: str) -> Mapping[str, str]:
+        return self.variables if section == ENVIRONMENT else self[section]
+
     def for_factories(self) -> str:
         """Return, as an INI file, the sections that ``[flambe] factories`` names: ``A, B``.
 
@@ -79,13 +110,8 @@ class Secrets(Mapping[str, Mapping[str, str]]):
             If one of them is not there.
         """
         named = dict(self._sections["flambe"]).get("factories", "") if "flambe" in self else ""
-        parser = configparser.ConfigParser(interpolation=None)
-        parser.optionxform = str  # type: ignore[assignment,method-assign]
-        for name in filter(None, (part.strip() for part in named.split(","))):
-            parser[name] = {key: str(value) for key, value in self[name].items()}
-        text = io.StringIO()
-        parser.write(text)
-        return text.getvalue()
+        names = [part.strip() for part in named.split(",") if part.strip()]
+        return _written({name: self._filled(name) for name in names})
 
     def __getitem__(self, section: str) -> Mapping[str, str]:
         try:
@@ -127,6 +153,16 @@ class _Section(Mapping[str, str]):
 
     def __repr__(self) -> str:
         return f"{{{', '.join(f'{key}: {redact.MASK}' for key in self._values)}}}"
+
+
+def _written(sections: Mapping[str, Mapping[str, str]]) -> str:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.optionxform = str  # type: ignore[assignment,method-assign]
+    for name, values in sections.items():
+        parser[name] = {key: str(value) for key, value in values.items()}
+    text = io.StringIO()
+    parser.write(text)
+    return text.getvalue()
 
 
 def _missing(what: str, name: str, known: Mapping[str, object], origin: str) -> Problem:

@@ -30,6 +30,7 @@ def main() -> int:
     follow.add_argument("name")
     follow.add_argument("--offset", type=int, default=0)
     follow.add_argument("--once", action="store_true")
+    commands.add_parser("system")
     node = commands.add_parser("ray-node")
     node.add_argument("settings", help="JSON")
     options = parser.parse_args()
@@ -38,6 +39,11 @@ def main() -> int:
         from flambe.remote.agent import supervisor
 
         return int(supervisor.follow(_own(root), options.name, options.offset, once=options.once))
+    if options.command == "system":
+        from flambe.remote.agent import verify
+
+        json.dump(verify.system(), sys.stdout)
+        return 0
     if options.command == "ray-node":
         from flambe.remote.agent import ray
 

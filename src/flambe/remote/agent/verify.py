@@ -6,8 +6,11 @@ import base64
 import csv
 import glob
 import hashlib
+import json
 import os
 import re
+import subprocess
+import sys
 from typing import Any
 
 from flambe.remote.agent.files import read_json
@@ -38,10 +41,16 @@ def environment(root: str, name: str) -> Any:
 def system() -> dict[str, Any]:
     """Return the distributions of this host's own Python: name → version, and what each requires.
 
-    What a user installed for themselves is left out: runs do not see it.
+    What a user installed for themselves is left out: runs do not see it. ``$FLAMBE_PYTHON`` names
+    another Python, in a virtual environment for example.
     """
     from importlib import metadata
 
+    if other := os.environ.get("FLAMBE_PYTHON"):
+        command = [other, "-I", sys.argv[0], "system"]
+        environment = {k: v for k, v in os.environ.items() if k != "FLAMBE_PYTHON"}
+        done = subprocess.run(command, env=environment, capture_output=True, check=True)
+        return dict(json.loads(done.stdout))
     found: dict[str, Any] = {}
     for one in metadata.distributions():
         name = one.metadata["Name"]

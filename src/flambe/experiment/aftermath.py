@@ -1,0 +1,34 @@
+"""What is left to say of a run that could not say it itself: it was killed, or its host went down.
+
+At its end, the supervisor of a run calls ``python -m flambe.experiment.aftermath FOLDER``.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+from flambe.progress import RunFolder, Status, change_line, end_last_line
+
+
+def settle(folder: RunFolder) -> None:
+    """Note that a run that its state calls running was interrupted."""
+    state = folder.read_state()
+    if state is None or state.status is not Status.RUNNING:
+        return
+    end_last_line(folder.variants)
+    with open(folder.variants, "a", encoding="utf-8") as lines:
+        for entry in folder.read_variants().values():
+            if entry.status is Status.RUNNING:
+                lines.write(change_line({"id": entry.id, "status": Status.INTERRUPTED}))
+    for stage in state.stages:
+        if stage.status is Status.RUNNING:
+            stage.status, stage.ended = Status.INTERRUPTED, state.updated
+    state.status, state.ended = Status.INTERRUPTED, state.updated or time.time()
+    state.error = "it was killed, or its host went down"
+    folder.write_state(state)
+
+
+if __name__ == "__main__":
+    settle(RunFolder(Path(sys.argv[1])))
