@@ -251,5 +251,8 @@ def test_what_it_does_not_lead_to(tmp_path: Path) -> None:
     assert found["no_proxy"] == found["NO_PROXY"] == directly
     assert found["http_proxy"] == found["HTTPS_PROXY"] == url
     assert redact.hide(f"see {url} and pa$s") == "see http://***proxy:3128 and ***"
+    assert "pa%24s" not in repr(cluster.environment)
+    index = {"index_url": "https://ann:canary-index@index/simple"}
+    assert "canary-index" not in repr(SSHCluster("c", "h", environment=index).environment)
     assert proxy.variables(SSHCluster("c", "h")) == {}
     assert proxy.line(SSHCluster("c", "h")) == ""

@@ -137,7 +137,7 @@ def test_packages_of_a_user_do_not_count(metal: Metal) -> None:
         ("offline: sometimes", "offline cannot be 'sometimes'"),
         ("extras: learn", "extras cannot be 'learn'"),
         ("find_links: 3", "find_links cannot be 3"),
-        ("index_url: simple", "index_url cannot be 'simple'"),
+        ("index_url: simple", "index_url is not a URL"),
         ("sistem: true", "did you mean 'system'?"),
     ],
 )

@@ -24,9 +24,10 @@ DOWNLOADS = ("index_url", "find_links", "offline", "python")
 def read(written: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the keywords as they are used from here on: what is secret in them is hidden."""
     options = dict(written or {})
-    if isinstance(options.get("proxy"), str):
-        redact.add_url(options["proxy"])
-        options["proxy"] = Secret(options["proxy"])
+    for key in ("proxy", "index_url"):
+        if isinstance(options.get(key), str):
+            redact.add_url(options[key])
+            options[key] = Secret(options[key])
     return options
 
 
@@ -74,7 +75,7 @@ def _place(value: Any) -> tuple[str, str] | None:
 def _url(value: Any) -> tuple[str, str] | None:
     if isinstance(value, str) and "://" in value:
         return None
-    return f"cannot be {value!r}", "a URL, such as https://host/simple"
+    return "is not a URL", "such as https://host/simple"
 
 
 def _proxy(value: Any) -> tuple[str, str] | None:
