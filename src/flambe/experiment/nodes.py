@@ -107,9 +107,9 @@ class Nodes:
             except Exception:  # Ray is going down, and the run with it
                 return
             for name in sorted(alive - known):
-                self.note(f"{name} has joined: {len(alive)} factories work")
+                self.note(f"{name} has joined: {_factories(alive)}")
             for name in sorted(known - alive):
-                self.note(f"{name} is lost: {len(alive)} factories go on")
+                self.note(f"{name} is lost: {_factories(alive)} left")
             known = alive
             self._revive(self.expected.keys() - alive)
             if alive:
@@ -154,6 +154,10 @@ class Nodes:
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout if done.returncode == 0 else None
+
+
+def _factories(names: set[str]) -> str:
+    return f"{len(names)} {'factory' if len(names) == 1 else 'factories'}"
 
 
 def _alone() -> float:

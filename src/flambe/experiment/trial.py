@@ -208,5 +208,7 @@ def _export(secrets: str) -> None:
 
 def quiet_loggers() -> None:
     """Keep what libraries tell of their own doings out of the logs of components."""
-    for name in ("ray", "ray.train", "ray.tune", "ray._private", "asyncssh", "fsspec"):
+    for name in ("ray", "ray.train", "ray._private", "asyncssh", "fsspec"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # What becomes of trials is told by flambe.
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)

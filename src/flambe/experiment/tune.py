@@ -19,9 +19,10 @@ from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from flambe.errors import ComponentError, RunError
+from flambe.errors import RunError
 from flambe.experiment.collector import Collector
 from flambe.experiment.executor import Listener, StageOptions
+from flambe.experiment.failures import cause, is_loss, raised
 from flambe.experiment.informed import Informed
 from flambe.experiment.nodes import Nodes
 from flambe.experiment.task import RESUMED, StageTask, settle_checkpoint
@@ -40,6 +41,8 @@ from flambe.progress import RunFolder
 
 TRAINABLE = "flambe_variant"
 START_ATTEMPTS = 3
+# How often a variant may be lost with its host and not have come any further.
+MOST_LOSSES = 10
 
 # Tune's own loggers and its table are not used: flambe records and shows.
 _TUNE_ENVIRONMENT = {
@@ -136,26 +139,24 @@ class _StageRun:
 
     def fail(self, trial: Any, *, final: bool) -> None:
         variant = self.variant(trial)
-        raised = _raised(trial)
-        if self.executor.nodes is not None and _is_loss(raised):
-            # It did nothing wrong: another host goes on with it, as often as that happens.
+        error = raised(trial)
+        if self.executor.nodes is not None and is_loss(error) and self._may_be_lost(trial):
+            # It did nothing wrong: another host goes on with it.
             if final:
                 self.lost.append(variant)
             else:
                 trial.run_metadata.num_failures -= 1
-            host = os.path.basename(str(trial.node_ip or "")) or "its host"
-            self.to.failed(variant, None, f"{host} was lost", final=False)
+            self.to.failed(variant, None, "its host was lost; another one goes on", final=False)
             return
-        error, text = _cause(raised)
-        self.to.failed(variant, error, text, final)
+        known, text = cause(error)
+        self.to.failed(variant, known, text, final)
 
-
-def _is_loss(error: BaseException | None) -> bool:
-    """Whether a trial ended because its host did."""
-    text = str(error)
-    return isinstance(error, ray.exceptions.RayActorError) and (
-        "node has died" in text or "node was terminated" in text or "node is dead" in text.lower()
-    )
+    def _may_be_lost(self, trial: Any) -> bool:
+        """Whether a variant came further since its host was lost, or this is not too often."""
+        identity, step = self.variant(trial).id, (trial.last_result or {}).get("steps", 0)
+        known, times = self.executor.losses.get(identity, (-1, 0))
+        self.executor.losses[identity] = (step, 1 if step > known else times + 1)
+        return self.executor.losses[identity][1] <= MOST_LOSSES
 
 
 def _resumed(root: Path, variants: Sequence[Variant]) -> dict[str, str]:
@@ -163,37 +164,6 @@ def _resumed(root: Path, variants: Sequence[Variant]) -> dict[str, str]:
     folders = {v.id: RunFolder(root).variant(v.stage, v.name) for v in variants}
     kept = {identity: settle_checkpoint(place, RESUMED) for identity, place in folders.items()}
     return {identity: str(place) for identity, place in kept.items() if place is not None}
-
-
-def _raised(trial: Any) -> BaseException | None:
-    """Return what a trial failed of, as Ray has it."""
-    error: BaseException | None = None
-    with contextlib.suppress(Exception):
-        # Tune has just written it beside itself, in this very process: nobody else's file is read.
-        written = Path(trial.pickled_error_file or "")
-        if written.is_file():
-            error = ray.cloudpickle.loads(written.read_bytes())
-        else:
-            error = trial.get_pickled_error() or trial.get_error()
-    return error
-
-
-def _cause(error: BaseException | None) -> tuple[ComponentError | None, str]:
-    """Return what a trial failed of, without the layers of Ray around it."""
-    seen = 0
-    while error is not None and seen < 10:
-        # An error of a task is an instance of its cause's class as well: the cause comes first.
-        inner = getattr(error, "cause", None)
-        if inner is None and isinstance(error, ComponentError):
-            return error, str(error)
-        inner = inner or error.__cause__
-        if inner is None:
-            break
-        error, seen = inner, seen + 1
-    if error is None:
-        return None, "the trial failed; its log says more"
-    text = str(error).strip()
-    return None, f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 class TuneExecutor:
@@ -213,6 +183,8 @@ class TuneExecutor:
         self.name = f"flambe-{uuid.uuid4().hex[:12]}"
         self.collector: Any = None
         self.checkpoints: dict[str, list[Path]] = {}
+        #: Id → the step at which the host of a variant was lost last, and how often it was.
+        self.losses: dict[str, tuple[int, int]] = {}
         self._started_ray = False
 
     def start(self) -> None:
