@@ -217,3 +217,27 @@ def test_taking_it_down_leaves_the_results_and_no_process(place: Place) -> None:
     assert left == []
     assert list((place.folder / "home").rglob("work/result.txt")) != []
     assert place.flambe("status", "here").returncode == 2
+
+
+@pytest.mark.faults
+def test_ctrl_c_ends_the_wait_for_a_host(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.yaml"
+    # Addresses that nobody has.
+    file.write_text(
+        "!SSHCluster {name: a, orchestrator_ip: 203.0.113.1, factories_ips: [203.0.113.2]}\n"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", COMMAND, str(file)],
+        env={**os.environ, "FLAMBE_HOME": str(tmp_path / "home")},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    until((tmp_path / "home" / "clusters" / "a" / "cluster.json").exists, "it begins", 30)
+    time.sleep(2)
+    begun = time.monotonic()
+    os.killpg(run.pid, signal.SIGINT)
+    said, _ = run.communicate(timeout=60)
+    assert (run.returncode, said) == (130, "interrupted\n")
+    assert time.monotonic() - begun < 8

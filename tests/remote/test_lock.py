@@ -7,12 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from flambe.remote.lock import locked
 
 # Counts in a file, as only one can at a time.
 COUNT = """
 import sys
 from pathlib import Path
+import pytest
+
 from flambe.remote.lock import locked
 lock, file, times = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 for _ in range(times):
@@ -22,6 +26,8 @@ for _ in range(times):
 HOLD = """
 import sys, time
 from pathlib import Path
+import pytest
+
 from flambe.remote.lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
@@ -39,6 +45,7 @@ def test_one_holds_it_at_a_time_and_no_file_is_left(tmp_path: Path) -> None:
     assert list(lock.parent.iterdir()) == []
 
 
+@pytest.mark.faults
 def test_it_ends_with_its_holder(tmp_path: Path) -> None:
     lock = tmp_path / "x.lock"
     with subprocess.Popen(

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from flambe.errors import HostKeyError, RemoteError, UnreachableError
 from flambe.logging.console import home
-from flambe.remote import reasons
+from flambe.remote import reasons, scope
 from flambe.remote.address import SSH_PORT, Address
 from flambe.remote.lock import locked
 
@@ -162,7 +162,7 @@ class Connection:
                         self.name, f"no connection within {seconds:.0f} s: {error}"
                     )
                 # Many who come at once are refused at once: they don't come back together.
-                time.sleep(wait * random.uniform(0.5, 1.5))
+                scope.sleep(wait * random.uniform(0.5, 1.5))
                 wait = min(wait * 2, 5.0)
 
     def _answers(self) -> bool:
@@ -191,12 +191,10 @@ class Connection:
             command = ["ssh", "-M", "-N", "-f", "-S", str(self.socket), "-E", log.name]
             command += ["-o", f"ControlPersist={PERSIST}", *self.login.arguments()]
             try:
-                code = subprocess.run(
+                code = scope.run(
                     [*command, self.destination],
-                    stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
-                    check=False,
                     timeout=4 * CONNECT_TIMEOUT,
                     start_new_session=True,  # no terminal: an ssh to a jump host would ask there
                 ).returncode
@@ -247,13 +245,11 @@ class Connection:
         """Return what the ssh to a jump host says, which a master does not let it."""
         alone = ["-o", "ControlPath=none", self.destination, "true"]
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return subprocess.run(
+            return scope.run(
                 ["ssh", *self.login.arguments(), *alone],
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 errors="replace",
-                check=False,
                 timeout=2 * CONNECT_TIMEOUT,
                 start_new_session=True,
             ).stderr

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextvars
+import subprocess
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from flambe.errors import RemoteError
 
@@ -52,3 +55,35 @@ class Scope:
 
 
 current: contextvars.ContextVar[Scope | None] = contextvars.ContextVar("scope", default=None)
+
+
+def run(
+    command: Sequence[str], *, timeout: float, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run a program of this machine to its end, as :func:`subprocess.run` does.
+
+    Raises
+    ------
+    RemoteError
+        If all was cancelled before; what is cancelled meanwhile is ended.
+    """
+    inside = current.get()
+    with subprocess.Popen(command, stdin=subprocess.DEVNULL, text=True, **options) as process:
+        token = 0
+        try:
+            token = inside.enter(process.terminate) if inside is not None else 0
+            out, err = process.communicate(timeout=timeout)
+        except BaseException:
+            process.kill()
+            raise
+        finally:
+            if inside is not None:
+                inside.leave(token)
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def sleep(seconds: float) -> None:
+    """Wait, at most until all is cancelled."""
+    inside, end = current.get(), time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0 and not (inside is not None and inside.cancelled):
+        time.sleep(min(left, 0.1))
