@@ -1,5 +1,5 @@
 // Charts by Apache ECharts, in the colours of the page. It is large, and loaded when first needed.
-import { base, number } from "./common.js";
+import { base, number, short } from "./common.js";
 
 let loading = null;
 function library() {
@@ -7,7 +7,7 @@ function library() {
     const script = document.createElement("script");
     script.src = `${base}/static/vendor/echarts/echarts.min.js`;
     script.onload = () => done(globalThis.echarts);
-    script.onerror = () => fail(new Error("the charts could not be loaded"));
+    script.onerror = () => { loading = null; script.remove(); fail(new Error("the charts could not be loaded")); };
     document.head.append(script);
   });
   return loading;
@@ -22,7 +22,7 @@ export async function chart(place) {
   const echarts = await library();
   const shown = echarts.init(place, null, { renderer: "canvas" });
   let make = null;
-  const draw = () => { if (make) shown.setOption(make(), { notMerge: true, lazyUpdate: true }); };
+  const draw = () => { if (make) shown.setOption(make(), { notMerge: true }); };
   addEventListener("themechange", draw);
   new ResizeObserver(() => shown.resize()).observe(place);
   return { shown, set(options) { make = options; draw(); } };
@@ -55,57 +55,140 @@ const spread = (values) => {
   return [low, high];
 };
 
+const pairs = (curve) => curve.steps.map((step, i) => [step, curve.values[i]]).filter((pair) => pair[1] !== null);
+
 /** Curves over steps: each has `id`, `name`, `steps`, `values`, `best`. */
-export function lines(curves, { tag = "", highlighted = null } = {}) {
+export function lines(curves, { tag = "", tooltip = false } = {}) {
   const options = {
     ...common(),
     grid: { left: 56, right: 20, top: 24, bottom: 52 },
     xAxis: axis({ type: "value", name: "step", nameLocation: "middle", nameGap: 26, minInterval: 1, min: "dataMin", max: "dataMax" }),
-    yAxis: axis({ type: "value", name: tag, scale: true }),
+    yAxis: axis({ type: "value", name: tag, scale: true, axisLabel: { color: colour("--dim"), formatter: number } }),
     dataZoom: [{ type: "inside", filterMode: "none" }],
   };
-  const pairs = (curve) => curve.steps.map((step, i) => [step, curve.values[i]]);
+  if (!tooltip) delete options.tooltip;
+  else options.tooltip.formatter = ({ data }) => `step ${data[0]}: ${number(data[1])}`;
   if (curves.length <= SINGLE) {
-    options.tooltip.trigger = "item";
-    options.tooltip.formatter = ({ seriesName, data }) => `${seriesName}\nstep ${data[0]}: ${number(data[1])}`;
     options.series = curves.map((curve, i) => ({
-      type: "line", name: curve.name, data: pairs(curve), showSymbol: curve.steps.length < 30, symbolSize: 5,
-      lineStyle: { width: curve.id === highlighted ? 4 : 1.8, opacity: highlighted && curve.id !== highlighted ? 0.2 : 1 },
-      itemStyle: { color: curve.colour || PALETTE[i % PALETTE.length], opacity: highlighted && curve.id !== highlighted ? 0.2 : 1 },
-      z: curve.id === highlighted ? 5 : 2, emphasis: { focus: "series" }, connectNulls: false,
+      type: "line", name: curve.name, data: curve.steps.map((step, at) => [step, curve.values[at]]),
+      showSymbol: curve.steps.length < 30, symbolSize: 5, lineStyle: { width: 1.8 },
+      itemStyle: { color: curve.colour || PALETTE[i % PALETTE.length] }, silent: !tooltip, connectNulls: false,
     }));
     return options;
   }
   const [low, high] = spread(curves.map((curve) => curve.best).filter((value) => value !== null && value !== undefined));
   // Many points make one polyline each; gaps are left out.
-  const data = curves.map((curve) => ({
-    id: curve.id, name: curve.name, value: curve.best ?? low,
-    coords: pairs(curve).filter((pair) => pair[1] !== null),
-    lineStyle: curve.id === highlighted ? { width: 3.5, opacity: 1 } : undefined,
-  })).filter((one) => one.coords.length > 1);
-  options.tooltip.trigger = "item";
-  options.tooltip.formatter = ({ name, value }) => `${name}\nbest ${number(value)}`;
+  const data = curves.map((curve) => ({ value: curve.best ?? low, coords: pairs(curve) })).filter((one) => one.coords.length > 1);
   const [first, last] = spread(curves.flatMap((curve) => [curve.steps[0], curve.steps.at(-1)]));
-  const [bottom, top] = spread(data.flatMap((one) => { const [a, b] = spread(one.coords.map((p) => p[1])); return [a, b]; }));
+  const [bottom, top] = spread(data.flatMap((one) => spread(one.coords.map((pair) => pair[1]))));
   Object.assign(options.xAxis, { min: first, max: last });
-  Object.assign(options.yAxis, { min: bottom, max: top, axisLabel: { color: colour("--dim"), formatter: number } });
+  Object.assign(options.yAxis, { min: bottom, max: top });
   options.visualMap = { show: false, min: low, max: high > low ? high : low + 1, dimension: 0, inRange: { color: scale() } };
-  options.series = [{ type: "lines", coordinateSystem: "cartesian2d", polyline: true, data, lineStyle: { width: 1, opacity: highlighted ? 0.12 : 0.45 }, progressive: 400, clip: true }];
+  options.series = [{ type: "lines", coordinateSystem: "cartesian2d", polyline: true, data, lineStyle: { width: 1, opacity: 0.45 }, progressive: 400, clip: true, silent: true }];
   return options;
+}
+
+/** A chart of curves in which one is pointed at, by its id or by the mouse; `told(curve, index)` hears which. */
+export async function curveChart(place, told) {
+  const plot = await chart(place);
+  const { shown } = plot;
+  const canvas = shown.getZr();
+  let curves = [];
+  let pointed = null;
+  let where = null; // at which of its points
+  let over = null; // it lies above the chart: the others are not drawn again
+
+  const pixel = (pair) => shown.convertToPixel({ xAxisIndex: 0, yAxisIndex: 0 }, pair);
+  const area = () => shown.getModel().getComponent("grid").coordinateSystem.getRect();
+
+  function point(id, at = null) {
+    if (over) canvas.remove(over);
+    over = null;
+    [pointed, where] = [id, at];
+    const curve = curves.find((one) => one.id === id);
+    if (curve) {
+      const { graphic } = globalThis.echarts;
+      over = new graphic.Group({ silent: true });
+      over.setClipPath(new graphic.Rect({ shape: { ...area() } }));
+      const points = pairs(curve).map(pixel);
+      const drawn = (style) => over.add(new graphic.Polyline({ shape: { points }, style: { fill: null, ...style }, zlevel: 3, silent: true }));
+      drawn({ stroke: colour("--card"), lineWidth: 7 });
+      drawn({ stroke: colour("--text"), lineWidth: 3 });
+      canvas.add(over);
+    }
+    told(curve, at);
+  }
+
+  function nearest(x, y) {
+    const { x: left, y: top, width, height } = area();
+    if (x < left || x > left + width || y < top || y > top + height) return null;
+    const [step] = shown.convertFromPixel({ xAxisIndex: 0, yAxisIndex: 0 }, [x, y]);
+    const [zero, one] = [pixel([0, 0])[1], pixel([0, 1])[1]];
+    let found = null;
+    let least = 24;
+    for (const curve of curves) {
+      const at = closest(curve.steps, step);
+      const away = Math.abs(zero + (one - zero) * between(curve, at, step) - y);
+      if (away < least) { least = away; found = [curve.id, at]; }
+    }
+    return found;
+  }
+
+  canvas.on("mousemove", ({ offsetX, offsetY }) => {
+    const [id, at] = nearest(offsetX, offsetY) || [null, null];
+    point(id, at);
+    canvas.setCursorStyle(id ? "pointer" : "default");
+  });
+  canvas.on("globalout", () => point(null));
+  canvas.on("click", ({ offsetX, offsetY }) => {
+    const [id] = nearest(offsetX, offsetY) || [];
+    if (id) location.href = `${base}/variant/${id}`;
+  });
+  const again = () => { if (pointed) point(pointed, where); };
+  shown.on("datazoom", again);
+  new ResizeObserver(again).observe(place);
+  return {
+    point,
+    get pointed() { return pointed; },
+    set(shownCurves, options) {
+      curves = shownCurves;
+      plot.set(() => lines(curves, options));
+      again();
+    },
+  };
+}
+
+/** The value of a curve at a step, which may lie between two of its own. */
+function between({ steps, values }, at, step) {
+  const other = step < steps[at] ? at - 1 : at + 1;
+  if (values[at] === null || !(other in steps) || values[other] === null) return values[at] ?? NaN;
+  return values[at] + ((values[other] - values[at]) * (step - steps[at])) / (steps[other] - steps[at]);
+}
+
+/** The index of the value in a sorted list that is closest to a value. */
+function closest(values, wanted) {
+  let low = 0;
+  let high = values.length - 1;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (values[middle] < wanted) low = middle + 1; else high = middle;
+  }
+  return low && wanted - values[low - 1] < values[low] - wanted ? low - 1 : low;
 }
 
 const scale = () => ["#868e96", "#f59f00", colour("--accent")];
 
+export const AXIS = 95; // pixels that an axis needs at least
+
 /** Parallel coordinates: one axis for each hyper-parameter, the metric last. */
-export function parallel(rows, names, metric) {
-  const measured = rows.filter((row) => typeof row[metric] === "number");
+export function parallel(measured, names, metric) {
   const dims = [...names.map((name) => ({ name, values: measured.map((row) => row.choices[name] ?? null) })),
     { name: metric, values: measured.map((row) => row[metric]) }];
   const [low, high] = spread(dims.at(-1).values);
   for (const dim of dims) dim.scale = dim === dims.at(-1) ? scaleOf(dim.values, true) : scaleOf(dim.values);
   return {
     ...common(),
-    parallel: { left: 50, right: 70, top: 42, bottom: 24, parallelAxisDefault: { nameTextStyle: { color: colour("--text"), fontWeight: 600 }, axisLine: { lineStyle: { color: colour("--dim") } }, axisLabel: { color: colour("--dim") }, areaSelectStyle: { color: colour("--accent"), opacity: 0.25 } } },
+    parallel: { left: 50, right: 70, top: 42, bottom: 24, parallelAxisDefault: { nameTextStyle: { color: colour("--text"), fontWeight: 600 }, axisLine: { lineStyle: { color: colour("--dim") } }, axisLabel: { color: colour("--text"), backgroundColor: colour("--card"), padding: [1, 3], borderRadius: 3 }, nameTruncate: { maxWidth: AXIS - 10 }, areaSelectStyle: { color: colour("--accent"), opacity: 0.25 } } },
     parallelAxis: dims.map(({ name, scale }, dim) => ({ dim, name, ...scale })),
     visualMap: { show: false, min: low, max: high > low ? high : low + 1, dimension: dims.length - 1, inRange: { color: scale() } },
     tooltip: { ...common().tooltip, trigger: "item", formatter: ({ dataIndex }) => dims.map(({ name, values }) => `${name} ${number(values[dataIndex])}`).join("\n") },
@@ -118,7 +201,7 @@ const plain = (value) => (typeof value === "number" || value === null ? value : 
 
 function scaleOf(values, continuous = false) {
   const known = values.filter((value) => value !== null);
-  if (!known.every((value) => typeof value === "number")) return { type: "category", data: [...new Set(values.map(String))] };
+  if (!known.every((value) => typeof value === "number")) return { type: "category", data: [...new Set(values.map(String))], axisLabel: { formatter: (text) => short(text, 14) } };
   const distinct = [...new Set(known)].sort((a, b) => a - b);
   // The values of a grid stand evenly.
   if (!continuous && distinct.length <= 8 && values.length === known.length) return { type: "category", data: distinct.map(String) };

@@ -12,7 +12,8 @@ export function number(value) {
   if (value === null || value === undefined) return "";
   if (typeof value !== "number") return String(value);
   if (Number.isInteger(value)) return String(value);
-  return String(Number(value.toPrecision(5)));
+  const rounded = Number(value.toPrecision(5));
+  return Math.abs(rounded) < 1e-4 ? rounded.toExponential() : String(rounded);
 }
 
 export function duration(seconds) {
@@ -45,12 +46,16 @@ const WORDS = { masked: "skipped", stopped: "stopped early", empty: "nothing yet
 export const word = (status) => WORDS[status] || status;
 export const pill = (status) => html`<span class="pill ${status}">${word(status)}</span>`;
 
-export function choices(value) {
-  return Object.entries(value || {}).map(([name, v]) => `${name}=${number(v)}`).join(" ");
+export const short = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
+
+export function choices(value, most = 40) {
+  return Object.entries(value || {}).map(([name, v]) => `${name}=${short(number(v), most)}`).join(" ");
 }
 
-export const variantLink = (variant, text) =>
-  html`<a href="${base}/variant/${variant.id}">${text ?? (choices(variant.choices) || variant.id.slice(0, 8))}</a>`;
+export function variantLink(variant, text) {
+  const all = choices(variant.choices, 1000);
+  return html`<a class="clamp" href="${base}/variant/${variant.id}" title="${all.length > 60 ? all : nothing}">${text ?? (choices(variant.choices) || variant.id.slice(0, 8))}</a>`;
+}
 
 export const figure = (name, value, wide = false) =>
   html`<div class="figure ${wide ? "wide" : ""}"><span>${name}</span><strong>${value}</strong></div>`;

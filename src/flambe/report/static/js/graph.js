@@ -1,6 +1,6 @@
 // The pipeline as a graph: dagre lays it out, each stage is a link.
 import dagre from "../vendor/dagre/dagre.esm.js";
-import { base, nothing, svg, word } from "./common.js";
+import { base, nothing, short, svg, word } from "./common.js";
 
 const WIDTH = 172;
 const HEIGHT = 62;
@@ -56,5 +56,3 @@ function node(stage, { x, y }) {
     <rect class="fill" x="${left + 15}" y="${top + 50}" width="${((WIDTH - 30) * share).toFixed(1)}" height="4" rx="2"></rect>` : nothing}
   </a>`;
 }
-
-const short = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);

@@ -3,8 +3,11 @@ import { base, html, pill, render, $ } from "./common.js";
 
 const SHOWN = { on: "live", lost: "reconnecting", over: "" };
 
-function show(state) {
+function show(connection) {
   const place = $("live");
+  const goes = place.dataset.status === "running" || place.dataset.status === "empty";
+  const state = connection === "on" && !goes ? "over" : connection;
+  place.dataset.connection = connection;
   place.className = `live ${state}`;
   place.textContent = SHOWN[state];
 }
@@ -72,7 +75,11 @@ export function live(scope, onNews) {
   const query = new URLSearchParams(scope);
   const handlers = {
     news(news) {
-      if (news.run?.status) render(html`${pill(news.run.status)}`, clean($("run-status")));
+      if (news.run?.status) {
+        render(html`${pill(news.run.status)}`, clean($("run-status")));
+        $("live").dataset.status = news.run.status;
+        show($("live").dataset.connection);
+      }
       onNews(news);
     },
     anew() { location.reload(); },

@@ -2,7 +2,7 @@
 import { html, nothing } from "./common.js";
 
 export function entry(line, search, sources) {
-  return html`<div class="entry ${line.level}"><time>${line.time.slice(11) || ""}</time><span class="level">${line.level}</span>
+  return html`<div class="entry ${line.level}"><time title="${line.time}">${line.time.slice(11) || ""}</time><span class="level">${line.level}</span>
     <span>${sources && line.source ? html`<span class="source">${line.source}</span> ` : nothing}${marked(line.text, search)}</span></div>`;
 }
 

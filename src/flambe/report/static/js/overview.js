@@ -13,6 +13,7 @@ const MESSAGES = {
 };
 
 function summary() {
+  if (run.status === "empty") return nothing;
   const running = run.stages.filter((stage) => stage.status === "running");
   const left = running.map((stage) => stage.until).filter(Boolean).map((time) => Math.max(0, time - now()));
   const waiting = run.stages.some((stage) => stage.runs && stage.status === "waiting");

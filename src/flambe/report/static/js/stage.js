@@ -1,19 +1,19 @@
 // The page of a stage. The table and the curves come first, the other plots when these are there.
 import "./page.js";
-import { ask, choices, data, duration, html, nothing, now, number, pill, render, svg, word, $ } from "./common.js";
-import { chart, lines, parallel } from "./charts.js";
+import { ask, choices, data, duration, html, nothing, now, number, pill, render, $ } from "./common.js";
+import { AXIS, chart, curveChart, parallel } from "./charts.js";
 import { live, merge } from "./live.js";
 import { VariantTable } from "./table.js";
 
 let { stage } = data;
 const rows = data.rows;
 const byId = new Map(rows.map((row) => [row.id, row]));
+const asking = new URLSearchParams(location.search);
 const name = encodeURIComponent(stage.name);
 const curves = new Map(); // id -> [steps, values]
 const table = new VariantTable(rows, draw);
 let tag = "";
 let tags = [];
-let highlighted = null;
 let plots = {};
 
 function draw() {
@@ -35,23 +35,46 @@ function later(chosen) {
 }
 
 async function drawPlots(chosen) {
-  await drawCurves(chosen);
-  await drawParallel();
+  try {
+    await drawCurves(chosen);
+    await drawParallel();
+  } catch (error) {
+    if (navigator.onLine) throw error;
+    setTimeout(draw, 3000); // the charts are loaded when the connection is back
+  }
 }
 
-async function drawCurves(chosen) {
-  const shown = chosen.filter((row) => (curves.get(row.id)?.[0].length ?? 0) > 0)
-    .map((row) => ({ id: row.id, name: choices(row.choices) || row.id.slice(0, 8), best: row.best, steps: curves.get(row.id)[0], values: curves.get(row.id)[1] }));
-  const long = shown.some((curve) => curve.steps.length > 1);
+// A chart is made once, though it is drawn again before it is there.
+const making = {};
+function once(chart, make) {
+  making[chart] ??= make().catch((error) => { delete making[chart]; throw error; });
+  return making[chart];
+}
+
+const HINT = "point at a row or a curve; scroll to zoom";
+let note = "";
+let shown = []; // curves
+let long = false;
+function drawCurvesBar() {
   render(html`<div class="bar"><h2>Learning curves</h2>
       ${tags.length ? html`<label>of <select @change=${(event) => { tag = event.target.value; load(); }}>
         <option value="">metric</option>${tags.filter((one) => one !== "metric").map((one) => html`<option ?selected=${one === tag}>${one}</option>`)}</select></label>` : nothing}
-      <span class="dim">${shown.length > 100 ? "coloured by the best figure; " : ""}point at a row to see its curve, scroll to zoom</span></div>
-    ${long ? nothing : html`<p class="dim">${shown.length ? "Each variant has one step only: the table says it all." : "There are no figures yet."}</p>`}
+      <span class="dim note">${!long ? "" : note || (shown.length > 100 ? `coloured by the best figure; ${HINT}` : HINT)}</span></div>
+    ${long ? nothing : html`<p class="dim">${curves.size ? "Each variant has one step only: the table says it all." : "There are no figures yet."}</p>`}
     <div class="chart" ?hidden=${!long}></div>`, $("curves"));
+}
+
+async function drawCurves(chosen) {
+  shown = chosen.filter((row) => (curves.get(row.id)?.[0].length ?? 0) > 0)
+    .map((row) => ({ id: row.id, name: choices(row.choices) || row.id.slice(0, 8), best: row.best, steps: curves.get(row.id)[0], values: curves.get(row.id)[1] }));
+  long = shown.some((curve) => curve.steps.length > 1);
+  drawCurvesBar();
   if (!long) return;
-  plots.curves ??= await chart($("curves").querySelector(".chart"));
-  plots.curves.set(() => lines(shown, { tag: tag || "metric", highlighted }));
+  plots.curves ??= await once("curves", () => curveChart($("curves").querySelector(".chart"), (curve, at) => {
+    note = !curve ? "" : at === null ? `${curve.name}: best ${number(curve.best)}` : `${curve.name}: ${number(curve.values[at])} at step ${curve.steps[at]}`;
+    drawCurvesBar();
+  }));
+  plots.curves.set(shown, { tag: tag || "metric" });
 }
 
 async function drawParallel() {
@@ -59,39 +82,49 @@ async function drawParallel() {
   const measured = rows.filter((row) => typeof row.best === "number");
   if (!varied.length || measured.length < 2) return;
   render(html`<div class="bar"><h2>Hyper-parameters and the best metric</h2>
-    ${table.only ? html`<button type="button" @click=${() => { table.only = null; plots.parallel.shown.dispatchAction({ type: "axisAreaSelect", parallelAxisIndex: 0, intervals: [] }); plots.parallel = undefined; $("parallel").querySelector(".chart").replaceWith(Object.assign(document.createElement("div"), { className: "chart" })); draw(); }}>Show all again</button>` : html`<span class="dim">draw on an axis to choose</span>`}</div>
-    <div class="chart"></div>`, $("parallel"));
-  if (!plots.parallel) {
-    plots.parallel = await chart($("parallel").querySelector(".chart"));
-    plots.parallel.shown.on("axisareaselected", () => {
-      const series = plots.parallel.shown.getModel().getSeries()[0];
-      const active = new Set(series.getRawIndicesByActiveState("active"));
-      const all = rows.filter((row) => typeof row.best === "number");
-      const ids = all.filter((_, index) => active.has(index)).map((row) => row.id);
-      table.only = ids.length && ids.length < all.length ? new Set(ids) : null;
-      draw();
-    });
-  }
+    ${table.only ? html`<button type="button" @click=${showAll}>Show all again</button>` : html`<span class="dim">draw on an axis to choose</span>`}</div>
+    <div class="scroll"><div class="chart"></div></div>`, $("parallel"));
+  $("parallel").querySelector(".chart").style.minWidth = `${(varied.length + 1) * AXIS}px`;
+  plots.parallel ??= await once("parallel", parallelChart);
   const figures = JSON.stringify(measured.map((row) => row.best));
-  if (figures === plots.figures) return; // what is drawn on its axes stays
+  if (table.only || figures === plots.figures) return; // what is drawn on its axes stays
   plots.figures = figures;
-  plots.parallel.set(() => parallel(rows, varied, "best"));
+  plots.drawn = measured.map((row) => row.id);
+  plots.parallel.set(() => parallel(measured, varied, "best"));
+}
+
+async function parallelChart() {
+  const made = await chart($("parallel").querySelector(".chart"));
+  made.shown.on("axisareaselected", () => {
+    const series = made.shown.getModel().getSeries()[0];
+    const active = series.getRawIndicesByActiveState("active").map((index) => plots.drawn[index]);
+    table.only = active.length && active.length < plots.drawn.length ? new Set(active) : null;
+    draw();
+  });
+  return made;
+}
+
+function showAll() {
+  table.only = null;
+  plots.figures = null; // axes that are drawn anew have nothing drawn on them
+  draw();
 }
 
 function importanceView(told) {
   if (told.reason) return html`<h2>Importance</h2><p class="dim">${told.reason}</p>`;
   const most = Math.max(...told.parameters.map((one) => one.mean + one.std), 1e-9);
   const least = Math.min(0, ...told.parameters.map((one) => one.mean - one.std));
-  const x = (value) => 130 + ((value - least) / (most - least)) * 190;
+  const x = (value) => (100 * (value - least)) / (most - least);
+  const text = (one) => `${one.mean.toFixed(2).replace(/^-(0\.00)$/, "$1")} ± ${one.std.toFixed(2)}`;
   return html`<h2>Importance</h2>
-    <svg class="bars" viewBox="0 0 400 ${told.parameters.length * 28 + 4}" role="img" aria-label="Importance of each hyper-parameter">
-      <line class="zero" x1="${x(0)}" x2="${x(0)}" y1="0" y2="${told.parameters.length * 28}"></line>
-      ${told.parameters.map((one, i) => svg`<g><title>${one.name}: ${one.mean.toFixed(3)} ± ${one.std.toFixed(3)}</title>
-        <text x="122" y="${i * 28 + 18}" text-anchor="end">${one.name.length > 17 ? `${one.name.slice(0, 16)}…` : one.name}</text>
-        <rect x="${x(Math.min(0, one.mean))}" y="${i * 28 + 6}" width="${Math.max(1, Math.abs(x(one.mean) - x(0)))}" height="16" rx="3"></rect>
-        <line x1="${x(one.mean - one.std)}" x2="${x(one.mean + one.std)}" y1="${i * 28 + 14}" y2="${i * 28 + 14}"></line>
-        <text class="dim" x="326" y="${i * 28 + 18}">${number(Number(one.mean.toPrecision(2)))} ± ${number(Number(one.std.toPrecision(1)))}</text></g>`)}
-    </svg>
+    <div class="bars" role="list">${told.parameters.map((one) => html`
+      <span class="name" title="${one.name}">${one.name}</span>
+      <svg viewBox="0 0 100 16" preserveAspectRatio="none" role="listitem" aria-label="${one.name}: ${text(one)}">
+        <line class="zero" x1="${x(0)}" x2="${x(0)}" y1="0" y2="16"></line>
+        <rect x="${x(Math.min(0, one.mean))}" y="2" width="${Math.max(0.5, Math.abs(x(one.mean) - x(0)))}" height="12"></rect>
+        <line x1="${x(one.mean - one.std)}" x2="${x(one.mean + one.std)}" y1="8" y2="8"></line></svg>
+      <span class="value">${text(one)}</span>`)}
+    </div>
     <p class="dim">${told.estimator[0].toUpperCase()}${told.estimator.slice(1)} (scikit-learn), over ${told.variants} variants: how much
       of R² is lost when one is shuffled, and its spread over the folds. ${told.score < 0.1
       ? `The forest explains next to nothing of variants that it has not seen (R² ${told.score.toFixed(2)}): don't rely on this.`
@@ -147,14 +180,17 @@ function takePoints({ id, points, rewound }) {
   curves.set(id, curve);
 }
 
-table.hover = (id) => {
-  if (highlighted === id) return;
-  highlighted = id;
-  later(table.chosen());
+table.hover = (id) => { if (plots.curves && plots.curves.pointed !== id) plots.curves.point(id); };
+table.remember = () => {
+  const wanted = new URLSearchParams(table.filter ? { filter: table.filter } : {});
+  if (table.sort.key !== "best" || !table.sort.down) wanted.set("sort", (table.sort.down ? "-" : "") + table.sort.key);
+  history.replaceState(null, "", wanted.size ? `?${wanted}` : location.pathname);
 };
-$("filter").addEventListener("input", (event) => { table.filter = event.target.value; table.most = 100; draw(); });
+if (asking.has("sort")) table.sort = { key: asking.get("sort").replace(/^-/, ""), down: asking.get("sort").startsWith("-") };
+table.filter = $("filter").value = asking.get("filter") || "";
+$("filter").addEventListener("input", (event) => { table.filter = event.target.value; table.most = 100; table.remember(); draw(); });
 addEventListener("keydown", (event) => {
-  if (event.key === "/" && document.activeElement?.tagName !== "INPUT") { event.preventDefault(); $("filter").focus(); }
+  if (event.key === "/" && !/INPUT|SELECT|TEXTAREA/.test(document.activeElement?.tagName)) { event.preventDefault(); $("filter").focus(); }
 });
 
 draw();

@@ -2,6 +2,7 @@
 import { html, nothing, number, pill, repeat, took, duration, variantLink } from "./common.js";
 
 const STEP = 100; // rows that are shown at a time
+const MANY = 6;
 
 const FIXED = [
   { key: "best", title: "best", value: (row) => row.best, show: (row) => number(row.best), number: true },
@@ -24,6 +25,7 @@ export class VariantTable {
     this.most = STEP;
     this.only = null; // ids chosen in the parallel coordinates
     this.hover = () => {};
+    this.remember = () => {};
   }
 
   add(row) {
@@ -38,7 +40,9 @@ export class VariantTable {
     }));
     const fixed = FIXED.filter(({ key, value }) => key !== "error" || this.rows.some(value))
       .filter(({ key, value }) => key !== "host" || this.rows.some(value));
-    return [...own, ...fixed];
+    // Where there are many hyper-parameters, what became of them comes first.
+    const first = own.length > MANY ? 2 : 0;
+    return [...fixed.slice(0, first), ...own, ...fixed.slice(first)];
   }
 
   /** The rows that the filter lets through, in order. */
@@ -67,7 +71,7 @@ export class VariantTable {
       <tbody @mouseleave=${() => this.hover(null)}>${repeat(rows.slice(0, this.most), (row) => row.id, (row) => html`
         <tr @mouseenter=${() => this.hover(row.id)} @focusin=${() => this.hover(row.id)}>
           <td>${variantLink(row, row.id.slice(0, 8))}</td>
-          ${columns.map((column) => html`<td class="${column.number ? "number" : ""} ${column.wrap ? "wrap" : ""}">${column.show(row)}</td>`)}</tr>`)}
+          ${columns.map((column) => cell(column, row))}</tr>`)}
       </tbody></table>
       ${rows.length > this.most ? html`<p><button type="button" @click=${() => { this.most += STEP; this.changed(); }}>Show ${Math.min(STEP, rows.length - this.most)} more</button></p>` : nothing}
       ${rows.length ? nothing : html`<p class="dim">${this.rows.length ? "No variant is like that." : "There are no variants yet."}</p>`}`;
@@ -76,8 +80,14 @@ export class VariantTable {
   order(column) {
     const same = this.sort.key === column.key;
     this.sort = { key: column.key, down: same ? !this.sort.down : column.number === true };
+    this.remember();
     this.changed();
   }
+}
+
+function cell(column, row) {
+  const value = column.value(row);
+  return html`<td class="${column.number ? "number" : ""} ${column.wrap ? "wrap" : ""}" title="${typeof value === "string" && value.length > 30 ? value : nothing}">${column.show(row)}</td>`;
 }
 
 const TERM = /^(.+?)(>=|<=|!=|=|>|<)(.*)$/;

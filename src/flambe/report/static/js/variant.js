@@ -30,7 +30,7 @@ async function drawFigures() {
     if (!plots.has(name)) plots.set(name, await chart(place));
     plots.get(name).set(() => {
       const [steps, values] = figures[name];
-      const options = lines([{ id: name, name, steps, values, best: null, colour: PALETTE[index % PALETTE.length] }]);
+      const options = lines([{ id: name, name, steps, values, best: null, colour: PALETTE[index % PALETTE.length] }], { tooltip: true });
       options.grid = { left: 52, right: 12, top: 10, bottom: 26 };
       options.xAxis.name = "";
       return options;
