@@ -54,15 +54,15 @@ class Disk:
         for key in self.base.glob("etc/ssh/ssh_host_*"):
             if not key.name.startswith(Path(HOST_KEY).name):  # which it gets one of its own of
                 self._remove(str(key.relative_to(self.base)))
-        self._write("etc/hostname", f"{name}\n")
-        self._write("etc/hosts", f"127.0.0.1 localhost\n::1 localhost\n{address} {name}\n")
-        self._write("etc/machine-id", f"{uuid.uuid4().hex}\n")
-        self._write("etc/resolv.conf", resolvers())
-        self._write("etc/default/ssh", "SSHD_OPTS=\n")
-        self._write("etc/ssh/sshd_config", SSHD)
-        self._write("etc/sudoers.d/metal", f"{user} ALL=(ALL) NOPASSWD:ALL\n", 0o440)
-        self._write(INIT.lstrip("/"), HERE.joinpath("init.sh").read_text(encoding="utf-8"))
-        self._write("var/log/sshd.log", "", 0o600)
+        self.write("etc/hostname", f"{name}\n")
+        self.write("etc/hosts", f"127.0.0.1 localhost\n::1 localhost\n{address} {name}\n")
+        self.write("etc/machine-id", f"{uuid.uuid4().hex}\n")
+        self.write("etc/resolv.conf", resolvers())
+        self.write("etc/default/ssh", "SSHD_OPTS=\n")
+        self.write("etc/ssh/sshd_config", SSHD)
+        self.write("etc/sudoers.d/metal", f"{user} ALL=(ALL) NOPASSWD:ALL\n", 0o440)
+        self.write(INIT.lstrip("/"), HERE.joinpath("init.sh").read_text(encoding="utf-8"))
+        self.write("var/log/sshd.log", "", 0o600)
 
     def _hide_this_machine(self) -> None:
         for entry in self.base.iterdir():
@@ -92,7 +92,8 @@ class Disk:
                     path.chmod(stat.S_IMODE(below.stat().st_mode))
         return path
 
-    def _write(self, name: str, text: str, mode: int = 0o644) -> None:
+    def write(self, name: str, text: str, mode: int = 0o644) -> None:
+        """Write a file, before the host boots."""
         self._make(str(Path(name).parent))
         path = self.upper / name
         path.write_text(text, encoding="utf-8")

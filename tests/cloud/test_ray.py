@@ -1,0 +1,91 @@
+"""Ray's own launcher for AWS takes this for AWS: it makes a head, and logs in to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.cloud import Cloud
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.faults,  # which are those that may take their time
+    pytest.mark.skipif(not os.environ.get("FLAMBE_LONG"), reason="takes a minute: make faults"),
+]
+
+
+def test_ray_up_and_down(cloud: Cloud, tmp_path: Path) -> None:
+    config = tmp_path / "cluster.yaml"
+    config.write_text(json.dumps(_cluster(cloud)), encoding="utf-8")
+    environment = {
+        **cloud.environment,
+        "PATH": os.environ["PATH"],
+        "HOME": str(tmp_path),
+        "RAY_USAGE_STATS_ENABLED": "0",
+    }
+
+    def ray(*words: str) -> str:
+        command = [sys.executable, "-m", "ray.scripts.scripts", *words]
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    ray("up", "--yes", "--no-config-cache", str(config))
+    [head] = cloud.instances("running")
+    tags = {tag["key"]: tag["value"] for tag in head.model.get_tags()}
+    assert tags["ray-cluster-name"] == "lab"
+    assert tags["ray-node-status"] == "up-to-date"
+    assert "set up by ubuntu" in cloud.host(head.id).run("cat", "/tmp/started").stdout
+    assert "hello" in ray("exec", str(config), "echo hello")
+    assert cloud.calls.count("RunInstances") == 1
+    assert cloud.calls.count("AuthorizeSecurityGroupIngress") == 1
+    ray("down", "--yes", str(config))
+    assert not cloud.instances("pending", "running", "stopped")
+
+
+def _cluster(cloud: Cloud) -> dict[str, object]:
+    """Return a cluster whose head is made, logged in to and set up; Ray itself is not started."""
+    prepared = cloud.prepared
+    node = {
+        "ImageId": prepared.images["ubuntu/server/22.04"],
+        "InstanceType": "t3.large",
+        "KeyName": prepared.key_name,
+        "SubnetIds": [prepared.subnet],
+        # With one of its own it would wait half a minute for it to be known everywhere.
+        "IamInstanceProfile": {"Name": "head"},
+    }
+    cloud.client("iam").create_instance_profile(InstanceProfileName="head")
+    return {
+        "cluster_name": "lab",
+        "max_workers": 0,
+        "provider": {
+            "type": "aws",
+            "region": prepared.region,
+            "use_internal_ips": True,
+            "cache_stopped_nodes": False,
+        },
+        "auth": {"ssh_user": "ubuntu", "ssh_private_key": str(prepared.key)},
+        "available_node_types": {
+            "head": {"node_config": node, "resources": {"CPU": 2}, "max_workers": 0}
+        },
+        "head_node_type": "head",
+        "initialization_commands": [],
+        "setup_commands": [],
+        "head_setup_commands": [],
+        "head_start_ray_commands": ["echo set up by $(id -un) > /tmp/started"],
+        "worker_start_ray_commands": [],
+    }
