@@ -21,9 +21,9 @@ from tests.metal.machine import claims, links
 pytestmark = [pytest.mark.root]
 
 SCRIPT = """#!/bin/bash
-echo "by $(id -un) on $(hostname)" | tee -a /root/ran
+echo "by $(id -un) on $(hostname)" | tee -a /srv/ran
 mkdir -p /var/lib/cloud/scripts/per-boot
-printf '#!/bin/sh\\necho booted >> /root/boots\\n' > /var/lib/cloud/scripts/per-boot/count
+printf '#!/bin/sh\\necho booted >> /srv/boots\\n' > /var/lib/cloud/scripts/per-boot/count
 chmod +x /var/lib/cloud/scripts/per-boot/count
 """
 
@@ -96,7 +96,7 @@ def test_it_boots_with_its_key_and_its_user_data(cloud: Cloud) -> None:
     one, two = running(cloud, 2, UserData=SCRIPT)
     name = f"ip-{one.private_address.replace('.', '-')}"
     for address in (one.public_address, one.private_address):
-        look = "id -un; sudo id -un; hostname; sudo cat /root/ran"
+        look = "id -un; sudo id -un; hostname; sudo cat /srv/ran"
         assert out(cloud, one, look, address=address) == (
             f"ubuntu\nroot\n{name}\nby root on {name}"
         )
@@ -124,17 +124,17 @@ write_files:
   - {{path: /etc/lab/secret, content: "three\\n", permissions: "0600", owner: "daemon:mail"}}
   - {{path: /etc/lab/coded, content: "{base64.b64encode(b"two").decode()}", encoding: b64}}
   - {{path: /etc/lab/plain, content: "more\\n", append: true}}
-bootcmd: ["echo boot >> /root/bootcmd"]
+bootcmd: ["echo boot >> /srv/bootcmd"]
 runcmd:
-  - cd /root
+  - cd /srv
   - [sh, -c, 'echo "$0 $PWD" > ran', "a b"]
   - exit 3
 packages: [emacs]
 """
     [machine] = running(cloud, UserData=config)
     assert console_key(cloud, machine) == " ".join(public(host).split()[:3])
-    look = "stat -c '%U:%G %a' /etc/lab/secret; sudo cat /etc/lab/* /root/bootcmd /root/ran"
-    assert out(cloud, machine, look) == "daemon:mail 600\ntwoone\nmore\nthree\nboot\na b /root"
+    look = "stat -c '%U:%G %a' /etc/lab/secret; sudo cat /etc/lab/* /srv/bootcmd /srv/ran"
+    assert out(cloud, machine, look) == "daemon:mail 600\ntwoone\nmore\nthree\nboot\na b /srv"
     text = console(cloud, machine)
     assert "runcmd ended with 3" in text
     assert "NOT DONE by the test cloud: packages" in text
@@ -218,7 +218,7 @@ def test_stop_start_and_reboot(cloud: Cloud) -> None:
     ec2.start_instances(InstanceIds=names)
     reach(machine, "running")
     assert machine.private_address == private != machine.public_address != public_before
-    look = "cat kept; ls /tmp; sudo cat /root/ran /root/boots"
+    look = "cat kept; ls /tmp; sudo cat /srv/ran /srv/boots"
     wait(lambda: ssh(cloud, machine, look).stdout.endswith("booted\n"))
     first = f"kept\nby root on ip-{private.replace('.', '-')}\n"
     assert out(cloud, machine, look) == f"{first}booted"
