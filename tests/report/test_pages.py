@@ -507,6 +507,7 @@ def test_a_lost_connection_is_caught_up_with(look: Callable[..., Looking], tmp_p
         "ERR_INTERNET",
         "ERR_INCOMPLETE",
         "ERR_EMPTY",
+        "ERR_ABORTED",
         "ERR_NETWORK",
         "Failed to fetch",
     )
@@ -525,10 +526,10 @@ def test_a_run_begun_anew_is_shown_on_an_open_page(
             page = looking.page
             soon(lambda: "2 of 2" in page.locator("#summary").inner_text(), "the first run", 10)
             runs.finished("again", "train: !pieces.Fixed {value: !g [1.0, 2.0, 3.0]}", "--force")
-            soon(lambda: "3 of 3" in page.locator("#summary").inner_text(), "the second run", 20)
+            soon(lambda: "3 of 3" in page.locator("#summary").inner_text(), "the second run", 40)
             looking.settled()
             shutil.rmtree(folder.root)
-            soon(lambda: "Nothing has run" in page.locator("main").inner_text(), "it is gone", 20)
+            soon(lambda: "Nothing has run" in page.locator("main").inner_text(), "it is gone", 40)
     finally:
         runs.close()
     looking.problems = [one for one in looking.problems if "ERR_ABORTED" not in one]
@@ -656,9 +657,8 @@ def test_thirty_stages_and_many_variants(look: Callable[..., Looking], tmp_path:
         page = looking.page
         assert page.locator("#graph a.node").count() == 30
         sideways(page, "/")
-        assert page.evaluate(
-            "(g => g.scrollWidth > g.clientWidth)(document.getElementById('graph'))"
-        )
+        wide = "(g => g.scrollWidth > g.clientWidth)(document.getElementById('graph'))"
+        soon(lambda: page.evaluate(wide), "the graph scrolls", 10)
         page = looking.go("/stage/stage_0")
         looking.settled()
         assert page.locator("#table tbody tr").count() == 100

@@ -7,7 +7,7 @@ import socket
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from flambe.experiment.journal import Journal, LogObserver
 from flambe.experiment.variants import Variant
@@ -17,7 +17,9 @@ from flambe.progress import RunFolder, RunState, StageState, Status
 
 
 class Written:
-    """A run that a test writes."""
+    """A run that a test writes; its files are closed when the test is over."""
+
+    made: ClassVar[list[Written]] = []
 
     def __init__(
         self, root: Path, stages: Sequence[StageState] = (), *, name: str = "trial", pid: int = 0
@@ -36,6 +38,7 @@ class Written:
         )
         self.journal = Journal(self.folder, run, LogObserver())
         self.recorder = Recorder(root)
+        self.made.append(self)
         self.journal.begin()
         # Not before the process that stands for the run.
         run.started = time.time()
@@ -95,3 +98,9 @@ class Written:
                 self.line(identity, f"step {step} of {number}")
             self.done(identity, kept=number == count - 1)
         return self
+
+    def close(self) -> None:
+        """Close the files."""
+        self.recorder.close()
+        if self.journal._lines is not None:
+            self.journal._lines.close()

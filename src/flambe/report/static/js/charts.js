@@ -7,7 +7,7 @@ function library() {
     const script = document.createElement("script");
     script.src = `${base}/static/vendor/echarts/echarts.min.js`;
     script.onload = () => done(globalThis.echarts);
-    script.onerror = () => { loading = null; script.remove(); fail(new Error("the charts could not be loaded")); };
+    script.onerror = () => { loading = null; script.remove(); fail(Object.assign(new Error("the charts could not be loaded"), { unreachable: true })); };
     document.head.append(script);
   });
   return loading;

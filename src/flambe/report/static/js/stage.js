@@ -39,7 +39,7 @@ async function drawPlots(chosen) {
     await drawCurves(chosen);
     await drawParallel();
   } catch (error) {
-    if (navigator.onLine) throw error;
+    if (!error.unreachable) throw error;
     setTimeout(draw, 3000); // the charts are loaded when the connection is back
   }
 }
