@@ -51,6 +51,8 @@ class Nodes:
         self.note = note
         self.gave_up = ""
         self.expected = {f"factory_{i + 1}": ip for i, ip in enumerate(env.factories_ips)}
+        #: Those that people have been told of last.
+        self._told = set(self.expected)
         self._tried: dict[str, float] = {}
         self._over = threading.Event()
 
@@ -100,17 +102,17 @@ class Nodes:
             thread.join(PERIOD + SSH_SECONDS)
 
     def _watch(self) -> None:
-        known, alone_since = set(self.expected), None
+        alone_since = None
         while not self._over.wait(PERIOD):
             try:
                 alive = self.alive()
             except Exception:  # Ray is going down, and the run with it
                 return
-            for name in sorted(alive - known):
+            for name in sorted(alive - self._told):
                 self.note(f"{name} has joined: {_factories(alive)}")
-            for name in sorted(known - alive):
+            for name in sorted(self._told - alive):
                 self.note(f"{name} is lost: {_factories(alive)} left")
-            known = alive
+            self._told = alive
             self._revive(self.expected.keys() - alive)
             if alive:
                 alone_since = None
