@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
@@ -18,10 +19,10 @@ from typing import Any
 import boto3
 from botocore.config import Config
 
-from tests.cloud import alarms, images, models, userdata
+from tests.cloud import alarms, firewall, images, models, userdata
 from tests.cloud.calls import Call, Calls, Reply
 from tests.cloud.faults import Faults
-from tests.cloud.front import Front, Rule
+from tests.cloud.front import Forward, Front, Rule
 from tests.cloud.guest import Guest, Rack
 from tests.cloud.launch import Launcher
 from tests.cloud.machine import Machine
@@ -32,6 +33,13 @@ from tests.cloud.prepared import Prepared, prepare
 SESSION = functools.cache(boto3.Session)  # one reads the models of services once
 ONE = threading.Lock()  # moto keeps what it knows in this process, once
 NOTICE = 120.0  # the seconds, of the cloud's clock, that a spot instance has from its notice on
+
+
+GROUPING = (
+    "AuthorizeSecurityGroupIngress",
+    "RevokeSecurityGroupIngress",
+    "ModifyNetworkInterfaceAttribute",
+)
 
 
 class CloudError(Exception):
@@ -162,15 +170,18 @@ class Cloud:
             "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
         }
 
-    def client(self, service: str, *, attempts: int = 1, **options: Any) -> Any:
+    def client(
+        self, service: str, *, attempts: int = 1, read_timeout: float = 60, **options: Any
+    ) -> Any:
         """Return a boto3 client that comes here; by default it tries each call once."""
         settings = self.environment
+        retries = {"total_max_attempts": attempts, "mode": "standard"}
         return SESSION().client(
             service,
             endpoint_url=self.url,
             aws_access_key_id=settings["AWS_ACCESS_KEY_ID"],
             aws_secret_access_key=settings["AWS_SECRET_ACCESS_KEY"],
-            config=Config(retries={"total_max_attempts": attempts, "mode": "standard"}),
+            config=Config(retries=retries, read_timeout=read_timeout),
             **{"region_name": self.region, **options},
         )
 
@@ -208,16 +219,29 @@ class Cloud:
         network = (self.region, self.prepared.vpc) if self._rack else None
         launcher = Launcher(self.faults, self._adopt, network)
         power = Power(self.faults, self.machines)
-        return {
-            "ec2:RunInstances": launcher.run_instances,
+        groups = {f"ec2:{action}": self._regroup(_plain) for action in GROUPING}
+        return groups | {
+            "ec2:RunInstances": self._regroup(launcher.run_instances),
             "ec2:StopInstances": power.stop,
             "ec2:StartInstances": power.start,
             "ec2:RebootInstances": power.reboot,
             "ec2:TerminateInstances": power.terminate,
-            "ec2:ModifyInstanceAttribute": power.modify,
+            "ec2:ModifyInstanceAttribute": self._regroup(power.modify),
             "ec2:GetConsoleOutput": power.console,
             "cloudwatch:PutMetricAlarm": alarms.put_metric_alarm,
         }
+
+    def _regroup(self, rule: Rule) -> Rule:
+        """Return a rule after which every host lets in what the groups say by then."""
+
+        def then(call: Call, forward: Forward) -> Reply:
+            reply = rule(call, forward)
+            for machine in self.machines.values():
+                if machine.guest is not None:
+                    machine.guest.let_in()
+            return reply
+
+        return then
 
     def _adopt(self, model: Any) -> None:
         """Let an instance that moto has just made live."""
@@ -243,6 +267,7 @@ class Cloud:
             self._rack,
             machine.private_address,
             public=lambda: machine.public_address,
+            rules=lambda: firewall.rules(machine, list(self.machines.values())),
             user=images.USERS.get(machine.model.image_id, "ubuntu"),
             plan=plan,
             metadata_port=self._metadata.port,
@@ -276,8 +301,8 @@ class Cloud:
 
     def _end_machines(self) -> None:
         failures = [m.failure for m in self.machines.values() if m.failure is not None]
-        for machine in self.machines.values():
-            machine.end()
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(Machine.end, self.machines.values()))
         self.machines.clear()
         if failures:
             raise CloudError(f"an instance failed: {failures[0]}") from failures[0]
@@ -312,6 +337,10 @@ class Cloud:
             getattr(self, what)(**arguments)
             return {}
         raise ValueError(f"nothing is at {what!r}")
+
+
+def _plain(call: Call, forward: Forward) -> Reply:
+    return forward(call)
 
 
 def describe(machine: Machine) -> dict[str, str]:

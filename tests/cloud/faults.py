@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import threading
+import time
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,7 @@ class Planned:
     code: str = ""
     message: str = ""
     status: int = 0
+    seconds: float = 0.0
 
     def concerns(self, call: Call) -> bool:
         return self.left > 0 and self.action in (ANY, call.action)
@@ -89,6 +91,10 @@ class Faults:
     def drop_reply(self, action: str = ANY, times: int = 1) -> None:
         """Do what the next calls ask, and close the connection without an answer."""
         self.planned.append(Planned("drop", action, times))
+
+    def stall(self, action: str = ANY, times: int = 1, seconds: float = 1.0) -> None:
+        """Take a while before the next calls are looked at, longer than a client may wait."""
+        self.planned.append(Planned("stall", action, times, seconds=seconds))
 
     # -- until told otherwise ---------------------------------------------------------------------
 
@@ -159,6 +165,9 @@ class Faults:
 
     def before(self, call: Call) -> None:
         """Refuse a call that is not let through."""
+        if stalled := self._take(call, "stall"):
+            self._count("stall")
+            time.sleep(stalled.seconds)
         if self._expired:
             self._count("expired")
             raise _expired(call)

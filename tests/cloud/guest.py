@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.cloud.firewall import CHAIN
 from tests.cloud.userdata import Plan
 from tests.metal.disk import HERE as METAL
 from tests.metal.disk import HOST_KEY, INIT
@@ -70,6 +71,7 @@ class Guest(Host):
         address: str,
         *,
         public: Callable[[], str],
+        rules: Callable[[], str],
         user: str,
         plan: Plan,
         metadata_port: int,
@@ -88,6 +90,7 @@ class Guest(Host):
         )
         self.plan = plan
         self._public = public
+        self._rules = rules
         self._metadata_port = metadata_port
         self._burnt = 0.0
 
@@ -172,6 +175,14 @@ class Guest(Host):
         self.in_network(
             "iptables", "-w", "-t", "nat", "-A", "OUTPUT", *rule, "--to-destination", target
         )
+        self.in_network("iptables-restore", "-w", "--noflush", stdin=self._rules())
+        self.in_network("iptables", "-w", "-A", "INPUT", "-j", CHAIN)
+
+    def let_in(self) -> None:
+        """Let in what its security groups let in by now; who is connected stays so."""
+        if self.alive:
+            with contextlib.suppress(MetalError):  # it may be ending
+                self.in_network("iptables-restore", "-w", "--noflush", stdin=self._rules())
 
 
 def _init() -> str:

@@ -51,6 +51,12 @@ def prepare(region: str, network: str, folder: Path) -> Prepared:
     group = cloud.create_security_group("tests", "ssh from anywhere", vpc_id=vpc.id)
     anywhere = [{"CidrIp": "0.0.0.0/0"}]
     cloud.authorize_security_group_ingress(group.id, "tcp", "22", "22", ip_ranges=anywhere)
+    default = cloud.get_security_group_from_name("default", vpc_id=vpc.id)
+    for one in (group, default):
+        each_other = [{"GroupId": one.id}]
+        cloud.authorize_security_group_ingress(
+            one.id, "-1", None, None, ip_ranges=[], source_groups=each_other
+        )
     key = folder / "tester.pem"
     make_key(key, "tester")
     cloud.import_key_pair("tester", public(key).encode(), {})

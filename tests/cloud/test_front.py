@@ -13,7 +13,7 @@ import pytest
 from botocore.exceptions import ClientError, ConnectionClosedError
 
 from tests.cloud import Cloud, CloudError
-from tests.cloud.conftest import launch, lent, refused, request, running
+from tests.cloud.conftest import launch, lent, refused, request, running, wait
 
 LAUNCHES = "RunInstances"
 
@@ -54,6 +54,15 @@ def test_throttled_and_broken(paper: Cloud) -> None:
     )
     paper.faults.throttle()
     assert refused(paper.client("sts").get_caller_identity) == "Throttling"
+
+
+@pytest.mark.faults
+def test_an_answer_that_takes_longer_than_a_client_waits(paper: Cloud) -> None:
+    paper.faults.stall(LAUNCHES, seconds=1.5)
+    hasty = paper.client("ec2", attempts=2, read_timeout=0.5)
+    hasty.run_instances(**request(paper, ClientToken="t"))  # by its second attempt
+    wait(lambda: [call.outcome for call in paper.calls.of(LAUNCHES)] == ["ok", "ok"])
+    assert len(paper.machines) == 1  # by one token
 
 
 @pytest.mark.faults

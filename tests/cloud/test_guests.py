@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import shlex
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 from botocore.exceptions import ClientError
 
 from tests.cloud import Cloud, Machine
-from tests.cloud.conftest import lent, reach, request, running, wait
+from tests.cloud.conftest import launch, lent, reach, request, running, wait
 from tests.metal.client import OPTIONS
 from tests.metal.host import make_key, public
 from tests.metal.machine import claims, links
@@ -39,7 +40,9 @@ def ssh(
 ) -> subprocess.CompletedProcess[str]:
     """Log in as a client does that has read the host key on the console."""
     known = cloud.prepared.key.with_name(f"known-{machine.id}")
-    known.write_text(f"{machine.id} {console_key(cloud, machine)}\n", encoding="utf-8")
+    key = console_key(cloud, machine)
+    assert key.startswith("ssh-ed25519 "), console(cloud, machine)
+    known.write_text(f"{machine.id} {key}\n", encoding="utf-8")
     address = address or machine.public_address
     settings = [*OPTIONS, f"HostName={address}", f"HostKeyAlias={machine.id}"]
     settings += [f"UserKnownHostsFile={known}", "GlobalKnownHostsFile=none", "LogLevel=ERROR"]
@@ -66,8 +69,9 @@ def console(cloud: Cloud, machine: Machine) -> str:
 
 
 def console_key(cloud: Cloud, machine: Machine) -> str:
-    _, _, text = console(cloud, machine).rpartition("-----BEGIN SSH HOST KEY KEYS-----\n")
-    return text.split("\n")[0]
+    """Return the host key on the console; before it is there, nothing."""
+    _, mark, text = console(cloud, machine).rpartition("-----BEGIN SSH HOST KEY KEYS-----\n")
+    return text.split("\n")[0] if mark else ""
 
 
 FETCH = """
@@ -159,17 +163,51 @@ def test_parts_and_a_default_user_of_another_image(cloud: Cloud) -> None:
     assert ssh(cloud, machine, "true").returncode == 255
 
 
-def test_without_a_key_pair_nobody_is_let_in_and_the_default_network_is_one(cloud: Cloud) -> None:
+def test_without_a_key_pair_nobody_is_let_in(cloud: Cloud) -> None:
     asked = request(cloud)
-    for name in ("KeyName", "SubnetId", "SecurityGroupIds"):
-        del asked[name]
+    del asked["KeyName"], asked["SubnetId"]  # and the default network is one
     reply = cloud.client("ec2").run_instances(**asked)
     machine = cloud.machine(reply["Instances"][0]["InstanceId"])
     reach(machine, "running")
     cloud.host(machine.id).await_boot()
     for address in (machine.public_address, machine.private_address):
         assert "Permission denied" in ssh(cloud, machine, "true", address=address).stderr
-    assert [group.name for group in machine.model.security_groups] == ["default"]
+
+
+def test_security_groups_are_enforced(cloud: Cloud) -> None:
+    one, two = running(cloud, 2)
+    serve = "setsid python3 -m http.server 8000 > /dev/null 2>&1 &"
+    cloud.host(one.id).run("sh", "-c", serve)
+    connect = f"timeout 1 bash -c '< /dev/tcp/{one.private_address}/8000'"
+    wait(lambda: ssh(cloud, two, connect).returncode == 0)  # they let each other in
+    assert closed(one.private_address, 8000)
+    ec2 = cloud.client("ec2")
+    group = ec2.create_security_group(GroupName="web", Description="-", VpcId=cloud.prepared.vpc)[
+        "GroupId"
+    ]
+    both = [cloud.prepared.security_group, group]
+    ec2.modify_instance_attribute(InstanceId=one.id, Groups=both)
+    web = {"IpProtocol": "tcp", "FromPort": 8000, "ToPort": 8000}
+    web["IpRanges"] = [{"CidrIp": "0.0.0.0/0"}]
+    ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[web])
+    assert not closed(one.private_address, 8000)
+    assert not closed(one.public_address, 8000)
+    assert closed(two.private_address, 8000)
+    ec2.revoke_security_group_ingress(GroupId=group, IpPermissions=[web])
+    assert closed(one.private_address, 8000)
+    [machine] = [cloud.machine(name) for name in launch(cloud, SecurityGroupIds=[])]
+    reach(machine, "running")
+    wait(lambda: cloud.host(machine.id).booted())
+    assert closed(machine.public_address, 22)  # its group is the default one
+
+
+def closed(address: str, port: int) -> bool:
+    """Tell whether what is sent to a port is not answered."""
+    try:
+        socket.create_connection((address, port), 0.5).close()
+    except TimeoutError:
+        return True
+    return False
 
 
 def test_metadata(cloud: Cloud) -> None:
@@ -198,7 +236,8 @@ def test_metadata(cloud: Cloud) -> None:
 def test_hosts_are_in_one_network(cloud: Cloud) -> None:
     ec2 = cloud.client("ec2")
     vpc = ec2.create_vpc(CidrBlock="10.9.0.0/16")["Vpc"]["VpcId"]
-    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.9.1.0/24")["Subnet"]["SubnetId"]
+    block = {"CidrBlock": "10.9.1.0/24", "AvailabilityZone": "us-east-1a"}
+    subnet = ec2.create_subnet(VpcId=vpc, **block)["Subnet"]["SubnetId"]
     asked = request(cloud, SubnetId=subnet, SecurityGroupIds=[])
     with pytest.raises(ClientError, match=r"This test cloud has hosts in us-east-1 vpc-\w+ only"):
         ec2.run_instances(**asked)
@@ -256,10 +295,15 @@ def test_the_behaviour_is_changed_and_halting_is_no_shutdown(cloud: Cloud) -> No
     cloud.client("ec2").modify_instance_attribute(
         InstanceId=machine.id, InstanceInitiatedShutdownBehavior={"Value": "terminate"}
     )
-    ssh(cloud, machine, "sudo halt; sudo shutdown +1; sudo shutdown -c; sudo systemctl status ssh")
+    out(cloud, machine, "sudo halt; sudo shutdown +1; sudo shutdown -c")
     time.sleep(0.3)
     assert machine.state == "running"
-    assert ssh(cloud, machine, "/usr/sbin/poweroff").returncode == 1  # not by one who is not root
+    for command in (
+        "/usr/sbin/poweroff",
+        "sudo systemctl status ssh",
+    ):  # not by one who is not root
+        done = ssh(cloud, machine, command)
+        assert done.returncode == 1, f"{done.stderr}\n{console(cloud, machine)}"
     ssh(cloud, machine, "sudo poweroff")
     reach(machine, "terminated")
     assert "Cloud-init finished" in console(cloud, machine)  # it can still be read
