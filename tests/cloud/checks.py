@@ -5,11 +5,14 @@ The errors are those of https://docs.aws.amazon.com/ec2/latest/devguide/errors-o
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import Any
 
 from tests.cloud import models
 from tests.cloud.calls import Call, Refused
+
+USER_DATA = 16 * 1024  # bytes
 
 
 def launch(call: Call, quota: int | None) -> None:
@@ -32,6 +35,7 @@ def launch(call: Call, quota: int | None) -> None:
             "Availability Zone or choosing another one.",
         )
     _disks(asked, image)
+    _user_data(asked)
     _quota(call, kind, quota)
 
 
@@ -112,6 +116,21 @@ def _disks(asked: dict[str, Any], image: Any) -> None:
                 f"Volume of size {size}GB is smaller than snapshot "
                 f"'{root['Ebs']['SnapshotId']}', expect size >= {least}GB",
             )
+
+
+def _user_data(asked: dict[str, Any]) -> None:
+    """Count the bytes of user data.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/instancedata-add-user-data.html
+    """
+    try:
+        size = len(base64.b64decode(asked.get("UserData") or "", validate=True))
+    except ValueError:
+        raise Refused(
+            "InvalidUserData.Malformed", "Invalid BASE64 encoding of user data."
+        ) from None
+    if size > USER_DATA:
+        raise Refused("InvalidParameterValue", f"User data is limited to {USER_DATA} bytes")
 
 
 def _quota(call: Call, kind: str, quota: int | None) -> None:

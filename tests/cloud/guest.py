@@ -185,12 +185,21 @@ class Guest(Host):
                 self.in_network("iptables-restore", "-w", "--noflush", stdin=self._rules())
 
 
+# Its first process holds the console open, so that nobody who writes there ever waits for a reader.
+BOOTING = f"""\
+mkfifo -m 600 /dev/console
+exec 9<> /dev/console
+cat <&9 >> /{CONSOLE} &
+/usr/sbin/guest-boot early 9>&-
+/usr/sbin/guest-boot late 9>&- &
+"""
+
+
 def _init() -> str:
     """Return the first program of a guest: that of a host, with what an instance does at boot."""
     text = (METAL / "init.sh").read_text(encoding="utf-8")
     start = text.index("while :;")
-    booting = "/usr/sbin/guest-boot early\n/usr/sbin/guest-boot late &\n"
-    return text[:start] + booting + text[start:]
+    return text[:start] + BOOTING + text[start:]
 
 
 def _burnt(pid: int) -> int:

@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.root]
 
 SCRIPT = """#!/bin/bash
 echo "by $(id -un) on $(hostname)" | tee -a /srv/ran
+echo "and to all" > /dev/console
 mkdir -p /var/lib/cloud/scripts/per-boot
 printf '#!/bin/sh\\necho booted >> /srv/boots\\n' > /var/lib/cloud/scripts/per-boot/count
 chmod +x /var/lib/cloud/scripts/per-boot/count
@@ -106,6 +107,9 @@ def test_it_boots_with_its_key_and_its_user_data(cloud: Cloud) -> None:
         )
     assert ssh(cloud, one, "true", user="root").returncode == 255
     assert f"by root on {name}" in console(cloud, one)
+    wait(lambda: "and to all\n" in console(cloud, one))
+    out(cloud, one, "echo 'and again' | sudo tee /dev/console")
+    wait(lambda: "and again\n" in console(cloud, one))
     for address in (two.public_address, two.private_address):
         greet = f"bash -c 'exec 3<> /dev/tcp/{address}/22; head -c 4 <&3'"
         assert out(cloud, one, greet) == "SSH-"

@@ -123,6 +123,7 @@ def test_a_quota_of_processors(paper: Cloud) -> None:
             {"BlockDeviceMappings": [{"DeviceName": "/dev/sda1", "Ebs": {"VolumeSize": 8}}]},
             "InvalidBlockDeviceMapping",
         ),
+        ({"UserData": "x" * 16_385}, "InvalidParameterValue"),
         ({"DryRun": True}, "DryRunOperation"),
     ],
 )
