@@ -37,7 +37,7 @@ help:  ## list these targets
 
 demo: $(WITH_LEARN)  ## run examples/digits.yaml to its end, and say where the results are
 	@$(BIN)/flambe examples/digits.yaml --force
-	@echo; echo "to see the curves:  $(BIN)/tensorboard --logdir flambe-output"
+	@echo; echo "to see it in a browser:  $(BIN)/flambe site flambe-output/output__digits"
 
 test: packages $(WITH_DEV) lint  ## run every check and every test
 	@$(if $(NOT_ROOT),if grep -rqs "mark\.root" tests; then \

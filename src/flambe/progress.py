@@ -322,7 +322,7 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 yield value
 
 
-def _object(line: str | bytes) -> dict[str, Any] | None:
+def _object(line: str) -> dict[str, Any] | None:
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
@@ -361,7 +361,7 @@ class Tail:
                 if not line.endswith(b"\n"):
                     break  # it is being written
                 self._offset += len(line)
-                if (value := _object(line)) is not None:
+                if (value := _object(line.decode("utf-8", "replace"))) is not None:
                     yield value
 
     def _restart(self, file: int) -> None:

@@ -60,13 +60,14 @@ class Runs:
         lab.record.touch()
         lab.write(pipeline, more=more)
         path = os.pathsep.join([str(ROOT), environment()["PYTHONPATH"]])
-        process = subprocess.Popen(
-            [sys.executable, "-c", RUN, str(folder), *options],
-            stdin=subprocess.DEVNULL,
-            stdout=open(folder / "said.txt", "wb"),
-            stderr=subprocess.STDOUT,
-            env={**environment(), "PYTHONPATH": path},
-        )
+        with open(folder / "said.txt", "wb") as said:
+            process = subprocess.Popen(
+                [sys.executable, "-c", RUN, str(folder), *options],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                env={**environment(), "PYTHONPATH": path},
+            )
         self.processes.append(process)
         return lab.folder, process
 

@@ -57,16 +57,17 @@ class Served:
     def kill(self) -> None:
         """Kill it as nothing else can."""
         self.process.kill()
-        self.process.wait()
+        self.process.communicate()
 
     def close(self) -> str:
         """End it as people do, and return what it said on stderr."""
-        if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)
+        if self.process.stderr is not None and self.process.stderr.closed:
+            return ""  # it was ended before
+        self.process.send_signal(signal.SIGINT)
         try:
             return str(self.process.communicate(timeout=20)[1])
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            self.kill()
             raise
 
     def __enter__(self) -> Served:

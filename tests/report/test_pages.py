@@ -78,6 +78,9 @@ class Looking:
         if page.locator("#figures").count():
             page.locator("#log > *").first.wait_for()
         page.wait_for_timeout(150)
+        charts = "[...document.querySelectorAll('.chart:not([hidden])')]"
+        drawn = f"{charts}.every((chart) => chart.querySelector('canvas'))"
+        soon(lambda: page.evaluate(drawn), "the charts", 30)
 
 
 @pytest.fixture(scope="module")
@@ -551,6 +554,7 @@ def test_a_search_adds_variants_to_an_open_page(
         run.step("b" * 16, 1, 0.9)
         soon(lambda: numbers(page, "rate") == [2, 1], "another variant", 10)
         assert same()
+        looking.settled()
 
 
 # -- runs that ended otherwise ------------------------------------------------------------------

@@ -87,6 +87,20 @@ class Wanted:
 
         return wanted
 
+    def possible(self) -> Callable[[bytes], bool]:
+        """Return a test of many lines at once: whether one of them may be wanted."""
+        search = self.search.encode().lower() if self.search.isascii() else b""
+        least = LEVELS.get(self.level, 0)
+        levels = [name.encode() for name, level in LEVELS.items() if level >= least > 0]
+        stage = self.stage.encode()
+
+        def possible(block: bytes) -> bool:
+            if search and search not in block.lower():
+                return False
+            return stage in block and (not levels or any(level in block for level in levels))
+
+        return possible
+
     def parsed(self, at: int, line: bytes) -> Line:
         """Return a line as pages show it."""
         found = _LINE.match(line)
@@ -122,10 +136,10 @@ def before(path: Path, end: int | None, wanted: Wanted, most: int = MOST_LINES) 
         with open(path, "rb") as stream:
             stream.seek(at - 1)
             whole = stream.read(1) == b"\n"
-            for start, line in _backwards(stream, at - whole):
-                if at == size and not whole:
+            for start, line in _backwards(stream, at - whole, wanted.possible()):
+                if at == size and not whole and line is not None:
                     result["end"] = start
-                if matches(line):
+                if line is not None and matches(line):
                     lines.append(wanted.parsed(start, line))
                 at = start
                 if len(lines) >= most or time.monotonic() > deadline:
@@ -134,14 +148,27 @@ def before(path: Path, end: int | None, wanted: Wanted, most: int = MOST_LINES) 
     return {**result, "lines": [asdict(line) for line in lines], "start": at, "more": at > 0}
 
 
-def _backwards(stream: BinaryIO, end: int) -> Iterator[tuple[int, bytes]]:
-    """Yield the lines before the end of one, and where they begin, the last first."""
+def _backwards(
+    stream: BinaryIO, end: int, possible: Callable[[bytes], bool]
+) -> Iterator[tuple[int, bytes | None]]:
+    """Yield the lines before the end of one, and where they begin, the last first.
+
+    None stands for many lines of which none is wanted.
+    """
     rest, at = b"", end
     while at > 0:
         size = min(CHUNK, at)
         at -= size
         stream.seek(at)
-        first, *others = (stream.read(size) + rest).split(b"\n")
+        block = stream.read(size) + rest
+        # The last line is always looked at: it may have no end yet.
+        if at + size < end and not possible(block):
+            first, newline, _ = block.partition(b"\n")
+            if newline:
+                rest = first
+                yield at + len(first) + 1, None
+                continue
+        first, *others = block.split(b"\n")
         place = at + len(first) + sum(len(part) + 1 for part in others) + 1
         for part in reversed(others):
             place -= len(part) + 1

@@ -8,7 +8,7 @@ const HEIGHT = 62;
 export function graph(stages, room) {
   const layout = new dagre.graphlib.Graph();
   const upright = room < 640;
-  layout.setGraph({ rankdir: upright ? "TB" : "LR", nodesep: 26, ranksep: upright ? 34 : 54, marginx: 6, marginy: 6 });
+  layout.setGraph({ rankdir: upright ? "TB" : "LR", nodesep: 26, ranksep: upright ? 34 : 54, marginx: 6, marginy: 12 });
   layout.setDefaultEdgeLabel(() => ({}));
   for (const stage of stages) layout.setNode(stage.name, { width: WIDTH, height: HEIGHT });
   for (const stage of stages) for (const from of stage.links) layout.setEdge(from, stage.name);
