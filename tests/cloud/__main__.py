@@ -20,7 +20,7 @@ from typing import Any
 from tests.cloud import Cloud, CloudError
 from tests.metal import missing
 
-STATE = Path("/var/tmp/cloud.json")  # which is the cloud that `up` made
+STATE = Path(os.environ.get("CLOUD_STATE", "/var/tmp/cloud.json"))  # which `up` made
 LOG = STATE.with_suffix(".log")
 CHECKOUT = Path(__file__).resolve().parents[2]
 

@@ -356,7 +356,8 @@ def describe(machine: Machine) -> dict[str, str]:
 
 
 def _entry(call: Call) -> dict[str, Any]:
-    return json.loads(json.dumps(asdict(call), default=str))  # type: ignore[no-any-return]
+    entry = {**asdict(call), "form": None}  # which is the parameters again, as they came
+    return json.loads(json.dumps(entry, default=str))  # type: ignore[no-any-return]
 
 
 def _json(value: Any, status: int) -> Reply:

@@ -167,9 +167,7 @@ class Guest(Host):
     # -- its network ------------------------------------------------------------------------------
 
     def _plug_in(self) -> None:
-        super()._plug_in()
-        if public := self._public():
-            self.in_network("ip", "address", "add", f"{public}/32", "dev", "eth0")
+        # Before there is a way out: this machine may have a metadata service of its own.
         target = f"{self.claim.address(1)}:{self._metadata_port}"
         rule = ["-d", "169.254.169.254", "-p", "tcp", "--dport", "80", "-j", "DNAT"]
         self.in_network(
@@ -177,6 +175,9 @@ class Guest(Host):
         )
         self.in_network("iptables-restore", "-w", "--noflush", stdin=self._rules())
         self.in_network("iptables", "-w", "-A", "INPUT", "-j", CHAIN)
+        super()._plug_in()
+        if public := self._public():
+            self.in_network("ip", "address", "add", f"{public}/32", "dev", "eth0")
 
     def let_in(self) -> None:
         """Let in what its security groups let in by now; who is connected stays so."""

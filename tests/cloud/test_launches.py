@@ -177,6 +177,20 @@ def test_what_is_pending_can_only_be_terminated(paper: Cloud) -> None:
 
 
 @pytest.mark.faults
+def test_what_was_stopped_is_not_started_without_capacity(paper: Cloud) -> None:
+    [machine] = running(paper)
+    ec2, names = paper.client("ec2"), [machine.id]
+    ec2.stop_instances(InstanceIds=names)
+    reach(machine, "stopped")
+    paper.faults.capacity(0)
+    assert refused(ec2.start_instances, InstanceIds=names) == "InsufficientInstanceCapacity"
+    assert machine.state == "stopped"
+    paper.faults.clear()
+    ec2.start_instances(InstanceIds=names)
+    reach(machine, "running")
+
+
+@pytest.mark.faults
 def test_one_dies_while_it_is_pending(paper: Cloud) -> None:
     paper.faults.die_pending()
     first, second = (paper.machine(name) for name in launch(paper, 2))
