@@ -142,20 +142,28 @@ class ComponentError(RunError):
         What flambe was doing, for people: ``"building !Trainer"``.
     traceback
         The original traceback as text; the original exception may not survive pickling.
+    frame
+        The last line of the user's code that it came by, with its place, if it did.
     """
 
     def __init__(
-        self, message: str, place: Place | None = None, what: str = "", traceback: str = ""
+        self,
+        message: str,
+        place: Place | None = None,
+        what: str = "",
+        traceback: str = "",
+        frame: str = "",
     ) -> None:
-        super().__init__(message, place, what, traceback)
+        super().__init__(message, place, what, traceback, frame)
         self.message = message
         self.place = place
         self.what = what
         self.traceback = traceback
+        self.frame = frame
 
     def __str__(self) -> str:
         text = f"{self.what}: {self.message}" if self.what else self.message
-        return str(Problem(text, self.place))
+        return str(Problem(text, self.place)) + (f"\n  at {self.frame}" if self.frame else "")
 
 
 class ResourceError(RunError):
@@ -255,6 +263,11 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     by_lower = {str(candidate).lower(): str(candidate) for candidate in candidates}
     close = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.6)
     return f"did you mean {by_lower[close[0]]!r}?" if close else ""
+
+
+def counted(number: int, one: str, many: str = "") -> str:
+    """Return ``"1 command"`` or ``"2 commands"``."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def listed(words: Sequence[str], limit: int = 12) -> str:

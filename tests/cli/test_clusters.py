@@ -140,7 +140,7 @@ def test_commands_on_hosts(place: Place) -> None:
     assert one.stdout.strip().endswith("hosts/factory_1/home")
     wrong = place.flambe("exec", "here", "--host", "factory_2", "--", "true")
     assert wrong.returncode == 2
-    assert "did you mean 'factory_1'" in wrong.stderr
+    assert "there are: orchestrator, factory_1" in wrong.stderr
 
 
 @pytest.mark.parametrize(
@@ -227,10 +227,39 @@ def test_ctrl_c_ends_the_wait_for_a_host(tmp_path: Path) -> None:
         text=True,
         start_new_session=True,
     )
-    until((tmp_path / "home" / "clusters" / "a" / "cluster.json").exists, "it begins", 30)
+    until((tmp_path / "home" / "clusters" / "a").exists, "it begins", 30)
     time.sleep(2)
     begun = time.monotonic()
     os.killpg(run.pid, signal.SIGINT)
     said, _ = run.communicate(timeout=60)
     assert (run.returncode, said) == (130, "interrupted\n")
     assert time.monotonic() - begun < 8
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("environment: {extras: learn}", "extras cannot be 'learn'"),
+        ("environment: {extras: [lern]}", "extras names 'lern', which flambe does not have"),
+    ],
+)
+def test_extras_that_there_are_not(tmp_path: Path, text: str, told: str) -> None:
+    place = Place(tmp_path, f"!LocalCluster {{name: x, {text}}}\n")
+    done = place.flambe(place.cluster)
+    assert done.returncode == 2
+    assert told in done.stderr
+
+
+def test_what_is_told_before_anything_is_touched(tmp_path: Path) -> None:
+    place = Place(tmp_path, "!LocalCluster {name: untouched, factories_num: 0}\n")
+    alone = place.flambe(place.job(), "--detach")
+    assert (alone.returncode, "--detach is for runs on a cluster" in alone.stderr) == (2, True)
+    secrets = place.folder / "secrets.ini"
+    secrets.write_text("[API]\ntoken = canary-4711\n[flambe]\nfactories = APY\n")
+    secrets.chmod(0o600)
+    for more in ([], ["--dry-run"]):
+        done = place.flambe(place.job(), "-c", place.cluster, "-s", secrets, *more)
+        assert done.returncode == 2, done.stderr
+        assert "there is no section [APY] in the secrets" in done.stderr
+        assert "did you mean 'API'?" in done.stderr
+    assert not (place.folder / "home" / "clusters").exists()

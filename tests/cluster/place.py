@@ -66,6 +66,20 @@ class Talk(ClusterRunnable):
             thread.join()
         sys.exit(self.code)
 
+class Fails(ClusterRunnable):
+    # Its own code raises, some calls away.
+    def __init__(self, env=None):
+        super().__init__(env)
+
+    def setup(self, cluster, extensions, force, **kwargs):
+        pass
+
+    def run(self, force=False, **kwargs):
+        self.outer({})
+
+    def outer(self, known):
+        return int(known["nowhere"])  # the last line of ours
+
 class Flood(ClusterRunnable):
     # So many lines of 100 bytes.
     def __init__(self, lines=1, env=None):

@@ -42,7 +42,20 @@ MISTAKES = {
     "no-private-key": Mistake(
         1,
         ["orchestrator ({first}): Load key", "= is that a private key?", "tried: ssh -i"],
-        {"key": "public"},
+        {"key": "text"},
+    ),
+    "locked-key": Mistake(
+        1,
+        [
+            "orchestrator ({first}): ubuntu@{first}: Permission denied",
+            "= the key has a passphrase: give it to your agent once   ssh-add {folder}/locked",
+        ],
+        {"key": "locked"},
+    ),
+    "public-key": Mistake(
+        2,
+        ["{folder}/key.pub is a public key", "= {folder}/key\n"],
+        {"key": "key.pub"},
     ),
     "unknown-user": Mistake(
         1,
@@ -138,8 +151,14 @@ def outcomes(metal: Metal, words: dict[str, str]) -> Iterator[dict[str, Outcome]
         folder.mkdir()
         (folder / "loose").write_bytes(metal.key.read_bytes())
         (folder / "loose").chmod(0o644)
-        (folder / "public").write_bytes(Path(f"{metal.key}.pub").read_bytes())
-        (folder / "public").chmod(0o600)
+        locked = folder / "locked"
+        locked.write_bytes(metal.key.read_bytes())
+        locked.chmod(0o600)
+        change = ["ssh-keygen", "-q", "-p", "-P", "", "-N", "secret", "-f", str(locked)]
+        subprocess.run(change, check=True, capture_output=True)
+        (folder / "key.pub").write_bytes(Path(f"{metal.key}.pub").read_bytes())
+        (folder / "text").write_text("no key\n")
+        (folder / "text").chmod(0o600)
         entries: dict[str, Any] = {
             "orchestrator_ip": words["first"],
             "factories_ips": [words["second"]],
@@ -207,7 +226,7 @@ def test_what_cannot_run_on_a_cluster(metal: Metal, tmp_path: Path) -> None:
         (script, place.cluster, "script.yaml:1:1: !Script cannot run on a cluster"),
         (place.cluster, place.cluster, "!SSHCluster cannot run on a cluster"),
         (place.job(), tmp_path / "nowhere.yaml", f"{tmp_path}/nowhere.yaml"),
-        (place.job(), place.job(), "describes no cluster, but Job"),
+        (place.job(), place.job(), "a cluster is expected here, not !job_ext.Job"),
     ):
         done = place.flambe(config, "--cluster", cluster)
         assert (done.returncode, done.stderr.count("error: ")) == (2, 1), done.stderr

@@ -25,7 +25,7 @@ def up(options: argparse.Namespace) -> int:
     metal.keep()
     for host in metal.hosts:
         say(f"{host.name}  ssh -i {metal.key} {host.user}@{host.address}")
-    say("to remove them: python -m tests.metal down")
+    say(f"to remove them: python -m tests.metal down {metal.claim.bridge}")
     print(metal.cluster_yaml(), end="")
     return 0
 

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import argparse
-import os
+import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from rich.text import Text
 
-from flambe.cli import running
-from flambe.cli.display import console, took
+from flambe.cli import ending, running
+from flambe.cli.display import took
 from flambe.cli.hosts import hosts_table, run_told
-from flambe.cli.members import ClusterDisplay, chosen, members_of, read_cluster
-from flambe.cluster import launch
+from flambe.cli.members import ClusterDisplay, chosen, members_of
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.member import Member
 from flambe.cluster.record import ClusterFiles, known
-from flambe.errors import RemoteError, RunError
+from flambe.errors import ConfigError, RemoteError
 from flambe.logging import redact
 from flambe.remote import each
 from flambe.remote.group import outcomes
+
+# How long a host is tried before it is shown as unreachable, in seconds.
+PATIENCE = 8.0
+NOT_FOUND = 127  # the exit code of a program that is not there
 
 
 def up(cluster: Cluster, *, force: bool) -> int:
@@ -30,42 +33,59 @@ def up(cluster: Cluster, *, force: bool) -> int:
     shown = ClusterDisplay()
     begun = time.monotonic()
     cluster.run(force=force, observer=shown)
-    shown.console.print(hosts_table(cluster.name, cluster.members, prepared=True))
+    shown.console.print(
+        hosts_table(cluster.name, cluster.members, prepared=True, width=shown.console.width)
+    )
     shown.note(f"{cluster.name} is ready, in {took(time.monotonic() - begun)}")
     return 0
 
 
 def status(options: argparse.Namespace) -> int:
-    """Show the hosts of one cluster, or of all that were used from here."""
+    """Show the hosts of one cluster, or of all that were used from here, each as it is known."""
     names = [options.cluster] if options.cluster else known()
-    shown = console()
+    shown = ClusterDisplay()
     if not names:
-        shown.print("no cluster was used from this machine yet")
-    worst = 0
-    for given in names:
+        shown.console.print("no cluster was used from this machine yet")
+    # Many clusters are looked at at once; the errors of their hosts are shown in their tables.
+    found = outcomes(lambda name: _status(name, shown, alone=len(names) == 1), names)
+    for one in found:
+        if isinstance(one, RemoteError):
+            shown.note(str(one))
+    return max((code if isinstance(code, int) else 1 for code in found), default=0)
+
+
+def _status(given: str, shown: ClusterDisplay, *, alone: bool) -> int:
+    try:
         name, members = members_of(given)
+    except ConfigError as wrong:
+        if alone:
+            raise
+        raise RemoteError(given, str(wrong)) from None  # the others are shown all the same
 
-        def look(member: Member, name: str = name) -> Member:
-            member.connect()
-            member.look(name)
-            runs = member.report["runs"]
-            used = runs.get(name, {}).get("about", {}).get("environment", "")
-            used = used or ClusterFiles(name).recall().get("environment", "")
-            member.look(name, used)
-            return member
+    def look(member: Member) -> None:
+        member.connect(PATIENCE, shown.note)
+        member.look(name)
+        runs = member.report["runs"]
+        used = runs.get(name, {}).get("about", {}).get("environment", "")
+        used = used or ClusterFiles(name).recall().get("environment", "")
+        member.look(name, used)
 
-        shown.print(Text(name, "bold"))
-        found = outcomes(look, members)
-        reached = [one for one in found if isinstance(one, Member)]
-        shown.print(hosts_table(name, reached))
-        for one in reached:
-            if one.is_orchestrator:
-                shown.print(run_told(one.report["runs"].get(name)), soft_wrap=True, style="dim")
-        for error in found:
-            if isinstance(error, RemoteError):
-                shown.print(Text(str(error), "red"), soft_wrap=True)
-                worst = 1
-    return worst
+    errors = [one for one in outcomes(look, members) if isinstance(one, RemoteError)]
+    with shown.lock:
+        shown.console.print(Text(name, "bold"))
+        shown.console.print(hosts_table(name, members, width=shown.console.width))
+        for one in members:
+            if one.is_orchestrator and one.report:
+                told = run_told(one.report["runs"].get(name))
+                shown.console.print(told, soft_wrap=True, style="dim", markup=False)
+        for error in errors:
+            shown.console.print(Text(str(error), "red"), soft_wrap=True)
+        if errors:
+            told = f"flambe down {given} --force   forgets a cluster whose hosts are gone"
+            shown.console.print(told, style="dim", soft_wrap=True)
+        if not members:
+            shown.console.print("its hosts do not run", style="dim")
+    return 1 if errors else 0
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -73,9 +93,13 @@ def execute(options: argparse.Namespace) -> int:
     _, members = members_of(options.cluster)
     hosts = chosen(members, options.host, every=options.all)
     shown = ClusterDisplay()
+    if len(hosts) == 1 and not sys.stdin.isatty():
+        content = sys.stdin.buffer.read() or None
+    else:
+        content = None
 
     def run(host: Member) -> int:
-        host.connect()
+        host.connect(note=shown.note)
 
         def take(_: str, text: str) -> None:
             if len(hosts) == 1:
@@ -83,7 +107,15 @@ def execute(options: argparse.Namespace) -> int:
             else:
                 shown.host_line(host.machine.name, text)
 
-        return host.run(options.command, deadline=float("inf"), take=take, check=False).code
+        done = host.run(
+            options.command, deadline=float("inf"), take=take, check=False, content=content
+        )
+        if done.code and len(hosts) > 1:
+            shown.note(f"{host.name}: exit code {done.code}")
+        if done.code == NOT_FOUND and len(options.command) == 1 and " " in options.command[0]:
+            script = shlex.quote(options.command[0])
+            shown.note(f"  a script is for a shell:   -- bash -c {script}")
+        return done.code
 
     return max(each(run, hosts))
 
@@ -92,58 +124,8 @@ def login(options: argparse.Namespace) -> int:
     """Log in to a host."""
     _, members = members_of(options.cluster)
     (host,) = chosen(members, options.host)
-    host.connect()
+    host.connect(note=ClusterDisplay().note)
     return subprocess.call(host.connection.ssh("-t", host.connection.destination))
-
-
-def fetch(options: argparse.Namespace) -> int:
-    """Bring the results of a cluster here."""
-    name, members = members_of(options.cluster)
-    (host,) = chosen(members, None)
-    host.connect()
-    target = Path(options.to or f"flambe-output/{name}")
-    folder = f"{host.agent.root}/clusters/{name}/work/"
-    if host.run(["test", "-d", folder], check=False, repeat=True).code:
-        raise RunError(f"{host.name}: there are no results yet")
-    host.fetch(folder, target)
-    files = ClusterFiles(name)
-    files.remember({**files.recall(), "fetched": time.time()})
-    print(f"the results of {name} are in {target}")
-    return 0
-
-
-def down(options: argparse.Namespace) -> int:
-    """Take a cluster down: what is ours on its hosts, and the hosts that were created."""
-    name, members = members_of(options.cluster)
-    path = options.cluster
-    if not os.path.isfile(path):
-        path = ClusterFiles(name).recall()["file"]
-
-    def look(member: Member) -> None:
-        member.connect()
-        member.look(name)
-
-    each(look, members)
-    shown = ClusterDisplay()
-    running = members[0].report["runs"].get(name)
-    if running and running["state"] == launch.RUNNING and not options.force:
-        raise RunError(f"{launch.busy(running)}\n  --force stops it")
-    cluster = read_cluster(path)
-    fetched = ClusterFiles(name).recall().get("fetched", 0)
-    lost = running is not None and fetched < running.get("ended", time.time())
-    if cluster.ephemeral and lost and not options.force:
-        raise RunError(
-            f"the results of {name} would be lost with its hosts\n"
-            f"  flambe fetch {name}   brings them here; --force takes it down without"
-        )
-    launch.take_down(cluster, members)
-    cluster.remove_machines()
-    for member in members:
-        member.connection.close()
-    ClusterFiles(name).note.unlink(missing_ok=True)
-    left = "" if cluster.ephemeral else "; results are still on its hosts"
-    shown.note(f"{name} is down{left}")
-    return 0
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
@@ -152,6 +134,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "stop": running.stop,
     "exec": execute,
     "ssh": login,
-    "fetch": fetch,
-    "down": down,
+    "fetch": ending.fetch,
+    "down": ending.down,
 }

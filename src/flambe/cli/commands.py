@@ -73,9 +73,12 @@ def _tell(error: FlambeError, *, verbose: bool) -> None:
             _say(f"{len(error.problems)} errors; nothing was run")
     else:
         _say(f"error: {error}" if error.exit_code == 1 else str(error))
-    if verbose:
+    # What a run on a cluster says is its log: the whole of it is wanted there.
+    if verbose or (isinstance(error, ComponentError) and os.environ.get("FLAMBE_HOST")):
         detail = error.traceback if isinstance(error, ComponentError) else ""
         _say(detail or "".join(traceback.format_exception(error)))
+    elif isinstance(error, ComponentError) and error.traceback:
+        _say("  the whole traceback with -v")
 
 
 def _document(options: argparse.Namespace) -> Document:
@@ -92,12 +95,22 @@ def _document(options: argparse.Namespace) -> Document:
         for name, origin in header(options.config).items():
             install(name, origin, Path(options.config).absolute().parent, _say)
     document = read_file(options.config)
+    _give_places(document)
     check(document)
     root = document.root
     if not document.problems:
         _expect_runnable(document, root)
     document.raise_problems()
     return document
+
+
+def _give_places(document: Document) -> None:
+    """Tell errors by the file that the user wrote, where this one was made of it for a cluster."""
+    from flambe.compile import moved
+
+    path = os.environ.pop(moved.VARIABLE, "")
+    if path and isinstance(document.root, Schema) and os.path.isfile(path):
+        moved.restore(document.root, Path(path).read_text(encoding="utf-8"))
 
 
 def _expect_runnable(document: Document, root: Any) -> None:
@@ -143,7 +156,12 @@ def run(options: argparse.Namespace) -> int:
 
     document = _document(options)
     cluster = _cluster(document, options.cluster, options) if options.cluster else None
+    if options.detach and cluster is None:
+        hint = "give --cluster, or leave --detach out"
+        raise ConfigError(Problem("--detach is for runs on a cluster", hint=hint))
     secrets = Secrets.read(Path(options.secrets) if options.secrets else None)
+    if cluster is not None:
+        secrets.for_factories()  # what it names is there
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         redact.add_url(os.environ.get(name, ""))
     if redact.values():
@@ -167,12 +185,11 @@ def run(options: argparse.Namespace) -> int:
     # A kind of cluster, anybody's, is built upon this module.
     module = sys.modules.get("flambe.cluster")
     if module is not None and isinstance(runnable, module.Cluster):
-        from flambe.cli import clusters
         from flambe.cli.plan import dry_run
 
         if options.dry_run:
             return dry_run(runnable, {})
-        return clusters.up(runnable, force=options.force)
+        return _up(runnable, force=options.force)
     if options.dry_run:
         if document.root.target != _EXPERIMENT:
             raise ConfigError(
@@ -237,6 +254,18 @@ def _run(runnable: Any, options: argparse.Namespace) -> None:
         raise run_error(runnable, error) from error
     finally:
         shown.close()
+
+
+def _up(cluster: Any, *, force: bool) -> int:
+    from flambe.cli import clusters
+    from flambe.compile.build import run_error
+
+    try:
+        return clusters.up(cluster, force=force)
+    except (FlambeError, BrokenPipeError):
+        raise
+    except Exception as error:  # a kind of cluster of one's own
+        raise run_error(cluster, error) from error
 
 
 def _run_component(component: Any) -> int:

@@ -16,32 +16,80 @@ from flambe.cluster.member import Member
 EXTENSIONS = "extensions"
 
 
-def hosts_table(name: str, members: Sequence[Member], *, prepared: bool = False) -> Table:
-    """Return the hosts of a cluster as a table."""
-    extended = any(_extensions(member) for member in members)
-    table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0))
-    titles = ["host", "address", "CPUs", "GPUs", "memory", "Python", "flambe"]
-    for title in [*titles, EXTENSIONS] if extended else titles:
+# Columns, from the one that is left out last where there is little room to the first.
+_WORTH = ("host", "state", "address", "GPUs", "CPUs", "flambe", "memory", "Python", EXTENSIONS)
+
+
+def hosts_table(
+    name: str, members: Sequence[Member], *, prepared: bool = False, width: int = 140
+) -> Table:
+    """Return the hosts of a cluster as a table, without the columns that there is no room for.
+
+    Parameters
+    ----------
+    name
+        Of the cluster.
+    members
+        Its hosts; those that were not looked at are shown as unreachable.
+    prepared
+        Whether they were made ready just now: which GPUs may be used is known then.
+    width
+        How wide it may be.
+    """
+    rows = [_row(name, member, prepared) for member in members]
+    titles = ["host", "address", "CPUs", "GPUs", "memory", "Python", "flambe", EXTENSIONS, "state"]
+    if not any(row[EXTENSIONS].plain for row in rows):
+        titles.remove(EXTENSIONS)
+    for title in reversed(_WORTH):
+        if _width(titles, rows) > width and title in titles[1:-1]:
+            titles.remove(title)
+    table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for title in titles:
         number = title in ("CPUs", "memory")
         wraps = title in ("GPUs", EXTENSIONS)
         table.add_column(title, justify="right" if number else "left", no_wrap=not wraps)
-    table.add_column("state")
-    for member in members:
-        facts = member.facts
-        run = member.report["runs"].get(name)
-        runs = run is not None and run["state"] == launch.RUNNING
-        table.add_row(
-            member.machine.name,
-            str(member.machine.address),
-            str(facts["cpus"]),
-            gpus.told(facts["gpus"], name, len(member.gpus) if prepared else None),
-            _size(facts["memory"]),
-            facts["python"],
-            _hash(_ours(member).get("flambe")),
-            *([_extensions(member)] if extended else []),
-            Text("running", "bold cyan") if runs else Text("ready", "green"),
-        )
+    for row in rows:
+        table.add_row(*(row[title] for title in titles))
     return table
+
+
+def _width(titles: Sequence[str], rows: Sequence[Mapping[str, Text]]) -> int:
+    """Return how wide a table is at least: what wraps is as wide as its longest word."""
+    wide = 0
+    for title in titles:
+        texts = [title, *(row[title].plain for row in rows)]
+        wraps = title in ("GPUs", EXTENSIONS)
+        words = [word for text in texts for word in text.split()] if wraps else texts
+        wide += max(len(word) for word in words) + 2
+    return wide - 2
+
+
+def _row(name: str, member: Member, prepared: bool) -> dict[str, Text]:
+    """Return what each column says of a host."""
+    row = {title: Text() for title in _WORTH}
+    row["host"] = Text(member.machine.name)
+    row["address"] = Text(str(member.machine.address))
+    if not member.report:
+        return {**row, "state": Text("unreachable", "bold red")}
+    facts, ours = member.facts, _ours(member)
+    told = gpus.told(facts["gpus"], name, len(member.gpus) if prepared else None)
+    run = member.report["runs"].get(name)
+    if any(one["wrong"] for one in ours.values()):
+        state = Text("altered", "bold red")
+    elif run is not None and run["state"] == launch.RUNNING:
+        state = Text("running", "bold cyan")
+    else:
+        state = Text("ready", "green")
+    return {
+        **row,
+        "CPUs": Text(str(facts["cpus"])),
+        "GPUs": Text(told),
+        "memory": Text(_size(facts["memory"])),
+        "Python": Text(facts["python"]),
+        "flambe": Text(_hash(ours.get("flambe"))),
+        EXTENSIONS: Text(_extensions(member)),
+        "state": state,
+    }
 
 
 def run_told(run: dict[str, Any] | None) -> str:
@@ -64,7 +112,9 @@ def _ours(member: Member) -> Mapping[str, Any]:
 
 
 def _hash(one: Mapping[str, Any] | None) -> str:
-    return str(one["hash"])[:8] if one is not None else ""
+    if one is None:
+        return ""
+    return "altered" if one["wrong"] else str(one["hash"])[:8]
 
 
 def _extensions(member: Member) -> str:

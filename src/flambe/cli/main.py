@@ -65,7 +65,9 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_run_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-c", "--cluster", metavar="CLUSTER", help="run on the cluster of a file")
+    parser.add_argument(
+        "-c", "--cluster", metavar="CLUSTER", help="run on a cluster: its file, or its name"
+    )
     parser.add_argument(
         "--detach", action="store_true", help="with --cluster: start the run, and don't show it"
     )
@@ -168,12 +170,18 @@ def _ssh(parser: argparse.ArgumentParser) -> None:
 
 def _fetch(parser: argparse.ArgumentParser) -> None:
     _add_cluster(parser)
-    parser.add_argument("to", metavar="TO", nargs="?", help="a folder; flambe-output/CLUSTER")
+    parser.add_argument("to", metavar="TO", nargs="?", help="a folder; fetched/CLUSTER")
 
 
 def _down(parser: argparse.ArgumentParser) -> None:
-    _add_cluster(parser)
-    parser.add_argument("-f", "--force", action="store_true", help="though something runs on it")
+    _add_cluster(parser, optional=True)
+    parser.add_argument("--all", action="store_true", help="all clusters that were used from here")
+    parser.add_argument(
+        "-f",
+        "--force",
+        action="store_true",
+        help="though something runs on it, results would be lost, or hosts are not reached",
+    )
 
 
 # Name → what it does, and its arguments.
@@ -187,10 +195,16 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "status": ("Show the hosts of a cluster, or of all that were used, and what runs.", _status),
     "logs": ("Show what the run of a cluster says.", _logs),
     "stop": ("End the run of a cluster, and all that it started.", _add_cluster),
-    "exec": ("Run a command on hosts of a cluster.", _exec),
+    "exec": (
+        "Run a command on hosts of a cluster; one host is given what stands on the input.",
+        _exec,
+    ),
     "ssh": ("Log in to a host of a cluster.", _ssh),
     "fetch": ("Bring the results of a cluster here; what was begun is continued.", _fetch),
-    "down": ("Take a cluster down: end what runs, remove its keys and its hosts.", _down),
+    "down": (
+        "Take a cluster down: remove its keys, what it started, and the hosts that it created.",
+        _down,
+    ),
 }
 
 
@@ -199,8 +213,12 @@ def _parser(command: str) -> argparse.ArgumentParser:
         parser = _run_parser()
     else:
         description, add = COMMANDS[command]
+        usage = "flambe exec CLUSTER [--host HOST | --all] -- CMD [ARGUMENT ...]"
         parser = argparse.ArgumentParser(
-            prog=f"flambe {command}", description=description, allow_abbrev=False
+            prog=f"flambe {command}",
+            usage=usage if command == "exec" else None,
+            description=description,
+            allow_abbrev=False,
         )
         add(parser)
     parser.add_argument(

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from rich.text import Text
 
 from flambe.cli.display import COLOURS, console
 from flambe.cluster.cluster import Cluster
-from flambe.cluster.machine import ORCHESTRATOR, Machine
+from flambe.cluster.local import LocalCluster
+from flambe.cluster.machine import ORCHESTRATOR
 from flambe.cluster.member import Member
-from flambe.cluster.record import ClusterFiles, known
-from flambe.errors import ConfigError, Problem, did_you_mean
+from flambe.cluster.record import ClusterFiles, known, machine_of
+from flambe.compile import Schema
+from flambe.errors import ConfigError, Problem, did_you_mean, listed
 from flambe.logging import redact
-from flambe.remote import Address
 
 
 class ClusterDisplay:
@@ -47,36 +49,66 @@ def members_of(name: str) -> tuple[str, list[Member]]:
     ConfigError
         If there is none.
     """
-    if os.path.isfile(name):
-        cluster = read_cluster(name)
+    path = name if os.path.isfile(name) else _file_of_local(name)
+    if path:
+        cluster = read_cluster(path)
         machines = cluster.find_machines()
         return cluster.name, [Member(m, cluster.local, cluster.remote_dir) for m in machines]
-    files = ClusterFiles(name)
-    note = files.recall()
-    if not note:
-        if name.endswith((".yaml", ".yml")) or os.sep in name:
-            raise ConfigError(f"there is no file {name}")
-        raise ConfigError(
-            Problem(
-                f"there is no cluster {name!r} that was used from this machine",
-                hint=did_you_mean(name, known()) or "give the file that describes it",
-            )
+    files, note = ClusterFiles(name), recalled(name)
+    machines = [machine_of(told) for told in note["machines"]]
+    return name, [Member(machine, files, note["remote_dir"]) for machine in machines]
+
+
+def recalled(name: str) -> dict[str, Any]:
+    """Return what is remembered of a cluster.
+
+    Raises
+    ------
+    ConfigError
+        If it was not used from here.
+    """
+    if note := ClusterFiles(name).recall():
+        return note
+    if name.endswith((".yaml", ".yml")) or os.sep in name:
+        raise ConfigError(f"there is no file {name}")
+    raise ConfigError(
+        Problem(
+            f"there is no cluster {name!r} that was used from this machine",
+            hint=did_you_mean(name, known()) or "give the file that describes it",
         )
-    members = []
-    for told in note["machines"]:
-        machine = Machine(
-            told["name"],
-            Address.parse(told["address"]),
-            Address.parse(told["private"]),
-            told["user"],
-            Path(told["key"]) if told["key"] else None,
-        )
-        members.append(Member(machine, files, note["remote_dir"]))
-    return name, members
+    )
+
+
+def _file_of_local(name: str) -> str:
+    """Return the file of a cluster of this machine: its hosts have other ports at each start."""
+    note = ClusterFiles(name).recall()
+    file = str(note.get("file", ""))
+    return file if note.get("kind") == LocalCluster.__name__ and os.path.isfile(file) else ""
+
+
+@contextlib.contextmanager
+def awake(given: str) -> Iterator[tuple[str, list[Member]]]:
+    """Yield the hosts of a cluster; those of this machine run for it, if they don't by themselves.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    name, members = members_of(given)
+    cluster = read_cluster(given) if not members and os.path.isfile(given) else None
+    if not isinstance(cluster, LocalCluster):
+        yield name, members
+        return
+    machines = cluster.create_machines([])
+    try:
+        yield name, [Member(one, cluster.local, cluster.remote_dir) for one in machines]
+    finally:
+        cluster.remove_machines()
 
 
 def read_cluster(path: str) -> Cluster:
-    """Read the file of a cluster.
+    """Read the file of a cluster; of one that was used from here, its name will do.
 
     Raises
     ------
@@ -86,18 +118,30 @@ def read_cluster(path: str) -> Cluster:
     from flambe.compile.check import check
     from flambe.compile.document import read_file
 
+    if not os.path.isfile(path):
+        file = str(recalled(path)["file"])
+        if not os.path.isfile(file):
+            text = f"the file of the cluster {path!r} is gone: {file or 'it was made in Python'}"
+            raise ConfigError(Problem(text, hint="give the file that describes it"))
+        path = file
     document = read_file(path)
     check(document)
     document.raise_problems()
     made = document.root() if callable(document.root) else document.root
     if not isinstance(made, Cluster):
-        raise ConfigError(f"{path} describes no cluster, but {type(made).__name__}")
+        what = f"!{document.root.tag}" if isinstance(document.root, Schema) else "no object"
+        document.problem(f"a cluster is expected here, not {what}", (), "such as !SSHCluster")
+        document.raise_problems()
+    assert isinstance(made, Cluster)
     made.parse()
     return made
 
 
 def chosen(members: Sequence[Member], host: str | None, *, every: bool = False) -> list[Member]:
     """Return the hosts that a command is for: one by name or address, all, or the orchestrator."""
+    if not members:
+        hint = "flambe FILE, with the file that describes it, starts them"
+        raise ConfigError(Problem("the hosts of this cluster do not run", hint=hint))
     if every:
         return list(members)
     wanted = host or ORCHESTRATOR
@@ -106,5 +150,4 @@ def chosen(members: Sequence[Member], host: str | None, *, every: bool = False) 
         if wanted in (machine.name, str(machine.address), str(machine.private)):
             return [member]
     names = [member.machine.name for member in members]
-    hint = did_you_mean(wanted, names) or f"there are: {', '.join(names)}"
-    raise ConfigError(Problem(f"there is no host {wanted!r}", hint=hint))
+    raise ConfigError(Problem(f"there is no host {wanted!r}", hint=f"there are: {listed(names)}"))

@@ -16,6 +16,8 @@ from flambe.compile import Schema
 from flambe.errors import RemoteError
 from flambe.progress import VariantState
 
+PATIENCE = 5.0  # seconds to ask a host
+
 
 def dry_run(
     cluster: Any,
@@ -49,12 +51,35 @@ def dry_run(
     told = ", ".join(f"{one.name} {one.version} ({one.content[:8]})" for one in wheels)
     say("code", f"{told}: {_size(size)}, sent once")
     say("packages", _packages(cluster, len(lock.closure(roots).versions)))
+    if config and (way := _in_the_way(cluster)):
+        say("in the way", way)
     if config:
         say("run", f"flambe {config}, on the orchestrator")
     if _is_experiment(runnable):
         _experiment(cluster, runnable, say, resume=resume or bool(runnable.resume))
     shown.print("nothing was touched", style="dim")
     return 0
+
+
+def _in_the_way(cluster: Any) -> str:
+    """Return what runs on the cluster; nothing, if it was not used yet or cannot be asked."""
+    from flambe.cluster import launch
+    from flambe.cluster.member import Member
+
+    machines = cluster.find_machines() if cluster.local.recall() else []
+    if not machines:
+        return ""
+    host = Member(machines[0], cluster.local, cluster.remote_dir)
+    try:
+        host.connect(PATIENCE)
+        if host.run(["test", "-e", host.agent.path], check=False).code:  # asking would bring it
+            return ""
+        running = host.look(cluster.name)["runs"].get(cluster.name)
+    except RemoteError as error:
+        return f"nobody knows: {error.message.splitlines()[0]}"
+    if running is None or running["state"] != launch.RUNNING:
+        return ""
+    return f"{launch.busy(running)}\n  --force would stop it"
 
 
 def plan_here(root: Schema, runnable: Any, *, resume: bool = False) -> int:

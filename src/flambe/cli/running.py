@@ -14,7 +14,7 @@ from flambe.cli.members import ClusterDisplay, chosen, members_of
 from flambe.cluster import launch, report
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.member import Member
-from flambe.errors import RunError, UnreachableError
+from flambe.errors import RemoteError, RunError, UnreachableError
 from flambe.logging import redact
 
 
@@ -72,6 +72,9 @@ def attached(host: Member, name: str, shown: ClusterDisplay) -> int:
             f"{host.name}: the run is gone, and nobody saw how it ended: was it restarted?\n"
             "  to go on with an experiment, run the same command with --resume"
         )
+    if code:
+        with contextlib.suppress(RemoteError):
+            host.look(name)
     shown.note(_ended(host, name, code))
     return code
 
@@ -79,6 +82,8 @@ def attached(host: Member, name: str, shown: ClusterDisplay) -> int:
 def _ended(host: Member, name: str, code: int) -> str:
     """Return how a run ended, where its results are, and what goes on running."""
     told = "the run has ended" if code == 0 else f"the run ended with exit code {code}"
+    if code and (by := launch.stopped(host, name)):
+        told = f"the run was stopped by {by}"
     lines = [told, f"  flambe fetch {name}   brings the results here"]
     if report.runs(name, host):
         lines.append(f"  flambe site {name}    shows them, from the orchestrator")

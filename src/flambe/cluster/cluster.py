@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from flambe.cluster import options
+from flambe.cluster import options, paths, site
 from flambe.cluster.docker import Docker
 from flambe.cluster.files import Files
 from flambe.cluster.machine import Machine
@@ -46,14 +46,20 @@ class Cluster(Runnable):
         ``system`` (what the hosts' own Python has is used), ``python`` and ``python_mirror`` (one
         that is brought to them), ``extras`` (of flambe).
     remote_dir
-        flambe's folder on the hosts, from the home of the user.
+        flambe's folder on the hosts, from the home of the user, or absolute: on another disk. Hosts
+        may share it.
     gpus
         ``all``, or ``free``: those that somebody else uses when the cluster is made ready are left
         to them.
+    site
+        Where the Report Site listens, if not on the loopback of the orchestrator: ``host``, and
+        ``certificate`` and ``key``, files of this machine, for TLS.
     """
 
     #: Whether :meth:`remove_machines` takes along what is on them: results are fetched before.
     ephemeral: ClassVar[bool] = True
+    #: Whether machines go on when they leave the file: they are cleaned then.
+    lasting: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -62,12 +68,14 @@ class Cluster(Runnable):
         environment: Mapping[str, Any] | None = None,
         remote_dir: str = ".flambe",
         gpus: Literal["all", "free"] = "all",
+        site: Mapping[str, Any] | None = None,
     ) -> None:
         self.name = name
         self.setup_cmds = list(setup_cmds or ())
         self.environment = options.read(environment)
         self.remote_dir = remote_dir
         self.gpus = gpus
+        self.site = site
         self.observer: ClusterObserver = LogClusterObserver()
         self.members: list[Member] = []
         #: The environment of the hosts, as soon as the cluster is ready.
@@ -104,7 +112,7 @@ class Cluster(Runnable):
     @classmethod
     def check_schema(cls, schema: Schema) -> Iterator[Finding]:
         """Yield what is wrong with a configuration that keywords and types do not tell."""
-        yield from findings(schema.kwargs)
+        yield from findings(schema.kwargs, folder=written_in(schema))
 
     # -- running ------------------------------------------------------------------------------
 
@@ -234,12 +242,30 @@ class Cluster(Runnable):
         self.files.write(content, target)
 
 
-def findings(values: Mapping[str, Any]) -> Iterator[Finding]:
-    """Yield what is wrong with the keywords that all clusters have."""
+def written_in(schema: Schema) -> Path:
+    """Return the folder that paths of a file start from."""
+    return Path(schema.place.folder) if schema.place and schema.place.folder else Path.cwd()
+
+
+def findings(
+    values: Mapping[str, Any], *, absolute: bool = True, folder: Path | None = None
+) -> Iterator[Finding]:
+    """Yield what is wrong with the keywords that all clusters have.
+
+    Parameters
+    ----------
+    values
+        The keywords.
+    absolute
+        Whether ``remote_dir`` may be an absolute path.
+    folder
+        What paths start from; by default the current folder.
+    """
     name = values.get("name")
     if isinstance(name, str) and not _NAME.match(name):
         yield ("name",), f"{name!r} is not a name", "letters, digits, '-' and '_'"
     yield from options.findings(values.get("environment") or {})
+    yield from site.findings(values.get("site"), folder or Path.cwd())
     remote = values.get("remote_dir")
-    if isinstance(remote, str) and (remote.startswith(("/", "~")) or ".." in remote.split("/")):
-        yield ("remote_dir",), "remote_dir is a path below the home of the user", "such as .flambe"
+    if isinstance(remote, str) and (what := paths.wrong(remote, absolute=absolute)):
+        yield ("remote_dir",), what, "such as .flambe" + (" or /data/flambe" if absolute else "")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flambe.cluster import keys, proxy, ready, services
+from flambe.cluster import keys, ready, services
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.member import Member
-from flambe.compile import yaml
+from flambe.compile import moved, yaml
 from flambe.errors import ConfigError, Problem, RunError
 from flambe.packaging.extras import extras_of
 from flambe.packaging.wheel import distribution_of
@@ -18,6 +19,7 @@ from flambe.runnable import ClusterRunnable, Secrets
 
 RUN = "run"  # a lock: of the run of a cluster
 RUNNING = "running"
+STOPPED = "stopped"  # a mark: who stopped the run last
 
 
 class Launch:
@@ -63,7 +65,7 @@ class Launch:
             If another run is there.
         """
         cluster = self.cluster
-        wanted = ready.make_ready(cluster, needs(self.runnable, self.extensions))
+        wanted = ready.make_ready(cluster, needs(self.runnable, self.extensions), repair=force)
         with ready.held(cluster, RUN, "starting a run"):
             self._make_way(force)
             resume = any(option.startswith("--resume") for option in options)
@@ -76,6 +78,9 @@ class Launch:
             host.run(["rm", "-rf", folder], repeat=True)
             host.put(yaml.dump(self.runnable), f"{folder}/config.yaml")
             config = host.path(f"{folder}/config.yaml")
+            places = {moved.VARIABLE: host.path(f"{folder}/places.json")}
+            if (origin := vars(self.runnable).get("_flambe_origin")) is not None:
+                host.put(moved.told(origin.schema), f"{folder}/places.json")
             command = [cluster.python(host), "-m", "flambe", config, *options]
             removed, after = self._send_secrets(folder)
             if removed:
@@ -89,7 +94,7 @@ class Launch:
                     name=cluster.name,
                     command=command,
                     folder=cluster.work,
-                    env={**services.variables(cluster, host), **cluster.variables},
+                    env={**services.variables(cluster, host), **cluster.variables, **places},
                     about={**ready.holder("running"), "environment": wanted.name},
                     removed=removed,
                     after=[*after, *cluster.after],
@@ -106,10 +111,11 @@ class Launch:
         """
         if self.secrets is None:
             return [], []
-        path = f"{folder}/secrets.ini"
+        # Hosts may share the folder: what the factories get is another file.
+        path, all_of_them = f"{folder}/secrets.ini", f"{folder}/orchestrator/secrets.ini"
         orchestrator = self.cluster.orchestrator
         known = Secrets.read(self.secrets)
-        orchestrator.put(known.for_orchestrator(), path, mode=0o600)
+        orchestrator.put(known.for_orchestrator(), all_of_them, mode=0o600)
         text = known.for_factories()
         after = []
         if text:
@@ -118,7 +124,7 @@ class Launch:
             for factory in self.cluster.factories:
                 name = keys.alias(self.cluster.name, factory.machine)
                 after.append(["ssh", "-F", config, "-o", "BatchMode=yes", name, f"rm -f {path}"])
-        return [orchestrator.path(path)], after
+        return [orchestrator.path(all_of_them)], after
 
     def _make_way(self, force: bool) -> None:
         """Stop what runs, if it may be stopped."""
@@ -168,10 +174,17 @@ def who(running: Mapping[str, Any]) -> str:
     return f"{about['user']} on {about['host']}"
 
 
+def stopped(host: Member, name: str) -> str:
+    """Return who stopped the run of a cluster, as it was looked at last; nothing if nobody did."""
+    mark = host.report["marks"].get(STOPPED)
+    run = host.report["runs"].get(name)
+    if not mark or not run or mark["at"] < run["started"]:
+        return ""
+    return f"{mark['user']} on {mark['host']}: {mark['command']}"
+
+
 def busy(running: Mapping[str, Any]) -> str:
     """Return what people are told of a run that is there."""
-    import time
-
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(running["started"]))
     command = running["about"]["command"]
     return f"the cluster is in use: {who(running)} started a run at {since}\n  {command}"
@@ -189,22 +202,6 @@ def attach(
 
 def stop(host: Member, name: str) -> dict[str, Any] | None:
     """Stop exactly the run of that name, and all that it started; return its status."""
+    host.mark(name, STOPPED, {**ready.holder("stopping"), "at": time.time()})
     found = host.agent.call("stop", name=name, deadline=120.0)
     return dict(found) if found is not None else None
-
-
-def take_down(cluster: Cluster, members: Sequence[Member]) -> None:
-    """Stop what flambe runs on hosts, and remove the keys and files that are the cluster's."""
-
-    def clean(member: Member) -> None:
-        for name in services.of(cluster.name, member.report["runs"]):
-            stop(member, name)
-        cluster.ray.remove(member)
-        member.agent.call("forget", cluster=cluster.name)
-        job = f"{cluster.remote_dir}/clusters/{cluster.name}/job"
-        member.run(["rm", "-rf", job, proxy.path(cluster)], repeat=True)
-
-    cluster.members = list(members)
-    cluster.docker.remove_all()
-    each(clean, members)
-    keys.remove(cluster.name, members)

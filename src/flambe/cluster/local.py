@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from flambe.cluster.cluster import Cluster, findings
+from flambe.cluster.cluster import Cluster, findings, written_in
 from flambe.cluster.loopback import LoopbackHost
 from flambe.cluster.machine import ORCHESTRATOR, Machine
 from flambe.cluster.options import Finding
@@ -34,7 +34,7 @@ class LocalCluster(Cluster):
         How many CPUs each factory shows; all of this machine by default.
     environment
         By default the hosts use the packages that are installed here; else see :class:`Cluster`.
-    setup_cmds, remote_dir, gpus
+    setup_cmds, remote_dir, gpus, site
         See :class:`Cluster`.
     """
 
@@ -49,17 +49,18 @@ class LocalCluster(Cluster):
         environment: Mapping[str, Any] | None = None,
         remote_dir: str = ".flambe",
         gpus: Literal["all", "free"] = "all",
+        site: Mapping[str, Any] | None = None,
     ) -> None:
         # They are on this machine: what is installed here is theirs too.
         environment = {"system": True} if environment is None else environment
-        super().__init__(name, setup_cmds, environment, remote_dir, gpus)
+        super().__init__(name, setup_cmds, environment, remote_dir, gpus, site)
         self.factories_num = factories_num
         self.cpus = cpus
 
     @classmethod
     def check_schema(cls, schema: Schema) -> Iterator[Finding]:
         """Yield what is wrong; see :class:`Cluster`."""
-        yield from findings(schema.kwargs)
+        yield from findings(schema.kwargs, absolute=False, folder=written_in(schema))
         for name, least in (("factories_num", 0), ("cpus", 1)):
             value = schema.kwargs.get(name)
             if isinstance(value, int) and value < least:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from flambe.errors import RunError
 from flambe.remote import Address
 
 ORCHESTRATOR = "orchestrator"
@@ -39,3 +43,54 @@ class Machine:
     key: Path | None = None
     new: bool = False
     host_keys: tuple[str, ...] = ()
+
+
+# The types of the fields; what may be left out may be None.
+_FIELDS: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "address": (Address,),
+    "private": (Address,),
+    "user": (str,),
+    "key": (Path, type(None)),
+    "new": (bool,),
+    "host_keys": (tuple, list),
+}
+
+
+def check_machines(cluster: Any, machines: Sequence[Any]) -> None:
+    """See that a kind of cluster returned machines that can be used.
+
+    Raises
+    ------
+    RunError
+        If not: it names the class, its file, and what is wrong.
+    """
+    told = [text for number, one in enumerate(machines) for text in _wrong(number, one)]
+    names = [getattr(one, "name", None) for one in machines]
+    if not machines:
+        told.append("it returned no machines: an orchestrator is needed")
+    elif not told and names[0] != ORCHESTRATOR:
+        told.append(
+            f"the first one is {names[0]!r}: the orchestrator comes first, and is called so"
+        )
+    elif not told and len(set(names)) < len(names):
+        told.append("two of them have the same name")
+    if told:
+        kind = type(cluster)
+        file, line = inspect.getsourcefile(kind), inspect.getsourcelines(kind)[1]
+        raise RunError(
+            f"{kind.__name__}.create_machines: {told[0]}\n  the class is in {file}, line {line}; "
+            "see: help(flambe.cluster.Machine)"
+        )
+
+
+def _wrong(number: int, one: Any) -> list[str]:
+    if not isinstance(one, Machine):
+        return [f"number {number} is {one!r}, and no Machine"]
+    told = []
+    for name, kinds in _FIELDS.items():
+        value = getattr(one, name)
+        if not isinstance(value, kinds):
+            wanted = " or ".join(kind.__name__.replace("NoneType", "None") for kind in kinds)
+            told.append(f"{name} of number {number} is {value!r}, and no {wanted}")
+    return told

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flambe.cluster import pip, platforms, proxy, system
+from flambe.errors import counted
 from flambe.remote import each
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ def make(cluster: Cluster, wanted: Environment, members: Sequence[Member]) -> No
     each(lambda member: member.look(cluster.name, wanted.name), others)
     factories = [member for member in others if member.report["environment"] is None]
     if factories:
-        cluster.observer.note(f"environment: giving it to {len(factories)} factories")
+        cluster.observer.note(
+            f"environment: giving it to {counted(len(factories), 'factory', 'factories')}"
+        )
         each(maker.on_factory, factories)
 
 
@@ -166,7 +169,8 @@ class Maker:
             f"rm -rf {self.place}\n{text}"
             f"printf %s {shlex.quote(json.dumps(made))} > {mark}.part\nmv {mark}.part {mark}\n"
         )
-        host.run(["sh", "-c", script], deadline=DEADLINE, shown="installing the environment")
+        with host.space(self.root):
+            host.run(["sh", "-c", script], deadline=DEADLINE, shown="installing the environment")
 
     def _send_uv(self, host: Member) -> None:
         host.send(platforms.uv(self.wanted.target), f"{self.root}/bin/uv")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import posixpath
+import threading
+from collections.abc import Callable
 from typing import Any
 
 from flambe.cluster.machine import ORCHESTRATOR, Machine
@@ -14,6 +16,7 @@ from flambe.remote.connection import pin
 # How long a machine that was created just now may take until it lets us in, in seconds.
 NEW_MACHINE = 300
 OLD_MACHINE = 30
+SILENT = 3.0  # seconds after which people are told what is waited for
 
 
 class Member(Host):
@@ -52,12 +55,28 @@ class Member(Host):
         """Return a path on the host as an absolute one; relative ones start at the user's home."""
         return posixpath.join(self.facts["home"], path)
 
-    def connect(self) -> None:
-        """Connect; a machine that is new is waited for."""
+    def connect(
+        self, seconds: float | None = None, note: Callable[[str], None] = lambda text: None
+    ) -> None:
+        """Connect; a machine that is new is waited for.
+
+        Parameters
+        ----------
+        seconds
+            How long it is tried.
+        note
+            Told when it takes long.
+        """
         if self.machine.host_keys:
             pin(self.connection.login.known_hosts, self.machine.address, self.machine.host_keys)
-        seconds = NEW_MACHINE if self.machine.new else OLD_MACHINE
-        self.connection.open(seconds, patient=self.machine.new)
+        usual = NEW_MACHINE if self.machine.new else OLD_MACHINE
+        waits = threading.Timer(SILENT, note, [f"waiting for {self.name}"])
+        waits.daemon = True
+        waits.start()
+        try:
+            self.connection.open(seconds or usual, patient=self.machine.new)
+        finally:
+            waits.cancel()
 
     def look(self, cluster: str, environment: str = "", *, system: bool = False) -> dict[str, Any]:
         """Ask its agent for everything, in one call, and keep it.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -54,9 +55,14 @@ def _yes_or_no(value: Any) -> tuple[str, str] | None:
 
 
 def _names(value: Any) -> tuple[str, str] | None:
-    if isinstance(value, (list, tuple)) and all(isinstance(one, str) for one in value):
-        return None
-    return f"cannot be {value!r}", "a list of names: [learn]"
+    if not isinstance(value, (list, tuple)) or not all(isinstance(one, str) for one in value):
+        return f"cannot be {value!r}", "a list of names: [learn]"
+    known = sorted(metadata.metadata("flambe").get_all("Provides-Extra") or ())
+    for one in value:
+        if one not in known:
+            hint = did_you_mean(one, known) or f"there are: {', '.join(known)}"
+            return f"names {one!r}, which flambe does not have", hint
+    return None
 
 
 def _places(value: Any) -> tuple[str, str] | None:

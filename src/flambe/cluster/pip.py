@@ -8,6 +8,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flambe.cluster.paths import in_shell
 from flambe.logging.console import home
 from flambe.packaging.wheel import repacked
 
@@ -25,7 +26,8 @@ def give_pip(member: Member, root: str) -> None:
     wheel = pip_wheel()
     place = f"{root}/bin/{wheel.name}"
     member.send(wheel, place)
-    member.put(f'#!/bin/sh\nexec python3 "$HOME/{place}/pip" "$@"\n', f"{root}/bin/pip", mode=0o755)
+    script = f'#!/bin/sh\nexec python3 {in_shell(place)}/pip "$@"\n'
+    member.put(script, f"{root}/bin/pip", mode=0o755)
 
 
 def pip_wheel() -> Path:
@@ -39,7 +41,7 @@ def pip_wheel() -> Path:
 
 def config(host: Member) -> dict[str, str]:
     """Return pip's settings on a host, as ``pip config list`` tells them."""
-    script = f'export PATH="$PATH:$HOME/{host.agent.root}/bin"\npip config list'
+    script = f'export PATH="$PATH":{in_shell(host.agent.root)}/bin\npip config list'
     done = host.run(["bash", "-lc", script], check=False, repeat=True, deadline=60)
     return read(done.stdout)
 

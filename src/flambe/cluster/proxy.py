@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING
 
+from flambe.cluster.paths import in_shell
 from flambe.logging import redact
 
 if TYPE_CHECKING:
@@ -57,4 +58,4 @@ def line(cluster: Cluster, *, always: bool = False) -> str:
     """Return the line of a shell script that sets the variables; empty where there is no proxy."""
     if not always and not cluster.environment.get("proxy"):
         return ""
-    return f'. "$HOME"/{shlex.quote(path(cluster))}\n'
+    return f". {in_shell(path(cluster))}\n"

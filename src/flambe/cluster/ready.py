@@ -13,11 +13,12 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flambe.cluster import gpus, keys, maker, setup, system
+from flambe.cluster import gpus, keys, leaving, maker, prune, reach, record, setup, system
 from flambe.cluster.environment import Environment
+from flambe.cluster.machine import check_machines
 from flambe.cluster.member import Member
-from flambe.errors import RemoteError, RunError
-from flambe.remote import each, transfer
+from flambe.errors import RemoteError, RunError, counted
+from flambe.remote import config, each, transfer
 from flambe.remote.connection import fingerprints
 
 if TYPE_CHECKING:
@@ -29,7 +30,11 @@ LOCK_SECONDS, RENEW_SECONDS = 60.0, 15.0
 
 
 def make_ready(
-    cluster: Cluster, distributions: Sequence[str] = (), *, setup_again: bool = False
+    cluster: Cluster,
+    distributions: Sequence[str] = (),
+    *,
+    setup_again: bool = False,
+    repair: bool = False,
 ) -> Environment:
     """Make a cluster ready, as far as it is not; return the environment of its hosts.
 
@@ -41,38 +46,66 @@ def make_ready(
         The extensions that its hosts are given beside flambe.
     setup_again
         Whether the setup commands are run though they have.
+    repair
+        Whether an environment is made anew on hosts where it was altered, in place of an error.
     """
+    return _make_ready(cluster, distributions, setup_again=setup_again, repair=repair)
+
+
+def _make_ready(
+    cluster: Cluster, distributions: Sequence[str], *, setup_again: bool, repair: bool
+) -> Environment:
     transfer.check()
     found = cluster.find_machines()
     machines = cluster.create_machines(found)
+    check_machines(cluster, machines)
     members = [Member(machine, cluster.local, cluster.remote_dir) for machine in machines]
     cluster.members = members
-    # From here on there is something to take down.
-    known = str(cluster.local.recall().get("environment", ""))
-    _remember(cluster, known)
-    each(Member.connect, members)
+    note = cluster.local.recall()
+    known = str(note.get("environment", ""))
+    if len(machines) > len(found):
+        # From here on there is something to take down.
+        _remember(cluster, known, note.get("left", ()))
+    each(lambda member: member.connect(note=cluster.observer.note), members)
     _tell_new_keys(cluster, members)
     # Mostly it is the environment of the last time: one look is enough then.
     _look(cluster, members, known)
+    leaving.refuse_another_orchestrator(cluster, members)
+    _settle(cluster, members, known)
     wanted = Environment.of(cluster, members, distributions)
     if wanted.name != known:
         _look(cluster, members, wanted.name)
-    if setup_again or _missing(cluster, members, wanted):
+    broken = _broken(members, wanted) if repair or setup_again else []
+    if setup_again or broken or _missing(cluster, members, wanted):
         with held(cluster, PROVISION, "preparing the cluster"):
             # Somebody else may have prepared it while we waited.
+            _discard(cluster, wanted, broken)
             _look(cluster, members, wanted.name)
             _prepare(cluster, members, wanted, setup_again=setup_again)
             _look(cluster, members, wanted.name)
+            verify(cluster, members, wanted)
+            prune.prune(cluster, members, wanted.name)
     else:
+        verify(cluster, members, wanted)
         cluster.observer.note("everything is in place")
-    verify(members, wanted)
     if wanted.system:
         for text in system.differing(wanted, members):
             cluster.observer.note(text)
     _choose_gpus(cluster, members)
-    _remember(cluster, wanted.name)
+    _remember(cluster, wanted.name, cluster.local.recall().get("left", ()))
     cluster.installed = wanted.name
     return wanted
+
+
+def _settle(cluster: Cluster, members: Sequence[Member], known: str) -> None:
+    """Remember who the hosts are, now that all answered; see to those that they replaced."""
+    machines = [member.machine for member in members]
+    told = [record.note_of(machine) for machine in machines]
+    if told != cluster.local.recall().get("machines"):
+        for other, names in record.sharing(cluster.name, machines).items():
+            text = f"warning: the cluster {other} has {', '.join(names)} of this one too"
+            cluster.observer.note(f"{text}: what runs on both shares their CPUs and GPUs")
+    _remember(cluster, known, leaving.clean_left(cluster, members))
 
 
 def _look(cluster: Cluster, members: Sequence[Member], environment: str) -> None:
@@ -80,7 +113,7 @@ def _look(cluster: Cluster, members: Sequence[Member], environment: str) -> None
     each(lambda member: member.look(cluster.name, environment, system=own), members)
 
 
-def verify(members: Sequence[Member], wanted: Environment) -> None:
+def verify(cluster: Cluster, members: Sequence[Member], wanted: Environment) -> None:
     """See that every host has the code that is here, as recomputed from its files.
 
     Raises
@@ -96,8 +129,25 @@ def verify(members: Sequence[Member], wanted: Environment) -> None:
             raise RunError(
                 f"{member.name}: the environment {wanted.name} is not what is here: "
                 + "; ".join(told[:5])
-                + f"\n  have it made anew:   rm -r {member.agent.root}/envs/{wanted.name}   there"
+                + "\n  --force makes it anew, and so does, before the next run:\n"
+                f"  flambe exec {cluster.name} --host {member.machine.name} -- "
+                f"rm -r {member.agent.root}/envs/{wanted.name}"
             )
+
+
+def _broken(members: Sequence[Member], wanted: Environment) -> list[Member]:
+    """Return the hosts whose environment is there, and is not what it should be."""
+    there = [member for member in members if member.report["environment"] is not None]
+    return [member for member in there if wanted.differences(member.report["environment"])]
+
+
+def _discard(cluster: Cluster, wanted: Environment, members: Sequence[Member]) -> None:
+    """Forget an environment on hosts: it is made anew then."""
+    if members:
+        names = ", ".join(member.machine.name for member in members)
+        cluster.observer.note(f"environment: altered on {names}, and made anew")
+    folder = f"{cluster.remote_dir}/envs/{wanted.name}"
+    each(lambda member: member.run(["rm", "-f", f"{folder}/flambe.json"], repeat=True), members)
 
 
 def _choose_gpus(cluster: Cluster, members: Sequence[Member]) -> None:
@@ -114,6 +164,7 @@ def _choose_gpus(cluster: Cluster, members: Sequence[Member]) -> None:
 def _missing(cluster: Cluster, members: Sequence[Member], wanted: Environment) -> bool:
     return (
         not keys.agree(cluster.name, members)
+        or reach.pending(members)
         or bool(setup.pending(cluster, members))
         or any(member.report["environment"] is None for member in members)
     )
@@ -125,9 +176,13 @@ def _prepare(
     if not keys.agree(cluster.name, members):
         cluster.observer.note("keys: a new pair for the cluster")
         keys.distribute(cluster.name, members)
+        _look(cluster, members, wanted.name)
+    if reach.pending(members):
+        reach.check(cluster, members)
     todo = list(members) if setup_again else setup.pending(cluster, members)
     if todo and cluster.setup_cmds:
-        cluster.observer.note(f"setup: {len(cluster.setup_cmds)} commands on {len(todo)} hosts")
+        commands, hosts = counted(len(cluster.setup_cmds), "command"), counted(len(todo), "host")
+        cluster.observer.note(f"setup: {commands} on {hosts}")
         setup.run(cluster, todo)
     lacking = [member for member in members if member.report["environment"] is None]
     if lacking:
@@ -137,13 +192,15 @@ def _prepare(
 def _tell_new_keys(cluster: Cluster, members: Sequence[Member]) -> None:
     for member in members:
         if member.connection.new_key:
-            prints = fingerprints(cluster.local.known_hosts, member.machine.address)
+            # ssh knows the keys by the address that an alias stands for.
+            where = config.ask(member.machine.address, member.machine.user).address
+            prints = fingerprints(cluster.local.known_hosts, where)
             cluster.observer.note(
                 f"{member.name}: seen for the first time, its key is kept: {' '.join(prints)}"
             )
 
 
-def _remember(cluster: Cluster, wanted: str) -> None:
+def _remember(cluster: Cluster, wanted: str, left: Sequence[Any]) -> None:
     origin: Any = vars(cluster).get("_flambe_origin")
     place = origin.schema.place if origin is not None else None
     cluster.local.remember(
@@ -157,16 +214,8 @@ def _remember(cluster: Cluster, wanted: str) -> None:
                 "cpu": sum(m.facts.get("cpus", 0) for m in cluster.members[1:]),
                 "gpu": sum(len(m.gpus) for m in cluster.members[1:]),
             },
-            "machines": [
-                {
-                    "name": m.machine.name,
-                    "address": str(m.machine.address),
-                    "private": str(m.machine.private),
-                    "user": m.machine.user,
-                    "key": str(m.machine.key) if m.machine.key else "",
-                }
-                for m in cluster.members
-            ],
+            "machines": [record.note_of(member.machine) for member in cluster.members],
+            "left": list(left),
         }
     )
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flambe.cluster.machine import Machine
 from flambe.logging.console import home
+from flambe.remote import Address
 
 
 @dataclass(frozen=True)
@@ -56,3 +58,38 @@ class ClusterFiles:
 def known() -> list[str]:
     """Return the names of the clusters that were used from this machine."""
     return sorted(path.parent.name for path in (home() / "clusters").glob("*/cluster.json"))
+
+
+def note_of(machine: Machine) -> dict[str, str]:
+    """Return what is remembered of a machine."""
+    return {
+        "name": machine.name,
+        "address": str(machine.address),
+        "private": str(machine.private),
+        "user": machine.user,
+        "key": str(machine.key) if machine.key else "",
+    }
+
+
+def machine_of(told: Mapping[str, str]) -> Machine:
+    """Return a machine that is remembered."""
+    return Machine(
+        told["name"],
+        Address.parse(told["address"]),
+        Address.parse(told["private"]),
+        told["user"],
+        Path(told["key"]) if told["key"] else None,
+    )
+
+
+def sharing(name: str, machines: Sequence[Machine]) -> dict[str, list[str]]:
+    """Return which other clusters that are known here have some of these machines."""
+    mine = {str(machine.private): machine.name for machine in machines}
+    found: dict[str, list[str]] = {}
+    for other in known():
+        if other != name:
+            told = ClusterFiles(other).recall().get("machines", ())
+            shared = [mine[one["private"]] for one in told if one["private"] in mine]
+            if shared:
+                found[other] = shared
+    return found

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from flambe.cluster.services import RUNNING, Service, name_of, variables
+from flambe.cluster.site import SiteOptions
+from flambe.compile.build import folder_of
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
@@ -19,14 +21,16 @@ SITE_PORT, TENSORBOARD_PORT = 49558, 49556
 # Which of the usual ports are free; another one for each that is not.
 _PORTS = """
 import socket, sys
-for wanted in sys.argv[1:]:
-    one = socket.socket()
+for place in sys.argv[1:]:
+    host, _, wanted = place.rpartition(" ")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    one = socket.socket(family)
     one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        one.bind(("127.0.0.1", int(wanted)))
+        one.bind((host, int(wanted)))
     except OSError:
-        one = socket.socket()
-        one.bind(("127.0.0.1", 0))
+        one = socket.socket(family)
+        one.bind((host, 0))
     print(one.getsockname()[1])
 """
 
@@ -60,7 +64,8 @@ class Place:
     def url(self, port: int | None = None) -> str:
         """Return the address to open, through a tunnel that begins at a local port or directly."""
         scheme = "https" if self.secure else "http"
-        where = f"{self.host}:{self.port}" if port is None else f"127.0.0.1:{port}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        where = f"{host}:{self.port}" if port is None else f"127.0.0.1:{port}"
         return f"{scheme}://{where}/?token={self.token}"
 
 
@@ -87,7 +92,11 @@ class ReportSite:
         cluster, host = self.cluster, self.cluster.orchestrator
         service = Service(cluster, host, SERVICE)
         known = service.status.get("about", {}) if service.runs else {}
-        ports = known.get("ports") or self._free_ports()
+        options = self._options()
+        listens = options.host if options is not None else LOOPBACK
+        # Where it listens elsewhere from now on, its ports may be taken there.
+        ports = known.get("ports") if known.get("host", LOOPBACK) == listens else None
+        ports = ports or self._free_ports(listens)
         token = _read_token(cluster.remote_dir, cluster.name, host)
         if not token:
             token = secrets.token_urlsafe(32)
@@ -96,11 +105,31 @@ class ReportSite:
         command = [cluster.python(host), "-m", "flambe", "site", folder, "--port", str(ports[0])]
         command += ["--tensorboard-port", str(ports[1])]
         command += ["--token-file", host.path(_token(cluster.remote_dir, cluster.name))]
+        if options is not None:
+            about.update(host=listens, secure=options.certificate is not None, files=options.digest)
+            command += ["--host", listens, *self._send_files(options)]
+            if options.certificate is None:
+                text = "what it sends is not encrypted: give site a certificate and a key"
+                cluster.observer.note(f"the Report Site is open to all who reach {listens}; {text}")
         service.start(service.request(command, about, variables(cluster, host)))
-        return Place(ports[0], token)
+        return Place(ports[0], token, _named(listens, host), bool(about.get("secure")))
 
-    def _free_ports(self) -> list[int]:
-        wanted = [str(SITE_PORT), str(TENSORBOARD_PORT)]
+    def _options(self) -> SiteOptions | None:
+        written = self.cluster.site
+        return SiteOptions.of(written, folder_of(self.cluster)) if written else None
+
+    def _send_files(self, options: SiteOptions) -> list[str]:
+        """Bring the certificate and its key to the orchestrator; return the options to use them."""
+        words, host = [], self.cluster.orchestrator
+        for name, source in (("certificate", options.certificate), ("key", options.key)):
+            if source is not None:
+                path = certificate_path(self.cluster.remote_dir, self.cluster.name, name)
+                host.put(source.read_bytes(), path, mode=0o600)
+                words += [f"--{name}", host.path(path)]
+        return words
+
+    def _free_ports(self, listens: str) -> list[int]:
+        wanted = [f"{listens} {SITE_PORT}", f"{LOOPBACK} {TENSORBOARD_PORT}"]
         told = self.cluster.orchestrator.run(["python3", "-c", _PORTS, *wanted]).stdout
         ports = [int(line) for line in told.split()]
         for port, usual, what in zip(
@@ -124,7 +153,18 @@ def find(name: str, host: Member) -> Place | None:
         return None
     about = host.report["runs"][name_of(name, SERVICE)]["about"]
     token = _read_token(host.agent.root, name, host)
-    return Place(about["ports"][0], token, about.get("host", LOOPBACK), about.get("secure", False))
+    where = _named(about.get("host", LOOPBACK), host)
+    return Place(about["ports"][0], token, where, about.get("secure", False))
+
+
+def _named(listens: str, host: Member) -> str:
+    """Return the address that people open: where it listens anywhere, that of the host."""
+    return host.machine.address.host if listens in ("0.0.0.0", "::") else listens
+
+
+def certificate_path(remote_dir: str, name: str, kind: str) -> str:
+    """Return where the certificate or the key of the site is on the orchestrator."""
+    return f"{remote_dir}/clusters/{name}/site.{kind}.pem"
 
 
 def _token(remote_dir: str, name: str) -> str:

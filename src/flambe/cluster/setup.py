@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flambe.cluster import proxy
+from flambe.cluster.paths import in_shell
 from flambe.cluster.pip import give_pip
 from flambe.errors import CommandError, DeadlineError
 from flambe.logging import redact
@@ -59,7 +60,8 @@ def run(cluster: Cluster, members: Sequence[Member]) -> None:
             proxy.give(cluster, member)
             give_pip(member, cluster.remote_dir)
             for command in cluster.setup_cmds:
-                take("", f"$ {command}")
+                for line in command.strip().splitlines():
+                    take("", f"$ {line}")
                 _one(cluster, member, command, take)
             member.mark(cluster.name, MARK, digest(cluster.setup_cmds), boot=True)
 
@@ -68,7 +70,7 @@ def run(cluster: Cluster, members: Sequence[Member]) -> None:
 
 def _one(cluster: Cluster, member: Member, command: str, take: Take) -> None:
     # Where a host has no pip of its own, flambe's is found last.
-    path = f'export PATH="$PATH:$HOME/{cluster.remote_dir}/bin"\n'
+    path = f'export PATH="$PATH":{in_shell(cluster.remote_dir)}/bin\n'
     script = f"{path}{proxy.line(cluster)}{command}"
     try:
         member.run(["bash", "-lc", script], deadline=DEADLINE, take=take, shown=command)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 import os
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from flambe.cluster.cluster import Cluster, findings
+from flambe.cluster.cluster import Cluster, findings, written_in
 from flambe.cluster.machine import ORCHESTRATOR, Machine
 from flambe.cluster.options import Finding
 from flambe.compile import Schema
 from flambe.compile.build import folder_of
-from flambe.remote import Address
+from flambe.remote import Address, config
 
 
 class SSHCluster(Cluster):
@@ -24,21 +26,23 @@ class SSHCluster(Cluster):
     name
         Letters, digits, ``-`` and ``_``.
     orchestrator_ip
-        Its address, or ``[public, private]``. An address may carry a port: ``10.0.0.1:2222``.
+        Its address, or ``[public, private]``. An address may carry a port: ``10.0.0.1:2222``. It
+        may be a name of your ``~/.ssh/config``.
     factories_ips
         The same of each factory.
     key
         The path of your private key, from the folder of the configuration; by default your agent
         and your ``~/.ssh/config`` decide. It never leaves this machine.
     username
-        Who logs in; by default you, as you are called here.
+        Who logs in; by default whom your ``~/.ssh/config`` says, else you, as you are called here.
     use_public
         Whether the hosts are reached at their public addresses from here; else at the private ones.
-    setup_cmds, environment, remote_dir, gpus
+    setup_cmds, environment, remote_dir, gpus, site
         See :class:`Cluster`.
     """
 
     ephemeral = False
+    lasting = True
 
     def __init__(
         self,
@@ -52,8 +56,9 @@ class SSHCluster(Cluster):
         environment: Mapping[str, Any] | None = None,
         remote_dir: str = ".flambe",
         gpus: Literal["all", "free"] = "all",
+        site: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(name, setup_cmds, environment, remote_dir, gpus)
+        super().__init__(name, setup_cmds, environment, remote_dir, gpus, site)
         self.orchestrator_ip = orchestrator_ip
         self.factories_ips = list(factories_ips)
         self.key = key
@@ -64,7 +69,8 @@ class SSHCluster(Cluster):
     def check_schema(cls, schema: Schema) -> Iterator[Finding]:
         """Yield what is wrong; see :class:`Cluster`."""
         values = schema.kwargs
-        yield from findings(values)
+        base = written_in(schema)
+        yield from findings(values, folder=base)
         seen: dict[Address, str] = {}
         for path, text in _written(values):
             try:
@@ -75,23 +81,24 @@ class SSHCluster(Cluster):
             if address in seen:
                 yield path, f"{text} is the address of {seen[address]} already", ""
             seen[address] = "the orchestrator" if path[0] == "orchestrator_ip" else "a factory"
-        base = Path(schema.place.folder) if schema.place and schema.place.folder else Path.cwd()
         if isinstance(values.get("key"), str):
-            yield from _key_findings(_key(values["key"], base))
+            yield from key_findings(key_of(values["key"], base))
 
     def find_machines(self) -> list[Machine]:
-        """Return the machines of the configuration."""
-        import getpass
-
-        user = self.username or getpass.getuser()
-        key = _key(self.key, folder_of(self)) if self.key is not None else None
+        """Return the machines of the configuration; your configuration of ssh has its say."""
+        key = key_of(self.key, folder_of(self)) if self.key is not None else None
         machines = []
         for number, written in enumerate([self.orchestrator_ip, *self.factories_ips]):
             both = [written] if isinstance(written, str) else list(written)
             public, private = Address.parse(both[0]), Address.parse(both[-1])
             name = f"factory_{number}" if number else ORCHESTRATOR
             outside = public if self.use_public else private
-            machines.append(Machine(name, outside, private, user, key))
+            told = config.ask(outside, self.username)
+            # An alias stays one from here, where its other settings count; hosts do not know it.
+            address = Address(outside.host, told.address.port)
+            inside = told.address if private == outside else config.ask(private).address
+            user = told.user or getpass.getuser()
+            machines.append(Machine(name, address, inside, user, key))
         return machines
 
 
@@ -110,11 +117,13 @@ def _written(values: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...],
                 yield (*path, index), str(text)
 
 
-def _key(written: str, base: Path) -> Path:
+def key_of(written: str, base: Path) -> Path:
+    """Return the path of a key that stands in a file of this folder."""
     return base / os.path.expanduser(written)
 
 
-def _key_findings(path: Path) -> Iterator[Finding]:
+def key_findings(path: Path) -> Iterator[Finding]:
+    """Yield what is wrong with a private key."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -122,5 +131,15 @@ def _key_findings(path: Path) -> Iterator[Finding]:
         return
     if not stat.S_ISREG(mode):
         yield ("key",), f"the key {path} is not a file", "the path of a private key"
+    elif _is_public(path):
+        hint = str(path).removesuffix(".pub") if path.suffix == ".pub" else "the private one of it"
+        yield ("key",), f"{path} is a public key", hint
     elif mode & 0o077:
         yield ("key",), f"others can read the private key {path}", f"chmod 600 {path}"
+
+
+def _is_public(path: Path) -> bool:
+    with contextlib.suppress(OSError):
+        head = path.read_bytes()[:200]
+        return head.startswith((b"ssh-", b"ecdsa-", b"sk-", b"---- BEGIN SSH2 PUBLIC"))
+    return False

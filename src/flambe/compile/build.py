@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import sys
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path as FilePath
@@ -233,6 +234,7 @@ def _component_error(error: Exception, schema: Schema, doing: str) -> ComponentE
         schema.place,
         f"{doing} !{schema.tag}",
         "".join(traceback.format_exception(error)),
+        _own_frame(error, schema.target.partition(".")[0].partition(":")[0]),
     )
 
 
@@ -247,4 +249,24 @@ def run_error(component: Any, error: BaseException) -> ComponentError:
         origin.schema.place if origin else None,
         f"running !{tag}",
         "".join(traceback.format_exception(error)),
+        _own_frame(error, type(component).__module__.partition(".")[0]),
     )
+
+
+def _own_frame(error: BaseException, package: str) -> str:
+    """Return the last place in the code of a package where an error came by; not in flambe's."""
+    file = getattr(sys.modules.get(package), "__file__", None)
+    if package == "flambe" or file is None:
+        return ""
+    whole = FilePath(file)
+    inside = whole.parent if whole.name == "__init__.py" else whole
+    own = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if FilePath(frame.filename).is_relative_to(inside)
+    ]
+    if not own:
+        return ""
+    last = own[-1]
+    shown = last.filename.rpartition("/site-packages/")[2]
+    return f"{shown}:{last.lineno}, in {last.name}:   {last.line}"

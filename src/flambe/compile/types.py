@@ -198,7 +198,8 @@ def name_of(annotation: Any) -> str:
     if origin is tuple and args and args[-1] is not Ellipsis:
         return f"list of {len(args)}: {', '.join(map(name_of, args))}"
     if origin in _SEQUENCES and args:
-        return f"list of {name_of(args[0])}"
+        inside = name_of(args[0])
+        return f"list of ({inside})" if " or " in inside else f"list of {inside}"
     if inspect.isclass(annotation):
         names = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}
         module = annotation.__module__.partition(".")[0]

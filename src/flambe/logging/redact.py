@@ -57,7 +57,8 @@ def hidden(error: Exception) -> FlambeError:
     """Return an error that says the same without the hidden values."""
     if isinstance(error, ComponentError):
         place, what = error.place, error.what
-        return ComponentError(hide(error.message), place, what, hide(error.traceback))
+        shown = [hide(text) for text in (error.traceback, error.frame)]
+        return ComponentError(hide(error.message), place, what, *shown)
     return RunError(f"{type(error).__name__}: {hide(str(error))}")
 
 

@@ -86,7 +86,8 @@ class Agent:
             if done.code != _NO_FILE or attempt:
                 break
             self.host.put(archive(), self.path)
-        done.checked()
+        with self.host.space(self.root):
+            done.checked()
         raise AssertionError("unreachable")
 
     def argv(self, command: str, *arguments: str) -> list[str]:

@@ -219,7 +219,7 @@ class Connection:
             raise self._key_error(said)
         text = "; ".join(reasons.told(said)[-3:]) or f"ssh ended with exit code {code}"
         text += f"\n  tried: {self._by_hand()}"
-        if advice := reasons.advice(said):
+        if advice := reasons.advice(said, self.login.key):
             text += f"\n  = {advice}"
         refused = reasons.REFUSED_LOGIN.search(said) and not patient
         if reasons.FINAL.search(said) or refused:

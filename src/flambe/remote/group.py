@@ -32,6 +32,9 @@ def outcomes(do: Callable[[T], R], hosts: Sequence[T]) -> list[R | RemoteError]:
             return do(host)
         except RemoteError as error:
             return error
+        except BaseException:  # nobody waits for the others
+            inside.cancel()
+            raise
 
     with ThreadPoolExecutor(min(len(hosts), MOST_AT_ONCE), "flambe-host") as pool:
         try:

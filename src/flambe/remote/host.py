@@ -121,7 +121,7 @@ class Host:
             'umask 077; part="$1.$(uname -n).$$"; mkdir -p "$(dirname "$1")" && cat > "$part" '
             '&& chmod "$2" "$part" && mv -f "$part" "$1"'
         )
-        with self._space(path):
+        with self.space(path):
             self.run(
                 ["sh", "-c", script, "sh", path, f"{mode:o}"],
                 content=content,
@@ -151,7 +151,7 @@ class Host:
             Patterns of rsync to leave out.
         """
         self.run(["mkdir", "-p", _parent(target, source.is_dir())], repeat=True)
-        with self._space(target):
+        with self.space(target):
             transfer.rsync(
                 self.connection,
                 source,
@@ -172,7 +172,7 @@ class Host:
         )
 
     @contextlib.contextmanager
-    def _space(self, path: str) -> Iterator[None]:
+    def space(self, path: str) -> Iterator[None]:
         """Name the mount that is full, if that is why something failed."""
         try:
             yield
@@ -180,14 +180,17 @@ class Host:
             said = f"{error}"
             if NO_SPACE not in said and OVER_QUOTA not in said:
                 raise
-            raise RemoteError(self.name, f"{self._full(path)}\n  {error.message}") from None
+            raise RemoteError(self.name, self._full(path)) from None
 
     def _full(self, path: str) -> str:
         script = 'while [ ! -e "$1" ]; do set -- "$(dirname "$1")"; done; df -Ph "$1" | tail -n 1'
         found = self.run(["sh", "-c", script, "sh", path], check=False).stdout.split()
-        if len(found) < 6:
-            return f"no space left for {path}"
-        return f"no space left for {path}: {found[5]} is full ({found[1]}, {found[3]} free)"
+        where = f": {found[5]} is full ({found[1]}, {found[3]} free)" if len(found) > 5 else ""
+        user = self.connection.login.user
+        return (
+            f"no space left for {path}{where}\n  = free some, or give flambe another disk "
+            f"(remote_dir); what takes most:   du -xhd 2 | sort -h | tail   as {user} there"
+        )
 
     # -- tunnels ------------------------------------------------------------------------------
 

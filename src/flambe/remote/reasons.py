@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import subprocess
+from pathlib import Path
 
 CHANGED = re.compile("HOST IDENTIFICATION HAS CHANGED")
 NEW_KEY = re.compile("Permanently added .* to the list of known hosts")
@@ -40,9 +43,22 @@ def told(said: str) -> list[str]:
     return [line for line in lines if line and not NEW_KEY.search(line)]
 
 
-def advice(said: str) -> str:
-    """Return what to look at, or nothing."""
+def advice(said: str, key: Path | None = None) -> str:
+    """Return what to look at, or nothing; ``key`` is the private key that was given, if one was."""
+    if key is not None and REFUSED_LOGIN.search(said) and _is_locked(key):
+        return f"the key has a passphrase: give it to your agent once   ssh-add {key}"
     return next((text for pattern, text in _ADVICE if re.search(pattern, said)), "")
+
+
+def _is_locked(key: Path) -> bool:
+    """Whether a private key has a passphrase."""
+    command = ["ssh-keygen", "-y", "-P", "", "-f", str(key)]
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        done = subprocess.run(
+            command, capture_output=True, stdin=subprocess.DEVNULL, check=False, timeout=10
+        )
+        return b"incorrect passphrase" in done.stderr
+    return False
 
 
 def offending(said: str) -> str:

@@ -45,6 +45,8 @@ def rsync(
     remote = f"[{host}]:{there}" if ":" in host else f"{host}:{there}"
     check()
     command = ["rsync", *options(_version() or (), version)]
+    if not up:  # what is brought here is ours, also where we are root
+        command += ["--no-owner", "--no-group"]
     if delete:
         command.append("--delete")
     command += [f"--exclude={pattern}" for pattern in exclude]

@@ -15,6 +15,8 @@ from flambe.logging.console import home
 
 #: The section whose keys are environment variables of what runs.
 ENVIRONMENT = "environment"
+#: The section of what flambe itself is told; nothing in it is secret.
+SETTINGS = "flambe"
 
 
 class MissingSecretError(ConfigError, KeyError):
@@ -109,7 +111,7 @@ class Secrets(Mapping[str, Mapping[str, str]]):
         ConfigError
             If one of them is not there.
         """
-        named = dict(self._sections["flambe"]).get("factories", "") if "flambe" in self else ""
+        named = self[SETTINGS].get("factories", "") if SETTINGS in self else ""
         names = [part.strip() for part in named.split(",") if part.strip()]
         return _written({name: self._filled(name) for name in names})
 
@@ -134,6 +136,9 @@ class Secrets(Mapping[str, Mapping[str, str]]):
 class _Section(Mapping[str, str]):
     def __init__(self, name: str, values: Mapping[str, str], origin: str) -> None:
         self._name, self._origin = name, origin
+        if name == SETTINGS:
+            self._values: dict[str, str] = dict(values)
+            return
         self._values = {key: Secret(value) for key, value in values.items()}
         for value in self._values.values():
             redact.add(value)

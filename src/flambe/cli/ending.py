@@ -1,0 +1,181 @@
+"""``flambe fetch`` and ``flambe down``: what remains of a cluster, and its end."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from flambe.cli.members import ClusterDisplay, awake, chosen, members_of, read_cluster
+from flambe.cluster import SSHCluster, launch, leaving
+from flambe.cluster.cluster import Cluster
+from flambe.cluster.member import Member
+from flambe.cluster.record import ClusterFiles, known
+from flambe.errors import ConfigError, Problem, RemoteError, RunError
+from flambe.remote.group import outcomes
+
+# How long a host is tried that is taken down by force, in seconds.
+PATIENCE = 8.0
+
+
+def fetch(options: argparse.Namespace) -> int:
+    """Bring the results of a cluster here."""
+    shown = ClusterDisplay()
+    with awake(options.cluster) as (name, members):
+        (host,) = chosen(members, None)
+        target = Path(options.to or f"fetched/{name}")
+        _expect_folder(target)
+        host.connect(note=shown.note)
+        if not has_results(host, name):
+            raise RunError(f"{host.name}: there are no results of {name} yet")
+        try:
+            host.fetch(_results(host, name), target)
+        except OSError as error:
+            raise RunError(f"cannot write to {target}: {error.strerror}") from None
+        files = ClusterFiles(name)
+        if note := files.recall():
+            files.remember({**note, "fetched": time.time()})
+    print(f"the results of {name} are in {target}")
+    return 0
+
+
+def _expect_folder(target: Path) -> None:
+    if target.exists() and not target.is_dir():
+        raise ConfigError(
+            Problem(f"{target} is a file", hint="give a folder, which may be there or not")
+        )
+
+
+def _results(host: Member, name: str) -> str:
+    return f"{host.agent.root}/clusters/{name}/work/"
+
+
+def has_results(host: Member, name: str) -> bool:
+    """Whether a run of a cluster left anything on its orchestrator."""
+    # A folder that is empty is none.
+    command = ["find", _results(host, name), "!", "-type", "d", "-print", "-quit"]
+    return bool(host.run(command, check=False, repeat=True).stdout.strip())
+
+
+# -- flambe down --------------------------------------------------------------------------------
+
+
+def down(options: argparse.Namespace) -> int:
+    """Take clusters down: what is ours on their hosts, and the hosts that were created."""
+    if options.all == bool(options.cluster):
+        raise ConfigError(Problem("which cluster?", hint="flambe down CLUSTER, or   --all"))
+    if not options.all:
+        return _down(options.cluster, force=options.force)
+    shown, worst = ClusterDisplay(), 0
+    for name in known():
+        try:
+            _down(name, force=options.force)
+        except (RunError, ConfigError) as error:
+            shown.note(f"{name} is not down: {error}")
+            worst = 1
+    return worst
+
+
+def _down(given: str, *, force: bool) -> int:
+    name, members = members_of(given)
+    files, shown = ClusterFiles(name), ClusterDisplay()
+    path = given if os.path.isfile(given) else str(files.recall().get("file", ""))
+    reached, lost = _look(members, name, force, shown)
+    if lost and not force:
+        raise RunError(
+            "\n".join(str(error) for error in lost)
+            + f"\n  flambe down {given} --force   takes down what is reached, and forgets the rest"
+        )
+    cluster = _described(path, name)
+    cluster.observer = shown
+    first = next((one for one in reached if one.is_orchestrator), None)
+    results = first is not None and has_results(first, name)
+    if first is not None and not force:
+        _refuse(cluster, first, name, results=results)
+    leaving.take_down(cluster, reached)
+    for one in leaving.clean_left(cluster, reached, again=True):
+        shown.note(f"{one['name']} ({one['address']}) keeps {_kept(name)}")
+    cluster.remove_machines()
+    for member in members:
+        member.connection.close()
+    files.note.unlink(missing_ok=True)
+    shown.note(f"{name} is down" if members else f"{name} is down: it had no hosts")
+    for error in lost:
+        shown.note(f"{error.host} was not reached, and is forgotten; it keeps {_kept(name)}")
+    if not cluster.ephemeral and reached:
+        shown.note(_left(cluster, path, results=results))
+    return 0
+
+
+def _look(
+    members: Sequence[Member], name: str, force: bool, shown: ClusterDisplay
+) -> tuple[list[Member], list[RemoteError]]:
+    """Return the hosts that were reached, and the errors of the others."""
+
+    def look(member: Member) -> Member:
+        member.connect(PATIENCE if force else None, shown.note)
+        member.look(name)
+        return member
+
+    found = outcomes(look, members)
+    reached = [one for one in found if isinstance(one, Member)]
+    return reached, [one for one in found if isinstance(one, RemoteError)]
+
+
+def _described(path: str, name: str) -> Cluster:
+    """Return the cluster of a file; machines that are reached by SSH need none to be cleaned.
+
+    Raises
+    ------
+    ConfigError
+        If there is no file, or a wrong one.
+    """
+    note = ClusterFiles(name).recall()
+    try:
+        made = read_cluster(path)
+        if made.name == name:
+            return made
+        what = f"{path} describes the cluster {made.name!r} now, not {name!r}"
+    except ConfigError as error:
+        what = str(error)
+    if note.get("kind") != SSHCluster.__name__:
+        raise ConfigError(what)
+    return SSHCluster(name, note["machines"][0]["address"], remote_dir=note["remote_dir"])
+
+
+def _refuse(cluster: Cluster, host: Member, name: str, *, results: bool) -> None:
+    """See that nothing runs, and nothing is lost.
+
+    Raises
+    ------
+    RunError
+        If it does, or would be.
+    """
+    running = host.report["runs"].get(name)
+    if running and running["state"] == launch.RUNNING:
+        raise RunError(f"{launch.busy(running)}\n  --force stops it")
+    fetched = ClusterFiles(name).recall().get("fetched", 0)
+    ended = running.get("ended", time.time()) if running else 0
+    if cluster.ephemeral and results and fetched < ended:
+        raise RunError(
+            f"the results of {name} would be lost with its hosts\n"
+            f"  flambe fetch {name}   brings them here; --force takes it down without"
+        )
+
+
+def _kept(name: str) -> str:
+    return f"what is the cluster's: ~/.ssh/flambe-{name}*, and a line of ~/.ssh/authorized_keys"
+
+
+def _left(cluster: Cluster, path: str, *, results: bool) -> str:
+    """Return what stays on hosts that stay, and how to get it or be rid of it."""
+    file = path if os.path.isfile(path) else "FILE"
+    root = cluster.remote_dir
+    told = f"  packages{' and results' if results else ''} stay on its hosts, in {root}"
+    if results:
+        told += f"\n  flambe fetch {file}   brings the results here"
+    if isinstance(cluster, SSHCluster):
+        return f"{told}\n  flambe exec {file} --all -- rm -r {root}   removes all of it"
+    return f"{told}\n  rm -r {cluster.local.folder}   removes all of it"

@@ -1,0 +1,30 @@
+"""Paths of flambe's folder on hosts: below the home of the user, or absolute."""
+
+from __future__ import annotations
+
+import re
+import shlex
+
+_PATH = re.compile(r"/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*\Z")
+
+
+def in_shell(path: str) -> str:
+    """Return a path as a shell script names it, whatever its working directory is."""
+    return shlex.quote(path) if path.startswith("/") else f'"$HOME"/{shlex.quote(path)}'
+
+
+def wrong(path: str, *, absolute: bool) -> str:
+    """Return what is wrong with ``remote_dir``, or nothing.
+
+    Parameters
+    ----------
+    path
+        What was written.
+    absolute
+        Whether it may be an absolute path.
+    """
+    if not _PATH.match(path) or {".", ".."} & set(path.split("/")):
+        return "remote_dir is a path of letters, digits, '-', '_' and '.', without '..'"
+    if path.startswith("/") and not absolute:
+        return "remote_dir is a path below the home of the user: these hosts share one machine"
+    return ""
