@@ -17,14 +17,13 @@ from typing import Any
 import ray
 
 from flambe.errors import RunError
+from flambe.experiment.remote import ALONE, JOIN
 from flambe.runnable import RemoteEnvironment
 
 #: The file that says how the nodes of the factories are started.
 STARTS = "FLAMBE_RAY_NODES"
-#: For how long a run waits for a factory when the last one is lost, in seconds.
-ALONE = "FLAMBE_FACTORIES_DEADLINE"
 ALONE_SECONDS = 600.0
-JOIN_SECONDS = 180.0  # how long factories may take to join
+JOIN_SECONDS = 180.0  # how long factories may take to join, unless JOIN says otherwise
 PERIOD = 2.0  # seconds between two looks
 REVIVE_PERIOD = 15.0  # seconds between two tries to start the node of a factory again
 SSH_SECONDS = 40.0
@@ -77,7 +76,7 @@ class Nodes:
         RunError
             If one has not: it is named, with what its node said last.
         """
-        deadline = time.monotonic() + JOIN_SECONDS
+        deadline = time.monotonic() + float(os.environ.get(JOIN, JOIN_SECONDS))
         while missing := sorted(self.expected.keys() - self.alive()):
             if time.monotonic() > deadline:
                 told = "".join(f"\n{name}{self._said(name)}" for name in missing)

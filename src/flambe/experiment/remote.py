@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from flambe.cluster import Cluster
     from flambe.experiment.experiment import Experiment
 
+#: For how long a run waits for a factory when the last one is lost, in seconds; and for those
+#: that have not joined Ray when it starts.
+ALONE, JOIN = "FLAMBE_FACTORIES_DEADLINE", "FLAMBE_JOIN_DEADLINE"
 # What is in the folder of a run that has no results: see flambe.experiment.run.
 _RESULTS = 'find "$1" -mindepth 1 -maxdepth 1 -type d ! -name resources 2> /dev/null | head -n 1'
 
@@ -42,6 +45,9 @@ def prepare(experiment: Experiment, cluster: Cluster, *, force: bool, resume: bo
             )
         )
     cluster.ray.start()
+    cluster.variables.update(
+        {name: os.environ[name] for name in (ALONE, JOIN) if name in os.environ}
+    )
     host.run(["mkdir", "-p", "--", root], repeat=True)
     cluster.report.start(root)
     # If it cannot say itself how it ended.
@@ -99,7 +105,8 @@ def _fetched(cluster: Cluster, name: str, url: str, folder: str) -> str:
     """Have the orchestrator fetch a URL, and give it to the factories."""
     host = cluster.orchestrator
     cluster.observer.note(f"resource {name}: fetching {url}")
-    command = [cluster.python(host), "-m", "flambe.packaging.resources", name, url, folder]
+    above = posixpath.dirname(folder)
+    command = [cluster.python(host), "-m", "flambe.packaging.resources", name, url, above]
     told: Any = host.run(command, deadline=6 * 3600, shown=f"fetching {url}").stdout
     path = told.strip().splitlines()[-1]
     cluster.files.spread(f"{folder}/", folder, delete=True)

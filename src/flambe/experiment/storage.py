@@ -10,14 +10,16 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import functools
+import logging
 import os
 import random
 import shutil
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pyarrow.fs import FSSpecHandler, PyFileSystem, copy_files
 
@@ -28,7 +30,10 @@ from flambe.progress import RunFolder
 CONNECT_SECONDS = 90.0  # how long a host tries to reach the orchestrator
 # A connection is given up after so many seconds of silence: a short cut is waited out.
 ALIVE_INTERVAL, ALIVE_COUNT = 15, 6
+# Seconds between two tries to do what failed for want of a connection.
+PAUSES = (1.0, 5.0, 15.0)
 MANIFEST = "manifest.json"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,9 @@ class Storage:
         """
         if self.is_here:
             return checkpoint
+        return patiently(lambda: self._copied(checkpoint), f"{checkpoint} is read")
+
+    def _copied(self, checkpoint: Path) -> Path:
         files = self.files()
         target = home() / "cache" / "runs" / self.id / checkpoint.relative_to(self.root)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -160,9 +168,24 @@ def _connected(storage: Storage) -> Any:
             pause = min(pause * 2, 10)
 
 
-def reconnect() -> None:
-    """Forget connections: the next use makes a new one."""
-    _connected.cache_clear()
+def patiently(do: Callable[[], T], what: str) -> T:
+    """Do something that needs the orchestrator; where the connection is lost, do it again."""
+    for pause in PAUSES:
+        try:
+            return do()
+        except FileNotFoundError:
+            raise
+        except (OSError, RunError, *_connection_errors()) as error:
+            logging.getLogger(__name__).warning("%s again: %s", what, error)
+            _connected.cache_clear()
+            time.sleep(pause)
+    return do()
+
+
+def _connection_errors() -> tuple[type[Exception], ...]:
+    # Loaded where something is written over SFTP: it is not loaded only to ask.
+    module = sys.modules.get("asyncssh")
+    return (module.Error,) if module is not None else ()
 
 
 @contextlib.contextmanager

@@ -14,7 +14,6 @@ import ray
 from ray import tune
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
-from flambe.errors import RunError
 from flambe.experiment import storage
 from flambe.experiment.executor import variant_title
 from flambe.experiment.task import StageTask, VariantTask
@@ -153,14 +152,8 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
 
     def save(self, checkpoint_dir: str | None = None) -> Any:
         """Write a checkpoint and bring it to the run's folder; a lost connection is made anew."""
-        for pause in (1.0, 5.0, 15.0):
-            try:
-                return super().save(checkpoint_dir)
-            except (OSError, RunError) as error:
-                logging.getLogger(__name__).warning("a checkpoint is written again: %s", error)
-                storage.reconnect()
-                time.sleep(pause)
-        return super().save(checkpoint_dir)
+        save = super().save
+        return storage.patiently(lambda: save(checkpoint_dir), "a checkpoint is written")
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write a checkpoint of the variant."""

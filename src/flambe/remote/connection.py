@@ -102,6 +102,8 @@ class Connection:
         self.socket = _socket_folder() / digest
         #: Whether ssh saw the host's key for the first time.
         self.new_key = False
+        #: What is forwarded, as ``ssh -L`` takes it: also when the connection is made anew.
+        self.forwards: list[str] = []
         self._answered = float("-inf")
 
     # -- ssh's command line -------------------------------------------------------------------
@@ -164,6 +166,8 @@ class Connection:
                 # Many who come at once are refused at once: they don't come back together.
                 scope.sleep(wait * random.uniform(0.5, 1.5))
                 wait = min(wait * 2, 5.0)
+            for forward in self.forwards:
+                self.control("forward", "-L", forward)
 
     def _answers(self) -> bool:
         """Whether the host answers: a master does not notice at once that it was restarted."""

@@ -198,6 +198,8 @@ class Host:
     def tunnel(self, port: int, *, host: str = "127.0.0.1", local: int = 0) -> Iterator[int]:
         """Forward a local port to one of the host; yield the local port.
 
+        It is there again when a lost connection is.
+
         Raises
         ------
         RemoteError
@@ -208,9 +210,11 @@ class Host:
         forward = f"127.0.0.1:{local}:{host}:{port}"
         if not self.connection.control("forward", "-L", forward):
             raise RemoteError(self.name, f"cannot forward the local port {local} to {host}:{port}")
+        self.connection.forwards.append(forward)
         try:
             yield local
         finally:
+            self.connection.forwards.remove(forward)
             with contextlib.suppress(OSError):
                 self.connection.control("cancel", "-L", forward)
 
