@@ -21,7 +21,7 @@ tune: !pieces.Tuning {model: !@ model, amount: !g [1.0e-8, 1.0], steps: 2}
 judge: !pieces.Fixed {value: !@ train.height, other: !@ tune}
 """
 RUNNING = """
-walk: !pieces.Walk {rate: !g [1.0, 2.0], steps: 400, delay: 0.25}
+walk: !pieces.Walk {rate: !g [1.0, 2.0], steps: 4000, delay: 0.25}
 after: !pieces.Fixed {value: !@ walk.rate}
 """
 FAILED = """

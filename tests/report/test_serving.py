@@ -16,10 +16,13 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from flambe.progress import Status
+from flambe.report import create_app
 from tests.experiment.lab import Lab, environment, flambe, until
-from tests.report.served import Served, events, free_port, token_file
+from tests.report.served import Served, events, free_port, serving, token_file
 from tests.report.written import Written
 
 ID = "00" + "ab" * 7
@@ -252,6 +255,35 @@ def test_a_folder_that_is_removed_and_comes_back_is_shown(run: Written, site: Se
         Written(root, name="trial").walked(3).end(Status.FAILED, "no luck")
         until(lambda: client.get("/api/run").json()["status"] == "failed", "the new run is shown")
         assert client.get("/stage/train").status_code == 200
+
+
+def test_tensorboard_is_passed_on_where_the_site_is_mounted(run: Written) -> None:
+    app = create_app(run.folder.root)
+    outer = Starlette(routes=[Mount("/runs/one", app)])
+    headers = {"authorization": f"Bearer {app.state.token}"}
+    with (
+        serving(outer) as base,
+        httpx.Client(headers=headers, trust_env=False, timeout=90) as client,
+    ):
+        start = f"{base}/runs/one/tensorboard/app"
+        page = client.get(f"{start}/")
+        assert page.status_code == 200
+        assert "<title>TensorBoard</title>" in page.text
+        assert page.headers["x-content-type-options"] == "nosniff"
+        runs = until(lambda: client.get(f"{start}/data/runs").json(), "it has read the run")
+        assert runs == ["train/rate=0/tensorboard", "train/rate=1/tensorboard"]
+        # What is asked is passed on as it is.
+        query = {"tag": "metric", "run": "train/rate=1/tensorboard"}
+        told = client.get(f"{start}/data/plugin/scalars/scalars", params=query).json()
+        assert [step for _, step, _ in told] == [1, 2, 3, 4]
+        assert client.get(f"{base}/runs/one/font-roboto/no.woff2").status_code == 404
+        (process,) = [
+            p for p in psutil.Process().children() if "flambe.report.tensorboard" in p.cmdline()
+        ]
+        with httpx.Client(trust_env=False) as stranger:
+            assert stranger.get(f"{start}/").status_code == 401
+        process.terminate()  # a site that is mounted is not told of its end
+        process.wait(20)
 
 
 @pytest.mark.faults

@@ -272,6 +272,24 @@ def test_the_same_file_with_another_run_in_it_is_read_from_its_start(run: Writte
     assert [len(row.curve.steps) for row in store.rows.values()] == [9] * 6
 
 
+def test_a_run_that_is_resumed_goes_on_where_it_was(run: Written) -> None:
+    run.walked(2)
+    store = Store(run.folder.root)
+    store.refresh(now=True)
+    epoch = store.epoch
+    # What is done is noted again, and what was begun goes on.
+    again = Written(run.folder.root)
+    again.journal.variants.update(run.journal.variants)
+    first, second = run.journal.variants
+    again.journal.change(first, status=Status.REUSED)
+    again.journal.change(second, status=Status.RUNNING, attempts=2)
+    again.step(second, 5, 9.0)
+    store.refresh(now=True)
+    assert store.epoch != epoch
+    assert [row.variant.status for row in store.of("train")] == [Status.REUSED, Status.RUNNING]
+    assert [list(row.curve.steps) for row in store.of("train")] == [[1, 2, 3, 4], [1, 2, 3, 4, 5]]
+
+
 def test_a_run_whose_process_is_gone_was_interrupted(tmp_path: Path) -> None:
     process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
