@@ -112,15 +112,18 @@ class Cloud:
         self._undo.enter_context(models.without_old_images())
         models.forget()
         self._undo.callback(models.forget)
-        folder = Path(tempfile.mkdtemp(prefix="cloud-"))
-        self._undo.callback(shutil.rmtree, folder, ignore_errors=True)
-        network = "10.213.0.0/24"
         if self.hosts:
             self._rack = Rack()
             self._undo.callback(self._rack.down)
             network = self._rack.claim.network
+            # With the hosts, so that it goes with them if this process is killed.
+            folder = self._rack.claim.folder / "account"
+            folder.mkdir(mode=0o700)
             self._metadata = Metadata(self._rack.claim.address(1), self._at)
             self._undo.callback(self._metadata.close)
+        else:
+            network, folder = "10.213.0.0/24", Path(tempfile.mkdtemp(prefix="cloud-"))
+            self._undo.callback(shutil.rmtree, folder, ignore_errors=True)
         self._prepared = prepare(self.region, network, folder)
         self._undo.callback(self._end_machines)
         self.monitor = alarms.Monitor(self.clock, self.machines, self._lock)

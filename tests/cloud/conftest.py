@@ -13,7 +13,7 @@ from tests.cloud import Cloud, Machine
 from tests.metal.conftest import skip_where_impossible
 from tests.metal.machine import until
 
-SECONDS = 30.0
+SECONDS = 60.0
 
 
 @contextlib.contextmanager
