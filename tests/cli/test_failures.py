@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -27,6 +28,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
+def current(place: Place) -> str:
+    """Return the environment that the cluster has."""
+    note = json.loads((place.folder / "home/clusters/fails/cluster.json").read_text())
+    return str(note["environment"])
+
+
 def test_code_of_ones_own_that_fails_there_is_told_by_its_place(place: Place) -> None:
     done = place.flambe(place.job("Fails"), "--cluster", place.cluster)
     assert done.returncode == 1
@@ -48,7 +55,8 @@ def test_code_of_ones_own_that_fails_there_is_told_by_its_place(place: Place) ->
 def test_what_was_altered_is_shown_and_made_anew(place: Place) -> None:
     assert place.flambe(place.cluster).returncode == 0
     home = place.folder / "home/clusters/fails/hosts/factory_1/home"
-    (module,) = home.glob(".flambe/envs/*/lib/python*/site-packages/flambe/errors.py")
+    folder = home / f".flambe/envs/{current(place)}"
+    (module,) = folder.glob("lib/python*/site-packages/flambe/errors.py")
     module.write_text(module.read_text() + "# altered\n")
     assert "altered" in place.flambe("status", "fails").stdout
     refused = place.flambe(place.cluster)
@@ -62,7 +70,8 @@ def test_what_was_altered_is_shown_and_made_anew(place: Place) -> None:
     assert "altered on factory_1, and made anew" in forced.stdout
     assert "altered" not in place.flambe("status", "fails").stdout
     # What the message said does it too.
-    (module,) = home.glob(".flambe/envs/*/lib/python*/site-packages/flambe/errors.py")
+    folder = home / f".flambe/envs/{current(place)}"
+    (module,) = folder.glob("lib/python*/site-packages/flambe/errors.py")
     module.write_text(module.read_text() + "# altered\n")
     removed = place.flambe(*shlex.split(command)[1:])
     assert removed.returncode == 0, removed.stderr
@@ -72,18 +81,18 @@ def test_what_was_altered_is_shown_and_made_anew(place: Place) -> None:
 def test_old_environments_are_removed(place: Place) -> None:
     assert place.flambe(place.cluster).returncode == 0
     home = place.folder / "home/clusters/fails/hosts/orchestrator/home"
-    (current,) = [path.parent.name for path in home.glob(".flambe/envs/*/flambe.json")][:1]
+    used = current(place)
+    shutil.rmtree(home / ".flambe/envs")
     for number in range(4):
         old = home / f".flambe/envs/{number:012}"
         old.mkdir(parents=True)
         (old / "flambe.json").write_text("{}")
         os.utime(old, (1000 + number, 1000 + number))
     (home / ".flambe/envs/half").mkdir()
-    shutil.rmtree(home / f".flambe/envs/{current}")
     done = place.flambe(place.cluster)
     assert done.returncode == 0, done.stderr
     left = sorted(path.name for path in (home / ".flambe/envs").iterdir() if path.is_dir())
-    assert left == sorted([current, f"{3:012}", f"{2:012}"])
+    assert left == sorted([used, f"{3:012}", f"{2:012}"])
 
 
 def test_a_reader_that_leaves_gets_no_traceback(place: Place) -> None:

@@ -68,7 +68,8 @@ def test_everything_of_flambe_is_on_another_disk(tmp_path: Path) -> None:
             assert len(list((host.root / "data/flambe/envs").glob("*/flambe.json"))) == 1
             assert f":{ROOT}/bin" in (home / "path").read_text()
             assert list((host.root / "data").rglob("secrets.ini")) == []
-        assert "everything is in place" in place.flambe(place.cluster).stdout
+        again = place.flambe(place.job(steps=1), "-c", place.cluster)
+        assert "everything is in place" in again.stdout
         fetched = place.flambe("fetch", "disk", "fetched")
         assert fetched.returncode == 0, fetched.stderr
         assert (tmp_path / "fetched" / "result.txt").read_text() == "the result"
@@ -91,7 +92,7 @@ def test_hosts_that_share_the_folder(tmp_path: Path) -> None:
         for host in metal.hosts:
             share(host, disk, "/data")
         metal.hosts[0].run("chmod", "777", "/data")
-        place = Place(tmp_path, metal.cluster_yaml("shared", remote_dir=ROOT))
+        place = Place(tmp_path, metal.cluster_yaml("shared", remote_dir=ROOT, setup_cmds=["true"]))
         secrets = tmp_path / "secrets.ini"
         secrets.write_text(
             "[API]\ntoken = canary-4713\n[MORE]\nk = v\n[flambe]\nfactories = MORE\n"
@@ -105,7 +106,8 @@ def test_hosts_that_share_the_folder(tmp_path: Path) -> None:
         states = sorted(path.name for path in (disk / "flambe" / "hosts").iterdir())
         assert states == sorted(host.name for host in metal.hosts)
         assert list(disk.rglob("secrets.ini")) == []
-        assert "everything is in place" in place.flambe(place.cluster).stdout
+        again = place.flambe(place.job(steps=1), "-c", place.cluster)
+        assert "everything is in place" in again.stdout
         down = place.flambe("down", "shared")
         assert down.returncode == 0, down.stderr
         assert (disk / "flambe/clusters/shared/work/result.txt").exists()

@@ -168,10 +168,13 @@ def test_an_error_while_building_names_its_place(tmp_path: Path) -> None:
     assert error.what == "building !BuildFailing"
     assert str(error.place) == f"{path}:5:12"
     assert "raise ValueError(message)" in error.traceback
+    lines = Path(__file__).read_text().splitlines()
+    line = lines.index("        raise ValueError(message)") + 1
     assert str(error) == (
         f"{path}:5:12: building !BuildFailing: ValueError: empty\n"
         "    5 |   inner:   !BuildFailing\n"
-        "      |            ^^^^^^^^^^^^^"
+        "      |            ^^^^^^^^^^^^^\n"
+        f"  at {__file__}:{line}, in __init__:   raise ValueError(message)"
     )
     assert isinstance(error.__cause__, ValueError)
 

@@ -93,10 +93,8 @@ def execute(options: argparse.Namespace) -> int:
     _, members = members_of(options.cluster)
     hosts = chosen(members, options.host, every=options.all)
     shown = ClusterDisplay()
-    if len(hosts) == 1 and not sys.stdin.isatty():
-        content = sys.stdin.buffer.read() or None
-    else:
-        content = None
+    given = len(hosts) == 1 and sys.stdin is not None and not sys.stdin.isatty()
+    content = sys.stdin.buffer.read() or None if given else None
 
     def run(host: Member) -> int:
         host.connect(note=shown.note)

@@ -119,7 +119,7 @@ def _experiment(cluster: Any, experiment: Any, say: Any, *, resume: bool) -> Non
     # How many variants run at a time is known from the last time that the cluster was ready.
     offered: Mapping[str, float] = ClusterFiles(cluster.name).recall().get("offers", {})
     slots = _slots(offered, experiment.devices)
-    table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0))
+    table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for title in ("stage", "component", "links to", "variants", "waves"):
         table.add_column(title)
     for row in plan(vars(experiment)):
