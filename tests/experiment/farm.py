@@ -37,14 +37,19 @@ class Going:
             text=True,
             start_new_session=True,
         )
-        self.text = ""
+        self._lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
     def _read(self) -> None:
         assert self.process.stdout is not None
         for line in self.process.stdout:
-            self.text += line
+            self._lines.append(line)
+
+    @property
+    def text(self) -> str:
+        """All that it has said so far."""
+        return "".join(self._lines)
 
     def says(self, pattern: str, times: int = 1, seconds: float = MINUTES) -> str:
         """Wait until it has said something so often; return what it said last of that."""

@@ -171,15 +171,17 @@ def _earlier(cluster: Any, experiment: Any) -> dict[str, VariantState]:
 
 
 def _reused(experiment: Any, earlier: Mapping[str, VariantState]) -> str:
-    from flambe.experiment.plan import variants
+    from flambe.experiment.plan import plan, variants
 
+    # What "reduce" will leave out is not known, but how many that are.
+    total = sum(stage.count for stage in plan(vars(experiment)) if stage.runs)
     wanted = [one for one in variants(experiment) if one.runs]
     done = [one for one in wanted if one.id in earlier and earlier[one.id].status.done]
     begun = [one for one in wanted if one.id in earlier and earlier[one.id].step]
     rest = (
         f", {len(begun) - len(done)} go on from their checkpoints" if len(begun) > len(done) else ""
     )
-    return f"{len(done)} of {len(wanted)} variants are done{rest}"
+    return f"{len(done)} of {total} variants are done{rest}"
 
 
 def _bytes(path: Path) -> int:

@@ -84,6 +84,8 @@ def _ended(host: Member, name: str, code: int) -> str:
     told = "the run has ended" if code == 0 else f"the run ended with exit code {code}"
     if code and (by := launch.stopped(host, name)):
         told = f"the run was stopped by {by}"
+    if code > 128:  # by a signal: it could not say so itself
+        told += ": it was killed\n  to go on with an experiment, run the same command with --resume"
     lines = [told, f"  flambe fetch {name}   brings the results here"]
     if report.runs(name, host):
         lines.append(f"  flambe site {name}    shows them, from the orchestrator")

@@ -175,7 +175,9 @@ def patiently(do: Callable[[], T], what: str) -> T:
             return do()
         except FileNotFoundError:
             raise
-        except (OSError, RunError, *_connection_errors()) as error:
+        except Exception as error:
+            if not isinstance(error, (OSError, RunError, *_connection_errors())):
+                raise
             logging.getLogger(__name__).warning("%s again: %s", what, error)
             _connected.cache_clear()
             time.sleep(pause)

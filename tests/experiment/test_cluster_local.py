@@ -1,0 +1,154 @@
+"""The same file here and on a cluster of this machine's own processes: what is learned is the same."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from flambe.progress import RunFolder, Status
+from tests.experiment.farm import Farm, eventually, figures, layout
+
+pytestmark = pytest.mark.xdist_group("local-experiment")
+LEARNING = """
+dataset: !SklearnDataset
+  name: digits
+model: !Classifier
+  encoder: !MLPEncoder
+    input_size: !@ dataset.n_features
+    output_size: !g [16, 32]
+    dropout: 0.3
+  n_classes: !@ dataset.n_classes
+train: !Trainer
+  dataset: !@ dataset
+  model: !@ model
+  train_sampler: !BaseSampler
+    batch_size: 64
+    shuffle: true
+  val_sampler: !BaseSampler
+  loss_fn: !torch.CrossEntropyLoss
+  metric_fn: !Accuracy
+  optimizer: !torch.Adam
+    params: !@ train[model].trainable_params
+    lr: !g [0.003, 0.01]
+  max_steps: 3
+evaluate: !Evaluator
+  dataset: !@ dataset
+  model: !@ train[model]
+  metric_fn: !Accuracy
+"""
+GROWING = "grow: !crops.Growth {rate: !g [0.1, 0.2], steps: 200, seconds: 0.25}"
+
+
+@pytest.fixture(scope="module")
+def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
+    farm = Farm(tmp_path_factory.mktemp("farm"))
+    try:
+        yield farm
+    finally:
+        farm.close()
+
+
+def files_below(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*")}
+
+
+def test_a_plan_says_everything_and_touches_nothing(farm: Farm) -> None:
+    (farm.folder / "table.txt").write_text("x" * 3000)
+    file = farm.write(
+        "planned",
+        "grow: !crops.Growth {rate: !g [0.1, 0.2, 0.3, 0.4, 0.5]}\n"
+        "harvest: !crops.Harvest {of: !@ grow}",
+        more="resources: {table: table.txt}\nreduce: {grow: 2}",
+    )
+    home = Path(farm.env["FLAMBE_HOME"])
+    before = files_below(farm.folder)
+    for command in (["plan", file], [file, "--dry-run"]):
+        told = farm.flambe(*command)
+        assert re.search(r"grow .* 5", told), told
+        assert "nothing was touched" in told
+        told = farm.flambe(*command, "--cluster", farm.cluster)
+        assert re.search(r"grow .* 5", told), told
+        assert re.search(r"table: .*table.txt, 3 KiB, sent once", told), told
+        assert "orchestrator" in told
+        assert re.search("crops 1.0", told)
+    # Logs of the command itself, and wheels that were looked at, are kept here; hosts there are none.
+    new = {
+        path for path in files_below(farm.folder) - before if "output" in path or "hosts" in path
+    }
+    assert new == set()
+    assert not (home / "clusters" / farm.name / "hosts").exists()
+
+
+def test_what_is_learned_is_the_same(farm: Farm) -> None:
+    file = farm.write("learning", LEARNING, more="seed: 3\nreduce:\n  train: 2")
+    farm.flambe(file, OMP_NUM_THREADS="1")
+    said = farm.run(file, OMP_NUM_THREADS="1").ends()
+    assert "the run has ended" in said
+    here = RunFolder(farm.folder / "flambe-output" / "output__learning")
+    there = farm.fetched("learning")
+    assert figures(here) == figures(there)
+    assert layout(here) == layout(there)
+    trained = [one for one in there.read_variants().values() if one.stage == "train"]
+    assert len({one.metric for one in trained}) > 1
+    assert all(one.step == 3 and one.status is Status.FINISHED for one in trained)
+    # What is planned knows the hosts now, and what could be used again.
+    told = farm.flambe("plan", file, "--cluster", farm.cluster, "--resume")
+    assert "4 variants at a time" in told
+    assert "6 of 6 variants are done" in told
+
+
+def test_the_site_is_there_for_those_who_come_back_and_a_taken_port_is_told(farm: Farm) -> None:
+    if Path(farm.env["FLAMBE_HOME"], "clusters", farm.name).exists():
+        farm.flambe("down", farm.cluster, "--force")  # its site has them
+    taken = []
+    for port in (49556, 49558):
+        one = socket.socket()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind(("127.0.0.1", port))
+            one.listen()
+        except OSError:  # somebody else has it, which is as good
+            one.close()
+        else:
+            taken.append(one)
+    try:
+        run = farm.run(farm.write("watched", GROWING))
+        run.says(r"port 49558 of the orchestrator is taken: the Report Site is at \d+")
+        run.says(r"port 49556 of the orchestrator is taken: TensorBoard is at \d+")
+        url = run.says(r"Report Site: (http\S+)").split()[-1]
+        run.says("step 2 of", times=2)
+        with httpx.Client(trust_env=False, timeout=60, follow_redirects=True) as client:
+            assert client.get(url).status_code == 200
+            base = url.partition("/?")[0]
+
+            def runs() -> bool:
+                answer = client.get(f"{base}/tensorboard/app/data/runs")
+                return answer.status_code == 200 and any("grow/" in one for one in answer.json())
+
+            eventually(runs, "TensorBoard knows the variants")
+        run.kill()
+        site = farm.start("site", farm.name)
+        url = site.says(r"Report Site of \S+: (http\S+)").split()[-1]
+        with httpx.Client(trust_env=False, timeout=60, follow_redirects=True) as client:
+            assert client.get(url).status_code == 200
+        site.kill()
+        folder = farm.output("watched")
+        steps = max(one.step for one in folder.read_variants().values())
+        eventually(
+            lambda: max(one.step for one in folder.read_variants().values()) > steps,
+            "the run goes on without its client",
+        )
+        farm.flambe("stop", farm.name)
+        state = folder.read_state()
+        assert state is not None
+        assert state.status is Status.INTERRUPTED
+    finally:
+        for one in taken:
+            one.close()
+    assert os.path.isdir(folder.root)
