@@ -68,7 +68,8 @@ def test_a_plan_says_everything_and_touches_nothing(farm: Farm) -> None:
     )
     home = Path(farm.env["FLAMBE_HOME"])
     before = files_below(farm.folder)
-    for command in (["plan", file], [file, "--dry-run"]):
+    commands: list[list[str | Path]] = [["plan", file], [file, "--dry-run"]]
+    for command in commands:
         told = farm.flambe(*command)
         assert re.search(r"grow .* 5", told), told
         assert "nothing was touched" in told
