@@ -197,6 +197,7 @@ def test_taking_it_down_leaves_the_results_and_no_process(place: Place) -> None:
     done = place.flambe("down", "here")
     assert done.returncode == 0, done.stderr
     assert "here is down" in done.stdout
+    assert f"flambe fetch {place.cluster}   brings the results here" in done.stdout
     mark = str(place.folder / "home")
     left = []
     for entry in Path("/proc").iterdir():

@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -26,6 +27,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     yield made
     made.flambe("down", made.cluster, "--force")
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def processes() -> Iterator[tuple[int, str]]:
+    """Yield the processes of this machine, with their command lines."""
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().decode(errors="replace")
+            except OSError:
+                continue
+            if line:
+                yield int(entry.name), line.replace("\0", " ")
 
 
 def current(place: Place) -> str:
@@ -156,9 +169,21 @@ def test_where_there_are_no_results(tmp_path: Path) -> None:
             wrong = place.flambe("fetch", "none", target)
             assert wrong.returncode == 1, wrong.stderr
             assert f"cannot write to {target}" in wrong.stderr
+        # As after a restart of this machine: it is known, and its servers are gone.
+        key = str(tmp_path / "home/clusters/none/hosts/orchestrator/host_key")
+        servers = [
+            pid for pid, line in processes() if key in line and "flambe.cluster.server" in line
+        ]
+        for pid in servers:
+            os.kill(pid, signal.SIGKILL)
+        assert servers
+        until(lambda: not any(pid in servers for pid, _ in processes()), "the server ends", 20)
+        back = place.flambe("fetch", "none", "back")
+        assert back.returncode == 0, back.stderr
+        assert (tmp_path / "back/result.txt").read_text() == "the result"
     finally:
         down = place.flambe("down", "none")
-    assert f"flambe fetch {place.cluster}" in down.stdout
+    assert "none is down: it had no hosts" in down.stdout
     # Its host is started for it.
     fetched = place.flambe("fetch", place.cluster)
     assert fetched.returncode == 0, fetched.stderr

@@ -96,11 +96,13 @@ def awake(given: str) -> Iterator[tuple[str, list[Member]]]:
         If there is none.
     """
     name, members = members_of(given)
-    cluster = read_cluster(given) if not members and os.path.isfile(given) else None
+    path = given if os.path.isfile(given) else _file_of_local(given)
+    there = any(one.is_orchestrator for one in members)
+    cluster = read_cluster(path) if path and not there else None
     if not isinstance(cluster, LocalCluster):
         yield name, members
         return
-    machines = cluster.create_machines([])
+    machines = cluster.create_machines(cluster.find_machines())
     try:
         yield name, [Member(one, cluster.local, cluster.remote_dir) for one in machines]
     finally:

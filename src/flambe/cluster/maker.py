@@ -140,7 +140,9 @@ class Maker:
         run += f" --python {self.place}/bin/python"
         words = " ".join([*options, self.index])
         locked = f"{run} --require-hashes {words} --requirements {self.parts}/lock.txt\n"
-        own = f"{run} --offline {' '.join(self._own())}\n"
+        # Files of the cache are linked: who edits ours on a host would edit the cache too, and have
+        # the same again when the environment is made anew.
+        own = f"{run} --no-cache --offline {' '.join(self._own())}\n"
         return own if self.wanted.system else locked + own
 
     def _give_proxy(self, host: Member, of_pip: str) -> None:
