@@ -24,6 +24,7 @@ from flambe.compile import Schema
 from flambe.remote import Result, each
 from flambe.runnable import RemoteEnvironment, Runnable
 
+SILENCE = 3600.0
 _NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
@@ -104,8 +105,22 @@ class Cluster(Runnable):
         """Return what :meth:`create_machines` would create, for people; for ``--dry-run``."""
         return []
 
+    def discard_machines(self, machines: Sequence[Machine]) -> None:
+        """Take down machines that were created just now: the cluster could not be made ready."""
+
+    def trust(self, members: Sequence[Member]) -> None:
+        """Do what is to be done as soon as all hosts are connected, before anything else."""
+
+    def settle(self, members: Sequence[Member]) -> None:
+        """Do what is to be done when the cluster is ready."""
+
     def remove_machines(self) -> None:
         """Take down the machines that :meth:`create_machines` created."""
+
+    @property
+    def silence(self) -> float:
+        """For how many seconds a run may say nothing, and its hosts count as needed."""
+        return SILENCE
 
     # -- checking -----------------------------------------------------------------------------
 

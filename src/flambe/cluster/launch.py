@@ -98,6 +98,7 @@ class Launch:
                     about={**ready.holder("running"), "environment": wanted.name},
                     removed=removed,
                     after=[*after, *cluster.after],
+                    lease=cluster.silence,
                 )
             )
 

@@ -75,6 +75,7 @@ class RayNodes:
         address = f"{cluster.orchestrator.machine.private.host}:{port}"
         cluster.variables.update(self._variables(cluster.orchestrator), RAY_ADDRESS=address)
         cluster.variables[STARTS] = self._tell_starts(wanted)
+        cluster.variables["FLAMBE_SILENCE"] = str(cluster.silence)
 
     def join(self) -> None:
         """Start the nodes of hosts that came later, where the others run."""

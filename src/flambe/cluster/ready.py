@@ -49,7 +49,13 @@ def make_ready(
     repair
         Whether an environment is made anew on hosts where it was altered, in place of an error.
     """
-    return _make_ready(cluster, distributions, setup_again=setup_again, repair=repair)
+    try:
+        return _make_ready(cluster, distributions, setup_again=setup_again, repair=repair)
+    except BaseException:
+        new = [member.machine for member in cluster.members if member.machine.new]
+        if new:
+            cluster.discard_machines(new)
+        raise
 
 
 def _make_ready(
@@ -67,6 +73,7 @@ def _make_ready(
         # From here on there is something to take down.
         _remember(cluster, known, note.get("left", ()))
     each(lambda member: member.connect(note=cluster.observer.note), members)
+    cluster.trust(members)
     _tell_new_keys(cluster, members)
     # Mostly it is the environment of the last time: one look is enough then.
     _look(cluster, members, known)
@@ -94,6 +101,7 @@ def _make_ready(
     _choose_gpus(cluster, members)
     _remember(cluster, wanted.name, cluster.local.recall().get("left", ()))
     cluster.installed = wanted.name
+    cluster.settle(members)
     return wanted
 
 

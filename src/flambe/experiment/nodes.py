@@ -23,6 +23,10 @@ from flambe.runnable import RemoteEnvironment
 #: The file that says how the nodes of the factories are started.
 STARTS = "FLAMBE_RAY_NODES"
 ALONE_SECONDS = 600.0
+#: For how long no trial may come further, and the factories count as needed, in seconds.
+SILENCE = "FLAMBE_SILENCE"
+SILENCE_SECONDS = 3600.0
+LEASE_PERIOD, LEASE_SECONDS = 60.0, 300.0
 JOIN_SECONDS = 180.0  # how long factories may take to join, unless JOIN says otherwise
 PERIOD = 2.0  # seconds between two looks
 REVIVE_PERIOD = 15.0  # seconds between two tries to start the node of a factory again
@@ -53,6 +57,7 @@ class Nodes:
         #: Those that people have been told of last.
         self._told = set(self.expected)
         self._tried: dict[str, float] = {}
+        self._progress = time.monotonic()
         self._over = threading.Event()
 
     @property
@@ -67,6 +72,10 @@ class Nodes:
             if node["Alive"]:
                 found |= {name for name in node["Resources"] if name.startswith("factory_")}
         return found
+
+    def progressed(self) -> None:
+        """Note that a trial came further: the factories are needed."""
+        self._progress = time.monotonic()
 
     def await_all(self) -> None:
         """Wait until every factory has joined.
@@ -91,14 +100,20 @@ class Nodes:
 
         When there has been none for too long, the run is interrupted: see :attr:`gave_up`.
         """
-        thread = threading.Thread(target=self._watch, name="flambe-nodes", daemon=True)
         self._over.clear()
-        thread.start()
+        self.progressed()
+        threads = [
+            threading.Thread(target=target, name="flambe-nodes", daemon=True)
+            for target in (self._watch, self._hold)
+        ]
+        for thread in threads:
+            thread.start()
         try:
             yield
         finally:
             self._over.set()
-            thread.join(PERIOD + SSH_SECONDS)
+            for thread in threads:
+                thread.join(PERIOD + SSH_SECONDS)
 
     def _watch(self) -> None:
         alone_since = None
@@ -121,6 +136,17 @@ class Nodes:
             elif time.monotonic() - alone_since > _alone():
                 self.gave_up = f"no factory was left, and none came back within {_alone():.0f} s"
                 signal.pthread_kill(_main_thread(), signal.SIGTERM)
+                return
+
+    def _hold(self) -> None:
+        """Renew the leases of the factories, as long as trials come further."""
+        content = json.dumps({"name": "run", "seconds": LEASE_SECONDS})
+        while True:
+            if time.monotonic() - self._progress < float(os.environ.get(SILENCE, SILENCE_SECONDS)):
+                commands = {n: [*start["command"][:-1], "lease"] for n, start in _starts().items()}
+                for name in self.expected.keys() & commands.keys():
+                    self._on(name, shlex.join(commands[name]), content)
+            if self._over.wait(LEASE_PERIOD):
                 return
 
     def _revive(self, names: set[str]) -> None:

@@ -76,6 +76,8 @@ class _Callback(tune.Callback):  # type: ignore[misc]
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
+        if self.stage.executor.nodes is not None:
+            self.stage.executor.nodes.progressed()
         step, metric = result.get("steps"), result.get(METRIC)
         if step is not None:
             host = str(result.get(HOST, ""))

@@ -24,6 +24,7 @@ def main() -> int:
         "keys",
         "forget_keys",
         "forget",
+        "lease",
     ):
         commands.add_parser(name)  # their arguments are a JSON object on the input
     follow = commands.add_parser("follow")
@@ -59,7 +60,7 @@ def _own(root: str) -> str:
 
 
 def _answer(command: str, root: str, given: dict) -> object:  # type: ignore[type-arg]
-    from flambe.remote.agent import facts, keys, locks, marks, supervisor, verify
+    from flambe.remote.agent import facts, keys, leases, locks, marks, supervisor, verify
 
     own = _own(root)
     if command == "report":
@@ -82,6 +83,8 @@ def _answer(command: str, root: str, given: dict) -> object:  # type: ignore[typ
         return locks.release(own, **given)
     if command == "keys":
         return keys.install(**given)
+    if command == "lease":
+        return leases.take(own, **given)
     if command == "forget":
         return marks.forget(own, **given)
     if command == "forget_keys":

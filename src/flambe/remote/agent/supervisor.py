@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from flambe.remote.agent import leases
 from flambe.remote.agent.files import boot_id, read_json, write_json
 
 MARKER = "FLAMBE_SUPERVISED"
@@ -26,6 +27,7 @@ STOPPING = "stopping"  # a file: what is kept is not started again
 GRACE = 20.0  # seconds between SIGTERM and SIGKILL
 PERIOD = 0.2
 HEARTBEAT = 5.0
+LEASE = 120.0  # seconds that a lease lasts when it is not renewed
 AGAIN_FIRST, AGAIN_MOST = 1.0, 30.0  # seconds until what ended is started again
 
 
@@ -89,12 +91,14 @@ def start(
     removed: list[str] | None = None,
     after: list[list[str]] | None = None,
     keep: bool = False,
+    lease: float = 0.0,
 ) -> Any:
     """Start a command under a supervisor, unless one of that name runs; return its status.
 
     Files that are named in ``removed`` are deleted when it has ended, however that was, and the
     commands in ``after`` are run. With ``keep`` it is started again whenever it ends, until
-    :func:`stop`.
+    :func:`stop`. With ``lease`` the host is needed while it runs, unless it says nothing for so
+    many seconds.
     """
     place = _folder(root, name)
     known = status(root, name)
@@ -120,6 +124,7 @@ def start(
         "after": after or [],
         "keep": keep,
         "restarts": 0,
+        "lease": lease,
     }
     read, write = os.pipe()
     if os.fork() == 0:
@@ -166,7 +171,7 @@ def _supervise(
     pause = AGAIN_FIRST
     while True:
         begun = time.monotonic()
-        code = _wait(path, found["pid"])
+        code = _wait(path, found)
         if not found["keep"] or os.path.exists(os.path.join(place, STOPPING)):
             break
         end_marked(found["marker"])
@@ -179,6 +184,7 @@ def _supervise(
         write_json(path, found)
     os.close(log)
     _clean(found)
+    leases.give_back(*_lease_of(place))
     found.update(state="ended", code=code, ended=time.time())
     write_json(path, found)
 
@@ -230,17 +236,25 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def _wait(path: str, child: int) -> int:
+def _wait(path: str, found: dict[str, Any]) -> int:
     """Wait for the end of a process, with a heartbeat; return its exit code."""
     beat = 0.0
     while True:
-        pid, state = os.waitpid(child, os.WNOHANG)
+        pid, state = os.waitpid(found["pid"], os.WNOHANG)
         if pid:
             return os.WEXITSTATUS(state) if os.WIFEXITED(state) else 128 + os.WTERMSIG(state)
         if time.monotonic() - beat > HEARTBEAT:
             beat = time.monotonic()
             os.utime(path)
+            with contextlib.suppress(OSError):
+                if time.time() - os.stat(found["log"]).st_mtime < found["lease"]:
+                    leases.take(*_lease_of(os.path.dirname(path)), LEASE)
         time.sleep(PERIOD)
+
+
+def _lease_of(place: str) -> tuple[str, str]:
+    """Return where the lease of a process is, and its name."""
+    return os.path.dirname(os.path.dirname(place)), os.path.basename(place)
 
 
 # -- ending -------------------------------------------------------------------------------------

@@ -1,0 +1,262 @@
+"""What is asked of Amazon EC2 for one cluster: few calls, told as people want it when they fail.
+
+boto3 tries calls again that were throttled, or whose answers were lost; the tokens of launches let
+the same launch be asked for twice and happen once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
+from typing import Any
+
+from flambe.errors import ConfigError, Problem, RunError
+
+PURPOSE = "flambe"
+LAUNCH = "flambe-launch"  # a tag: the token that an instance was launched with
+LIVE = ("pending", "running", "stopping", "stopped")
+ATTEMPTS = 8  # of a call that is throttled, or whose answer is lost
+POLL, MOST_POLL = 1.0, 8.0
+# What says that a zone has not got what is asked for just now.
+NO_CAPACITY = (
+    "InsufficientInstanceCapacity",
+    "InsufficientHostCapacity",
+    "InsufficientFreeAddressesInSubnet",
+    "Unsupported",
+    "SpotMaxPriceTooLow",
+    "MaxSpotInstanceCountExceeded",
+)
+
+
+class Ec2:
+    """EC2 in one region, as one user.
+
+    Parameters
+    ----------
+    region
+        The region; by default as boto3 finds it.
+    profile
+        A profile of the AWS configuration.
+    """
+
+    def __init__(self, region: str | None = None, profile: str | None = None) -> None:
+        self._wanted = region
+        self._profile = profile
+
+    @cached_property
+    def session(self) -> Any:
+        """The boto3 session.
+
+        Raises
+        ------
+        ConfigError
+            If boto3 is not installed, there is no such profile, or no region.
+        """
+        try:
+            import boto3
+            from botocore.exceptions import BotoCoreError
+        except ImportError:
+            hint = "pip install 'flambe[aws]'"
+            raise ConfigError(Problem("AWS clusters need boto3", hint=hint)) from None
+        try:
+            session = boto3.Session(region_name=self._wanted, profile_name=self._profile)
+        except BotoCoreError as error:
+            raise ConfigError(f"AWS: {error}") from None
+        if not session.region_name:
+            hint = "set region_name in the file of the cluster, or AWS_DEFAULT_REGION"
+            raise ConfigError(Problem("AWS: no region is given", hint=hint))
+        return session
+
+    @property
+    def region(self) -> str:
+        """The region."""
+        return str(self.session.region_name)
+
+    def client(self, service: str) -> Any:
+        """Return a client of a service, which tries again what may be tried again."""
+        from botocore.config import Config
+
+        config = Config(retries={"mode": "standard", "total_max_attempts": ATTEMPTS})
+        return self.session.client(service, config=config)
+
+    @cached_property
+    def ec2(self) -> Any:
+        """The client of EC2."""
+        return self.client("ec2")
+
+    # -- instances ----------------------------------------------------------------------------
+
+    def instances(self, **tags: str) -> list[dict[str, Any]]:
+        """Return the instances that are there and have tags, the oldest first.
+
+        Parameters
+        ----------
+        tags
+            Name → value; ``_`` in a name stands for ``-``.
+        """
+        filters = [{"Name": "instance-state-name", "Values": list(LIVE)}]
+        wanted = {"Purpose": PURPOSE, **{name.replace("_", "-"): v for name, v in tags.items()}}
+        filters += [{"Name": f"tag:{name}", "Values": [value]} for name, value in wanted.items()]
+        with told("find instances"):
+            pages = self.ec2.get_paginator("describe_instances").paginate(Filters=filters)
+            found = [one for page in pages for r in page["Reservations"] for one in r["Instances"]]
+        return sorted(found, key=lambda one: (str(one["LaunchTime"]), one["InstanceId"]))
+
+    def launch(self, request: Mapping[str, Any], token: str) -> tuple[list[str], bool]:
+        """Launch instances, all of them or none.
+
+        A launch of the same token happens once, whoever asks for it. When all that came of it is
+        gone, the token is spent, and its successor is used: the same one for everybody.
+
+        Returns
+        -------
+        tuple
+            Their ids, and whether this call launched them; else somebody else did, just before.
+        """
+        for number in range(50):
+            mine = f"{token}-{number}"
+            try:
+                reply = self.ec2.run_instances(**request, ClientToken=mine)
+            except Exception as error:
+                code = code_of(error)
+                if code == "IdempotentParameterMismatch":
+                    # The same launch has another host key from elsewhere.
+                    if there := self.instances(**{LAUNCH: token}):
+                        return [one["InstanceId"] for one in there], False
+                elif code != "IdempotentInstanceTerminated":
+                    raise
+                continue
+            if live := [one for one in reply["Instances"] if one["State"]["Name"] in LIVE]:
+                return [one["InstanceId"] for one in live], True
+        raise RunError("AWS: the cluster was made and removed too often today")
+
+    def describe(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """Return instances by id; those that AWS does not know yet are left out."""
+        filters = [{"Name": "instance-id", "Values": list(ids)}]
+        with told("describe instances"):
+            pages = self.ec2.get_paginator("describe_instances").paginate(Filters=filters)
+            return [one for page in pages for r in page["Reservations"] for one in r["Instances"]]
+
+    def await_running(self, ids: Sequence[str], seconds: float) -> list[dict[str, Any]]:
+        """Wait until instances run; return them.
+
+        Raises
+        ------
+        RunError
+            If one ends while it is started, or the time is over: it is named, with the reason.
+        """
+        deadline, pause = time.monotonic() + seconds, POLL
+        while True:
+            found = {one["InstanceId"]: one for one in self.describe(ids)}
+            for one in found.values():
+                if one["State"]["Name"] in ("shutting-down", "terminated", "stopping", "stopped"):
+                    why = one.get("StateReason", {}).get("Message", one["State"]["Name"])
+                    raise RunError(f"AWS: {one['InstanceId']} ended while it was started: {why}")
+            running = [one for one in found.values() if one["State"]["Name"] == "running"]
+            if len(running) == len(ids):
+                return running
+            if time.monotonic() > deadline:
+                late = sorted(set(ids) - {one["InstanceId"] for one in running})
+                raise RunError(f"AWS: {', '.join(late)} did not run within {seconds:.0f} s")
+            time.sleep(pause)
+            pause = min(pause * 1.5, MOST_POLL)
+
+    def tag(self, identity: str, tags: Mapping[str, str]) -> None:
+        """Set tags of an instance; one that AWS does not know yet is waited for."""
+        given = [{"Key": name, "Value": value} for name, value in tags.items()]
+        for attempt in range(10):
+            try:
+                self.ec2.create_tags(Resources=[identity], Tags=given)
+                return
+            except Exception as error:
+                if code_of(error) != "InvalidInstanceID.NotFound" or attempt == 9:
+                    raise explained("tag instances", error) from error
+                time.sleep(1.0)
+
+    def start(self, ids: Sequence[str]) -> None:
+        """Start instances that were stopped."""
+        if ids:
+            with told("start instances"):
+                self.ec2.start_instances(InstanceIds=list(ids))
+
+    def terminate(self, ids: Sequence[str]) -> None:
+        """Terminate instances; those that AWS does not know yet are tried again.
+
+        Raises
+        ------
+        RunError
+            If they cannot be: it names them, and the command that does it.
+        """
+        left = list(ids)
+        for attempt in range(10):
+            if not left:
+                return
+            try:
+                self.ec2.terminate_instances(InstanceIds=left)
+                return
+            except Exception as error:
+                code = code_of(error)
+                if code == "InvalidInstanceID.NotFound" and attempt < 9:
+                    time.sleep(1.0)
+                    continue
+                names = ", ".join(left)
+                raise RunError(
+                    f"AWS: these instances could not be terminated: {names}\n  {said(error)}"
+                    f"\n  aws ec2 terminate-instances --region {self.region} --instance-ids "
+                    + " ".join(left)
+                ) from error
+
+
+# -- what goes wrong ----------------------------------------------------------------------------
+
+
+def code_of(error: BaseException) -> str:
+    """Return the code of an error of AWS; empty, if it is another one."""
+    response = getattr(error, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+
+
+def said(error: BaseException) -> str:
+    """Return what AWS said."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict) and "Error" in response:
+        return f"{code_of(error)}: {response['Error'].get('Message', '')}"
+    return f"{type(error).__name__}: {error}"
+
+
+_HINTS = {
+    "ExpiredToken": "log in again: aws sso login, or renew the keys",
+    "RequestExpired": "log in again, and see that the clock of this machine is right",
+    "AuthFailure": "are the keys right, and the clock of this machine?",
+    "InvalidClientTokenId": "are the keys right?",
+    "UnauthorizedOperation": "the policy of this user lacks that action: see flambe aws policy",
+    "InstanceLimitExceeded": "ask AWS for a higher limit, or use fewer instances",
+    "VcpuLimitExceeded": "ask AWS for a higher quota of this type: Service Quotas, EC2",
+    "InvalidKeyPair.NotFound": "key_name is the name of a key pair of EC2 in this region",
+    "InvalidSubnetID.NotFound": "subnet_id is a subnet of this region",
+    "InvalidGroup.NotFound": "security_group is the id of one in the network of the subnet",
+    "InvalidAMIID.NotFound": "the image is one of this region",
+    "InvalidParameterValue": "",
+}
+
+
+def explained(what: str, error: BaseException) -> RunError:
+    """Return an error for people."""
+    hint = _HINTS.get(code_of(error), "")
+    return RunError(f"AWS: cannot {what}: {said(error)}" + (f"\n  = {hint}" if hint else ""))
+
+
+@contextlib.contextmanager
+def told(what: str) -> Iterator[None]:
+    """Turn errors of AWS into errors for people."""
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+    try:
+        yield
+    except NoCredentialsError:
+        hint = "aws configure, aws sso login, or AWS_PROFILE"
+        raise ConfigError(Problem("AWS: there are no credentials", hint=hint)) from None
+    except (ClientError, BotoCoreError) as error:
+        raise explained(what, error) from error

@@ -1,0 +1,60 @@
+"""The images that instances start from, where the file of a cluster names none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flambe.cluster.aws.ec2 import Ec2, told
+from flambe.errors import ConfigError, Problem
+
+# https://documentation.ubuntu.com/aws/aws-how-to/instances/find-ubuntu-images/
+UBUNTU = "/aws/service/canonical/ubuntu/server/24.04/stable/current/{arch}/hvm/ebs-gp3/ami-id"
+# https://docs.aws.amazon.com/dlami/latest/devguide/aws-deep-learning-base-gpu-ami-ubuntu-22-04.html
+LEARNING = (
+    "/aws/service/deeplearning/ami/{arch}/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
+)
+# Types whose GPUs current drivers do not serve any more.
+OLD_GPUS = ("p2", "g2", "g3", "g3s", "cg1")
+GPUS = ("g4dn", "g5", "g5g", "g6", "g6e", "gr6", "p3", "p3dn", "p4d", "p4de", "p5", "p5e", "p5en")
+ARM = ("a1", "c6g", "c7g", "c8g", "m6g", "m7g", "m8g", "r6g", "r7g", "r8g", "t4g", "g5g", "im4gn")
+
+
+def family(kind: str) -> str:
+    """Return the family of an instance type: ``g5`` of ``g5.xlarge``."""
+    return kind.partition(".")[0]
+
+
+def has_gpu(kind: str) -> bool:
+    """Whether instances of a type have GPUs of NVIDIA."""
+    return family(kind) in (*GPUS, *OLD_GPUS)
+
+
+def find(ec2: Ec2, given: str | None, kind: str) -> dict[str, Any]:
+    """Return the image for instances of a type: the given one, or the current one of its kind.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    identity = given or _current(ec2, kind)
+    with told(f"find the image {identity}"):
+        found = ec2.ec2.describe_images(ImageIds=[identity])["Images"]
+    if not found:
+        raise ConfigError(
+            Problem(
+                f"AWS: there is no image {identity} in {ec2.region}", hint="images are of a region"
+            )
+        )
+    image: dict[str, Any] = found[0]
+    return image
+
+
+def _current(ec2: Ec2, kind: str) -> str:
+    arm = family(kind).rstrip("dn") in ARM or family(kind) in ARM
+    if has_gpu(kind):
+        name = LEARNING.format(arch="arm64" if arm else "x86_64")
+    else:
+        name = UBUNTU.format(arch="arm64" if arm else "amd64")
+    with told(f"find the current image ({name})"):
+        return str(ec2.client("ssm").get_parameter(Name=name)["Parameter"]["Value"])

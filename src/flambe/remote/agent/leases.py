@@ -1,0 +1,32 @@
+"""Leases: what says that a host is needed, though it may have little to do just now.
+
+``hosts/<host>/lease-<name>.json`` holds until when, by the clock of the host itself. What ends idle
+hosts (:mod:`flambe.remote.agent.reaper`) lets those with a lease be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from typing import Any
+
+from flambe.remote.agent.files import write_json
+
+
+def take(root: str, name: str, seconds: float) -> Any:
+    """Take a lease, or renew it."""
+    os.makedirs(root, mode=0o700, exist_ok=True)
+    until = time.time() + seconds
+    write_json(_path(root, name), {"until": until})
+    return {"until": until}
+
+
+def give_back(root: str, name: str) -> None:
+    """Give a lease back."""
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(_path(root, name))
+
+
+def _path(root: str, name: str) -> str:
+    return os.path.join(root, f"lease-{name}.json")

@@ -1,0 +1,64 @@
+"""Clouds for tests of AWSCluster, and files of clusters in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from flambe.cluster.aws import AWSCluster
+from tests.cloud import Cloud
+from tests.cloud.conftest import lent
+from tests.cluster.conftest import Told
+
+Make = Callable[..., AWSCluster]
+
+
+@pytest.fixture
+def paper() -> Iterator[Cloud]:
+    """Lend a cloud whose instances are entries."""
+    with lent(hosts=False) as one:
+        one.faults.boot_delay(0, 0.02)
+        yield one
+
+
+@pytest.fixture
+def cloud() -> Iterator[Cloud]:
+    """Lend a cloud with a real host for each instance."""
+    with lent() as one:
+        yield one
+
+
+@pytest.fixture
+def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Make clusters in the cloud of the test."""
+    names = request.fixturenames
+    place: Cloud = request.getfixturevalue("cloud" if "cloud" in names else "paper")
+    for name, value in place.environment.items():
+        monkeypatch.setenv(name, value)
+
+    def made(factories: int = 2, **more: Any) -> AWSCluster:
+        prepared = place.prepared
+        settings: dict[str, Any] = {
+            "name": "lab",
+            "factories_num": factories,
+            "factories_type": "t3.large",
+            "orchestrator_type": "t3.large",
+            "key_name": prepared.key_name,
+            "key": str(prepared.key),
+            "creator": "me@example.com",
+            "security_group": prepared.security_group,
+            "subnet_id": prepared.subnet,
+            **more,
+        }
+        cluster = AWSCluster(**settings)
+        cluster.observer = Told()
+        return cluster
+
+    return made
+
+
+def left(place: Cloud) -> list[Any]:
+    """Return the instances that are there, or come back."""
+    return place.instances("pending", "running", "stopping", "stopped")

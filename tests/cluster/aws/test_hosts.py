@@ -1,0 +1,106 @@
+"""AWSCluster from nothing to ready and back to nothing: each instance is a real host."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+
+from flambe.cluster.aws import AWSCluster
+from flambe.cluster.aws.userdata import READY, SETTINGS
+from flambe.errors import FlambeError
+from tests.cloud import Cloud
+from tests.cluster.aws.conftest import Make, left
+from tests.cluster.conftest import Told
+
+pytestmark = pytest.mark.root
+LONG = pytest.mark.skipif(not os.environ.get("FLAMBE_LONG"), reason="takes minutes: make faults")
+
+
+def told(cluster: AWSCluster) -> list[str]:
+    assert isinstance(cluster.observer, Told)
+    return cluster.observer.notes
+
+
+def test_from_nothing_to_ready_and_back(cloud: Cloud, make: Make) -> None:
+    cluster = make(1, setup_cmds=["echo made > made.txt"])
+    cluster.run()
+    orchestrator, factory = cluster.members
+    assert factory.run(["cat", "made.txt"]).stdout == "made\n"
+    assert orchestrator.run(["sudo", "test", "-e", READY]).code == 0
+    assert '"timeout": -1' in orchestrator.run(["sudo", "cat", SETTINGS]).stdout
+    # The key that was planted is replaced, and the new one is known.
+    (one,) = cluster.ec2.describe([cluster.ids()["orchestrator"]])
+    (known,) = [tag["Value"] for tag in one["Tags"] if tag["Key"] == "flambe-host-key"]
+    assert orchestrator.run(["cat", "/etc/ssh/ssh_host_ed25519_key.pub"]).stdout.startswith(known)
+    # Each reaches the other by its private address, with the cluster's own pair.
+    address = str(factory.machine.private)
+    assert orchestrator.run(["ssh", "-o", "BatchMode=yes", address, "true"]).code == 0
+    again = make(1, setup_cmds=["echo made > made.txt"])
+    again.run()
+    assert "everything is in place" in told(again)
+    again.remove_machines()
+    assert left(cloud) == []
+
+
+@LONG
+@pytest.mark.faults
+def test_an_instance_that_lets_nobody_in_takes_all_along(
+    cloud: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flambe.cluster import member
+
+    monkeypatch.setattr(member, "NEW_MACHINE", 15)
+    cloud.faults.login_delay(300)
+    with pytest.raises(FlambeError, match="factory_1|orchestrator"):
+        make(1).run()
+    assert left(cloud) == []
+
+
+@LONG
+@pytest.mark.faults
+def test_a_login_that_works_late_is_waited_for(cloud: Cloud, make: Make) -> None:
+    cloud.faults.login_delay(12)
+    cluster = make(0)
+    cluster.run()
+    assert cluster.orchestrator.run(["true"]).code == 0
+
+
+@LONG
+@pytest.mark.faults
+def test_a_setup_command_that_fails_leaves_no_instance(cloud: Cloud, make: Make) -> None:
+    with pytest.raises(FlambeError, match="exit code 3"):
+        make(1, setup_cmds=["exit 3"]).run()
+    assert left(cloud) == []
+
+
+@pytest.mark.faults
+def test_an_idle_host_ends_itself(cloud: Cloud, make: Make) -> None:
+    cluster = make(1, factories_timeout=0.001, orchestrator_timeout=-1)
+    cluster.reaping = lambda role: {  # type: ignore[method-assign]
+        **AWSCluster.reaping(cluster, role),
+        "check": 0.5,
+    }
+    cluster.run()
+    deadline = time.monotonic() + 240
+    while len(left(cloud)) > 1 and time.monotonic() < deadline:
+        time.sleep(0.5)
+    (kept,) = left(cloud)
+    assert kept.private_address == cluster.orchestrator.machine.private.host
+
+
+@pytest.mark.faults
+def test_a_host_that_is_never_ready_ends_itself(
+    cloud: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = make(0, provisioning_timeout=0.002)
+    cluster.reaping = lambda role: {  # type: ignore[method-assign]
+        **AWSCluster.reaping(cluster, role),
+        "check": 0.5,
+    }
+    cluster.create_machines(cluster.find_machines())
+    deadline = time.monotonic() + 240
+    while left(cloud) and time.monotonic() < deadline:
+        time.sleep(0.5)
+    assert left(cloud) == []

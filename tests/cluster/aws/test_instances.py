@@ -1,0 +1,203 @@
+"""AWSCluster and the instances that it makes: in a cloud without hosts."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from flambe.cluster.aws import AWSCluster
+from flambe.cluster.aws.checks import findings
+from flambe.cluster.aws.policy import policy
+from flambe.errors import FlambeError, RunError
+from tests.cloud import Cloud
+from tests.cluster.aws.conftest import Make, left
+
+
+def up(cluster: AWSCluster) -> list[str]:
+    return [machine.name for machine in cluster.create_machines(cluster.find_machines())]
+
+
+NAMES = ["orchestrator", "factory_1", "factory_2"]
+
+
+def test_all_is_made_found_again_and_removed(paper: Cloud, make: Make) -> None:
+    cluster = make(tags={"company": "ours"}, volume_size=50)
+    assert cluster.missing_machines() == NAMES
+    assert up(cluster) == NAMES
+    assert up(make()) == NAMES
+    assert len(left(paper)) == 3
+    described = [m.model for m in left(paper)]
+    for model in described:
+        tags = {tag["key"]: tag["value"] for tag in model.get_tags()}
+        assert tags["company"] == "ours"
+        assert tags["creator"] == "me@example.com"
+        assert tags["Purpose"] == "flambe"
+        assert tags["Cluster-Name"] == "lab"
+        assert tags["Name"].startswith("lab_")
+    assert make().missing_machines() == []
+    make(name="other").remove_machines()
+    make(creator="you@example.com").remove_machines()
+    assert len(left(paper)) == 3
+    cluster.remove_machines()
+    assert left(paper) == []
+    assert cluster.find_machines() == []
+    # The tokens of the first launch are spent.
+    assert up(make()) == NAMES
+
+
+def test_a_warm_start_asks_aws_little(paper: Cloud, make: Make) -> None:
+    up(make())
+    before = len(list(paper.calls))
+    up(make())
+    assert len(list(paper.calls)) - before <= 3
+
+
+def test_more_factories_are_added(paper: Cloud, make: Make) -> None:
+    up(make(1))
+    first = {machine.id for machine in left(paper)}
+    assert up(make(3)) == [*NAMES, "factory_3"]
+    assert first < {machine.id for machine in left(paper)}
+
+
+def test_what_died_is_replaced(paper: Cloud, make: Make) -> None:
+    up(make())
+    (victim,) = [m.id for m in left(paper) if "lab_factory_1" in str(list(m.model.get_tags()))]
+    paper.client("ec2").terminate_instances(InstanceIds=[victim])
+    assert up(make()) == NAMES
+    assert victim not in {machine.id for machine in left(paper)}
+
+
+def test_two_clients_make_one_cluster(paper: Cloud, make: Make) -> None:
+    made: list[list[str]] = []
+    threads = [threading.Thread(target=lambda: made.append(up(make()))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert made == [NAMES, NAMES]
+    assert len(left(paper)) == 3
+
+
+@pytest.mark.faults
+def test_a_lost_answer_makes_no_second_cluster(paper: Cloud, make: Make) -> None:
+    paper.faults.drop_reply("RunInstances", times=2)
+    assert up(make()) == NAMES
+    assert len(left(paper)) == 3
+
+
+@pytest.mark.faults
+def test_without_capacity_nothing_is_left(paper: Cloud, make: Make) -> None:
+    paper.faults.capacity(2)
+    cluster = make()
+    with pytest.raises(RunError, match="InsufficientInstanceCapacity"):
+        up(cluster)
+    assert left(paper) == []
+
+
+@pytest.mark.faults
+def test_the_next_zone_is_tried(paper: Cloud, make: Make) -> None:
+    zones = list(paper.prepared.subnets)
+    paper.faults.capacity(0, zone=zones[0])
+    assert up(make(subnet_id=list(paper.prepared.subnets.values()))) == NAMES
+
+
+@pytest.mark.faults
+def test_throttling_and_failures_of_aws_are_waited_out(paper: Cloud, make: Make) -> None:
+    paper.faults.throttle(times=3)
+    paper.faults.fail(times=2)
+    paper.faults.describe_lag(1.0)
+    assert up(make()) == NAMES
+    assert len(left(paper)) == 3
+
+
+@pytest.mark.faults
+def test_an_instance_that_dies_while_it_starts_takes_the_others_along(
+    paper: Cloud, make: Make
+) -> None:
+    paper.faults.die_pending()
+    with pytest.raises(RunError, match="ended while it was started"):
+        up(make())
+    assert left(paper) == []
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"key_name": "nosuch"}, "key_name is the name of a key pair"),
+        ({"subnet_id": "subnet-0123456789abcdef0"}, "subnet_id is a subnet of this region"),
+        ({"orchestrator_ami": "ami-0123456789abcdef0"}, "image"),
+    ],
+)
+def test_what_aws_refuses_is_told_with_a_hint(
+    paper: Cloud, make: Make, more: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(FlambeError, match=said):
+        up(make(**more))
+    assert left(paper) == []
+
+
+def test_a_group_that_does_not_serve_is_told_before_anything_is_made(
+    paper: Cloud, make: Make
+) -> None:
+    cloud = paper.client("ec2")
+    group = cloud.create_security_group(
+        GroupName="closed", Description="closed", VpcId=paper.prepared.vpc
+    )["GroupId"]
+    with pytest.raises(FlambeError) as caught:
+        up(make(security_group=group))
+    assert "lets nobody in by SSH" in str(caught.value)
+    assert "no rule for traffic from itself" in str(caught.value)
+    assert left(paper) == []
+
+
+def test_what_the_policy_does_not_allow_is_named_before_anything_is_made(
+    paper: Cloud, make: Make
+) -> None:
+    paper.faults.deny("ec2:RunInstances")
+    with pytest.raises(FlambeError, match="RunInstances"):
+        up(make())
+    assert left(paper) == []
+
+
+def test_the_least_policy_is_enough(paper: Cloud, make: Make) -> None:
+    # The stand-in reads the actions of a policy, and neither its resources nor its conditions.
+    least = policy()
+    for statement in least["Statement"]:
+        statement["Resource"] = "*"
+        statement.pop("Condition", None)
+    paper.faults.policy(least)
+    cluster = make()
+    assert up(cluster) == NAMES
+    cluster.remove_machines()
+    assert left(paper) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"orchestrator_timeout": 1, "factories_timeout": -1}, "outlive"),
+        ({"orchestrator_timeout": 1, "factories_timeout": 2}, "outlive"),
+        ({"orchestrator_timeout": -2, "factories_timeout": 0}, "cannot be -2"),
+        ({"tags": {"Name": "x"}}, "is set by flambe"),
+        ({"factories_type": "g3.4xlarge"}, "drivers"),
+        ({"volume_type": "floppy"}, "volume_type"),
+        ({"provisioning_timeout": 0}, "provisioning_timeout"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_known_without_aws(values: dict[str, Any], said: str) -> None:
+    assert said in " ".join(message for _, message, _ in findings(values))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"orchestrator_timeout": -1, "factories_timeout": -1},
+        {"orchestrator_timeout": 5, "factories_timeout": 0},
+        {"orchestrator_timeout": 0.5, "factories_timeout": 0.5},
+        {"factories_type": "g3.4xlarge", "factory_ami": "ami-1"},
+    ],
+)
+def test_what_is_right_passes(values: dict[str, Any]) -> None:
+    assert list(findings(values)) == []
