@@ -232,7 +232,15 @@ class Claim:
         if self.folder.exists():
             self.unbuild()
             with _locked():
-                shutil.rmtree(self.folder, ignore_errors=True)
+                gone = self._put_aside()
+            shutil.rmtree(gone, ignore_errors=True)
+
+    def _put_aside(self) -> Path:
+        """Move its folder out of the way: to remove it takes minutes, and others wait for the lock."""
+        gone = ROOM.with_name(f"{ROOM.name}-gone-{os.getpid()}-{time.time_ns()}")
+        with contextlib.suppress(FileNotFoundError):  # somebody was quicker
+            self.folder.rename(gone)
+        return gone
 
 
 def claims() -> list[Claim]:
@@ -243,11 +251,12 @@ def claims() -> list[Claim]:
 
 def claim() -> Claim:
     """Claim the next free network for this process, once what the dead left is cleaned up."""
+    gone = [path for path in ROOM.parent.glob(f"{ROOM.name}-gone-*") if not _has_owner(path)]
     with _locked():
         for other in claims():
             if other.orphan:
                 other.unbuild()
-                shutil.rmtree(other.folder, ignore_errors=True)
+                gone.append(other._put_aside())
         taken = {other.number for other in claims()}
         there = links()  # of a folder that somebody removed, for one
         free = [n for n in range(1, 255) if n not in taken and Claim(n).bridge not in there]
@@ -259,7 +268,14 @@ def claim() -> Claim:
         if not before.exists():
             before.write_bytes(FORWARD.read_bytes())
             FORWARD.write_text("1", encoding="ascii")
+    for path in gone:
+        shutil.rmtree(path, ignore_errors=True)
     return mine
+
+
+def _has_owner(gone: Path) -> bool:
+    """Tell whether who put something aside is still there to remove it."""
+    return bool(started(int(gone.name.split("-")[-2])))
 
 
 @contextlib.contextmanager
