@@ -67,7 +67,9 @@ def test_a_wrong_file_takes_no_run_away(place: tuple[Place, Metal]) -> None:
         # One that is taken out is not cleaned under the run.
         less = here.flambe(described(here, metal, first, second))
         assert less.returncode == 0, less.stderr
-        assert f"{third.address}: no longer in the file; cleaned when the run has ended" in less.stdout
+        assert (
+            f"{third.address}: no longer in the file; cleaned when the run has ended" in less.stdout
+        )
         assert holds_key(third)
         assert "running for" in here.flambe("status", "lab").stdout
     finally:
