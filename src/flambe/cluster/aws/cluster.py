@@ -8,14 +8,13 @@ import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 from flambe.cluster.aws import checks, hosts, preflight, userdata
 from flambe.cluster.aws.ec2 import LAUNCH, NO_CAPACITY, PURPOSE, Ec2, code_of, explained
 from flambe.cluster.aws.images import find
 from flambe.cluster.aws.journal import Journal
-from flambe.cluster.cluster import Cluster, findings
+from flambe.cluster.cluster import Cluster, findings, written_in
 from flambe.cluster.machine import ORCHESTRATOR, Machine
 from flambe.cluster.member import Member
 from flambe.cluster.options import Finding
@@ -67,7 +66,7 @@ class AWSCluster(Cluster):
         Whether hosts are reached at public addresses from here.
     provisioning_timeout
         Hours after which an instance that was never ready terminates itself.
-    setup_cmds, environment, remote_dir, gpus
+    setup_cmds, environment, remote_dir, gpus, site
         See :class:`Cluster`.
     """
 
@@ -100,8 +99,9 @@ class AWSCluster(Cluster):
         environment: Mapping[str, Any] | None = None,
         remote_dir: str = ".flambe",
         gpus: Literal["all", "free"] = "all",
+        site: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(name, setup_cmds, environment, remote_dir, gpus)
+        super().__init__(name, setup_cmds, environment, remote_dir, gpus, site)
         self.factories_num = factories_num
         self.factories_type = factories_type
         self.orchestrator_type = orchestrator_type
@@ -128,11 +128,10 @@ class AWSCluster(Cluster):
     @classmethod
     def check_schema(cls, schema: Schema) -> Iterator[Finding]:
         """Yield what is wrong; see :class:`Cluster`."""
-        yield from findings(schema.kwargs)
+        base = written_in(schema)
+        yield from findings(schema.kwargs, folder=base)
         yield from checks.findings(schema.kwargs)
         if isinstance(schema.kwargs.get("key"), str):
-            folder = schema.place.folder if schema.place else ""
-            base = Path(folder) if folder else Path.cwd()
             yield from key_findings(key_of(schema.kwargs["key"], base))
 
     @cached_property
