@@ -5,10 +5,12 @@ At its end, the supervisor of a run calls ``python -m flambe.experiment.aftermat
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from pathlib import Path
 
+from flambe.experiment.task import read_manifest
 from flambe.progress import RunFolder, Status, change_line, end_last_line
 
 
@@ -17,6 +19,7 @@ def settle(folder: RunFolder) -> None:
     state = folder.read_state()
     if state is None or state.status is not Status.RUNNING:
         return
+    _make_room(folder)
     end_last_line(folder.variants)
     with open(folder.variants, "a", encoding="utf-8") as lines:
         for entry in folder.read_variants().values():
@@ -28,6 +31,14 @@ def settle(folder: RunFolder) -> None:
     state.status, state.ended = Status.INTERRUPTED, state.updated or time.time()
     state.error = "it was killed, or its host went down"
     folder.write_state(state)
+
+
+def _make_room(folder: RunFolder) -> None:
+    """Remove checkpoints that are not whole: they are never read, and the disk may be full."""
+    for entry in folder.read_variants().values():
+        for path in folder.variant(entry.stage, entry.name).glob("checkpoint*"):
+            if read_manifest(path) is None:
+                shutil.rmtree(path, ignore_errors=True)
 
 
 if __name__ == "__main__":
