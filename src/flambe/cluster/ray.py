@@ -10,6 +10,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flambe.cluster.services import Service, variables
@@ -81,7 +82,18 @@ class RayNodes:
         """Start the nodes of hosts that came later, where the others run."""
         head = self._service(self.cluster.orchestrator)
         if head.runs:
-            self.start(head.status["about"]["environment"])
+            environment = head.status["about"]["environment"]
+            self._bring(environment)
+            self.start(environment)
+
+    def _bring(self, environment: str) -> None:
+        """Give hosts that came later what others have: the run may be in another environment."""
+        cluster = self.cluster
+        new = [member for member in cluster.factories if not self._service(member).runs]
+        for name in (f"envs/{environment}", f"clusters/{cluster.name}/resources"):
+            path = f"{cluster.remote_dir}/{name}"
+            if not cluster.orchestrator.run(["test", "-e", path], check=False, repeat=True).code:
+                each(partial(cluster.files.give, [f"{path}/"], path), new)
 
     def stop(self) -> None:
         """Stop the nodes: the factories first, then the head; nothing of them stays behind."""
