@@ -134,9 +134,10 @@ def test_gpus_resources_and_secrets_reach_the_trials_and_nobody_else(farm: Farm)
         words = [CANARY, OTHER]
         assert [exposed(host, words) for host in hosts] == [[], [], []]
         for host in hosts:
-            files = [path for path in written(host, words) if not path.endswith("/job/secrets.ini")]
+            files = [path for path in written(host, words) if not path.endswith("/secrets.ini")]
             assert files == []
-            place = f"/home/{farm.metal.user}/.flambe/clusters/farm/job/secrets.ini"
+            job = "job/orchestrator" if host is hosts[0] else "job"
+            place = f"/home/{farm.metal.user}/.flambe/clusters/farm/{job}/secrets.ini"
             assert host.run("stat", "-c", "%a %U", place).stdout == f"600 {farm.metal.user}\n"
         assert OTHER not in hosts[1].run("cat", place).stdout
         text = run.ends()

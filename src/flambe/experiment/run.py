@@ -218,6 +218,15 @@ class Run:
             for name, location in self.experiment.resources.items()
         }
 
+    def _secrets(self) -> str:
+        """Return the file of secrets of those who run variants, from flambe's own folder."""
+        origin = getattr(self.experiment.config, "origin", "")
+        path = Path(origin or home())
+        if origin and self.experiment.env is not None:
+            # What the factories get lies beside what only the orchestrator gets.
+            path = path.parent.parent / path.name
+        return os.path.relpath(path, home())
+
     def _storage(self) -> Storage:
         """Return where artifacts are; on a cluster, other hosts can reach it there."""
         env, root = self.experiment.env, str(self.folder.root)
@@ -290,7 +299,7 @@ class Run:
             dict(tags.declared),
             self.experiment.seed,
             self.reuse.checkpoints(todo),
-            os.path.relpath(getattr(self.experiment.config, "origin", "") or home(), home()),
+            self._secrets(),
         )
         self.journal.stage(stage, Status.RUNNING)
         static = [v for v in todo if v.id in self.journal.variants]
