@@ -243,6 +243,14 @@ def test_an_archive_that_is_cut(tmp_path: Path) -> None:
         flambe.load(tmp_path / "saved.tar.gz")
 
 
+def test_a_configuration_that_is_no_text(tmp_path: Path) -> None:
+    flambe.save(trainer(), tmp_path / "saved")
+    config = tmp_path / "saved" / "config.yaml"
+    config.write_bytes(b"\xec" + config.read_bytes())
+    with pytest.raises(FlambeError, match=r"config\.yaml:1: not UTF-8"):
+        flambe.load(tmp_path / "saved")
+
+
 # -- overwriting --------------------------------------------------------------------------------
 
 

@@ -361,7 +361,8 @@ def _load_folder(folder: str) -> Any:
     config = os.path.join(folder, CONFIG_FILE)
     if not os.path.isfile(config):
         raise StateError(f"no saved component at {folder}: {CONFIG_FILE} is missing")
-    if (text := Path(config).read_text(encoding="utf-8")).startswith("# loaded with"):
+    text = Path(config).read_text(encoding="utf-8", errors="replace")
+    if text.startswith("# loaded with"):
         raise StateError(f"{folder} cannot be loaded alone\n{text}")
     obj = yaml.load_standalone(config)
     if not isinstance(obj, Component):
