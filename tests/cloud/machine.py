@@ -40,7 +40,7 @@ class Machine:
         self.id = str(model.id)
         self.region = str(model.region_name)
         self.guest: Guest | None = None
-        self.visible_at = time.monotonic() + faults.lag
+        self.launched, self._lag = time.monotonic(), faults.lag
         self.running_at = 0.0
         self.interruption: dict[str, str] | None = None  # what a spot instance is told before
         self.console = ""  # what is left of it, when the host is gone
@@ -66,7 +66,7 @@ class Machine:
     @property
     def hidden(self) -> bool:
         """Tell whether calls do not see it yet."""
-        return time.monotonic() < self.visible_at
+        return time.monotonic() < self.launched + min(self._lag, self._faults.lag)
 
     def ask(self, what: str, why: tuple[str, str] = ASKED) -> None:
         """Ask for ``start``, ``stop``, ``reboot`` or ``terminate``."""

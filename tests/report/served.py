@@ -16,10 +16,21 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+import psutil
 import uvicorn
 
 from flambe.report.serve import listen
 from tests.experiment.lab import environment, until
+
+
+def child(word: str, parent: int | None = None) -> psutil.Process:
+    """Return the living child of a process whose command line has a word."""
+    found = []
+    for process in psutil.Process(parent).children():
+        with contextlib.suppress(psutil.NoSuchProcess):  # a zombie has no command line
+            found += [process] if word in process.cmdline() else []
+    (process,) = found
+    return process
 
 
 class Served:

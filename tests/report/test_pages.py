@@ -11,14 +11,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 
 from flambe.progress import RunFolder, StageState, Status
 from flambe.report import create_app
 from tests.experiment.lab import until
 from tests.report.runs import FAILED, FINISHED, RUNNING, Runs, state_where
-from tests.report.served import Served, free_port, serving, token_file
+from tests.report.served import Served, child, free_port, serving, token_file
 from tests.report.written import Written
 
 CHROMIUM = shutil.which("chromium") or ""
@@ -407,9 +406,7 @@ def test_tensorboard_shows_what_is_asked_for(sites: Sites, look: Callable[..., L
     soon(lambda: shown_runs(page) == {"talk"}, "the runs of the stage", 30)
     soon(lambda: frame.locator("card-view").count() >= 3, "its cards", 30)
     # The process that draws them is killed, and comes back.
-    (process,) = [
-        p for p in psutil.Process().children() if "flambe.report.tensorboard" in p.cmdline()
-    ]
+    process = child("flambe.report.tensorboard")
     process.kill()
     process.wait()
     page = looking.go("/tensorboard?stage=train")

@@ -22,7 +22,7 @@ from starlette.routing import Mount
 from flambe.progress import Status
 from flambe.report import create_app
 from tests.experiment.lab import Lab, environment, flambe, until
-from tests.report.served import Served, events, free_port, serving, token_file
+from tests.report.served import Served, child, events, free_port, serving, token_file
 from tests.report.written import Written
 
 ID = "00" + "ab" * 7
@@ -246,6 +246,7 @@ def test_a_folder_that_is_removed_and_comes_back_is_shown(run: Written, site: Se
             next(told)
             shutil.rmtree(root)
             assert until(lambda: next(told)[0] == "anew", "the page is told")
+        until(lambda: client.get("/api/run").json()["status"] == "empty", "it has looked again")
         for address, status in (
             ("/", 200), ("/stage/train", 404), (f"/variant/{ID}", 404), ("/console", 200),
             ("/downloads", 200), ("/tensorboard", 200), ("/api/log", 200), ("/download/run", 200),
@@ -277,9 +278,7 @@ def test_tensorboard_is_passed_on_where_the_site_is_mounted(run: Written) -> Non
         told = client.get(f"{start}/data/plugin/scalars/scalars", params=query).json()
         assert [step for _, step, _ in told] == [1, 2, 3, 4]
         assert client.get(f"{base}/runs/one/font-roboto/no.woff2").status_code == 404
-        (process,) = [
-            p for p in psutil.Process().children() if "flambe.report.tensorboard" in p.cmdline()
-        ]
+        process = child("flambe.report.tensorboard")
         with httpx.Client(trust_env=False) as stranger:
             assert stranger.get(f"{start}/").status_code == 401
         process.terminate()  # a site that is mounted is not told of its end
@@ -351,7 +350,7 @@ def test_a_run_with_its_site_survives_the_death_of_it(lab: Lab) -> None:
         assert client.get(url).status_code == 200
         base = url.partition("?")[0]
         until(lambda: client.get(f"{base}api/run").json()["status"] == "running", "it runs")
-    (site,) = [p for p in psutil.Process(run.pid).children() if "site" in p.cmdline()]
+    site = child("site", run.pid)
     assert "token" not in " ".join(site.cmdline())
     site.send_signal(signal.SIGKILL)
     rest, _ = run.communicate(timeout=60)
@@ -377,9 +376,9 @@ def test_the_site_ends_with_the_process_that_started_it(run: Written) -> None:
     )
     assert parent.stdout is not None
     url = parent.stdout.readline().split()[-1]
-    (child,) = psutil.Process(parent.pid).children()
+    (only,) = psutil.Process(parent.pid).children()
     assert httpx.get(url, trust_env=False).status_code == 303
     parent.kill()
     parent.wait()
-    until(lambda: not child.is_running() or child.status() == "zombie", "the site is gone")
+    until(lambda: not only.is_running() or only.status() == "zombie", "the site is gone")
     parent.stdout.close()
