@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.place import Place
+from tests.cluster.place import Place, local, typed
 from tests.experiment.lab import COMMAND, until
 
 pytestmark = pytest.mark.xdist_group("local-cluster")
@@ -21,11 +20,8 @@ pytestmark = pytest.mark.xdist_group("local-cluster")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    folder = tmp_path_factory.mktemp("place")
-    made = Place(folder, "!LocalCluster {name: here, factories_num: 1}\n")
-    yield made
-    made.flambe("down", made.cluster, "--force")
-    shutil.rmtree(folder, ignore_errors=True)
+    with local(tmp_path_factory.mktemp("place"), "here") as made:
+        yield made
 
 
 def test_a_job_runs_here_and_on_the_cluster_and_ends_with_its_code(place: Place) -> None:
@@ -166,14 +162,7 @@ def test_a_wrong_cluster_file_is_told_before_anything(tmp_path: Path, text: str,
     (tmp_path / "open").chmod(0o644)
     file = tmp_path / "cluster.yaml"
     file.write_text(f"{text}\n")
-    done = subprocess.run(
-        [sys.executable, "-c", COMMAND, str(file)],
-        env={**os.environ, "FLAMBE_HOME": str(tmp_path / "home")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = typed(tmp_path, file)
     assert done.returncode == 2
     assert told in done.stderr
     assert f"{file}:1:" in done.stderr

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.place import Place
+from tests.cluster.place import Place, local
 from tests.experiment.lab import until
 
 pytestmark = pytest.mark.xdist_group("local-cluster")
@@ -22,11 +22,8 @@ pytestmark = pytest.mark.xdist_group("local-cluster")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    folder = tmp_path_factory.mktemp("failures")
-    made = Place(folder, "!LocalCluster {name: fails, factories_num: 1}\n")
-    yield made
-    made.flambe("down", made.cluster, "--force")
-    shutil.rmtree(folder, ignore_errors=True)
+    with local(tmp_path_factory.mktemp("failures"), "fails") as made:
+        yield made
 
 
 def processes() -> Iterator[tuple[int, str]]:

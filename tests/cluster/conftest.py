@@ -14,6 +14,7 @@ from flambe.cluster import Cluster, LocalCluster, SSHCluster
 from flambe.cluster.member import Member
 from flambe.compile.check import check
 from flambe.compile.document import read_file
+from flambe.errors import ConfigError
 from flambe.remote import Connection, connection
 from tests.metal import Metal
 from tests.metal.conftest import lent
@@ -75,6 +76,15 @@ def read(file: Path) -> None:
     document = read_file(str(file))
     check(document)
     document.raise_problems()
+
+
+def said_of(folder: Path, keywords: str) -> str:
+    """Return what is said of a file of a cluster with these keywords, which are wrong."""
+    file = folder / "cluster.yaml"
+    file.write_text(f"!SSHCluster {{name: a, orchestrator_ip: h, {keywords}}}\n")
+    with pytest.raises(ConfigError) as raised:
+        read(file)
+    return str(raised.value)
 
 
 def connected(cluster: Cluster) -> list[Member]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -168,3 +171,24 @@ class Place:
             text=True,
             start_new_session=True,
         )
+
+
+@contextlib.contextmanager
+def local(folder: Path, name: str) -> Iterator[Place]:
+    """Lend a place with a cluster of this machine; it is taken down at the end."""
+    made = Place(folder, f"!LocalCluster {{name: {name}, factories_num: 1}}\n")
+    yield made
+    made.flambe("down", made.cluster, "--force")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def typed(folder: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the command with a home of its own in a folder."""
+    return subprocess.run(
+        [sys.executable, "-c", COMMAND, *map(str, arguments)],
+        env={**os.environ, "FLAMBE_HOME": str(folder / "home")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )

@@ -19,6 +19,7 @@ from flambe.logging import redact
 from tests.cluster.conftest import ssh_cluster
 from tests.cluster.connect import PASSWORD, USER, WRITTEN
 from tests.cluster.connect import proxy as running_proxy
+from tests.cluster.place import typed
 from tests.cluster.test_environments import cut_off, index, make, proven
 from tests.experiment.lab import COMMAND
 from tests.metal import Metal
@@ -224,14 +225,7 @@ def test_a_proxy_that_is_none_is_told_without_its_password(
     file.write_text(
         f"!SSHCluster {{name: a, orchestrator_ip: h, environment: {{proxy: {written}}}}}\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", COMMAND, str(file)],
-        env={**os.environ, "FLAMBE_HOME": str(tmp_path / "home")},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = typed(tmp_path, file)
     assert done.returncode == 2
     assert f"environment: proxy {told}" in done.stderr
     assert "canary-9" not in done.stdout + done.stderr

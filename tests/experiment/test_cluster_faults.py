@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
 from collections.abc import Iterator
@@ -25,12 +26,11 @@ grow: !crops.Growth
 
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    with lent(3) as metal:
-        farm = Farm(tmp_path_factory.mktemp("farm"), metal)
-        try:
-            yield farm
-        finally:
-            farm.close()
+    with (
+        lent(3) as metal,
+        contextlib.closing(Farm(tmp_path_factory.mktemp("farm"), metal)) as farm,
+    ):
+        yield farm
 
 
 def rate(one: VariantState) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
@@ -47,11 +48,8 @@ GROWING = "grow: !crops.Growth {rate: !g [0.1, 0.2], steps: 200, seconds: 0.25}"
 
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    farm = Farm(tmp_path_factory.mktemp("farm"))
-    try:
+    with contextlib.closing(Farm(tmp_path_factory.mktemp("farm"))) as farm:
         yield farm
-    finally:
-        farm.close()
 
 
 def files_below(folder: Path) -> set[str]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -48,11 +49,8 @@ def farm(metal: Metal, tmp_path: Path) -> Iterator[Farm]:
     for host in metal.hosts:
         if not host.alive:
             host.boot()
-    farm = Farm(tmp_path, metal)
-    try:
+    with contextlib.closing(Farm(tmp_path, metal)) as farm:
         yield farm
-    finally:
-        farm.close()
 
 
 def written(farm: Farm, steps: int) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 from collections.abc import Iterator
@@ -31,12 +32,11 @@ TOP = "seed: 7\nmax_failures: 0\nreduce:\n  grow: 3\n"
 
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    with lent(4) as metal:
-        farm = Farm(tmp_path_factory.mktemp("farm"), metal)
-        try:
-            yield farm
-        finally:
-            farm.close()
+    with (
+        lent(4) as metal,
+        contextlib.closing(Farm(tmp_path_factory.mktemp("farm"), metal)) as farm,
+    ):
+        yield farm
 
 
 def browse(url: str) -> list[str]:

@@ -30,13 +30,10 @@ grow: !crops.Growth {rate: !g [0.1, 0.2], steps: 500, seconds: 0.5}
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
     with lent(3) as metal:
-        farm = Farm(tmp_path_factory.mktemp("farm"), metal)
         for host in metal.hosts[1:]:
             plug_in(host, [0, 0])
-        try:
+        with contextlib.closing(Farm(tmp_path_factory.mktemp("farm"), metal)) as farm:
             yield farm
-        finally:
-            farm.close()
 
 
 @contextlib.contextmanager

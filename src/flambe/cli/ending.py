@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flambe.cli.members import ClusterDisplay, awake, chosen, members_of, read_cluster
-from flambe.cluster import SSHCluster, launch, leaving
+from flambe.cluster import SSHCluster, launch, leaving, paths
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.member import Member
 from flambe.cluster.record import ClusterFiles, known
@@ -49,7 +49,7 @@ def _expect_folder(target: Path) -> None:
 
 
 def _results(host: Member, name: str) -> str:
-    return f"{host.agent.root}/clusters/{name}/work/"
+    return f"{paths.of(host.agent.root, name)}/work/"
 
 
 def has_results(host: Member, name: str) -> bool:

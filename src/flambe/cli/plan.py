@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import posixpath
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from rich.text import Text
 from flambe.cli.display import console, print_plan
 from flambe.compile import Schema
 from flambe.errors import RemoteError
-from flambe.progress import VariantState
+from flambe.progress import VariantState, objects, variants_of
 
 PATIENCE = 5.0  # seconds to ask a host
 
@@ -51,32 +51,51 @@ def dry_run(
     told = ", ".join(f"{one.name} {one.version} ({one.content[:8]})" for one in wheels)
     say("code", f"{told}: {_size(size)}, sent once")
     say("packages", _packages(cluster, len(lock.closure(roots).versions)))
-    if config and (way := _in_the_way(cluster)):
+    resume = _is_experiment(runnable) and (resume or bool(runnable.resume))
+    host, way = None, ""
+    used = bool(cluster.local.recall())
+    try:
+        # Who was never there has nothing to ask.
+        if config and found and (used or resume):
+            host = _asked(cluster, found)
+            way = _in_the_way(cluster, host) if used else ""
+    except RemoteError as error:
+        way = f"nobody knows: {error.message.splitlines()[0]}" if used else ""
+    if way:
         say("in the way", way)
     if config:
         say("run", f"flambe {config}, on the orchestrator")
     if _is_experiment(runnable):
-        _experiment(cluster, runnable, say, resume=resume or bool(runnable.resume))
+        _experiment(cluster, runnable, say)
+    if resume:
+        earlier = _earlier(cluster, host, runnable) if host is not None else {}
+        say("reused", _reused(runnable, earlier))
     shown.print("nothing was touched", style="dim")
     return 0
 
 
-def _in_the_way(cluster: Any) -> str:
-    """Return what runs on the cluster; nothing, if it was not used yet or cannot be asked."""
-    from flambe.cluster import launch
+def _asked(cluster: Any, machines: Sequence[Any]) -> Any:
+    """Return the orchestrator of these machines, to be asked.
+
+    Raises
+    ------
+    RemoteError
+        If it cannot be reached.
+    """
     from flambe.cluster.member import Member
 
-    machines = cluster.find_machines() if cluster.local.recall() else []
-    if not machines:
-        return ""
     host = Member(machines[0], cluster.local, cluster.remote_dir)
-    try:
-        host.connect(PATIENCE)
-        if host.run(["test", "-e", host.agent.path], check=False).code:  # asking would bring it
-            return ""
-        running = host.look(cluster.name)["runs"].get(cluster.name)
-    except RemoteError as error:
-        return f"nobody knows: {error.message.splitlines()[0]}"
+    host.connect(PATIENCE)
+    return host
+
+
+def _in_the_way(cluster: Any, host: Any) -> str:
+    """Return what runs on the cluster, or nothing."""
+    from flambe.cluster import launch
+
+    if host.run(["test", "-e", host.agent.path], check=False).code:  # asking would bring it
+        return ""
+    running = host.look(cluster.name)["runs"].get(cluster.name)
     if running is None or running["state"] != launch.RUNNING:
         return ""
     return f"{launch.busy(running)}\n  --force would stop it"
@@ -109,7 +128,7 @@ def _packages(cluster: Any, count: int) -> str:
     return f"{count}, in the versions that are installed here, {how}"
 
 
-def _experiment(cluster: Any, experiment: Any, say: Any, *, resume: bool) -> None:
+def _experiment(cluster: Any, experiment: Any, say: Any) -> None:
     from flambe.cluster.record import ClusterFiles
     from flambe.experiment.plan import plan
     from flambe.experiment.remote import local_resources
@@ -128,8 +147,6 @@ def _experiment(cluster: Any, experiment: Any, say: Any, *, resume: bool) -> Non
     told = f"{slots} variants at a time" if slots else "not known before the cluster is ready"
     say("slots", told)
     console().print(table)
-    if resume:
-        say("reused", _reused(experiment, _earlier(cluster, experiment)))
 
 
 def _slots(offered: Mapping[str, float], devices: Mapping[str, float] | None) -> int:
@@ -140,34 +157,14 @@ def _slots(offered: Mapping[str, float], devices: Mapping[str, float] | None) ->
     return int(min(shares, default=0.0))
 
 
-def _earlier(cluster: Any, experiment: Any) -> dict[str, VariantState]:
-    """Return the variants of an earlier run on the cluster; none, if it cannot be asked."""
-    import json
-
-    from flambe.cluster.member import Member
-    from flambe.progress import apply_line
-
-    machines = cluster.find_machines()
-    if not machines:
-        return {}
-    host = Member(machines[0], cluster.local, cluster.remote_dir)
-    folder = posixpath.join(
-        f"{cluster.remote_dir}/clusters/{cluster.name}/work",
-        experiment.save_path,
-        f"output__{experiment.name}",
-    )
-    variants: dict[str, VariantState] = {}
+def _earlier(cluster: Any, host: Any, experiment: Any) -> dict[str, VariantState]:
+    """Return the variants of an earlier run on the cluster; none, if there is none."""
+    place = (experiment.save_path, f"output__{experiment.name}", "variants.jsonl")
     try:
-        host.connect()
-        text = host.read(f"{folder}/variants.jsonl")
+        text = host.read(posixpath.join(f"{cluster.folder}/work", *place))
     except RemoteError:
         return {}
-    for line in text.splitlines():
-        try:
-            apply_line(variants, json.loads(line))
-        except ValueError:
-            continue
-    return variants
+    return variants_of(objects(text.splitlines()))
 
 
 def _reused(experiment: Any, earlier: Mapping[str, VariantState]) -> str:

@@ -173,9 +173,14 @@ class Cluster(Runnable):
         return list(self._ready() if hosts is None else hosts)
 
     @property
+    def folder(self) -> str:
+        """The folder of the cluster on its hosts."""
+        return paths.of(self.remote_dir, self.name)
+
+    @property
     def work(self) -> str:
         """The folder on the orchestrator that runs work in: results are below it."""
-        return self.orchestrator.path(f"{self.remote_dir}/clusters/{self.name}/work")
+        return self.orchestrator.path(f"{self.folder}/work")
 
     def python(self, host: Member) -> str:
         """Return the path of the interpreter that has flambe and the extensions on a host."""

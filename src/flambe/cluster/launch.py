@@ -73,7 +73,7 @@ class Launch:
             env = cluster.remote_environment()
             self.runnable.env = env
             self.runnable.set_serializable_attr("env", env)
-            folder = f"{cluster.remote_dir}/clusters/{cluster.name}/job"
+            folder = f"{cluster.folder}/job"
             host = cluster.orchestrator
             host.run(["rm", "-rf", folder], repeat=True)
             host.put(yaml.dump(self.runnable), f"{folder}/config.yaml")

@@ -34,8 +34,8 @@ def _clean(cluster: Cluster, member: Member) -> None:
         member.agent.call("stop", name=name, deadline=120.0)
     cluster.ray.remove(member)
     member.agent.call("forget", cluster=cluster.name)
-    job = f"{cluster.remote_dir}/clusters/{cluster.name}/job"
-    pems = [report.certificate_path(cluster.remote_dir, cluster.name, kind) for kind in site.FILES]
+    job = f"{cluster.folder}/job"
+    pems = [report.certificate_path(cluster, kind) for kind in site.FILES]
     member.run(["rm", "-rf", job, proxy.path(cluster), *pems], repeat=True)
     keys.remove(cluster.name, [member])
 

@@ -8,6 +8,11 @@ import shlex
 _PATH = re.compile(r"/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*\Z")
 
 
+def of(remote_dir: str, name: str) -> str:
+    """Return the folder of a cluster on its hosts."""
+    return f"{remote_dir}/clusters/{name}"
+
+
 def in_shell(path: str) -> str:
     """Return a path as a shell script names it, whatever its working directory is."""
     return shlex.quote(path) if path.startswith("/") else f'"$HOME"/{shlex.quote(path)}'

@@ -42,7 +42,7 @@ def variables(cluster: Cluster, url: str = "") -> dict[str, str]:
 
 def path(cluster: Cluster) -> str:
     """Return the file on the hosts that sets the variables, from the home of the user."""
-    return f"{cluster.remote_dir}/clusters/{cluster.name}/proxy"
+    return f"{cluster.folder}/proxy"
 
 
 def give(cluster: Cluster, host: Member, url: str = "") -> None:

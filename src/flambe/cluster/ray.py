@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 SERVICE = "ray"
 #: What tells a run where it is written how nodes are started; see flambe.experiment.nodes.
 STARTS = "FLAMBE_RAY_NODES"
+#: What tells a run for how many seconds no trial may come further, and its hosts count as needed.
+SILENCE = "FLAMBE_SILENCE"
 STORE = 512 * 1024**2  # bytes of an object store: flambe sends only small things through it
 # Of workers and drivers alike; see flambe.experiment.tune for the rest.
 _VARIABLES = {
@@ -62,8 +64,7 @@ class RayNodes:
         port = head.status.get("about", {}).get("port") if head.runs else None
         if port is None:
             port = int(cluster.orchestrator.run(["python3", "-c", _FREE_PORT]).stdout)
-        token = head.status["about"]["token"] if head.runs else ""
-        held = self._give_token(token)
+        held = self._give_token(head.status["about"]["token"] if head.runs else "")
         wanted = {m: self._about(m, environment, port, held) for m in cluster.members}
         lacking = [
             member
@@ -73,10 +74,11 @@ class RayNodes:
         if lacking:
             cluster.observer.note(f"ray: starting {len(lacking)} of {len(wanted)} nodes")
             each(lambda m: self._service(m).start(self._request(m, wanted[m])), lacking)
+            cluster.orchestrator.put(self._starts(wanted), self._starts_path, mode=0o600)
         address = f"{cluster.orchestrator.machine.private.host}:{port}"
         cluster.variables.update(self._variables(cluster.orchestrator), RAY_ADDRESS=address)
-        cluster.variables[STARTS] = self._tell_starts(wanted)
-        cluster.variables["FLAMBE_SILENCE"] = str(cluster.silence)
+        cluster.variables[STARTS] = cluster.orchestrator.path(self._starts_path)
+        cluster.variables[SILENCE] = str(cluster.silence)
 
     def join(self) -> None:
         """Start the nodes of hosts that came later, where the others run."""
@@ -90,16 +92,9 @@ class RayNodes:
         """Give hosts that came later what others have: the run may be in another environment."""
         cluster = self.cluster
         new = [member for member in cluster.factories if not self._service(member).runs]
-        for name in (f"envs/{environment}", f"clusters/{cluster.name}/resources"):
-            path = f"{cluster.remote_dir}/{name}"
+        for path in (f"{cluster.remote_dir}/envs/{environment}", f"{cluster.folder}/resources"):
             if not cluster.orchestrator.run(["test", "-e", path], check=False, repeat=True).code:
                 each(partial(cluster.files.give, [f"{path}/"], path), new)
-
-    def stop(self) -> None:
-        """Stop the nodes: the factories first, then the head; nothing of them stays behind."""
-        for members in (self.cluster.factories, [self.cluster.orchestrator]):
-            each(lambda member: self._service(member).stop(), members)
-        each(self.remove, self.cluster.members)
 
     def remove(self, member: Member) -> None:
         """Remove what Ray left on a host."""
@@ -134,24 +129,21 @@ class RayNodes:
         }
         return self._service(member).request(command, about, environment)
 
-    def _tell_starts(self, wanted: Mapping[Member, Mapping[str, Any]]) -> str:
-        """Write on the orchestrator how each node is started: a run starts those that went down.
+    @property
+    def _starts_path(self) -> str:
+        return f"{self.cluster.folder}/ray-nodes.json"
 
-        Returns
-        -------
-        str
-            The path of that file there.
-        """
-        cluster, starts = self.cluster, {}
-        for member, about in wanted.items():
-            starts[member.machine.name] = {
+    def _starts(self, wanted: Mapping[Member, Mapping[str, Any]]) -> str:
+        """Return how each node is started, as JSON: a run starts those that went down."""
+        starts = {
+            member.machine.name: {
                 "command": member.agent.argv("start"),
                 "content": json.dumps(self._request(member, about)),
                 "log": self._service(member).status.get("log", ""),
             }
-        path = f"{cluster.remote_dir}/clusters/{cluster.name}/ray-nodes.json"
-        cluster.orchestrator.put(json.dumps(starts), path, mode=0o600)
-        return cluster.orchestrator.path(path)
+            for member, about in wanted.items()
+        }
+        return json.dumps(starts)
 
     def _about(self, member: Member, environment: str, port: int, token: str) -> dict[str, Any]:
         """Return what decides how a node runs."""
@@ -168,24 +160,29 @@ class RayNodes:
         return {**_VARIABLES, "RAY_AUTH_TOKEN_PATH": member.path(self._token(member))}
 
     def _token(self, member: Member) -> str:
-        return f"{self.cluster.remote_dir}/clusters/{self.cluster.name}/{member.machine.name}.ray"
+        return f"{self.cluster.folder}/{member.machine.name}.ray"
 
     def _give_token(self, known: str) -> str:
-        """See that every host has the token; return a digest by which it is told from others."""
-        orchestrator = self.cluster.orchestrator
-        token = orchestrator.read(self._token(orchestrator)).strip() if known else ""
+        """See that every host has the token; return a digest by which it is told from others.
+
+        Parameters
+        ----------
+        known
+            The digest of the one that the head has, if it runs.
+        """
+        head, members = self.cluster.orchestrator, self.cluster.members
+        lacking = [member for member in members if not known or self._held(member) != known]
+        if not lacking:
+            return known
+        token = head.read(self._token(head)).strip() if known else ""
         if not known or _digest(token) != known:
-            token = secrets.token_hex(32)
-        each(lambda m: m.put(token, self._token(m), mode=0o600), self._without_token(token))
+            token, lacking = secrets.token_hex(32), members
+        each(lambda m: m.put(token, self._token(m), mode=0o600), lacking)
         return _digest(token)
 
-    def _without_token(self, token: str) -> list[Member]:
-        digest = _digest(token)
-        return [
-            member
-            for member in self.cluster.members
-            if self._service(member).status.get("about", {}).get("token") != digest
-        ]
+    def _held(self, member: Member) -> str:
+        """Return the digest of the token that the node of a host was started with."""
+        return str(self._service(member).status.get("about", {}).get("token", ""))
 
     def _scratch(self, member: Member) -> str:
         # Sockets lie below it: their paths may have 107 characters.

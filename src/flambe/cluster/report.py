@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from flambe.cluster import paths
 from flambe.cluster.services import RUNNING, Service, name_of, variables
 from flambe.cluster.site import SiteOptions
 from flambe.compile.build import folder_of
@@ -97,14 +98,14 @@ class ReportSite:
         # Where it listens elsewhere from now on, its ports may be taken there.
         ports = known.get("ports") if known.get("host", LOOPBACK) == listens else None
         ports = ports or self._free_ports(listens)
-        token = _read_token(cluster.remote_dir, cluster.name, host)
+        token = _read_token(cluster.folder, host)
         if not token:
             token = secrets.token_urlsafe(32)
-            host.put(token, _token(cluster.remote_dir, cluster.name), mode=0o600)
+            host.put(token, _token(cluster.folder), mode=0o600)
         about = {"environment": cluster.installed, "folder": folder, "ports": ports}
         command = [cluster.python(host), "-m", "flambe", "site", folder, "--port", str(ports[0])]
         command += ["--tensorboard-port", str(ports[1])]
-        command += ["--token-file", host.path(_token(cluster.remote_dir, cluster.name))]
+        command += ["--token-file", host.path(_token(cluster.folder))]
         if options is not None:
             about.update(host=listens, secure=options.certificate is not None, files=options.digest)
             command += ["--host", listens, *self._send_files(options)]
@@ -123,7 +124,7 @@ class ReportSite:
         words, host = [], self.cluster.orchestrator
         for name, source in (("certificate", options.certificate), ("key", options.key)):
             if source is not None:
-                path = certificate_path(self.cluster.remote_dir, self.cluster.name, name)
+                path = certificate_path(self.cluster, name)
                 host.put(source.read_bytes(), path, mode=0o600)
                 words += [f"--{name}", host.path(path)]
         return words
@@ -152,7 +153,7 @@ def find(name: str, host: Member) -> Place | None:
     if not runs(name, host):
         return None
     about = host.report["runs"][name_of(name, SERVICE)]["about"]
-    token = _read_token(host.agent.root, name, host)
+    token = _read_token(paths.of(host.agent.root, name), host)
     where = _named(about.get("host", LOOPBACK), host)
     return Place(about["ports"][0], token, where, about.get("secure", False))
 
@@ -162,15 +163,14 @@ def _named(listens: str, host: Member) -> str:
     return host.machine.address.host if listens in ("0.0.0.0", "::") else listens
 
 
-def certificate_path(remote_dir: str, name: str, kind: str) -> str:
+def certificate_path(cluster: Cluster, kind: str) -> str:
     """Return where the certificate or the key of the site is on the orchestrator."""
-    return f"{remote_dir}/clusters/{name}/site.{kind}.pem"
+    return f"{cluster.folder}/site.{kind}.pem"
 
 
-def _token(remote_dir: str, name: str) -> str:
-    return f"{remote_dir}/clusters/{name}/site.token"
+def _token(folder: str) -> str:
+    return f"{folder}/site.token"
 
 
-def _read_token(remote_dir: str, name: str, host: Member) -> str:
-    command = ["cat", _token(remote_dir, name)]
-    return host.run(command, check=False, repeat=True).stdout.strip()
+def _read_token(folder: str, host: Member) -> str:
+    return host.run(["cat", _token(folder)], check=False, repeat=True).stdout.strip()

@@ -68,7 +68,7 @@ class Service:
         return {
             "name": self.name,
             "command": list(command),
-            "folder": self.host.path(f"{self.cluster.remote_dir}/clusters/{self.cluster.name}"),
+            "folder": self.host.path(self.cluster.folder),
             "env": dict(env),
             "about": dict(about),
             "keep": True,
@@ -87,9 +87,3 @@ class Service:
         """Stop it, and all that it started."""
         self.host.agent.call("stop", name=self.name, deadline=120.0)
         self.host.report["runs"].pop(self.name, None)
-
-    def said(self, lines: int = 20) -> str:
-        """Return the last lines that it said."""
-        log = self.status.get("log", "")
-        done = self.host.run(["tail", "-n", str(lines), "--", log], check=False, repeat=True)
-        return done.stdout.strip()

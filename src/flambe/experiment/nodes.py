@@ -16,16 +16,13 @@ from typing import Any
 
 import ray
 
-from flambe.errors import RunError
+from flambe.cluster.cluster import SILENCE as SILENCE_SECONDS
+from flambe.cluster.ray import SILENCE, STARTS
+from flambe.errors import RunError, counted
 from flambe.experiment.remote import ALONE, JOIN
 from flambe.runnable import RemoteEnvironment
 
-#: The file that says how the nodes of the factories are started.
-STARTS = "FLAMBE_RAY_NODES"
 ALONE_SECONDS = 600.0
-#: For how long no trial may come further, and the factories count as needed, in seconds.
-SILENCE = "FLAMBE_SILENCE"
-SILENCE_SECONDS = 3600.0
 LEASE_PERIOD, LEASE_SECONDS = 60.0, 300.0
 JOIN_SECONDS = 180.0  # how long factories may take to join, unless JOIN says otherwise
 PERIOD = 2.0  # seconds between two looks
@@ -123,9 +120,9 @@ class Nodes:
             except Exception:  # Ray is going down, and the run with it
                 return
             for name in sorted(alive - self._told):
-                self.note(f"{name} has joined: {_factories(alive)}")
+                self.note(f"{name} has joined: {counted(len(alive), 'factory', 'factories')}")
             for name in sorted(self._told - alive):
-                self.note(f"{name} is lost: {_factories(alive)} left")
+                self.note(f"{name} is lost: {counted(len(alive), 'factory', 'factories')} left")
             self._told = alive
             self._revive(self.expected.keys() - alive)
             if alive:
@@ -181,10 +178,6 @@ class Nodes:
         except (OSError, subprocess.SubprocessError):
             return None
         return done.stdout if done.returncode == 0 else None
-
-
-def _factories(names: set[str]) -> str:
-    return f"{len(names)} {'factory' if len(names) == 1 else 'factories'}"
 
 
 def _alone() -> float:

@@ -59,22 +59,38 @@ def prepare(experiment: Experiment, cluster: Cluster, *, force: bool, resume: bo
 def check(experiment: Experiment) -> list[Problem]:
     """Return what is wrong with resources that are to be uploaded."""
     problems: list[Problem] = []
-    for name, location in experiment.resources.items():
-        if not isinstance(location, ClusterResource) and not _is_url(str(location)):
-            try:
-                resources.fetch(name, str(location), folder_of(experiment), Path())
-            except ConfigError as error:
-                problems += error.problems
+    for name in _uploaded(experiment):
+        try:
+            _local(experiment, name)
+        except ConfigError as error:
+            problems += error.problems
     return problems
 
 
 def local_resources(experiment: Experiment) -> dict[str, Path]:
     """Return the resources that are uploaded: name → path."""
-    return {
-        name: Path(resources.fetch(name, str(location), folder_of(experiment), Path()))
+    return {name: _local(experiment, name) for name in _uploaded(experiment)}
+
+
+def _uploaded(experiment: Experiment) -> list[str]:
+    """Return the names of the resources that are here."""
+    return [
+        name
         for name, location in experiment.resources.items()
         if not isinstance(location, ClusterResource) and not _is_url(str(location))
-    }
+    ]
+
+
+def _local(experiment: Experiment, name: str) -> Path:
+    """Return the path of a resource that is here.
+
+    Raises
+    ------
+    ConfigError
+        If it is not.
+    """
+    location = str(experiment.resources[name])
+    return Path(resources.fetch(name, location, folder_of(experiment), Path()))
 
 
 def _is_url(location: str) -> bool:
@@ -84,7 +100,7 @@ def _is_url(location: str) -> bool:
 def _place(experiment: Experiment, cluster: Cluster, name: str) -> str:
     """See that a resource is on every host; return its path, the same one on all of them."""
     location = experiment.resources[name]
-    folder = f"{cluster.remote_dir}/clusters/{cluster.name}/resources/{name}"
+    folder = f"{cluster.folder}/resources/{name}"
     if isinstance(location, ClusterResource):
         written = str(location.location)
         return (
@@ -94,7 +110,7 @@ def _place(experiment: Experiment, cluster: Cluster, name: str) -> str:
         )
     if _is_url(str(location)):
         return _fetched(cluster, name, str(location), folder)
-    path = Path(resources.fetch(name, str(location), folder_of(experiment), Path()))
+    path = _local(experiment, name)
     cluster.observer.note(f"resource {name}: sending {path.name}")
     target = f"{folder}/{path.name}"
     cluster.files.send(path, target, delete=path.is_dir())

@@ -9,7 +9,6 @@ import os
 import shutil
 import socket
 import sys
-import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +19,6 @@ from flambe.compile import Schema, tags, yaml
 from flambe.compile.build import Origin, folder_of
 from flambe.compile.state import is_number
 from flambe.errors import (
-    ComponentError,
     ConfigError,
     Interrupted,
     Problem,
@@ -32,12 +30,12 @@ from flambe.errors import (
 from flambe.experiment.executor import Executor, InlineExecutor, StageOptions
 from flambe.experiment.interruption import Interruption, not_interrupted
 from flambe.experiment.journal import Journal, LogObserver, Observer
+from flambe.experiment.listener import RunListener
 from flambe.experiment.reuse import Reuse
 from flambe.experiment.search import Search
 from flambe.experiment.storage import Storage
 from flambe.experiment.task import StageTask
 from flambe.experiment.variants import Expander, Variant, context_of, stages_linked
-from flambe.logging import redact
 from flambe.logging.console import home
 from flambe.packaging.resources import fetch
 from flambe.progress import VARIANT_LOG, RunFolder, RunState, StageState, Status, host_name
@@ -147,7 +145,7 @@ class Run:
                         hint="--resume goes on with it; --force moves it aside and starts anew",
                     )
                 )
-            aside = aside_of(root)
+            aside = self.folder.aside()
             os.replace(root, aside)
             self.observer.note(f"the earlier results were moved to {aside}")
         if self.resume and not isinstance(self.resume, bool) and not self.folder.variants.exists():
@@ -313,7 +311,7 @@ class Run:
                 )
                 if searched:
                     search.into(options)
-                executor.run_stage(task, variants, options, _Listener(self))
+                executor.run_stage(task, variants, options, RunListener(self))
 
     def _started_executor(self) -> Executor:
         if self._executor is None:
@@ -381,72 +379,6 @@ class Run:
                 "  its component must return a number from metric()"
             )
         return sorted(ranked, key=lambda entry: -float(entry.metric))[: stage.reduce]
-
-
-class _Listener:
-    """Notes in the journal what an executor tells."""
-
-    def __init__(self, run: Run) -> None:
-        self.run = run
-        self.journal = run.journal
-
-    def _known(self, variant: Variant) -> None:
-        self.run.interruption.check()
-        if variant.id not in self.journal.variants:
-            self.journal.add(variant)
-            self.run.variants[variant.stage].append(variant)
-
-    def started(self, variant: Variant, host: str) -> None:
-        self._known(variant)
-        entry = self.journal.variants[variant.id]
-        self.journal.change(
-            variant.id,
-            status=Status.RUNNING,
-            host=host or entry.host,
-            started=entry.started or time.time(),
-            attempts=entry.attempts + 1,
-        )
-
-    def stepped(self, variant: Variant, step: int, metric: float | None, host: str) -> None:
-        self.run.interruption.check()
-        best = self.journal.variants[variant.id].best
-        if is_number(metric):
-            best = metric if best is None else max(best, float(metric or 0.0))
-        self.journal.change(variant.id, step=step, metric=metric, best=best, host=host)
-
-    def finished(self, variant: Variant, *, stopped: bool) -> None:
-        status = Status.STOPPED if stopped else Status.FINISHED
-        self.journal.change(variant.id, status=status, ended=time.time(), error="", traceback="")
-
-    def failed(
-        self, variant: Variant, error: ComponentError | None, text: str, final: bool
-    ) -> None:
-        self._known(variant)
-        self.journal.change(
-            variant.id,
-            status=Status.FAILED if final else Status.WAITING,
-            ended=time.time() if final else None,
-            error=redact.hide(text),
-            traceback=redact.hide(error.traceback) if error else "",
-        )
-        if not final:
-            entry = self.journal.variants[variant.id]
-            name = f"{entry.stage}/{entry.name}"
-            self.run.observer.note(f"{name} failed and is tried again: {text.splitlines()[0]}")
-
-    def lines(self, lines: Sequence[tuple[str, str, str]]) -> None:
-        self.journal.lines(lines)
-
-
-def aside_of(path: Path) -> Path:
-    """Return a name beside a path that is not taken: results are moved there."""
-    stamp = time.strftime("%Y%m%d-%H%M%S")
-    aside = path.with_name(f"{path.name}.{stamp}")
-    number = 1
-    while aside.exists():
-        aside = path.with_name(f"{path.name}.{stamp}-{number}")
-        number += 1
-    return aside
 
 
 def _user(experiment: Experiment) -> str:

@@ -7,8 +7,6 @@ out where it is used, by the id that the run has written into its folder.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import functools
 import logging
 import os
@@ -16,7 +14,7 @@ import random
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -26,6 +24,7 @@ from pyarrow.fs import FSSpecHandler, PyFileSystem, copy_files
 from flambe.errors import RunError
 from flambe.logging.console import home
 from flambe.progress import RunFolder
+from flambe.remote.lock import locked
 
 CONNECT_SECONDS = 90.0  # how long a host tries to reach the orchestrator
 # A connection is given up after so many seconds of silence: a short cut is waited out.
@@ -95,7 +94,7 @@ class Storage:
         files = self.files()
         target = home() / "cache" / "runs" / self.id / checkpoint.relative_to(self.root)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _exclusive(target.parent / f".{target.name}.lock"):
+        with locked(target.parent / f".{target.name}.lock"):
             manifest = files.cat_file(str(checkpoint / MANIFEST))
             known = target / MANIFEST
             if known.exists() and known.read_bytes() == manifest:
@@ -143,7 +142,7 @@ def _connected(storage: Storage) -> Any:
     while True:
         try:
             # One after another: sshd drops those that come all at once (MaxStartups).
-            with _exclusive(home() / "cache" / "sftp.lock"):
+            with locked(home() / "cache" / "sftp.lock"):
                 return SSHFileSystem(
                     storage.host,
                     port=storage.port,
@@ -188,11 +187,3 @@ def _connection_errors() -> tuple[type[Exception], ...]:
     # Loaded where something is written over SFTP: it is not loaded only to ask.
     module = sys.modules.get("asyncssh")
     return (module.Error,) if module is not None else ()
-
-
-@contextlib.contextmanager
-def _exclusive(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield

@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import shutil
-import signal
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +23,7 @@ from flambe.experiment.collector import Collector
 from flambe.experiment.executor import Listener, StageOptions
 from flambe.experiment.failures import cause, is_loss, raised
 from flambe.experiment.informed import Informed
+from flambe.experiment.manners import quiet_ray, sigterm_is_ours
 from flambe.experiment.nodes import Nodes
 from flambe.experiment.task import RESUMED, StageTask, settle_checkpoint
 from flambe.experiment.trial import (
@@ -194,7 +194,7 @@ class TuneExecutor:
         os.environ.update(_TUNE_ENVIRONMENT)
         quiet_loggers()
         if not ray.is_initialized():
-            with _quiet_ray(), _sigterm_is_ours():
+            with quiet_ray(), sigterm_is_ours():
                 self._start_ray()
             self._started_ray = True
         if self.nodes is not None:
@@ -353,7 +353,7 @@ class TuneExecutor:
             with contextlib.suppress(Exception):
                 ray.get(self.collector.close.remote(), timeout=10)
         if self._started_ray:
-            with _quiet_ray():
+            with quiet_ray():
                 ray.shutdown()
 
 
@@ -383,24 +383,3 @@ def _remove_tune_files(folder: Path) -> None:
     ):
         for file in folder.glob(pattern):
             file.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _sigterm_is_ours() -> Iterator[None]:
-    """Give SIGTERM its handler back: Ray's own ends the process at once, with a core's stack."""
-    handler = signal.getsignal(signal.SIGTERM)
-    yield
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)
-
-
-@contextlib.contextmanager
-def _quiet_ray() -> Iterator[None]:
-    """Keep Ray's greeting and its farewell from the terminal."""
-    logger = logging.getLogger("ray")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)

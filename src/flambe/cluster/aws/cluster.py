@@ -11,9 +11,9 @@ from functools import cached_property
 from typing import Any, Literal
 
 from flambe.cluster.aws import checks, hosts, preflight, userdata
-from flambe.cluster.aws.ec2 import LAUNCH, NO_CAPACITY, PURPOSE, Ec2, code_of, explained
-from flambe.cluster.aws.images import find
+from flambe.cluster.aws.ec2 import NO_CAPACITY, Ec2, code_of, explained
 from flambe.cluster.aws.journal import Journal
+from flambe.cluster.aws.request import Requests
 from flambe.cluster.cluster import Cluster, findings, written_in
 from flambe.cluster.machine import ORCHESTRATOR, Machine
 from flambe.cluster.member import Member
@@ -140,6 +140,11 @@ class AWSCluster(Cluster):
         return Ec2(self.region_name, self.profile)
 
     @cached_property
+    def requests(self) -> Requests:
+        """What EC2 is asked for."""
+        return Requests(self)
+
+    @cached_property
     def journal(self) -> Journal:
         """What was asked of AWS from this machine."""
         return Journal(self.local.folder / "aws.jsonl")
@@ -147,7 +152,7 @@ class AWSCluster(Cluster):
     # -- its machines -------------------------------------------------------------------------
 
     def _instances(self) -> list[dict[str, Any]]:
-        return self.ec2.instances(Cluster_Name=self.name, creator=self.creator)
+        return self.ec2.instances({"Cluster-Name": self.name, "creator": self.creator})
 
     def find_machines(self) -> list[Machine]:
         """Return the instances that run."""
@@ -267,7 +272,7 @@ class AWSCluster(Cluster):
         wanted["Factory"] = len(names) - wanted["Orchestrator"]
         wanted = {role: count for role, count in wanted.items() if count}
         for role, count in wanted.items():
-            kind = self.orchestrator_type if role == "Orchestrator" else self.factories_type
+            kind = self.requests.kind(role)
             hours = self._timeout(role)
             ends = "never ends by itself" if hours < 0 else f"ends after {hours:g} idle hours"
             told = f"AWS: {count} x {kind} as {role.lower()} in {self.ec2.region}; {ends}"
@@ -275,7 +280,7 @@ class AWSCluster(Cluster):
         preflight.check_group(self.ec2, self.security_group, self.observer.note)
         key = userdata.HostKey.new()
         for role, count in wanted.items():
-            request = self._request(role, count, key, self._network(self.subnets[0]), "preflight")
+            request = self.requests.launch(role, count, key, self.subnets[0], "preflight")
             preflight.check_launch(self.ec2, request, f"{count} x {role.lower()}")
         with ThreadPoolExecutor() as pool:
             jobs = [pool.submit(self._launch, role, n, known) for role, n in wanted.items()]
@@ -299,7 +304,7 @@ class AWSCluster(Cluster):
         error: Exception | None = None
         for subnet in self.subnets:
             token = self._token(role, count, subnet, known)
-            request = self._request(role, count, key, self._network(subnet), token)
+            request = self.requests.launch(role, count, key, subnet, token)
             self.journal.write("launch", role=role, count=count, subnet=subnet, token=token)
             try:
                 ids, is_mine = self.ec2.launch(request, token)
@@ -313,66 +318,6 @@ class AWSCluster(Cluster):
             return ids, is_mine
         assert error is not None
         raise explained(f"launch {count} x {role.lower()} in any of the subnets", error)
-
-    def _network(self, subnet: str) -> dict[str, Any]:
-        return {
-            "DeviceIndex": 0,
-            "SubnetId": subnet,
-            "Groups": [self.security_group],
-            "AssociatePublicIpAddress": self.use_public,
-        }
-
-    def _request(
-        self, role: str, count: int, key: userdata.HostKey, network: Mapping[str, Any], token: str
-    ) -> dict[str, Any]:
-        is_factory = role == "Factory"
-        kind = self.factories_type if is_factory else self.orchestrator_type
-        image = find(self.ec2, self.factory_ami if is_factory else self.orchestrator_ami, kind)
-        tags = {
-            **self.tags,
-            "creator": self.creator,
-            "Purpose": PURPOSE,
-            "Cluster-Name": self.name,
-            "Role": role,
-            userdata.HOST_KEY: key.public,
-            LAUNCH: token,
-        }
-        given = [{"Key": name, "Value": str(value)} for name, value in tags.items()]
-        request: dict[str, Any] = {
-            "ImageId": image["ImageId"],
-            "InstanceType": kind,
-            "KeyName": self.key_name,
-            "NetworkInterfaces": [network],
-            "MinCount": count,
-            "MaxCount": count,
-            "UserData": userdata.user_data(key, self.reaping(role)),
-            "InstanceInitiatedShutdownBehavior": "terminate",
-            "MetadataOptions": {"HttpTokens": "required", "HttpEndpoint": "enabled"},
-            "BlockDeviceMappings": [
-                {
-                    "DeviceName": image.get("RootDeviceName") or "/dev/sda1",
-                    "Ebs": {
-                        "VolumeSize": round(self.volume_size),
-                        "VolumeType": self.volume_type,
-                        "DeleteOnTermination": True,
-                    },
-                }
-            ],
-            "TagSpecifications": [
-                {"ResourceType": kind, "Tags": given} for kind in ("instance", "volume")
-            ],
-        }
-        if self.dedicated:
-            request["Placement"] = {"Tenancy": "dedicated"}
-        if self.spot and is_factory:
-            request["InstanceMarketOptions"] = {
-                "MarketType": "spot",
-                "SpotOptions": {
-                    "SpotInstanceType": "one-time",
-                    "InstanceInterruptionBehavior": "terminate",
-                },
-            }
-        return request
 
     @property
     def silence(self) -> float:

@@ -88,21 +88,18 @@ class Ec2:
 
     # -- instances ----------------------------------------------------------------------------
 
-    def instances(self, **tags: str) -> list[dict[str, Any]]:
-        """Return the instances that are there and have tags, the oldest first.
-
-        Parameters
-        ----------
-        tags
-            Name → value; ``_`` in a name stands for ``-``.
-        """
-        filters = [{"Name": "instance-state-name", "Values": list(LIVE)}]
-        wanted = {"Purpose": PURPOSE, **{name.replace("_", "-"): v for name, v in tags.items()}}
-        filters += [{"Name": f"tag:{name}", "Values": [value]} for name, value in wanted.items()]
-        with told("find instances"):
-            pages = self.ec2.get_paginator("describe_instances").paginate(Filters=filters)
-            found = [one for page in pages for r in page["Reservations"] for one in r["Instances"]]
+    def instances(self, tags: Mapping[str, str]) -> list[dict[str, Any]]:
+        """Return the instances of flambe that are there and have tags, the oldest first."""
+        wanted = {"Purpose": PURPOSE, **tags}
+        filters = {f"tag:{name}": [value] for name, value in wanted.items()}
+        found = self._described({"instance-state-name": LIVE, **filters})
         return sorted(found, key=lambda one: (str(one["LaunchTime"]), one["InstanceId"]))
+
+    def _described(self, filters: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
+        given = [{"Name": name, "Values": list(values)} for name, values in filters.items()]
+        with told("find instances"):
+            pages = self.ec2.get_paginator("describe_instances").paginate(Filters=given)
+            return [one for page in pages for r in page["Reservations"] for one in r["Instances"]]
 
     def launch(self, request: Mapping[str, Any], token: str) -> tuple[list[str], bool]:
         """Launch instances, all of them or none.
@@ -123,7 +120,7 @@ class Ec2:
                 code = code_of(error)
                 if code == "IdempotentParameterMismatch":
                     # The same launch has another host key from elsewhere.
-                    if there := self.instances(**{LAUNCH: token}):
+                    if there := self.instances({LAUNCH: token}):
                         return [one["InstanceId"] for one in there], False
                 elif code != "IdempotentInstanceTerminated":
                     raise
@@ -134,10 +131,7 @@ class Ec2:
 
     def describe(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return instances by id; those that AWS does not know yet are left out."""
-        filters = [{"Name": "instance-id", "Values": list(ids)}]
-        with told("describe instances"):
-            pages = self.ec2.get_paginator("describe_instances").paginate(Filters=filters)
-            return [one for page in pages for r in page["Reservations"] for one in r["Instances"]]
+        return self._described({"instance-id": ids})
 
     def await_running(self, ids: Sequence[str], seconds: float) -> list[dict[str, Any]]:
         """Wait until instances run; return them.
@@ -238,7 +232,6 @@ _HINTS = {
     "InvalidSubnetID.NotFound": "subnet_id is a subnet of this region",
     "InvalidGroup.NotFound": "security_group is the id of one in the network of the subnet",
     "InvalidAMIID.NotFound": "the image is one of this region",
-    "InvalidParameterValue": "",
 }
 
 

@@ -1,24 +1,7 @@
-"""The state of a run, as JSON that anyone may read while it goes on.
-
-``state.json`` is small: the run and its stages. It is written beside and moved into place, and the
-one before is kept, so that a reader always finds a whole one. What happens to variants is appended
-to ``variants.jsonl``, a line per change: the first of a variant holds all that is known of it,
-others what changed. A line that was cut off is passed over.
-
-==================================  ===============================================================
-``<run>/state.json``                the run, its stages, their counts (:class:`RunState`)
-``<run>/variants.jsonl``            the variants and what happened to them (:class:`VariantState`)
-``<run>/run.log``                   all that components printed and logged, with stage and variant
-``<run>/experiment.yaml``           the configuration, as it was given
-``<run>/hosts.jsonl``               how busy each host was, a line now and then
-``<run>/<stage>/<variant>/``        ``config.yaml``, ``variant.log``, ``metrics.jsonl``,
-                                    ``tensorboard/``, ``checkpoint/checkpoint.flambe/``
-==================================  ===============================================================
-"""
+"""The state of a run, its stages and its variants, and every path of it on disk."""
 
 from __future__ import annotations
 
-import contextlib
 import enum
 import json
 import math
@@ -26,10 +9,12 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
+
+from flambe.progress.lines import read_lines
 
 FORMAT = 1
 # The names in the folder of a variant.
@@ -208,6 +193,16 @@ class RunFolder:
         """Return the final checkpoint of a variant."""
         return self.variant(stage, name) / "checkpoint" / "checkpoint.flambe"
 
+    def aside(self) -> Path:
+        """Return a path beside it that is not taken: results are moved there."""
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        aside = self.root.with_name(f"{self.root.name}.{stamp}")
+        number = 1
+        while aside.exists():
+            aside = self.root.with_name(f"{self.root.name}.{stamp}-{number}")
+            number += 1
+        return aside
+
     # -- state --------------------------------------------------------------------------------
 
     def write_state(self, state: RunState) -> None:
@@ -232,10 +227,15 @@ class RunFolder:
 
     def read_variants(self) -> dict[str, VariantState]:
         """Return the variants by id, in the order in which they were first named."""
-        variants: dict[str, VariantState] = {}
-        for line in read_lines(self.variants):
-            apply_line(variants, line)
-        return variants
+        return variants_of(read_lines(self.variants))
+
+
+def variants_of(lines: Iterable[Mapping[str, Any]]) -> dict[str, VariantState]:
+    """Return the variants of the lines of a journal by id, in the order of their first lines."""
+    variants: dict[str, VariantState] = {}
+    for line in lines:
+        apply_line(variants, line)
+    return variants
 
 
 def apply_line(variants: dict[str, VariantState], line: Mapping[str, Any]) -> str | None:
@@ -310,77 +310,9 @@ def _fits(kind: str, value: Any) -> bool:
 _VARIANT_FIELDS = {f.name: str(f.type) for f in fields(VariantState)}
 
 
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a file of JSON lines; a broken line is passed over."""
-    try:
-        stream = open(path, encoding="utf-8", errors="replace")
-    except OSError:
-        return
-    with stream:
-        for line in stream:
-            if (value := _object(line)) is not None:
-                yield value
-
-
-def _object(line: str) -> dict[str, Any] | None:
-    try:
-        value = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return value if isinstance(value, dict) else None
-
-
-class Tail:
-    """Reads what is appended to a file of JSON lines, each line once.
-
-    Attributes
-    ----------
-    generation
-        Counts how often the file was replaced or cut: what was read before is not true any more.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.generation = 0
-        self._offset = 0
-        self._file = 0
-
-    def read(self) -> Iterator[dict[str, Any]]:
-        """Yield the objects of the whole lines that are new; a broken one is passed over."""
-        try:
-            stream = open(self.path, "rb")
-        except OSError:
-            self._restart(0)
-            return
-        with stream:
-            found = os.fstat(stream.fileno())
-            if found.st_ino != self._file or found.st_size < self._offset:
-                self._restart(found.st_ino)
-            stream.seek(self._offset)
-            for line in stream:
-                if not line.endswith(b"\n"):
-                    break  # it is being written
-                self._offset += len(line)
-                if (value := _object(line.decode("utf-8", "replace"))) is not None:
-                    yield value
-
-    def _restart(self, file: int) -> None:
-        if self._offset:
-            self.generation += 1
-        self._offset, self._file = 0, file
-
-
 def host_name() -> str:
     """Return what this host is called in its run: on a cluster, by its role."""
     return os.environ.get("FLAMBE_HOST") or socket.gethostname()
-
-
-def end_last_line(path: Path) -> None:
-    """End a last line that was cut off, so that the next one is not lost with it."""
-    with contextlib.suppress(OSError), open(path, "rb+") as stream:
-        stream.seek(-1, os.SEEK_END)
-        if stream.read(1) != b"\n":
-            stream.write(b"\n")
 
 
 def _known(kind: type[Any], values: Any) -> dict[str, Any]:

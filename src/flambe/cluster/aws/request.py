@@ -1,0 +1,111 @@
+"""What EC2 is asked for: the parameters of a launch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from flambe.cluster.aws import userdata
+from flambe.cluster.aws.ec2 import LAUNCH, PURPOSE
+from flambe.cluster.aws.images import find
+
+if TYPE_CHECKING:
+    from flambe.cluster.aws.cluster import AWSCluster
+
+
+class Requests:
+    """The launches of one cluster.
+
+    Parameters
+    ----------
+    cluster
+        The cluster.
+    """
+
+    def __init__(self, cluster: AWSCluster) -> None:
+        self.cluster = cluster
+        self._images: dict[str, dict[str, Any]] = {}
+
+    def kind(self, role: str) -> str:
+        """Return the type of the instances of a role."""
+        cluster = self.cluster
+        return cluster.factories_type if role == "Factory" else cluster.orchestrator_type
+
+    def image(self, role: str) -> dict[str, Any]:
+        """Return the image of the instances of a role; it is looked up once."""
+        if role not in self._images:
+            cluster = self.cluster
+            given = cluster.factory_ami if role == "Factory" else cluster.orchestrator_ami
+            self._images[role] = find(cluster.ec2, given, self.kind(role))
+        return self._images[role]
+
+    def launch(
+        self, role: str, count: int, key: userdata.HostKey, subnet: str, token: str
+    ) -> dict[str, Any]:
+        """Return the parameters that launch instances of a role.
+
+        Parameters
+        ----------
+        role, count
+            ``Orchestrator`` or ``Factory``, and how many.
+        key
+            The host key that they are given for their first boot.
+        subnet
+            Where.
+        token
+            What tells this launch from others.
+        """
+        cluster, image = self.cluster, self.image(role)
+        tags = {
+            **cluster.tags,
+            "creator": cluster.creator,
+            "Purpose": PURPOSE,
+            "Cluster-Name": cluster.name,
+            "Role": role,
+            userdata.HOST_KEY: key.public,
+            LAUNCH: token,
+        }
+        given = [{"Key": name, "Value": str(value)} for name, value in tags.items()]
+        request: dict[str, Any] = {
+            "ImageId": image["ImageId"],
+            "InstanceType": self.kind(role),
+            "KeyName": cluster.key_name,
+            "NetworkInterfaces": [self._network(subnet)],
+            "MinCount": count,
+            "MaxCount": count,
+            "UserData": userdata.user_data(key, cluster.reaping(role)),
+            "InstanceInitiatedShutdownBehavior": "terminate",
+            "MetadataOptions": {"HttpTokens": "required", "HttpEndpoint": "enabled"},
+            "BlockDeviceMappings": [self._volume(image)],
+            "TagSpecifications": [
+                {"ResourceType": kind, "Tags": given} for kind in ("instance", "volume")
+            ],
+        }
+        if cluster.dedicated:
+            request["Placement"] = {"Tenancy": "dedicated"}
+        if cluster.spot and role == "Factory":
+            request["InstanceMarketOptions"] = {
+                "MarketType": "spot",
+                "SpotOptions": {
+                    "SpotInstanceType": "one-time",
+                    "InstanceInterruptionBehavior": "terminate",
+                },
+            }
+        return request
+
+    def _network(self, subnet: str) -> dict[str, Any]:
+        return {
+            "DeviceIndex": 0,
+            "SubnetId": subnet,
+            "Groups": [self.cluster.security_group],
+            "AssociatePublicIpAddress": self.cluster.use_public,
+        }
+
+    def _volume(self, image: dict[str, Any]) -> dict[str, Any]:
+        return {
+            "DeviceName": image.get("RootDeviceName") or "/dev/sda1",
+            "Ebs": {
+                "VolumeSize": round(self.cluster.volume_size),
+                "VolumeType": self.cluster.volume_type,
+                "DeleteOnTermination": True,
+            },
+        }

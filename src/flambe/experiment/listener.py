@@ -1,0 +1,82 @@
+"""What an executor tells of its variants, noted in the journal of the run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from flambe.compile.state import is_number
+from flambe.errors import ComponentError
+from flambe.experiment.variants import Variant
+from flambe.logging import redact
+from flambe.progress import Status
+
+if TYPE_CHECKING:
+    from flambe.experiment.run import Run
+
+
+class RunListener:
+    """Notes in the journal what an executor tells; a :class:`~flambe.experiment.executor.Listener`.
+
+    Parameters
+    ----------
+    run
+        The run.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.journal = run.journal
+
+    def _known(self, variant: Variant) -> None:
+        self.run.interruption.check()
+        if variant.id not in self.journal.variants:
+            self.journal.add(variant)
+            self.run.variants[variant.stage].append(variant)
+
+    def started(self, variant: Variant, host: str) -> None:
+        """A variant starts, or starts again."""
+        self._known(variant)
+        entry = self.journal.variants[variant.id]
+        self.journal.change(
+            variant.id,
+            status=Status.RUNNING,
+            host=host or entry.host,
+            started=entry.started or time.time(),
+            attempts=entry.attempts + 1,
+        )
+
+    def stepped(self, variant: Variant, step: int, metric: float | None, host: str) -> None:
+        """A step is done."""
+        self.run.interruption.check()
+        best = self.journal.variants[variant.id].best
+        if is_number(metric):
+            best = metric if best is None else max(best, float(metric or 0.0))
+        self.journal.change(variant.id, step=step, metric=metric, best=best, host=host)
+
+    def finished(self, variant: Variant, *, stopped: bool) -> None:
+        """It is at its end, or a scheduler stopped it."""
+        status = Status.STOPPED if stopped else Status.FINISHED
+        self.journal.change(variant.id, status=status, ended=time.time(), error="", traceback="")
+
+    def failed(
+        self, variant: Variant, error: ComponentError | None, text: str, final: bool
+    ) -> None:
+        """It raised; unless final it is tried again."""
+        self._known(variant)
+        self.journal.change(
+            variant.id,
+            status=Status.FAILED if final else Status.WAITING,
+            ended=time.time() if final else None,
+            error=redact.hide(text),
+            traceback=redact.hide(error.traceback) if error else "",
+        )
+        if not final:
+            entry = self.journal.variants[variant.id]
+            name = f"{entry.stage}/{entry.name}"
+            self.run.observer.note(f"{name} failed and is tried again: {text.splitlines()[0]}")
+
+    def lines(self, lines: Sequence[tuple[str, str, str]]) -> None:
+        """Lines that components printed and logged."""
+        self.journal.lines(lines)

@@ -1,0 +1,56 @@
+"""The state of a run, as JSON that anyone may read while it goes on.
+
+``state.json`` is small: the run and its stages. It is written beside and moved into place, and the
+one before is kept, so that a reader always finds a whole one. What happens to variants is appended
+to ``variants.jsonl``, a line per change: the first of a variant holds all that is known of it,
+others what changed. A line that was cut off is passed over.
+
+==================================  ===============================================================
+``<run>/state.json``                the run, its stages, their counts (:class:`RunState`)
+``<run>/variants.jsonl``            the variants and what happened to them (:class:`VariantState`)
+``<run>/run.log``                   all that components printed and logged, with stage and variant
+``<run>/experiment.yaml``           the configuration, as it was given
+``<run>/hosts.jsonl``               how busy each host was, a line now and then
+``<run>/<stage>/<variant>/``        ``config.yaml``, ``variant.log``, ``metrics.jsonl``,
+                                    ``tensorboard/``, ``checkpoint/checkpoint.flambe/``
+==================================  ===============================================================
+"""
+
+from flambe.progress.lines import Tail, end_last_line, objects, read_lines
+from flambe.progress.state import (
+    FORMAT,
+    METRICS,
+    TENSORBOARD,
+    VARIANT_CONFIG,
+    VARIANT_LOG,
+    RunFolder,
+    RunState,
+    StageState,
+    Status,
+    VariantState,
+    apply_line,
+    change_line,
+    host_name,
+    variants_of,
+)
+
+__all__ = [
+    "FORMAT",
+    "METRICS",
+    "TENSORBOARD",
+    "VARIANT_CONFIG",
+    "VARIANT_LOG",
+    "RunFolder",
+    "RunState",
+    "StageState",
+    "Status",
+    "Tail",
+    "VariantState",
+    "apply_line",
+    "change_line",
+    "end_last_line",
+    "host_name",
+    "objects",
+    "read_lines",
+    "variants_of",
+]
