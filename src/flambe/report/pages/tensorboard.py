@@ -20,6 +20,7 @@ async def _data(site: Site, request: Request) -> dict[str, Any]:
     query = f"?{urlencode({'runFilter': f'^{re.escape(folder)}/'})}" if folder else ""
     return {
         "address": f"{PREFIX}/{query}#timeseries",
+        "folder": folder,
         "stage_name": stage,
         "variant": row.variant if row else None,
         "data": {},
