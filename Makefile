@@ -62,8 +62,8 @@ bench: $(WITH_DEV)  ## run every benchmark, one after another
 fuzz: $(WITH_DEV)  ## mutate every golden case, 100,000 inputs
 	@FLAMBE_FUZZ=100000 $(BIN)/python -m pytest tests/fuzz -n $(WORKERS) --timeout 0 $(ARGS)
 
-faults: packages $(WITH_DEV)  ## run only the tests that kill, cut or starve something
-	@FLAMBE_LONG=1 $(BIN)/python -m pytest -m "faults$(if $(NOT_ROOT), and not root)" $(ARGS) || \
+faults: packages $(WITH_DEV)  ## run only the tests that kill, cut or starve something, and those that take long
+	@FLAMBE_LONG=1 $(BIN)/python -m pytest -m "(faults or long)$(if $(NOT_ROOT), and not root)" $(ARGS) || \
 		{ code=$$?; [ $$code -eq 5 ] && echo "there are no such tests yet" || exit $$code; }
 
 docs: $(WITH_DOCS)  ## build the documentation to build/docs; a warning is an error

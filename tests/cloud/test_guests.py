@@ -319,7 +319,7 @@ def test_the_behaviour_is_changed_and_halting_is_no_shutdown(cloud: Cloud) -> No
 @pytest.mark.faults
 def test_login_and_console_come_late(cloud: Cloud) -> None:
     cloud.faults.login_delay(1.0)
-    cloud.faults.console_delay(0.5)
+    cloud.faults.console_delay(600)
     try:
         [name] = [
             one["InstanceId"]
@@ -328,6 +328,7 @@ def test_login_and_console_come_late(cloud: Cloud) -> None:
         machine = cloud.machine(name)
         reach(machine, "running")
         assert console(cloud, machine) == ""
+        cloud.faults.console_delay(0.5)
         wait(lambda: console_key(cloud, machine))
         wait(lambda: "Permission denied" in ssh(cloud, machine, "true").stderr)
         wait(lambda: ssh(cloud, machine, "true").returncode == 0)

@@ -15,7 +15,7 @@ from tests.cloud import Cloud
 pytestmark = [
     pytest.mark.root,
     pytest.mark.faults,  # which are those that may take their time
-    pytest.mark.skipif(not os.environ.get("FLAMBE_LONG"), reason="takes a minute: make faults"),
+    pytest.mark.long,
 ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shlex
 import shutil
 import subprocess
@@ -18,8 +17,6 @@ from tests.experiment.lab import until
 from tests.metal import Metal
 
 pytestmark = [pytest.mark.root, pytest.mark.faults, pytest.mark.xdist_group("metal-commands")]
-
-LONG = pytest.mark.skipif(not os.environ.get("FLAMBE_LONG"), reason="takes minutes: make faults")
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +53,7 @@ def shown(run: subprocess.Popen[str], text: str) -> None:
     until(lambda: text in output.readline(), f"{text!r} is shown", 60)
 
 
-@pytest.mark.parametrize("seconds", [10, pytest.param(120, marks=LONG)])
+@pytest.mark.parametrize("seconds", [10, pytest.param(120, marks=pytest.mark.long)])
 def test_a_link_that_is_down(place: Place, metal: Metal, seconds: int) -> None:
     """FAULTS 16: of a factory, and of whoever looks on; the run goes on and they come back."""
     steps = 2 * seconds + 20

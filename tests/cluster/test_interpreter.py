@@ -148,6 +148,7 @@ def options(served: Builds, **more: Any) -> dict[str, Any]:
     return {"python": minor, "python_mirror": f"{served.url}/builds.json", **more}
 
 
+@pytest.mark.long
 @pytest.mark.root
 def test_hosts_with_different_pythons_get_one(packed: tuple[Path, dict[str, Any]]) -> None:
     # One that is too old for flambe itself is good enough to look at the host.

@@ -86,6 +86,7 @@ def test_a_wrong_file_takes_no_run_away(place: tuple[Place, Metal]) -> None:
     assert here.flambe(here.cluster).returncode == 0
 
 
+@pytest.mark.long
 @pytest.mark.faults
 def test_one_that_leaves_while_it_is_not_reached_is_cleaned_later(
     place: tuple[Place, Metal],
@@ -167,6 +168,7 @@ def test_names_of_the_users_configuration_of_ssh(place: tuple[Place, Metal]) -> 
         here.env["PATH"] = before
 
 
+@pytest.mark.long
 @pytest.mark.faults
 def test_a_cluster_of_a_dead_host_is_shown_and_forgotten(place: tuple[Place, Metal]) -> None:
     here, metal = place

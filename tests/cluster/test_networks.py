@@ -79,6 +79,7 @@ def test_a_lab_where_only_ssh_is_open_between_hosts(hello: Place) -> None:
             proven(hello, metal)
 
 
+@pytest.mark.long
 def test_factories_that_are_reached_by_a_jump(hello: Place) -> None:
     """``ProxyJump`` in the user's configuration of ssh, here one of the test's own."""
     with lent(3) as metal:

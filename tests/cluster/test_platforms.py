@@ -26,8 +26,6 @@ from tests.cluster.test_environments import cut_off, make, proven
 from tests.experiment.lab import COMMAND
 from tests.metal.conftest import lent
 
-LONG = pytest.mark.skipif(not os.environ.get("FLAMBE_LONG"), reason="takes minutes: make faults")
-
 pytestmark = [pytest.mark.xdist_group("metal-platforms")]
 
 ARM = Target("linux-aarch64", "glibc-2.31", "3.12.4")
@@ -65,7 +63,7 @@ def _target(cluster: Any) -> Target:
     return platforms.target_of(cluster.members, cluster.members[0].facts["python"])
 
 
-@LONG
+@pytest.mark.long
 @pytest.mark.faults
 @pytest.mark.root
 def test_a_mac_sends_wheels_for_hosts_that_reach_no_index(mac: None) -> None:

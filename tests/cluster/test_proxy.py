@@ -130,6 +130,7 @@ def test_everything_goes_through_it_and_nobody_sees_the_password(served: tuple[s
         assert isinstance(raised.value.errors[0], CommandError)  # type: ignore[attr-defined]
 
 
+@pytest.mark.long
 def test_a_run_has_it_too(tmp_path: Path, served: tuple[str, Path]) -> None:
     """By the command, with an extension; and the command says nothing of the password either."""
     package = tmp_path / "proxy_job"
@@ -180,6 +181,7 @@ def test_a_run_has_it_too(tmp_path: Path, served: tuple[str, Path]) -> None:
             assert "proxy" not in host.run("ls", f"/home/{host.user}/.flambe/clusters/metal").stdout
 
 
+@pytest.mark.long
 def test_the_proxy_of_pips_own_settings_counts_for_the_packages(served: tuple[str, Path]) -> None:
     url, certificate = served
     with (

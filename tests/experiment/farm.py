@@ -43,8 +43,9 @@ class Going:
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self._lines.append(line)
+        with self.process.stdout as stream:
+            for line in stream:
+                self._lines.append(line)
 
     @property
     def text(self) -> str:

@@ -137,6 +137,7 @@ grow: !crops.Growth
             assert f"step 1 of {rate(one):g}" not in again
 
 
+@pytest.mark.long
 def test_a_component_that_raises_and_one_that_floods_harm_no_other(farm: Farm) -> None:
     pipeline = """
 grow: !crops.Trouble

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from tests.metal.machine import kill
 pytestmark = [
     pytest.mark.root,
     pytest.mark.faults,
-    pytest.mark.skipif(not os.environ.get("FLAMBE_LONG"), reason="takes minutes: make faults"),
+    pytest.mark.long,
     pytest.mark.xdist_group("metal-long"),
     pytest.mark.timeout(900),
 ]

@@ -141,6 +141,7 @@ def check_resumed(lab: Lab, before: list[str], finished: set[str]) -> None:
         assert again[0] >= max(done, default=0) - 1, "the checkpoint was not used"
 
 
+@pytest.mark.long
 def test_a_driver_that_is_killed(lab: Lab, start: Any, expected: dict[str, float | None]) -> None:
     prepare(lab)
     run = start()
