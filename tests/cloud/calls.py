@@ -18,6 +18,8 @@ from moto.core.utils import get_service_model
 
 # The names that services have in signatures, where they differ from those of their models.
 SIGNED_AS = {"monitoring": "cloudwatch"}
+# The names of models, where they differ from those of signatures and policies.
+MODELS = {"servicequotas": "service-quotas"}
 CREDENTIAL = re.compile(r"Credential=([^/]+)/\d+/([^/]+)/([^/]+)/aws4_request")
 # What is not of the request itself: a token that is sent again is compared without them.
 ENVELOPE = {"Action", "Version"}
@@ -115,7 +117,7 @@ def read(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Cal
         form, action, protocol = {}, target.rpartition(".")[2], "json"
     else:
         return Call(service, f"{method} {path}", {}, region, access_key, "rest")
-    operation = get_service_model(service).operation_model(action)
+    operation = get_service_model(MODELS.get(service, service)).operation_model(action)
     parameters = PROTOCOL_PARSERS[protocol](operation).parse(
         {
             "method": method,
@@ -131,7 +133,8 @@ def read(method: str, path: str, headers: Mapping[str, str], body: bytes) -> Cal
 
 def answer(call: Call, result: dict[str, Any]) -> Reply:
     """Write a result as the protocol of the call has it."""
-    operation = get_service_model(call.service).operation_model(call.action)
+    model = get_service_model(MODELS.get(call.service, call.service))
+    operation = model.operation_model(call.action)
     serializer = get_serializer_class(call.service, call.protocol)
     done = serializer(operation, SerializationContext(str(uuid.uuid4()))).serialize(result)
     return Reply(done["status_code"], dict(done["headers"]), done["body"].encode())

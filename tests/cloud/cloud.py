@@ -20,7 +20,7 @@ import boto3
 from botocore.config import Config
 
 from tests.cloud import alarms, firewall, images, models, userdata
-from tests.cloud.calls import Call, Calls, Reply
+from tests.cloud.calls import Call, Calls, Reply, answer
 from tests.cloud.faults import Faults
 from tests.cloud.front import Forward, Front, Rule
 from tests.cloud.guest import Guest, Rack
@@ -232,7 +232,18 @@ class Cloud:
             "ec2:ModifyInstanceAttribute": self._regroup(power.modify),
             "ec2:GetConsoleOutput": power.console,
             "cloudwatch:PutMetricAlarm": alarms.put_metric_alarm,
+            "servicequotas:GetServiceQuota": self._quota,
         }
+
+    def _quota(self, call: Call, _: Forward) -> Reply:
+        """Tell how many vCPUs of a family may run at the same time.
+
+        https://docs.aws.amazon.com/servicequotas/2019-06-24/apireference/API_GetServiceQuota.html
+        """
+        code = call.parameters["QuotaCode"]
+        value = self.faults.quotas.get(code, 1000.0)
+        quota = {"QuotaCode": code, "QuotaName": f"the instances of {code}", "Value": value}
+        return answer(call, {"Quota": {**quota, "ServiceCode": "ec2", "Unit": "None"}})
 
     def _regroup(self, rule: Rule) -> Rule:
         """Return a rule after which every host lets in what the groups say by then."""

@@ -61,6 +61,7 @@ class Faults:
         self.console = 0.0
         self.dying = 0
         self.vcpus: int | None = None
+        self.quotas: dict[str, float] = {}  # of vCPUs, by code, as Service Quotas tells them
         self._capacities: list[Capacity] = []
         self._policy: IAMPolicy | None = None
         self._expired = False

@@ -89,6 +89,23 @@ def let_go(instance: Any) -> None:
         card.delete_on_termination = False
 
 
+def _of_long_ago() -> None:
+    """Let there be a type that AWS does not offer to new accounts any more, and people still have.
+
+    https://aws.amazon.com/ec2/instance-types/g3/
+    """
+    for name, like in (("g3.4xlarge", "g4dn.4xlarge"), ("g3.8xlarge", "g4dn.8xlarge")):
+        INSTANCE_TYPES.setdefault(name, {**INSTANCE_TYPES[like], "InstanceType": name})
+        for places in INSTANCE_TYPE_OFFERINGS.values():
+            for offers in places.values():
+                offers += [
+                    {**one, "InstanceType": name} for one in offers if one["InstanceType"] == like
+                ]
+
+
+_of_long_ago()
+
+
 def instance_type(name: str) -> dict[str, Any] | None:
     """Return what is known of an instance type."""
     found: dict[str, Any] | None = INSTANCE_TYPES.get(name)

@@ -13,8 +13,8 @@ from rich.text import Text
 
 from flambe.cli import ending, running
 from flambe.cli.display import took
-from flambe.cli.hosts import hosts_table, run_told
-from flambe.cli.members import ClusterDisplay, chosen, members_of
+from flambe.cli.hosts import hosts_table, run_told, standing_told
+from flambe.cli.members import ClusterDisplay, chosen, members_of, standing_of
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.member import Member
 from flambe.cluster.record import ClusterFiles, known
@@ -28,11 +28,11 @@ PATIENCE = 8.0
 NOT_FOUND = 127  # the exit code of a program that is not there
 
 
-def up(cluster: Cluster, *, force: bool) -> int:
+def up(cluster: Cluster, *, force: bool, prune: bool = False) -> int:
     """Make a cluster ready, and show its hosts."""
     shown = ClusterDisplay()
     begun = time.monotonic()
-    cluster.run(force=force, observer=shown)
+    cluster.run(force=force, prune=prune, observer=shown)
     shown.console.print(
         hosts_table(cluster.name, cluster.members, prepared=True, width=shown.console.width)
     )
@@ -57,6 +57,7 @@ def status(options: argparse.Namespace) -> int:
 def _status(given: str, shown: ClusterDisplay, *, alone: bool) -> int:
     try:
         name, members = members_of(given)
+        standing = standing_of(given)
     except ConfigError as wrong:
         if alone:
             raise
@@ -73,7 +74,10 @@ def _status(given: str, shown: ClusterDisplay, *, alone: bool) -> int:
     errors = [one for one in outcomes(look, members) if isinstance(one, RemoteError)]
     with shown.lock:
         shown.console.print(Text(name, "bold"))
-        shown.console.print(hosts_table(name, members, width=shown.console.width))
+        table = hosts_table(name, members, width=shown.console.width, standing=standing)
+        shown.console.print(table)
+        for text in standing_told(standing, members):
+            shown.console.print(text, soft_wrap=True, style="dim", markup=False)
         for one in members:
             if one.is_orchestrator and one.report:
                 told = run_told(one.report["runs"].get(name))

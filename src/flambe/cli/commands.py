@@ -189,7 +189,9 @@ def run(options: argparse.Namespace) -> int:
 
         if options.dry_run:
             return dry_run(runnable, {})
-        return _up(runnable, force=options.force)
+        return _up(runnable, force=options.force, prune=options.prune)
+    if options.prune:
+        raise ConfigError(Problem("--prune is for clusters", hint="flambe CLUSTER.yaml --prune"))
     if options.dry_run:
         if document.root.target != _EXPERIMENT:
             raise ConfigError(
@@ -256,12 +258,12 @@ def _run(runnable: Any, options: argparse.Namespace) -> None:
         shown.close()
 
 
-def _up(cluster: Any, *, force: bool) -> int:
+def _up(cluster: Any, *, force: bool, prune: bool) -> int:
     from flambe.cli import clusters
     from flambe.compile.build import run_error
 
     try:
-        return clusters.up(cluster, force=force)
+        return clusters.up(cluster, force=force, prune=prune)
     except (FlambeError, BrokenPipeError):
         raise
     except Exception as error:  # a kind of cluster of one's own
@@ -291,6 +293,10 @@ def command(name: str) -> Command:
         from flambe.cli.site import site
 
         return site
+    if name in ("aws", "gc"):
+        from flambe.cli import aws
+
+        return aws.aws if name == "aws" else aws.collect
     from flambe.cli import clusters
 
     return clusters.COMMANDS[name]

@@ -12,16 +12,35 @@ from rich.text import Text
 from flambe.cli.display import took
 from flambe.cluster import gpus, launch
 from flambe.cluster.member import Member
+from flambe.cluster.standing import Standing, ends
 
 EXTENSIONS = "extensions"
 
 
 # Columns, from the one that is left out last where there is little room to the first.
-_WORTH = ("host", "state", "address", "GPUs", "CPUs", "flambe", "memory", "Python", EXTENSIONS)
+_WORTH = (
+    "host",
+    "state",
+    "ends",
+    "address",
+    "up",
+    "GPUs",
+    "CPUs",
+    "flambe",
+    "memory",
+    "Python",
+    EXTENSIONS,
+)
+_WRAP = ("GPUs", "ends", EXTENSIONS)
 
 
 def hosts_table(
-    name: str, members: Sequence[Member], *, prepared: bool = False, width: int = 140
+    name: str,
+    members: Sequence[Member],
+    *,
+    prepared: bool = False,
+    width: int = 140,
+    standing: Mapping[str, Standing] | None = None,
 ) -> Table:
     """Return the hosts of a cluster as a table, without the columns that there is no room for.
 
@@ -35,18 +54,22 @@ def hosts_table(
         Whether they were made ready just now: which GPUs may be used is known then.
     width
         How wide it may be.
+    standing
+        How hosts stand that were created.
     """
-    rows = [_row(name, member, prepared) for member in members]
-    titles = ["host", "address", "CPUs", "GPUs", "memory", "Python", "flambe", EXTENSIONS, "state"]
-    if not any(row[EXTENSIONS].plain for row in rows):
-        titles.remove(EXTENSIONS)
+    rows = [_row(name, member, prepared, standing or {}) for member in members]
+    titles = ["host", "address", "CPUs", "GPUs", "memory", "Python", "flambe", EXTENSIONS, "up"]
+    titles += ["ends", "state"]
+    for title in (EXTENSIONS, "up", "ends"):
+        if not any(row[title].plain for row in rows):
+            titles.remove(title)
     for title in reversed(_WORTH):
         if _width(titles, rows) > width and title in titles[1:-1]:
             titles.remove(title)
     table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for title in titles:
         number = title in ("CPUs", "memory")
-        wraps = title in ("GPUs", EXTENSIONS)
+        wraps = title in _WRAP
         table.add_column(title, justify="right" if number else "left", no_wrap=not wraps)
     for row in rows:
         table.add_row(*(row[title] for title in titles))
@@ -58,17 +81,21 @@ def _width(titles: Sequence[str], rows: Sequence[Mapping[str, Text]]) -> int:
     wide = 0
     for title in titles:
         texts = [title, *(row[title].plain for row in rows)]
-        wraps = title in ("GPUs", EXTENSIONS)
+        wraps = title in _WRAP
         words = [word for text in texts for word in text.split()] if wraps else texts
         wide += max(len(word) for word in words) + 2
     return wide - 2
 
 
-def _row(name: str, member: Member, prepared: bool) -> dict[str, Text]:
+def _row(
+    name: str, member: Member, prepared: bool, standing: Mapping[str, Standing]
+) -> dict[str, Text]:
     """Return what each column says of a host."""
     row = {title: Text() for title in _WORTH}
     row["host"] = Text(member.machine.name)
     row["address"] = Text(str(member.machine.address))
+    if (stands := standing.get(member.machine.name)) is not None:
+        row["up"] = Text(took(stands.age))
     if not member.report:
         return {**row, "state": Text("unreachable", "bold red")}
     facts, ours = member.facts, _ours(member)
@@ -88,8 +115,21 @@ def _row(name: str, member: Member, prepared: bool) -> dict[str, Text]:
         "Python": Text(facts["python"]),
         "flambe": Text(_hash(ours.get("flambe"))),
         EXTENSIONS: Text(_extensions(member)),
+        "ends": Text(ends(member.report.get("reaper", {}))),
         "state": state,
     }
+
+
+def standing_told(standing: Mapping[str, Standing], members: Sequence[Member]) -> list[str]:
+    """Return what the table does not tell of hosts that were created."""
+    shown = {member.machine.name for member in members}
+    told = [
+        f"{name} ({one.identity}) is {one.state}"
+        for name, one in standing.items()
+        if name not in shown
+    ]
+    hours = sum(one.hours for one in standing.values())
+    return [*told, f"{hours:.1f} instance-hours so far"] if hours else told
 
 
 def run_told(run: dict[str, Any] | None) -> str:

@@ -28,6 +28,8 @@ commands for clusters (CLUSTER is a file, or the name of one that was used befor
   flambe ssh CLUSTER [HOST]            log in
   flambe fetch CLUSTER [TO]            bring the results here
   flambe down CLUSTER                  take it down
+  flambe gc [--yes]                    what is left on AWS; remove what nobody needs
+  flambe aws policy                    what AWS must allow
 
 exit codes:
   0  done      1  the run failed      2  the configuration is wrong      130  interrupted
@@ -78,6 +80,11 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "-f", "--force", action="store_true", help="start anew; results in the way are moved aside"
+    )
+    parser.add_argument(
+        "--prune",
+        action="store_true",
+        help="of a cluster: remove the hosts that were created and are no longer in its file",
     )
     parser.add_argument(
         "--resume", action="store_true", help="go on with an interrupted run; what is done is kept"
@@ -184,6 +191,18 @@ def _down(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _aws(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", choices=["policy"], help="the least IAM policy, as JSON")
+
+
+def _gc(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--region", action="append", metavar="REGION", help="look there; may be given again"
+    )
+    parser.add_argument("--profile", metavar="NAME", help="a profile of the AWS configuration")
+    parser.add_argument("--yes", action="store_true", help="remove what nobody needs any more")
+
+
 # Name → what it does, and its arguments.
 COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "validate": (
@@ -205,6 +224,13 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
         "Take a cluster down: remove its keys, what it started, and the hosts that it created.",
         _down,
     ),
+    "gc": (
+        "List what flambe has on AWS, by its tags: of every cluster, whoever made it. With --yes "
+        "remove what nobody needs any more: instances that were never ready or have lost their "
+        "orchestrator, volumes without an instance, alarms of instances that are gone.",
+        _gc,
+    ),
+    "aws": ("Print the least IAM policy that AWSCluster needs.", _aws),
 }
 
 
@@ -239,7 +265,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         if hint := did_you_mean(arguments[0], COMMANDS):
             parser.error(f"there is no command {arguments[0]!r}: {hint}")
-    if not arguments and command != "status":
+    if not arguments and command not in ("status", "gc"):
         parser.print_help()
         return 2
     options = parser.parse_args(arguments)

@@ -16,6 +16,8 @@ from flambe.cluster.local import LocalCluster
 from flambe.cluster.machine import ORCHESTRATOR
 from flambe.cluster.member import Member
 from flambe.cluster.record import ClusterFiles, known, machine_of
+from flambe.cluster.ssh import SSHCluster
+from flambe.cluster.standing import Standing
 from flambe.compile import Schema
 from flambe.errors import ConfigError, Problem, did_you_mean, listed
 from flambe.logging import redact
@@ -49,7 +51,7 @@ def members_of(name: str) -> tuple[str, list[Member]]:
     ConfigError
         If there is none.
     """
-    path = name if os.path.isfile(name) else _file_of_local(name)
+    path = name if os.path.isfile(name) else _file_of_created(name)
     if path:
         cluster = read_cluster(path)
         machines = cluster.find_machines()
@@ -79,11 +81,17 @@ def recalled(name: str) -> dict[str, Any]:
     )
 
 
-def _file_of_local(name: str) -> str:
-    """Return the file of a cluster of this machine: its hosts have other ports at each start."""
+def standing_of(given: str) -> dict[str, Standing]:
+    """Return how the hosts of a cluster stand, where it created them."""
+    path = given if os.path.isfile(given) else _file_of_created(given)
+    return read_cluster(path).standing() if path else {}
+
+
+def _file_of_created(name: str) -> str:
+    """Return the file of a cluster that creates its hosts: they may be others by now."""
     note = ClusterFiles(name).recall()
     file = str(note.get("file", ""))
-    return file if note.get("kind") == LocalCluster.__name__ and os.path.isfile(file) else ""
+    return file if note.get("kind") != SSHCluster.__name__ and os.path.isfile(file) else ""
 
 
 @contextlib.contextmanager
@@ -96,7 +104,7 @@ def awake(given: str) -> Iterator[tuple[str, list[Member]]]:
         If there is none.
     """
     name, members = members_of(given)
-    path = given if os.path.isfile(given) else _file_of_local(given)
+    path = given if os.path.isfile(given) else _file_of_created(given)
     there = any(one.is_orchestrator for one in members)
     cluster = read_cluster(path) if path and not there else None
     if not isinstance(cluster, LocalCluster):

@@ -20,6 +20,7 @@ from flambe.cluster.options import Finding
 from flambe.cluster.ray import RayNodes
 from flambe.cluster.record import ClusterFiles
 from flambe.cluster.report import ReportSite
+from flambe.cluster.standing import Standing
 from flambe.compile import Schema
 from flambe.remote import Result, each
 from flambe.runnable import RemoteEnvironment, Runnable
@@ -85,6 +86,8 @@ class Cluster(Runnable):
         self.variables: dict[str, str] = {}
         #: Commands that are run on the orchestrator when a run has ended, however that was.
         self.after: list[list[str]] = []
+        #: Whether hosts that were created, and are no longer in the file, are removed.
+        self.prune = False
         #: What was brought to every host for the run: name → path.
         self.resources: dict[str, str] = {}
 
@@ -117,6 +120,10 @@ class Cluster(Runnable):
     def remove_machines(self) -> None:
         """Take down the machines that :meth:`create_machines` created."""
 
+    def standing(self) -> dict[str, Standing]:
+        """Return how the hosts stand that were created, as whoever bills them sees it."""
+        return {}
+
     @property
     def silence(self) -> float:
         """For how many seconds a run may say nothing, and its hosts count as needed."""
@@ -139,10 +146,12 @@ class Cluster(Runnable):
         force
             Whether the setup commands are run again.
         kwargs
-            ``observer``: who is told how it goes, a :class:`ClusterObserver`.
+            ``observer``: who is told how it goes, a :class:`ClusterObserver`. ``prune``: whether
+            hosts that were created, and are no longer in the file, are removed.
         """
         from flambe.cluster.ready import make_ready
 
+        self.prune = bool(kwargs.get("prune"))
         self.observer = kwargs.get("observer") or self.observer
         make_ready(self, setup_again=force)
         # Hosts that came later join what runs.

@@ -10,8 +10,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from flambe.cluster import shutdown
 from flambe.cluster.cluster import Cluster, findings, written_in
 from flambe.cluster.machine import ORCHESTRATOR, Machine
+from flambe.cluster.member import Member
 from flambe.cluster.options import Finding
 from flambe.compile import Schema
 from flambe.compile.build import folder_of
@@ -39,6 +41,9 @@ class SSHCluster(Cluster):
         Whether the hosts are reached at their public addresses from here; else at the private ones.
     setup_cmds, environment, remote_dir, gpus, site
         See :class:`Cluster`.
+    orchestrator_timeout, factories_timeout
+        Hours after which what flambe runs on a host that has nothing to do is stopped: Ray, the
+        Report Site, TensorBoard; 0 at once, -1 never. The machines themselves are let be.
     """
 
     ephemeral = False
@@ -57,6 +62,8 @@ class SSHCluster(Cluster):
         remote_dir: str = ".flambe",
         gpus: Literal["all", "free"] = "all",
         site: Mapping[str, Any] | None = None,
+        orchestrator_timeout: float = -1,
+        factories_timeout: float = -1,
     ) -> None:
         super().__init__(name, setup_cmds, environment, remote_dir, gpus, site)
         self.orchestrator_ip = orchestrator_ip
@@ -64,6 +71,8 @@ class SSHCluster(Cluster):
         self.key = key
         self.username = username
         self.use_public = use_public
+        self.orchestrator_timeout = orchestrator_timeout
+        self.factories_timeout = factories_timeout
 
     @classmethod
     def check_schema(cls, schema: Schema) -> Iterator[Finding]:
@@ -71,6 +80,7 @@ class SSHCluster(Cluster):
         values = schema.kwargs
         base = written_in(schema)
         yield from findings(values, folder=base)
+        yield from shutdown.findings(values)
         seen: dict[Address, str] = {}
         for path, text in _written(values):
             try:
@@ -100,6 +110,17 @@ class SSHCluster(Cluster):
             user = told.user or getpass.getuser()
             machines.append(Machine(name, address, inside, user, key))
         return machines
+
+    def settle(self, members: Sequence[Member]) -> None:
+        """See that what flambe runs on the hosts ends when nobody needs it."""
+        hours = {True: self.orchestrator_timeout, False: self.factories_timeout}
+        shutdown.arm(self, members, hours)
+
+    @property
+    def silence(self) -> float:
+        """For how many seconds a run may say nothing: its timeouts, and an hour at least."""
+        hours = max(self.orchestrator_timeout, self.factories_timeout)
+        return max(super().silence, hours * 3600)
 
 
 def _written(values: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -19,6 +19,7 @@ from flambe.errors import did_you_mean, listed
 T = TypeVar("T", bound=type[Any])
 
 BUILT_IN: dict[str, str] = {
+    "AWSCluster": "flambe.cluster.aws:AWSCluster",
     "LocalCluster": "flambe.cluster:LocalCluster",
     "SSHCluster": "flambe.cluster:SSHCluster",
     "Experiment": "flambe.experiment:Experiment",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 
 import pytest
@@ -15,7 +14,6 @@ from tests.cluster.aws.conftest import Make, left
 from tests.cluster.conftest import Told
 
 pytestmark = pytest.mark.root
-LONG = pytest.mark.skipif(not os.environ.get("FLAMBE_LONG"), reason="takes minutes: make faults")
 
 
 def told(cluster: AWSCluster) -> list[str]:
@@ -31,7 +29,7 @@ def test_from_nothing_to_ready_and_back(cloud: Cloud, make: Make) -> None:
     assert orchestrator.run(["sudo", "test", "-e", READY]).code == 0
     assert '"timeout": -1' in orchestrator.run(["sudo", "cat", SETTINGS]).stdout
     # The key that was planted is replaced, and the new one is known.
-    (one,) = cluster.ec2.describe([cluster.ids()["orchestrator"]])
+    one = cluster.found()["orchestrator"]
     (known,) = [tag["Value"] for tag in one["Tags"] if tag["Key"] == "flambe-host-key"]
     assert orchestrator.run(["cat", "/etc/ssh/ssh_host_ed25519_key.pub"]).stdout.startswith(known)
     # Each reaches the other by its private address, with the cluster's own pair.
@@ -44,7 +42,7 @@ def test_from_nothing_to_ready_and_back(cloud: Cloud, make: Make) -> None:
     assert left(cloud) == []
 
 
-@LONG
+@pytest.mark.long
 @pytest.mark.faults
 def test_an_instance_that_lets_nobody_in_takes_all_along(
     cloud: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch
@@ -58,7 +56,7 @@ def test_an_instance_that_lets_nobody_in_takes_all_along(
     assert left(cloud) == []
 
 
-@LONG
+@pytest.mark.long
 @pytest.mark.faults
 def test_a_login_that_works_late_is_waited_for(cloud: Cloud, make: Make) -> None:
     cloud.faults.login_delay(12)
@@ -67,7 +65,7 @@ def test_a_login_that_works_late_is_waited_for(cloud: Cloud, make: Make) -> None
     assert cluster.orchestrator.run(["true"]).code == 0
 
 
-@LONG
+@pytest.mark.long
 @pytest.mark.faults
 def test_a_setup_command_that_fails_leaves_no_instance(cloud: Cloud, make: Make) -> None:
     with pytest.raises(FlambeError, match="exit code 3"):

@@ -10,9 +10,12 @@ import pytest
 from flambe.cluster.aws import AWSCluster
 from flambe.cluster.aws.checks import findings
 from flambe.cluster.aws.policy import policy
+from flambe.cluster.aws.preflight import quota_of
 from flambe.errors import FlambeError, RunError
 from tests.cloud import Cloud
+from tests.cloud.conftest import reach
 from tests.cluster.aws.conftest import Make, left
+from tests.cluster.conftest import Told
 
 
 def up(cluster: AWSCluster) -> list[str]:
@@ -35,7 +38,7 @@ def test_all_is_made_found_again_and_removed(paper: Cloud, make: Make) -> None:
         assert tags["creator"] == "me@example.com"
         assert tags["Purpose"] == "flambe"
         assert tags["Cluster-Name"] == "lab"
-        assert tags["Name"].startswith("lab_")
+        assert tags["Name"] in ("lab_orchestrator", "lab_factory")  # until they are reached
     assert make().missing_machines() == []
     make(name="other").remove_machines()
     make(creator="you@example.com").remove_machines()
@@ -63,7 +66,7 @@ def test_more_factories_are_added(paper: Cloud, make: Make) -> None:
 
 def test_what_died_is_replaced(paper: Cloud, make: Make) -> None:
     up(make())
-    (victim,) = [m.id for m in left(paper) if "lab_factory_1" in str(list(m.model.get_tags()))]
+    victim = make().found()["factory_1"]["InstanceId"]
     paper.client("ec2").terminate_instances(InstanceIds=[victim])
     assert up(make()) == NAMES
     assert victim not in {machine.id for machine in left(paper)}
@@ -78,6 +81,109 @@ def test_two_clients_make_one_cluster(paper: Cloud, make: Make) -> None:
         thread.join()
     assert made == [NAMES, NAMES]
     assert len(left(paper)) == 3
+
+
+def notes(cluster: AWSCluster) -> str:
+    assert isinstance(cluster.observer, Told)
+    return "\n".join(cluster.observer.notes)
+
+
+def test_fewer_factories_are_kept_unless_they_are_to_go(paper: Cloud, make: Make) -> None:
+    up(make(3))
+    fewer = make(1)
+    assert up(fewer) == [*NAMES, "factory_3"]
+    assert "3 factories run, and the file says 1: --prune removes factory_2, factory_3" in notes(
+        fewer
+    )
+    fewer.prune = True
+    assert up(fewer) == NAMES[:2]
+    assert len(left(paper)) == 2
+    assert up(make(2)) == NAMES
+
+
+def test_what_was_stopped_is_started_and_stopped_again_where_that_fails(
+    paper: Cloud, make: Make
+) -> None:
+    up(make())
+    ec2 = paper.client("ec2")
+    ids = sorted(machine.id for machine in left(paper))
+    for name in ids:
+        reach(paper.machine(name), "running")
+    ec2.stop_instances(InstanceIds=ids)
+    for name in ids:
+        reach(paper.machine(name), "stopped")
+    cluster = make()
+    assert cluster.missing_machines() == NAMES
+    machines = cluster.create_machines(cluster.find_machines())
+    assert [machine.name for machine in machines] == NAMES
+    assert sorted(machine.id for machine in left(paper)) == ids
+    cluster.discard_machines(machines)  # it could not be made ready
+    for name in ids:
+        reach(paper.machine(name), "stopped")
+    assert sorted(machine.id for machine in left(paper)) == ids
+
+
+def test_what_another_client_left_unfinished_is_new(paper: Cloud, make: Make) -> None:
+    up(make())  # and is gone
+    cluster = make()
+    machines = cluster.create_machines(cluster.find_machines())
+    assert all(machine.new for machine in machines)
+    assert {one["InstanceId"] for one in cluster.found().values()} == {m.id for m in left(paper)}
+    cluster.discard_machines(machines)
+    assert len(left(paper)) == 3  # they are not this one's to remove
+
+
+def test_what_differs_is_named(paper: Cloud, make: Make) -> None:
+    up(make(2, volume_size=50))
+    other = make(2, factories_type="g5.xlarge", tags={"team": "vision"}, volume_size=80)
+    up(other)
+    said = notes(other)
+    assert "factory_1, factory_2: factories_type is t3.large, and the file says g5.xlarge" in said
+    assert "the tag team is not there, and the file says vision" in said
+    assert "volume is 50 GB gp3, and the file says 80 GB gp3" in said
+    assert "orchestrator_type" not in said
+    same = make(2, volume_size=50)
+    up(same)
+    assert notes(same) == ""
+
+
+def test_a_quota_that_is_too_small_is_told_before_anything_is_made(
+    paper: Cloud, make: Make
+) -> None:
+    paper.faults.quotas["L-DB2E81BA"] = 0
+    with pytest.raises(FlambeError) as caught:
+        up(make(2, factories_type="g5.xlarge"))
+    assert "is 0 vCPUs" in str(caught.value)
+    assert "2 x g5.xlarge are 8" in str(caught.value)
+    assert "--quota-code L-DB2E81BA --desired-value 8" in str(caught.value)
+    assert left(paper) == []
+    paper.faults.deny("servicequotas:GetServiceQuota")
+    cluster = make(2, factories_type="g5.xlarge")
+    up(cluster)
+    assert "the quota of g5.xlarge could not be looked up" in notes(cluster)
+
+
+@pytest.mark.parametrize(
+    ("kind", "spot", "code"),
+    [
+        ("t3.large", False, "L-1216C47A"),
+        ("im4gn.large", True, "L-34B43A08"),
+        ("g6e.xlarge", True, "L-3819A6DF"),
+        ("gr6.4xlarge", False, "L-DB2E81BA"),
+        ("p4d.24xlarge", False, "L-417A185B"),
+        ("mac2.metal", False, ""),
+    ],
+)
+def test_which_quota_a_type_counts_to(kind: str, spot: bool, code: str) -> None:
+    assert quota_of(kind, spot=spot) == code
+
+
+def test_gpus_of_long_ago_are_told_of_before_spending(paper: Cloud, make: Make) -> None:
+    cluster = make(1, factories_type="g3.4xlarge")
+    up(cluster)
+    told = notes(cluster)
+    assert "do not serve the GPUs of g3.4xlarge" in told
+    assert told.index("g3.4xlarge as factory") < told.index("do not serve")
 
 
 @pytest.mark.faults
@@ -181,7 +287,8 @@ def test_the_least_policy_is_enough(paper: Cloud, make: Make) -> None:
         ({"orchestrator_timeout": 1, "factories_timeout": 2}, "outlive"),
         ({"orchestrator_timeout": -2, "factories_timeout": 0}, "cannot be -2"),
         ({"tags": {"Name": "x"}}, "is set by flambe"),
-        ({"factories_type": "g3.4xlarge"}, "drivers"),
+        ({"factories_alarm": True, "factories_timeout": 200}, "168 hours"),
+        ({"factories_alarm": True}, "nothing to do"),
         ({"volume_type": "floppy"}, "volume_type"),
         ({"provisioning_timeout": 0}, "provisioning_timeout"),
     ],
@@ -196,7 +303,7 @@ def test_what_is_wrong_with_a_file_is_known_without_aws(values: dict[str, Any], 
         {"orchestrator_timeout": -1, "factories_timeout": -1},
         {"orchestrator_timeout": 5, "factories_timeout": 0},
         {"orchestrator_timeout": 0.5, "factories_timeout": 0.5},
-        {"factories_type": "g3.4xlarge", "factory_ami": "ami-1"},
+        {"factories_timeout": 168, "factories_alarm": True},
     ],
 )
 def test_what_is_right_passes(values: dict[str, Any]) -> None:

@@ -2,29 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, Literal
 
-from flambe.cluster.aws import checks, hosts, preflight, userdata
-from flambe.cluster.aws.ec2 import NO_CAPACITY, Ec2, code_of, explained
+from flambe.cluster.aws import checks, differences, hosts, userdata
+from flambe.cluster.aws.alarms import Alarms
+from flambe.cluster.aws.ec2 import (
+    OFF,
+    RUNNING,
+    Ec2,
+    age,
+    is_settled,
+    name_of,
+    state,
+    tags_of,
+)
 from flambe.cluster.aws.journal import Journal
-from flambe.cluster.aws.request import Requests
+from flambe.cluster.aws.launching import launch
 from flambe.cluster.cluster import Cluster, findings, written_in
 from flambe.cluster.machine import ORCHESTRATOR, Machine
 from flambe.cluster.member import Member
 from flambe.cluster.options import Finding
 from flambe.cluster.ssh import key_findings, key_of
+from flambe.cluster.standing import Standing
 from flambe.compile import Schema
 from flambe.compile.build import folder_of
+from flambe.errors import counted
 from flambe.remote import Address
 
 BOOT_SECONDS = 600.0  # that instances may be pending
-NUMBER = "flambe-number"  # a tag: which factory it is
 
 
 class AWSCluster(Cluster):
@@ -66,6 +74,9 @@ class AWSCluster(Cluster):
         Whether hosts are reached at public addresses from here.
     provisioning_timeout
         Hours after which an instance that was never ready terminates itself.
+    factories_alarm
+        Whether an alarm of CloudWatch terminates factories too whose CPUs were idle for
+        ``factories_timeout``: should a host hang, and its reaper with it. At most 168 hours.
     setup_cmds, environment, remote_dir, gpus, site
         See :class:`Cluster`.
     """
@@ -95,6 +106,7 @@ class AWSCluster(Cluster):
         spot: bool = False,
         use_public: bool = True,
         provisioning_timeout: float = 1,
+        factories_alarm: bool = False,
         setup_cmds: Sequence[str] | None = None,
         environment: Mapping[str, Any] | None = None,
         remote_dir: str = ".flambe",
@@ -124,6 +136,9 @@ class AWSCluster(Cluster):
         self.spot = spot
         self.use_public = use_public
         self.provisioning_timeout = provisioning_timeout
+        self.factories_alarm = factories_alarm
+        self._created: list[str] = []
+        self._started: list[str] = []
 
     @classmethod
     def check_schema(cls, schema: Schema) -> Iterator[Finding]:
@@ -140,9 +155,9 @@ class AWSCluster(Cluster):
         return Ec2(self.region_name, self.profile)
 
     @cached_property
-    def requests(self) -> Requests:
-        """What EC2 is asked for."""
-        return Requests(self)
+    def alarms(self) -> Alarms:
+        """The alarms of its factories."""
+        return Alarms(self)
 
     @cached_property
     def journal(self) -> Journal:
@@ -151,18 +166,29 @@ class AWSCluster(Cluster):
 
     # -- its machines -------------------------------------------------------------------------
 
-    def _instances(self) -> list[dict[str, Any]]:
-        return self.ec2.instances({"Cluster-Name": self.name, "creator": self.creator})
+    def found(self) -> dict[str, dict[str, Any]]:
+        """Return the instances of the cluster by the names of its hosts, whatever their state.
+
+        Factories that were never ready have no name yet, and are given one by their order: whoever
+        asks, from whatever laptop, gives the same.
+        """
+        wanted = {"Cluster-Name": self.name, "creator": self.creator}
+        instances = self.ec2.instances(wanted)
+        named = {name: one for one in instances if (name := name_of(one))}
+        others = [one for one in instances if not name_of(one)]
+        others.sort(key=lambda one: (one.get("AmiLaunchIndex", 0), one["InstanceId"]))
+        numbers = (f"factory_{number}" for number in itertools.count(1))
+        free = (name for name in numbers if name not in named)
+        return {**named, **{next(free): one for one in others}}
 
     def find_machines(self) -> list[Machine]:
         """Return the instances that run."""
-        running = [one for one in self._instances() if one["State"]["Name"] == "running"]
-        return self._machines({_name(one): one for one in running if _name(one)})
+        return self._machines({n: one for n, one in self.found().items() if state(one) == RUNNING})
 
     def missing_machines(self) -> list[str]:
         """Return the names of the instances that would be created or started."""
-        found = {machine.name for machine in self.find_machines()}
-        return [name for name in self._names() if name not in found]
+        found = self.found()
+        return [n for n in self.names() if n not in found or state(found[n]) != RUNNING]
 
     def create_machines(self, found: Sequence[Machine]) -> list[Machine]:
         """Start what was stopped, and create what is missing: all of it, or nothing.
@@ -170,154 +196,118 @@ class AWSCluster(Cluster):
         Raises
         ------
         RunError
-            If AWS refuses: what this call created is terminated again.
+            If AWS refuses: what this call created is terminated, what it started is stopped.
         """
-        known = self._named(self._instances())
-        lacking = [name for name in self._names() if name not in known]
-        if not lacking and all(one["State"]["Name"] == "running" for one in known.values()):
-            return self._machines(known)
-        off = [one["InstanceId"] for one in known.values() if _is_off(one)]
-        created: list[str] = []
-        try:
-            if off:
-                self.observer.note(f"AWS: starting {len(off)} instances that were stopped")
-                self.journal.write("start", ids=off)
-                self.ec2.start(off)
-            launched = self._create(lacking, list(known.values()), created) if lacking else []
-            awaited = [*launched, *(one["InstanceId"] for one in known.values())]
-            running = self._named(self.ec2.await_running(awaited, BOOT_SECONDS))
-        except BaseException:
-            self._undo(created)
-            raise
-        return self._machines(running, new={*launched, *off})
+        known = self._pruned(self.found())
+        for text in differences.told(self, known):
+            self.observer.note(text)
+        lacking = [name for name in self.names() if name not in known]
+        off = [one["InstanceId"] for one in known.values() if state(one) in OFF]
+        if lacking or any(state(one) != RUNNING for one in known.values()):
+            try:
+                self._start(off)
+                launched = launch(self, lacking, list(known.values()), self._created)
+                awaited = [*launched, *(one["InstanceId"] for one in known.values())]
+                self.ec2.await_running(awaited, BOOT_SECONDS)
+            except BaseException:
+                self._undo()
+                raise
+            known = self._kept(self.found())
+        return self._machines(known, new=off)
 
-    def _named(self, instances: Sequence[Mapping[str, Any]]) -> dict[str, Mapping[str, Any]]:
-        """Return instances by their names; those that have none yet are given one, by their order.
+    def _start(self, ids: Sequence[str]) -> None:
+        if ids:
+            self.observer.note(f"AWS: starting {counted(len(ids), 'instance')} that were stopped")
+            self.journal.write("start", ids=list(ids))
+            self._started += ids
+            self.ec2.start(ids)
 
-        Whoever does it, from whatever laptop, gives the same names.
-        """
-        named = {name: one for one in instances if (name := _name(one))}
-        unnamed = [one for one in instances if not _name(one)]
-        unnamed.sort(key=lambda one: (one.get("AmiLaunchIndex", 0), one["InstanceId"]))
-        free = (name for number in itertools.count(1) if (name := f"factory_{number}") not in named)
-        new = {next(free): one for one in unnamed}
+    def _kept(self, found: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        wanted = self.names()
+        return {n: one for n, one in found.items() if not self.prune or n in wanted}
 
-        def tag(name: str) -> None:
-            tags = {"Name": f"{self.name}_{name}", NUMBER: name}
-            self.ec2.tag(new[name]["InstanceId"], tags)
-
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(tag, new))
-        for one in named.values():
-            if "Name" not in _tags(one):
-                self.ec2.tag(one["InstanceId"], {"Name": f"{self.name}_{_name(one)}"})
-        return {**named, **new}
+    def _pruned(self, found: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+        """Terminate the factories that the file has no more, if that is asked for."""
+        surplus = {n: one for n, one in found.items() if n not in self.names()}
+        if surplus and not self.prune:
+            there = counted(len(found) - (ORCHESTRATOR in found), "factory", "factories")
+            self.observer.note(
+                f"AWS: {there} run, and the file says {self.factories_num}: --prune removes "
+                + ", ".join(surplus)
+            )
+        elif surplus:
+            self.observer.note(f"AWS: terminating {', '.join(surplus)}: no longer in the file")
+            self._terminate([one["InstanceId"] for one in surplus.values()])
+        return self._kept(found)
 
     def discard_machines(self, machines: Sequence[Machine]) -> None:
-        """Terminate instances that were created just now."""
-        names = {machine.name for machine in machines}
-        self._undo([one["InstanceId"] for one in self._instances() if _name(one) in names])
+        """Terminate the instances that this call created, and stop those that it started."""
+        self._undo()
+
+    def _undo(self) -> None:
+        if self._created:
+            told = counted(len(self._created), "instance")
+            self.observer.note(f"AWS: terminating {told}, created just now")
+            self._terminate(self._created)
+        if self._started:
+            self.journal.write("stop", ids=self._started)
+            self.ec2.stop(self._started)
+        self._created, self._started = [], []
 
     def remove_machines(self) -> None:
         """Terminate all instances of the cluster."""
-        ids = [one["InstanceId"] for one in self._instances()]
+        ids = [one["InstanceId"] for one in self.found().values()]
         if ids:
-            self.observer.note(f"AWS: terminating {len(ids)} instances")
-            self.journal.write("terminate", ids=ids)
-            self.ec2.terminate(ids)
+            self.observer.note(f"AWS: terminating {counted(len(ids), 'instance')}")
+            self._terminate(ids)
+        self.alarms.remove(ids)
 
-    def _names(self) -> list[str]:
+    def _terminate(self, ids: Sequence[str]) -> None:
+        self.journal.write("terminate", ids=list(ids))
+        self.ec2.terminate(ids)
+
+    def names(self) -> list[str]:
+        """Return the names of the hosts that the file describes."""
         return [ORCHESTRATOR, *(f"factory_{n + 1}" for n in range(self.factories_num))]
 
     def _machines(
         self, instances: Mapping[str, Mapping[str, Any]], new: Collection[str] = ()
     ) -> list[Machine]:
         """Return instances as machines, the orchestrator first."""
-        names = sorted(instances, key=_order)
-        return [
-            self._machine(name, instances[name], new=instances[name]["InstanceId"] in new)
-            for name in names
-        ]
+        made = []
+        for name in sorted(instances, key=_order):
+            one = instances[name]
+            fresh = one["InstanceId"] in new or not is_settled(one)
+            made.append(self._machine(name, one, new=fresh))
+        return made
 
-    def _machine(self, name: str, one: Mapping[str, Any], *, new: bool = False) -> Machine:
+    def _machine(self, name: str, one: Mapping[str, Any], *, new: bool) -> Machine:
         private = Address.parse(one["PrivateIpAddress"])
         public = one.get("PublicIpAddress")
         address = Address.parse(public) if self.use_public and public else private
-        told = _tags(one).get(userdata.HOST_KEY, "")
+        planted = tags_of(one).get(userdata.HOST_KEY, "")
         key = key_of(self.key, folder_of(self))
-        return Machine(name, address, private, self.username, key, new, (told,) if told else ())
-
-    def ids(self) -> dict[str, str]:
-        """Return the ids of the instances, by the names of the hosts."""
-        return {_name(one): one["InstanceId"] for one in self._instances()}
+        keys = (planted,) if planted else ()
+        return Machine(name, address, private, self.username, key, new, keys)
 
     def trust(self, members: Sequence[Member]) -> None:
-        """Give new instances host keys of their own."""
-        hosts.renew_host_keys(self, members)
+        """Give new instances host keys of their own, and their names."""
+        hosts.settle_in(self, members)
 
     def settle(self, members: Sequence[Member]) -> None:
         """Tell the reapers of the instances that they are ready."""
-        hosts.settle(self, members)
+        hosts.tell_reapers(self, members)
+        self.alarms.arm(members)
+        self._created, self._started = [], []
 
-    # -- creating -----------------------------------------------------------------------------
+    def standing(self) -> dict[str, Standing]:
+        """Return how each instance stands, and for how long it has run."""
+        return {
+            name: Standing(one["InstanceId"], state(one), age(one))
+            for name, one in sorted(self.found().items(), key=lambda item: _order(item[0]))
+        }
 
-    def _create(
-        self, names: Sequence[str], known: Sequence[Mapping[str, Any]], created: list[str]
-    ) -> list[str]:
-        """Launch instances for those names, both roles at the same time; return their ids.
-
-        Those that this call launched itself are noted in ``created``.
-        """
-        wanted = {"Orchestrator": names.count(ORCHESTRATOR)}
-        wanted["Factory"] = len(names) - wanted["Orchestrator"]
-        wanted = {role: count for role, count in wanted.items() if count}
-        for role, count in wanted.items():
-            kind = self.requests.kind(role)
-            hours = self._timeout(role)
-            ends = "never ends by itself" if hours < 0 else f"ends after {hours:g} idle hours"
-            told = f"AWS: {count} x {kind} as {role.lower()} in {self.ec2.region}; {ends}"
-            self.observer.note(told)
-        preflight.check_group(self.ec2, self.security_group, self.observer.note)
-        key = userdata.HostKey.new()
-        for role, count in wanted.items():
-            request = self.requests.launch(role, count, key, self.subnets[0], "preflight")
-            preflight.check_launch(self.ec2, request, f"{count} x {role.lower()}")
-        with ThreadPoolExecutor() as pool:
-            jobs = [pool.submit(self._launch, role, n, known) for role, n in wanted.items()]
-        launched, errors = [], []
-        for job in jobs:
-            if error := job.exception():
-                errors.append(error)
-                continue
-            ids, is_mine = job.result()
-            launched += ids
-            created += ids if is_mine else []
-        if errors:
-            raise errors[0]
-        return launched
-
-    def _launch(
-        self, role: str, count: int, known: Sequence[Mapping[str, Any]]
-    ) -> tuple[list[str], bool]:
-        """Launch the instances of one role, in the first zone that has them."""
-        key = userdata.HostKey.new()
-        error: Exception | None = None
-        for subnet in self.subnets:
-            token = self._token(role, count, subnet, known)
-            request = self.requests.launch(role, count, key, subnet, token)
-            self.journal.write("launch", role=role, count=count, subnet=subnet, token=token)
-            try:
-                ids, is_mine = self.ec2.launch(request, token)
-            except Exception as failed:
-                if code_of(failed) not in NO_CAPACITY:
-                    raise explained(f"launch {count} x {role.lower()}", failed) from failed
-                self.observer.note(f"AWS: no capacity in the zone of {subnet}")
-                error = failed
-                continue
-            self.journal.write("launched", role=role, ids=ids)
-            return ids, is_mine
-        assert error is not None
-        raise explained(f"launch {count} x {role.lower()} in any of the subnets", error)
+    # -- automatic shutdown -------------------------------------------------------------------
 
     @property
     def silence(self) -> float:
@@ -328,37 +318,12 @@ class AWSCluster(Cluster):
     def reaping(self, role: str) -> dict[str, Any]:
         """Return the settings of the reapers of one role."""
         return userdata.settings(
-            self._timeout(role), self.provisioning_timeout, self.username, self.remote_dir
+            self.timeout(role), self.provisioning_timeout, self.username, self.remote_dir
         )
 
-    def _timeout(self, role: str) -> float:
+    def timeout(self, role: str) -> float:
+        """Return the hours that instances of a role may be idle."""
         return self.factories_timeout if role == "Factory" else self.orchestrator_timeout
-
-    def _token(self, role: str, count: int, subnet: str, known: Sequence[Mapping[str, Any]]) -> str:
-        """Return what makes two launches the same one: whoever asks, from whatever laptop."""
-        there = sorted(one["InstanceId"] for one in known if _tags(one).get("Role") == role)
-        value = [self.name, self.creator, role, count, subnet, there]
-        return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]
-
-    def _undo(self, ids: Sequence[str]) -> None:
-        if ids:
-            self.observer.note(f"AWS: terminating the {len(ids)} instances that were just created")
-            self.journal.write("terminate", ids=list(ids))
-            self.ec2.terminate(ids)
-
-
-def _tags(one: Mapping[str, Any]) -> dict[str, str]:
-    return {tag["Key"]: tag["Value"] for tag in one.get("Tags", ())}
-
-
-def _name(one: Mapping[str, Any]) -> str:
-    """Return the name of an instance in its cluster; nothing, where a factory has none yet."""
-    tags = _tags(one)
-    return ORCHESTRATOR if tags.get("Role") == "Orchestrator" else tags.get(NUMBER, "")
-
-
-def _is_off(one: Mapping[str, Any]) -> bool:
-    return one["State"]["Name"] in ("stopped", "stopping")
 
 
 def _order(name: str) -> tuple[int, int, str]:

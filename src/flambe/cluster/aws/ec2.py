@@ -7,8 +7,11 @@ the same launch be asked for twice and happen once.
 from __future__ import annotations
 
 import contextlib
+import itertools
+import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any
 
@@ -16,9 +19,15 @@ from flambe.errors import ConfigError, Problem, RunError
 
 PURPOSE = "flambe"
 LAUNCH = "flambe-launch"  # a tag: the token that an instance was launched with
-LIVE = ("pending", "running", "stopping", "stopped")
+NUMBER = "flambe-number"  # a tag: which host of its cluster it is, once it was reached
+READY_WITHIN = "flambe-ready-within"  # a tag: the hours within which it must be
+RUNNING, OFF = "running", ("stopped", "stopping")
+LIVE = ("pending", RUNNING, *OFF)
 ATTEMPTS = 8  # of a call that is throttled, or whose answer is lost
 POLL, MOST_POLL = 1.0, 8.0
+MOST_PAUSE = 20.0  # seconds
+# https://docs.aws.amazon.com/ec2/latest/devguide/errors-overview.html
+THROTTLED = ("RequestLimitExceeded", "Throttling", "ThrottlingException", "Unavailable")
 # What says that a zone has not got what is asked for just now.
 NO_CAPACITY = (
     "InsufficientInstanceCapacity",
@@ -74,17 +83,22 @@ class Ec2:
         """The region."""
         return str(self.session.region_name)
 
-    def client(self, service: str) -> Any:
+    def client(self, service: str, *, attempts: int = ATTEMPTS) -> Any:
         """Return a client of a service, which tries again what may be tried again."""
         from botocore.config import Config
 
-        config = Config(retries={"mode": "standard", "total_max_attempts": ATTEMPTS})
+        config = Config(retries={"mode": "standard", "total_max_attempts": attempts})
         return self.session.client(service, config=config)
 
     @cached_property
     def ec2(self) -> Any:
         """The client of EC2."""
         return self.client("ec2")
+
+    @cached_property
+    def cloudwatch(self) -> Any:
+        """The client of CloudWatch."""
+        return self.client("cloudwatch")
 
     # -- instances ----------------------------------------------------------------------------
 
@@ -115,7 +129,7 @@ class Ec2:
         for number in range(50):
             mine = f"{token}-{number}"
             try:
-                reply = self.ec2.run_instances(**request, ClientToken=mine)
+                reply = self._run_instances(**request, ClientToken=mine)
             except Exception as error:
                 code = code_of(error)
                 if code == "IdempotentParameterMismatch":
@@ -128,6 +142,22 @@ class Ec2:
             if live := [one for one in reply["Instances"] if one["State"]["Name"] in LIVE]:
                 return [one["InstanceId"] for one in live], True
         raise RunError("AWS: the cluster was made and removed too often today")
+
+    def _run_instances(self, **request: Any) -> dict[str, Any]:
+        """Ask for a launch, again where that may help; boto3 would wait for capacity too."""
+        from botocore.exceptions import HTTPClientError
+
+        for attempt in itertools.count(1):
+            try:
+                return dict(self.client("ec2", attempts=1).run_instances(**request))
+            except Exception as error:
+                status = getattr(error, "response", {}).get("ResponseMetadata", {})
+                failed = status.get("HTTPStatusCode", 0) >= 500 or code_of(error) in THROTTLED
+                lost = isinstance(error, HTTPClientError)
+                if attempt == ATTEMPTS or code_of(error) in NO_CAPACITY or not (failed or lost):
+                    raise
+                time.sleep(random.uniform(0, min(2.0**attempt, MOST_PAUSE)))
+        raise AssertionError
 
     def describe(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return instances by id; those that AWS does not know yet are left out."""
@@ -175,6 +205,12 @@ class Ec2:
             with told("start instances"):
                 self.ec2.start_instances(InstanceIds=list(ids))
 
+    def stop(self, ids: Sequence[str]) -> None:
+        """Stop instances."""
+        if ids:
+            with told("stop instances"):
+                self.ec2.stop_instances(InstanceIds=list(ids))
+
     def terminate(self, ids: Sequence[str]) -> None:
         """Terminate instances; those that AWS does not know yet are tried again.
 
@@ -201,6 +237,35 @@ class Ec2:
                     f"\n  aws ec2 terminate-instances --region {self.region} --instance-ids "
                     + " ".join(left)
                 ) from error
+
+
+# -- what an instance is ------------------------------------------------------------------------
+
+
+def tags_of(one: Mapping[str, Any]) -> dict[str, str]:
+    """Return the tags of an instance."""
+    return {tag["Key"]: tag["Value"] for tag in one.get("Tags", ())}
+
+
+def state(one: Mapping[str, Any]) -> str:
+    """Return the state of an instance."""
+    return str(one["State"]["Name"])
+
+
+def is_settled(one: Mapping[str, Any]) -> bool:
+    """Whether an instance was reached once, and given its name."""
+    return NUMBER in tags_of(one)
+
+
+def name_of(one: Mapping[str, Any]) -> str:
+    """Return the name of an instance in its cluster; nothing, where a factory has none yet."""
+    tags = tags_of(one)
+    return "orchestrator" if tags.get("Role") == "Orchestrator" else tags.get(NUMBER, "")
+
+
+def age(one: Mapping[str, Any]) -> float:
+    """Return the seconds since an instance was launched, or started last."""
+    return float((datetime.now(timezone.utc) - one["LaunchTime"]).total_seconds())
 
 
 # -- what goes wrong ----------------------------------------------------------------------------

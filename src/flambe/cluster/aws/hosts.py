@@ -1,4 +1,4 @@
-"""What is done on new instances: a host key of their own, and word to their reaper."""
+"""What is done on new instances: a host key and a name of their own, and word to their reaper."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flambe.cluster.aws import userdata
+from flambe.cluster.aws.ec2 import NUMBER, is_settled
+from flambe.cluster.aws.request import role_of
 from flambe.remote import each
 from flambe.remote.connection import pin
 
@@ -15,16 +17,22 @@ if TYPE_CHECKING:
     from flambe.cluster.aws.cluster import AWSCluster
     from flambe.cluster.member import Member
 
-# The new key is in its place before sshd reads it; connections that are there go on.
-_NEW_KEY = """set -eu
+# The new key is in its place before sshd reads it; connections that are there go on. Of two clients
+# that come at the same time, the second finds it done.
+_NEW_KEY = f"""set -eu
+exec 9> {userdata.FOLDER}/renewing
+flock 9
 cd /etc/ssh
-rm -f flambe_new flambe_new.pub
-ssh-keygen -q -t ed25519 -N '' -C '' -f flambe_new
-mv flambe_new ssh_host_ed25519_key
-mv flambe_new.pub ssh_host_ed25519_key.pub
+if [ ! -e {userdata.FOLDER}/renewed ]; then
+  rm -f flambe_new flambe_new.pub
+  ssh-keygen -q -t ed25519 -N '' -C '' -f flambe_new
+  mv flambe_new ssh_host_ed25519_key
+  mv flambe_new.pub ssh_host_ed25519_key.pub
+  touch {userdata.FOLDER}/renewed
+  if [ -d /run/systemd/system ]; then systemctl try-restart ssh
+  else kill -HUP "$(cat /run/sshd.pid)"; fi
+fi
 cat ssh_host_ed25519_key.pub
-if [ -d /run/systemd/system ]; then systemctl try-restart ssh
-else kill -HUP "$(cat /run/sshd.pid)"; fi
 """
 # Written beside, then moved: the reaper reads it at any time.
 _SETTLE = f"""set -eu
@@ -35,29 +43,34 @@ touch {userdata.READY}
 MARK = "reaper"
 
 
-def renew_host_keys(cluster: AWSCluster, members: Sequence[Member]) -> None:
-    """Give new instances host keys that never left them, over connections that are trusted."""
-    new = [member for member in members if member.machine.new]
-    ids = cluster.ids() if new else {}
+def settle_in(cluster: AWSCluster, members: Sequence[Member]) -> None:
+    """Give new instances host keys that never left them, and their names.
 
-    def renew(member: Member) -> None:
+    The connections are trusted by the keys that the instances were given for their first boot.
+    """
+    new = [member for member in members if member.machine.new]
+    found = cluster.found() if new else {}
+
+    def settle(member: Member) -> None:
+        one, name = found[member.machine.name], member.machine.name
+        if is_settled(one):
+            return  # it was only started again
         done = member.run(["sudo", "sh", "-c", _NEW_KEY], shown="making a host key")
         key = " ".join(done.stdout.split()[:2])
         pin(member.connection.login.known_hosts, member.machine.address, [key])
         member.machine = replace(member.machine, host_keys=(key,))
-        cluster.ec2.tag(ids[member.machine.name], {userdata.HOST_KEY: key})
+        tags = {userdata.HOST_KEY: key, NUMBER: name, "Name": f"{cluster.name}_{name}"}
+        cluster.ec2.tag(one["InstanceId"], tags)
 
-    each(renew, new)
+    each(settle, new)
 
 
-def settle(cluster: AWSCluster, members: Sequence[Member]) -> None:
+def tell_reapers(cluster: AWSCluster, members: Sequence[Member]) -> None:
     """Tell the reapers that the hosts are ready, and what their timeouts are now."""
 
     def tell(member: Member) -> None:
-        role = "Orchestrator" if member.is_orchestrator else "Factory"
-        wanted = cluster.reaping(role)
-        known = member.report["marks"].get(MARK)
-        if known != wanted or member.machine.new:
+        wanted = cluster.reaping(role_of(member.machine.name))
+        if member.report["marks"].get(MARK) != wanted or member.machine.new:
             command = ["sudo", "sh", "-c", _SETTLE]
             member.run(command, content=json.dumps(wanted), shown="telling its reaper")
             member.mark(cluster.name, MARK, wanted)

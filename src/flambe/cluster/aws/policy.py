@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from flambe.cluster.aws.alarms import PREFIX
 from flambe.cluster.aws.ec2 import PURPOSE
 
 # What has no resource that could be named: https://docs.aws.amazon.com/service-authorization/
 LOOKING = (
     "ec2:DescribeImages",
     "ec2:DescribeInstances",
+    "ec2:DescribeInstanceTypes",
     "ec2:DescribeSecurityGroups",
     "ec2:DescribeVolumes",
+    "cloudwatch:DescribeAlarms",
+    "servicequotas:GetServiceQuota",
     "ssm:GetParameter",
 )
 # On instances that are flambe's only.
-OURS = ("ec2:StartInstances", "ec2:TerminateInstances")
+OURS = ("ec2:StartInstances", "ec2:StopInstances", "ec2:TerminateInstances")
+ALARMS = ("cloudwatch:PutMetricAlarm", "cloudwatch:DeleteAlarms")
 
 
 def policy() -> dict[str, Any]:
@@ -66,6 +71,28 @@ def policy() -> dict[str, Any]:
                 "Action": list(OURS),
                 "Resource": "arn:aws:ec2:*:*:instance/*",
                 "Condition": ours,
+            },
+            {
+                "Sid": "RemoveOurVolumes",
+                "Effect": "Allow",
+                "Action": "ec2:DeleteVolume",
+                "Resource": "arn:aws:ec2:*:*:volume/*",
+                "Condition": ours,
+            },
+            {
+                "Sid": "OurAlarms",
+                "Effect": "Allow",
+                "Action": list(ALARMS),
+                "Resource": f"arn:aws:cloudwatch:*:*:alarm:{PREFIX}*",
+            },
+            {
+                # Once in an account: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/
+                # UsingAlarmActions.html
+                "Sid": "LetAlarmsAct",
+                "Effect": "Allow",
+                "Action": "iam:CreateServiceLinkedRole",
+                "Resource": "arn:aws:iam::*:role/aws-service-role/events.amazonaws.com/*",
+                "Condition": {"StringLike": {"iam:AWSServiceName": "events.amazonaws.com"}},
             },
         ],
     }

@@ -2,13 +2,63 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flambe.cluster.aws.ec2 import Ec2, code_of, explained, told
+from flambe.cluster.aws import userdata
+from flambe.cluster.aws.ec2 import Ec2, code_of, explained, said, told
+from flambe.cluster.aws.images import OLD_GPUS, family
+from flambe.cluster.aws.request import FACTORY, Requests
 from flambe.errors import ConfigError, Problem
 
+if TYPE_CHECKING:
+    from flambe.cluster.aws.cluster import AWSCluster
+
 SSH = 22
+# The quotas of vCPUs that run at the same time, by families of types: on demand, spot.
+# https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html
+QUOTAS: dict[str, tuple[str, str]] = {
+    "standard": ("L-1216C47A", "L-34B43A08"),
+    "g": ("L-DB2E81BA", "L-3819A6DF"),
+    "gr": ("L-DB2E81BA", "L-3819A6DF"),
+    "vt": ("L-DB2E81BA", "L-3819A6DF"),
+    "p": ("L-417A185B", "L-7212CCBC"),
+}
+STANDARD = ("a", "c", "d", "h", "i", "im", "is", "m", "r", "t", "z")
+
+
+def check(cluster: AWSCluster, requests: Requests, counts: Mapping[str, int]) -> None:
+    """See that a launch would work, as far as it can be known without one.
+
+    Parameters
+    ----------
+    cluster, requests
+        What is launched.
+    counts
+        How many instances of each role.
+
+    Raises
+    ------
+    ConfigError, RunError
+        If it would not: the security group, a permission, an image, a key, a quota.
+    """
+    ec2, note = cluster.ec2, cluster.observer.note
+    kind = cluster.factories_type
+    if FACTORY in counts and family(kind) in OLD_GPUS and cluster.factory_ami is None:
+        note(
+            f"warning: AWS: current drivers and builds of PyTorch do not serve the GPUs of {kind}: "
+            "trials may find none. Choose a newer type, such as g5.xlarge, or a factory_ami that "
+            "serves them"
+        )
+    check_group(ec2, cluster.security_group, note)
+    key = userdata.HostKey.new()
+    for role, count in counts.items():
+        what = f"{count} x {role.lower()}"
+        request = requests.launch(role, count, key, cluster.subnets[0], "preflight")
+        check_launch(ec2, request, what)
+        spot = cluster.spot and role == FACTORY
+        check_quota(ec2, requests.kind(role), count, spot=spot, note=note)
 
 
 def check_launch(ec2: Ec2, request: Mapping[str, Any], what: str) -> None:
@@ -24,6 +74,48 @@ def check_launch(ec2: Ec2, request: Mapping[str, Any], what: str) -> None:
     except Exception as error:
         if code_of(error) != "DryRunOperation":
             raise explained(f"launch {what}", error) from error
+
+
+def quota_of(kind: str, *, spot: bool) -> str:
+    """Return the code of the quota that a type of instance counts to; nothing, if it is unknown."""
+    found = re.match(r"[a-z]+", family(kind))
+    letters = found[0] if found else ""
+    codes = QUOTAS.get("standard" if letters in STANDARD else letters)
+    return codes[spot] if codes else ""
+
+
+def check_quota(
+    ec2: Ec2, kind: str, count: int, *, spot: bool, note: Callable[[str], None]
+) -> None:
+    """See that the account may run so many instances of a type.
+
+    Raises
+    ------
+    ConfigError
+        If its quota is too small for them, whatever else runs.
+    """
+    code = quota_of(kind, spot=spot)
+    if not code:
+        return
+    try:
+        client = ec2.client("service-quotas")
+        quota = client.get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]
+        types = ec2.ec2.describe_instance_types(InstanceTypes=[kind])["InstanceTypes"]
+    except Exception as error:
+        if not code_of(error):
+            raise
+        note(f"AWS: the quota of {kind} could not be looked up: {said(error)}")
+        return
+    each = int(types[0]["VCpuInfo"]["DefaultVCpus"])
+    if each * count > quota["Value"]:
+        raise ConfigError(
+            Problem(
+                f"AWS: the quota of this account in {ec2.region} is {quota['Value']:g} vCPUs for "
+                f"{quota['QuotaName']}, and {count} x {kind} are {each * count}",
+                hint=f"aws service-quotas request-service-quota-increase --region {ec2.region} "
+                f"--service-code ec2 --quota-code {code} --desired-value {each * count}",
+            )
+        )
 
 
 def check_group(ec2: Ec2, group: str, note: Callable[[str], None]) -> None:

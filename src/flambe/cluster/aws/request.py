@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from flambe.cluster import machine
 from flambe.cluster.aws import userdata
-from flambe.cluster.aws.ec2 import LAUNCH, PURPOSE
+from flambe.cluster.aws.ec2 import LAUNCH, PURPOSE, READY_WITHIN
 from flambe.cluster.aws.images import find
 
 if TYPE_CHECKING:
     from flambe.cluster.aws.cluster import AWSCluster
+
+ORCHESTRATOR, FACTORY = "Orchestrator", "Factory"
+VOLUME = "flambe-volume"  # a tag: the root volume, as the file of the cluster says it
+
+
+def role_of(name: str) -> str:
+    """Return the role of a host, as its tag says it."""
+    return ORCHESTRATOR if name == machine.ORCHESTRATOR else FACTORY
 
 
 class Requests:
@@ -28,13 +37,13 @@ class Requests:
     def kind(self, role: str) -> str:
         """Return the type of the instances of a role."""
         cluster = self.cluster
-        return cluster.factories_type if role == "Factory" else cluster.orchestrator_type
+        return cluster.factories_type if role == FACTORY else cluster.orchestrator_type
 
     def image(self, role: str) -> dict[str, Any]:
         """Return the image of the instances of a role; it is looked up once."""
         if role not in self._images:
             cluster = self.cluster
-            given = cluster.factory_ami if role == "Factory" else cluster.orchestrator_ami
+            given = cluster.factory_ami if role == FACTORY else cluster.orchestrator_ami
             self._images[role] = find(cluster.ec2, given, self.kind(role))
         return self._images[role]
 
@@ -61,6 +70,9 @@ class Requests:
             "Purpose": PURPOSE,
             "Cluster-Name": cluster.name,
             "Role": role,
+            "Name": f"{cluster.name}_{role.lower()}",
+            READY_WITHIN: f"{cluster.provisioning_timeout:g}",
+            VOLUME: f"{cluster.volume_size:g} GB {cluster.volume_type}",
             userdata.HOST_KEY: key.public,
             LAUNCH: token,
         }
@@ -82,7 +94,7 @@ class Requests:
         }
         if cluster.dedicated:
             request["Placement"] = {"Tenancy": "dedicated"}
-        if cluster.spot and role == "Factory":
+        if cluster.spot and role == FACTORY:
             request["InstanceMarketOptions"] = {
                 "MarketType": "spot",
                 "SpotOptions": {

@@ -25,8 +25,11 @@ READY = f"{FOLDER}/ready"
 SEEN = f"{FOLDER}/seen.json"
 # cloud-init runs it at each boot, the first one included.
 PER_BOOT = "/var/lib/cloud/scripts/per-boot/flambe-reaper"
+# The kernel is to kill others first where memory lacks; and it comes back, whoever kills it.
 _START = f"""#!/bin/sh
-exec setsid python3 {FOLDER}/reaper.py {SETTINGS} < /dev/null >> {FOLDER}/reaper.log 2>&1 &
+setsid sh -c 'echo -1000 > /proc/self/oom_score_adj
+while :; do python3 {FOLDER}/reaper.py {SETTINGS}; sleep 5; done' \\
+  < /dev/null >> {FOLDER}/reaper.log 2>&1 &
 """
 
 

@@ -32,6 +32,10 @@ def main() -> int:
     follow.add_argument("--offset", type=int, default=0)
     follow.add_argument("--once", action="store_true")
     commands.add_parser("system")
+    reap = commands.add_parser("reap")
+    reap.add_argument("settings", help="a file; see flambe.remote.agent.reaper")
+    retire = commands.add_parser("retire")
+    retire.add_argument("cluster")
     node = commands.add_parser("ray-node")
     node.add_argument("settings", help="JSON")
     options = parser.parse_args()
@@ -44,6 +48,15 @@ def main() -> int:
         from flambe.remote.agent import verify
 
         json.dump(verify.system(), sys.stdout)
+        return 0
+    if options.command == "reap":
+        from flambe.remote.agent import reaper
+
+        return reaper.main(options.settings)
+    if options.command == "retire":
+        from flambe.remote.agent import supervisor
+
+        supervisor.retire(_own(root), options.cluster)
         return 0
     if options.command == "ray-node":
         from flambe.remote.agent import ray
@@ -60,7 +73,7 @@ def _own(root: str) -> str:
 
 
 def _answer(command: str, root: str, given: dict) -> object:  # type: ignore[type-arg]
-    from flambe.remote.agent import facts, keys, leases, locks, marks, supervisor, verify
+    from flambe.remote.agent import facts, keys, leases, locks, marks, standing, supervisor, verify
 
     own = _own(root)
     if command == "report":
@@ -70,6 +83,7 @@ def _answer(command: str, root: str, given: dict) -> object:  # type: ignore[typ
             "keys": keys.read(given.get("cluster", "")),
             "runs": supervisor.statuses(own),
             "locks": locks.read(own),
+            "reaper": standing.read(own, given.get("cluster", "")),
             "environment": verify.environment(root, given.get("environment", "")),
             "system": verify.system() if given.get("system") else {},
         }

@@ -2,7 +2,8 @@
 
 ``python3 reaper.py SETTINGS`` runs on the host itself, from its boot on, and needs no credentials.
 A host is idle when its processors and its GPUs have little to do, nobody types on it, and no lease
-protects it. The file stands alone: a new machine is given it for its first boot.
+protects it. The file stands alone: a new machine is given it for its first boot. On machines that
+stay, the command stops what flambe runs there.
 
 The settings are JSON:
 
@@ -15,6 +16,8 @@ The settings are JSON:
 ``check``          seconds between two looks
 ``command``        what ends it
 ``log``, ``seen``  where its end is told, and what was seen at the last look
+``cluster``        only what flambe runs for this cluster counts as use: the host is shared
+``once``           whether the reaper ends when it has ended something
 =================  =============================================================================
 """
 
@@ -30,6 +33,7 @@ import sys
 import time
 from typing import Any
 
+MARKER = "FLAMBE_SUPERVISED"  # in the environment of all that flambe runs; see supervisor.py
 CHECK = 60.0
 TYPING = 1.0
 # What Ray, the site and the system do when nobody asks them for anything stays below these.
@@ -37,9 +41,8 @@ BUSY_CORES = 0.3
 BUSY_GPU = 5.0
 
 
-def main() -> None:
+def main(path: str) -> int:
     """Watch this host until it is to end."""
-    path = sys.argv[1]
     watch = Watch()
     while True:
         try:
@@ -49,6 +52,9 @@ def main() -> None:
             settings = {}  # it is being written
         if reason := watch.due(settings):
             end(settings, reason)
+            if settings.get("once"):
+                return 0
+            time.sleep(60)  # if it could not be ended, it is tried again
         time.sleep(float(settings.get("check", CHECK)))
 
 
@@ -59,13 +65,13 @@ class Watch:
         self.begun = time.monotonic()
         self.idle_since: float | None = None
         self.idle_looks = 0
-        self._processes = processor_times()
+        self._processes: dict[tuple[int, str], float] | None = None
         self._looked = time.monotonic()
 
     def due(self, settings: dict[str, Any]) -> str:
         """Look once; return why the host is to end now, or nothing."""
         now = time.monotonic()
-        busy = self._busy(now)
+        busy = self._busy(now, settings.get("cluster", ""))
         if not settings:
             return ""
         if not os.path.exists(settings.get("ready", "/")):
@@ -73,7 +79,8 @@ class Watch:
             if 0 <= limit < now - self.begun:
                 return f"it was not ready within {limit / 3600:g} hours"
             return ""
-        use = busy or gpus_in_use() or typed(settings) or leased(settings)
+        use = busy or gpus_in_use(settings.get("cluster", "")) or typed(settings)
+        use = use or leased(settings)
         if use:
             self.idle_since, self.idle_looks = None, 0
             note(settings, {"idle": 0.0, "use": use})
@@ -86,26 +93,26 @@ class Watch:
             return ""
         return f"it was idle for {idle / 3600:.2f} hours"
 
-    def _busy(self, now: float) -> str:
+    def _busy(self, now: float, cluster: str) -> str:
         """Return what the processors did since the last look, if that is more than a little."""
-        times = processor_times()
-        used = sum(
-            max(0.0, spent - self._processes.get(process, 0.0)) for process, spent in times.items()
-        )
+        times = processor_times(cluster)
+        known = times if self._processes is None else self._processes
+        used = sum(max(0.0, spent - known.get(process, 0.0)) for process, spent in times.items())
         cores = used / max(0.001, now - self._looked)
         self._processes, self._looked = times, now
         return f"{cores:.1f} processors are busy" if cores > BUSY_CORES else ""
 
 
-def processor_times() -> dict[tuple[int, str], float]:
+def processor_times(cluster: str) -> dict[tuple[int, str], float]:
     """Return the seconds that each process and its ended children have used: (id, start) → seconds.
 
+    With a cluster, of the processes that flambe runs for it.
     /proc/stat would tell more easily, but of the whole machine, where a host is a part of one.
     """
     tick = os.sysconf("SC_CLK_TCK")
     found = {}
     for name in os.listdir("/proc"):
-        if name.isdigit() and int(name) != os.getpid():
+        if name.isdigit() and int(name) != os.getpid() and is_of(int(name), cluster):
             with (
                 contextlib.suppress(OSError, IndexError, ValueError),
                 open(f"/proc/{name}/stat") as stream,
@@ -115,17 +122,42 @@ def processor_times() -> dict[tuple[int, str], float]:
     return found
 
 
-def gpus_in_use() -> str:
-    """Return which GPUs have something to do, if any have."""
+def is_of(process: int, cluster: str) -> bool:
+    """Whether flambe runs a process for a cluster; without one, every process counts."""
+    if not cluster:
+        return True
+    try:
+        with open(f"/proc/{process}/environ", "rb") as stream:
+            words = stream.read().split(b"\0")
+    except OSError:  # it is somebody else's
+        return False
+    heads = tuple(f"{MARKER}={cluster}{sign}".encode() for sign in ".-")
+    return any(word.startswith(heads) for word in words)
+
+
+def gpus_in_use(cluster: str) -> str:
+    """Return which GPUs have something to do, if any have; with a cluster, whether it holds some.
+
+    How much of a GPU each process uses is not told by all drivers.
+    """
+    held = asked_of_gpus("compute-apps=pid") if cluster else []
+    if cluster:
+        ours = sum(is_of(int(pid), cluster) for pid in held)
+        return f"{ours} processes hold GPUs" if ours else ""
+    most = max(asked_of_gpus("gpu=utilization.gpu"), default=0.0)
+    return f"a GPU is at {most:.0f} %" if most > BUSY_GPU else ""
+
+
+def asked_of_gpus(what: str) -> list[float]:
+    """Return what nvidia-smi answers to a query; nothing, where there is none."""
     if shutil.which("nvidia-smi") is None:
-        return ""
-    command = ["nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+        return []
+    command = ["nvidia-smi", f"--query-{what}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-        most = max((float(line) for line in done.stdout.split()), default=0.0)
+        return [float(line) for line in done.stdout.split()]
     except (OSError, ValueError, subprocess.SubprocessError):
-        return ""
-    return f"a GPU is at {most:.0f} %" if most > BUSY_GPU else ""
+        return []
 
 
 def typed(settings: dict[str, Any]) -> str:
@@ -161,8 +193,7 @@ def end(settings: dict[str, Any], reason: str) -> None:
     with contextlib.suppress(OSError, KeyError), open(settings["log"], "a") as stream:
         stream.write(f"{time.strftime('%Y-%m-%d %H:%M:%S')} flambe ends this host: {reason}\n")
     subprocess.run(settings["command"], stdin=subprocess.DEVNULL, check=False)
-    time.sleep(60)  # if it could not be ended, it is tried again
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(sys.argv[1]))

@@ -284,6 +284,16 @@ def stop(root: str, name: str, grace: float = GRACE) -> Any:
     return status(root, name)
 
 
+def retire(root: str, cluster: str) -> None:
+    """End all that a cluster runs here; its reaper, which asks for it, ends by itself then."""
+    reaper = f"{cluster}.reaper"
+    with open(os.path.join(_folder(root, reaper), STOPPING), "w"):
+        pass
+    for name in statuses(root):
+        if name == cluster or (name.startswith(f"{cluster}.") and name != reaper):
+            stop(root, name)
+
+
 def marked(marker: str) -> list[int]:
     """Return the processes of this user that carry a marker."""
     wanted = (f"{MARKER}={marker}").encode()

@@ -1,0 +1,75 @@
+"""``flambe aws`` and ``flambe gc``: what AWS must allow, and what is left there."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from flambe.cli.members import ClusterDisplay
+from flambe.cluster.aws import gc
+from flambe.cluster.aws.ec2 import Ec2
+from flambe.cluster.aws.policy import policy
+from flambe.errors import counted
+from flambe.remote.group import outcomes
+
+
+def aws(options: argparse.Namespace) -> int:
+    """Print the policy."""
+    assert options.what == "policy"
+    print(json.dumps(policy(), indent=2))
+    return 0
+
+
+def collect(options: argparse.Namespace) -> int:
+    """List what is flambe's in regions; remove what nobody needs any more, if asked to."""
+    shown = ClusterDisplay()
+    places = {ec2.region: ec2 for ec2 in _regions(options.region, options.profile)}
+    looked = outcomes(lambda region: gc.look(places[region]), list(places))
+    failed = [one for one in looked if isinstance(one, BaseException)]
+    found = [one for part in looked if not isinstance(part, BaseException) for one in part]
+    left = [one for one in found if one.why]
+    if found:
+        shown.console.print(_table(found, many=len(places) > 1))
+    else:
+        shown.note(f"there is nothing of flambe in {', '.join(places)}")
+    hours = sum(one.hours or 0.0 for one in found)
+    if hours:
+        shown.note(f"{hours:.1f} instance-hours so far")
+    if left and options.yes:
+        for region, ec2 in places.items():
+            gc.remove(ec2, [one for one in left if one.region == region])
+        shown.note(f"{counted(len(left), 'thing')} removed")
+    elif left:
+        shown.note(f"{counted(len(left), 'thing')} nobody needs: flambe gc --yes removes them")
+    if any(not one.why for one in found):
+        shown.note("flambe down NAME takes a cluster down; flambe status NAME tells of it")
+    for error in failed:
+        shown.note(f"error: {error}")
+    return 1 if failed else 0
+
+
+def _regions(given: Sequence[str] | None, profile: str | None) -> list[Ec2]:
+    return [Ec2(region, profile) for region in given] if given else [Ec2(None, profile)]
+
+
+def _table(found: Sequence[gc.Found], *, many: bool) -> Table:
+    table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for title in ("id", *(["region"] if many else []), "cluster", "creator", "what"):
+        table.add_column(title, overflow="fold")
+    table.add_column("up", justify="right", no_wrap=True)
+    table.add_column("nobody needs it, since")
+    for one in found:
+        table.add_row(
+            one.identity,
+            *([one.region] if many else []),
+            one.cluster,
+            one.creator,
+            one.what or one.kind,
+            "" if one.hours is None else f"{one.hours:.1f} h",
+            Text(one.why, "yellow"),
+        )
+    return table

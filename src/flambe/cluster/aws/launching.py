@@ -1,0 +1,119 @@
+"""Launching instances: both roles at the same time, each of them whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from flambe.cluster.aws import preflight, userdata
+from flambe.cluster.aws.ec2 import NO_CAPACITY, code_of, explained, tags_of
+from flambe.cluster.aws.request import FACTORY, ORCHESTRATOR, Requests
+from flambe.cluster.machine import ORCHESTRATOR as FIRST
+
+if TYPE_CHECKING:
+    from flambe.cluster.aws.cluster import AWSCluster
+
+
+def launch(
+    cluster: AWSCluster,
+    names: Sequence[str],
+    known: Sequence[Mapping[str, Any]],
+    created: list[str],
+) -> list[str]:
+    """Launch instances for hosts; return their ids.
+
+    Parameters
+    ----------
+    cluster
+        The cluster.
+    names
+        The hosts that are missing.
+    known
+        The instances that are there.
+    created
+        Told which instances this call launched itself, as soon as they are; another client may
+        have launched the same ones.
+
+    Raises
+    ------
+    RunError, ConfigError
+        If AWS would refuse, which is asked first, or does.
+    """
+    counts = {ORCHESTRATOR: names.count(FIRST)}
+    counts[FACTORY] = len(names) - counts[ORCHESTRATOR]
+    counts = {role: count for role, count in counts.items() if count}
+    if not counts:
+        return []
+    requests = Requests(cluster)
+    _tell(cluster, requests, counts)
+    preflight.check(cluster, requests, counts)
+    with ThreadPoolExecutor() as pool:
+        jobs = [
+            pool.submit(_launch, cluster, requests, role, count, known, created)
+            for role, count in counts.items()
+        ]
+    errors = [error for job in jobs if (error := job.exception())]
+    if errors:
+        raise errors[0]
+    return [identity for job in jobs for identity in job.result()]
+
+
+def _tell(cluster: AWSCluster, requests: Requests, counts: Mapping[str, int]) -> None:
+    """Say what is about to be launched, and what it will do when nobody needs it."""
+    for role, count in counts.items():
+        hours = cluster.timeout(role)
+        if hours < 0:
+            ends = "until flambe down"
+        elif hours == 0:
+            ends = "ends as soon as it is idle"
+        else:
+            ends = f"ends after {hours:g} h of low use"
+        spot = ", spot" if cluster.spot and role == FACTORY else ""
+        kind, subnets = requests.kind(role), ", ".join(cluster.subnets)
+        cluster.observer.note(
+            f"AWS: {count} x {kind} as {role.lower()}{spot}, in {cluster.ec2.region} ({subnets}), "
+            f"{cluster.volume_size:g} GB each; {ends}"
+        )
+
+
+def _launch(
+    cluster: AWSCluster,
+    requests: Requests,
+    role: str,
+    count: int,
+    known: Sequence[Mapping[str, Any]],
+    created: list[str],
+) -> list[str]:
+    """Launch the instances of one role, in the first zone that has them."""
+    key = userdata.HostKey.new()
+    what = f"launch {count} x {role.lower()}"
+    error: Exception | None = None
+    for subnet in cluster.subnets:
+        token = _token(cluster, role, count, subnet, known)
+        request = requests.launch(role, count, key, subnet, token)
+        cluster.journal.write("launch", role=role, count=count, subnet=subnet, token=token)
+        try:
+            ids, is_mine = cluster.ec2.launch(request, token)
+        except Exception as failed:
+            if code_of(failed) not in NO_CAPACITY:
+                raise explained(what, failed) from failed
+            cluster.observer.note(f"AWS: no capacity in the zone of {subnet}")
+            error = failed
+            continue
+        created += ids if is_mine else []
+        cluster.journal.write("launched", role=role, ids=ids)
+        return ids
+    assert error is not None
+    raise explained(f"{what} in any of the subnets", error) from error
+
+
+def _token(
+    cluster: AWSCluster, role: str, count: int, subnet: str, known: Sequence[Mapping[str, Any]]
+) -> str:
+    """Return what makes two launches the same one: whoever asks, from whatever laptop."""
+    there = sorted(one["InstanceId"] for one in known if tags_of(one).get("Role") == role)
+    value = [cluster.name, cluster.creator, role, count, subnet, there]
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()[:32]

@@ -1,0 +1,62 @@
+"""How the hosts of a cluster stand: for how long they have run, and when they end by themselves."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Standing:
+    """One host that was created, as whoever bills it sees it.
+
+    Attributes
+    ----------
+    identity
+        What it is called there.
+    state
+        ``running``, ``stopped``, ``pending``.
+    age
+        Seconds since it was launched.
+    """
+
+    identity: str
+    state: str
+    age: float
+
+    @property
+    def hours(self) -> float:
+        """The hours that it has run, since it was launched or started last."""
+        return self.age / 3600 if self.state == "running" else 0.0
+
+
+def ends(reaper: Mapping[str, Any], now: float | None = None) -> str:
+    """Return when a host ends by itself, or why it does not: ``in 25 min``, ``a run needs it``.
+
+    Parameters
+    ----------
+    reaper
+        What the agent tells of the host's reaper: its ``settings``, and what it has ``seen`` last.
+    now
+        The time, on the clock of the host.
+    """
+    settings, seen = reaper.get("settings") or {}, reaper.get("seen") or {}
+    if not settings:
+        return ""
+    hours = float(settings.get("timeout", -1.0))
+    if hours < 0:
+        return "never"
+    if seen.get("use"):
+        return f"not while {seen['use']}"
+    if not seen:
+        return f"after {_took(hours * 3600)} of low use"
+    since = float(seen.get("idle", 0.0)) + (now or time.time()) - float(seen.get("time", 0.0))
+    left = hours * 3600 - since
+    return f"in {_took(left)}, if nothing happens" if left > 0 else "at any moment"
+
+
+def _took(seconds: float) -> str:
+    minutes = max(1, round(seconds / 60))
+    return f"{minutes} min" if minutes < 100 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,148 @@
+"""What is left on AWS, and the alarms: in a cloud without hosts."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+
+from flambe.cluster.aws import alarms, gc
+from flambe.cluster.aws.policy import policy
+from tests.cloud import Cloud
+from tests.cluster.aws.conftest import Make, left
+from tests.experiment.lab import environment
+
+
+def flambe(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "flambe", *words],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == code, done.stdout + done.stderr
+    return done
+
+
+def test_the_policy_is_printed() -> None:
+    assert json.loads(flambe("aws", "policy").stdout) == policy()
+
+
+def test_what_is_needed_is_listed_and_let_be(paper: Cloud, make: Make) -> None:
+    assert "there is nothing of flambe in" in flambe("gc").stdout
+    cluster = make(1)
+    cluster.create_machines([])
+    told = flambe("gc", "--yes").stdout
+    for one in cluster.found().values():
+        assert one["InstanceId"] in told
+    assert "lab" in told
+    assert "me@example.com" in told
+    assert "instance-hours so far" in told
+    assert len(left(paper)) == 2
+
+
+def settled(paper: Cloud, ids: list[str]) -> None:
+    tags = [{"Key": "flambe-number", "Value": "factory_1"}]
+    paper.client("ec2").create_tags(Resources=ids, Tags=tags)
+
+
+@pytest.mark.faults
+def test_what_was_never_ready_goes(
+    paper: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = make(1, provisioning_timeout=0.5)
+    cluster.create_machines([])
+    assert not any(one.why for one in gc.look(cluster.ec2))
+    monkeypatch.setattr(gc, "age", lambda one: 2600.0)
+    assert not any(one.why for one in gc.look(cluster.ec2))
+    monkeypatch.setattr(gc, "age", lambda one: 2800.0)
+    found = gc.look(cluster.ec2)
+    assert {one.why for one in found} == {"it was not ready within 0.5 h"}
+    gc.remove(cluster.ec2, found)
+    assert left(paper) == []
+
+
+@pytest.mark.faults
+def test_factories_that_lost_their_orchestrator_go(
+    paper: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = make(1)
+    cluster.create_machines([])
+    found = cluster.found()
+    settled(paper, [one["InstanceId"] for one in found.values()])
+    monkeypatch.setattr(gc, "age", lambda one: 7200.0)
+    assert not any(one.why for one in gc.look(cluster.ec2))
+    cluster.ec2.terminate([found["orchestrator"]["InstanceId"]])
+    (lost,) = [one for one in gc.look(cluster.ec2) if one.why]
+    assert lost.identity == found["factory_1"]["InstanceId"]
+    assert lost.why == "the orchestrator of its cluster is gone"
+
+
+@pytest.mark.faults
+def test_volumes_and_alarms_that_were_left_go(paper: Cloud, make: Make) -> None:
+    cluster = make(1)
+    cluster.create_machines([])
+    (factory,) = [m for m in left(paper) if m.model.get_tags() and "Factory" in str(tags(m))]
+    for identity in (factory.id, "i-00000000000000000"):
+        wanted = alarms.request(paper.region, "lab", identity, 5)
+        paper.client("cloudwatch").put_metric_alarm(**wanted)
+    ec2 = paper.client("ec2")
+    zone = ec2.describe_instances()["Reservations"][0]["Instances"][0]["Placement"]
+    spec = [{"ResourceType": "volume", "Tags": [{"Key": "Purpose", "Value": "flambe"}]}]
+    volume = ec2.create_volume(
+        AvailabilityZone=zone["AvailabilityZone"], Size=8, TagSpecifications=spec
+    )["VolumeId"]
+    told = flambe("gc").stdout
+    assert "2 things nobody needs: flambe gc --yes removes them" in told
+    assert volume in told
+    assert "flambe-i-00000000000000000" in told
+    assert f"flambe-{factory.id}" not in told
+    assert "2 things removed" in flambe("gc", "--yes").stdout
+    assert "nobody needs:" not in flambe("gc").stdout
+    assert list(alarms.found(cluster.ec2)) == [f"flambe-{factory.id}"]
+    assert len(left(paper)) == 2
+
+
+def tags(machine: Any) -> dict[str, str]:
+    return {tag["key"]: tag["value"] for tag in machine.model.get_tags()}
+
+
+def test_two_regions(paper: Cloud, make: Make) -> None:
+    make(1).create_machines([])
+    other = make(1, region_name="us-west-2")
+    assert other.found() == {}
+    told = flambe("gc", "--region", "us-west-2", "--region", paper.region).stdout
+    assert paper.region in told
+    assert "there is nothing of flambe in us-west-2" in flambe("gc", "--region", "us-west-2").stdout
+
+
+@pytest.mark.faults
+def test_credentials_that_expired_are_told(paper: Cloud, make: Make) -> None:
+    make(1)
+    paper.faults.expire_credentials()
+    done = flambe("gc", code=1)
+    assert "log in again" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("hours", "period", "periods"),
+    [(0, 300, 2), (0.5, 300, 6), (5, 300, 60), (24, 300, 288), (24.5, 3600, 25), (168, 3600, 168)],
+)
+def test_an_alarm_looks_back_as_far_as_the_timeout(
+    paper: Cloud, hours: float, period: int, periods: int
+) -> None:
+    wanted = alarms.request(paper.region, "lab", "i-00000000000000000", hours)
+    assert (wanted["Period"], wanted["EvaluationPeriods"]) == (period, periods)
+    paper.client("cloudwatch").put_metric_alarm(**wanted)  # the cloud checks its limits
+
+
+def test_the_keys_of_the_table_are_read_by_people(paper: Cloud, make: Make) -> None:
+    make(1).create_machines([])
+    lines = flambe("gc").stdout.splitlines()
+    assert lines[0].split()[:4] == ["id", "cluster", "creator", "what"]
+    assert max(map(len, lines)) <= 140

@@ -1,0 +1,84 @@
+"""Automatic shutdown on machines that stay: only what is flambe's ends there."""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from typing import Any
+
+import pytest
+
+from flambe.cluster import shutdown
+from flambe.cluster.member import Member
+from flambe.cluster.services import Service
+from flambe.cluster.standing import ends
+from tests.cluster.conftest import said_of, ssh_cluster
+from tests.experiment.lab import until
+from tests.metal import Metal
+
+pytestmark = pytest.mark.xdist_group("metal-shutdown")
+
+
+def states(cluster: Any, member: Member) -> dict[str, str]:
+    """Return the state of each service of a host."""
+    runs = member.look(cluster.name)["runs"]
+    return {name: run["state"] for name, run in runs.items()}
+
+
+def ended(cluster: Any, member: Member) -> bool:
+    return states(cluster, member)["metal.reaper"] == "ended"
+
+
+@pytest.mark.root
+@pytest.mark.faults
+def test_what_nobody_needs_ends_and_nothing_else(
+    metal: Metal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutdown, "CHECK", 0.3)
+    cluster = ssh_cluster(metal, factories_timeout=0, orchestrator_timeout=0.001)
+    cluster.run()
+    orchestrator, factory, other = cluster.members
+    # Somebody else works on the host, and a service of ours has nothing to do there.
+    stranger = "setsid sh -c 'while :; do :; done' > /dev/null 2>&1 & echo $!"
+    pid = factory.run(["sh", "-c", stranger]).stdout.strip()
+    factory.agent.call("lease", name="run", seconds=5.0)
+    begun = time.monotonic()
+    for member in (orchestrator, factory):
+        service = Service(cluster, member, "site")
+        service.start(service.request(["sleep", "1000"], {}, {}))
+    seen = until(lambda: factory.look("metal")["reaper"].get("seen"), "it looks", 20)
+    assert ends({"settings": {"timeout": 0}, "seen": seen}) == "not while a run needs it"
+    until(lambda: states(cluster, factory).get("metal.site") == "ended", "it is stopped", 60)
+    assert time.monotonic() - begun > 4.0
+    assert factory.run(["kill", "-0", pid], check=False).code == 0
+    factory.run(["kill", pid])
+    until(lambda: states(cluster, orchestrator).get("metal.site") == "ended", "so is this", 60)
+    for member in (orchestrator, factory):
+        until(partial(ended, cluster, member), "its reaper ends", 30)
+    # It comes back with the next run of the cluster, and goes with the timeouts.
+    cluster.run()
+    until(lambda: states(cluster, other)["metal.reaper"] == "running", "it is there again", 30)
+    forever = ssh_cluster(metal)
+    forever.run()
+    assert states(forever, forever.members[2])["metal.reaper"] != "running"
+    assert states(forever, forever.members[1])["metal.reaper"] != "running"
+
+
+def test_factories_may_not_outlive_their_orchestrator(tmp_path: Any) -> None:
+    assert "outlive" in said_of(tmp_path, "orchestrator_timeout: 1, factories_timeout: 2")
+    assert "cannot be -3" in said_of(tmp_path, "factories_timeout: -3")
+
+
+@pytest.mark.parametrize(
+    ("reaper", "told"),
+    [
+        ({}, ""),
+        ({"settings": {"timeout": -1}}, "never"),
+        ({"settings": {"timeout": 2}}, "after 2.0 h of low use"),
+        ({"settings": {"timeout": 1}, "seen": {"use": "a run needs it"}}, "not while a run needs it"),
+        ({"settings": {"timeout": 1}, "seen": {"idle": 600, "time": 990}}, "in 50 min, if nothing happens"),
+        ({"settings": {"timeout": 0}, "seen": {"idle": 60, "time": 999}}, "at any moment"),
+    ],
+)  # fmt: skip
+def test_when_a_host_ends_is_told(reaper: dict[str, Any], told: str) -> None:
+    assert ends(reaper, now=1000) == told
