@@ -13,7 +13,12 @@ from moto.core import DEFAULT_ACCOUNT_ID
 from moto.core.base_backend import BackendDict
 from moto.core.model_instances import reset_model_data
 from moto.ec2.models import ec2_backends
-from moto.ec2.models.instance_types import INSTANCE_TYPE_OFFERINGS, INSTANCE_TYPES
+from moto.ec2.models.instance_types import (
+    INSTANCE_TYPE_OFFERINGS,
+    INSTANCE_TYPES,
+    InstanceType,
+    InstanceTypeBackend,
+)
 from moto.ssm.models import ssm_backends
 
 ACCOUNT = DEFAULT_ACCOUNT_ID
@@ -95,7 +100,8 @@ def _of_long_ago() -> None:
     https://aws.amazon.com/ec2/instance-types/g3/
     """
     for name, like in (("g3.4xlarge", "g4dn.4xlarge"), ("g3.8xlarge", "g4dn.8xlarge")):
-        INSTANCE_TYPES.setdefault(name, {**INSTANCE_TYPES[like], "InstanceType": name})
+        INSTANCE_TYPES[name] = {**INSTANCE_TYPES[like], "InstanceType": name}
+        InstanceTypeBackend.instance_types.append(InstanceType(name))
         for places in INSTANCE_TYPE_OFFERINGS.values():
             for offers in places.values():
                 offers += [

@@ -61,7 +61,8 @@ def hosts_table(
     titles = ["host", "address", "CPUs", "GPUs", "memory", "Python", "flambe", EXTENSIONS, "up"]
     titles += ["ends", "state"]
     for title in (EXTENSIONS, "up", "ends"):
-        if not any(row[title].plain for row in rows):
+        # What a host is told just now is not seen yet.
+        if not any(row[title].plain for row in rows) or (title == "ends" and prepared):
             titles.remove(title)
     for title in reversed(_WORTH):
         if _width(titles, rows) > width and title in titles[1:-1]:
@@ -129,7 +130,7 @@ def standing_told(standing: Mapping[str, Standing], members: Sequence[Member]) -
         if name not in shown
     ]
     hours = sum(one.hours for one in standing.values())
-    return [*told, f"{hours:.1f} instance-hours so far"] if hours else told
+    return [*told, f"{hours:.{1 if hours > 10 else 2}f} instance-hours so far"] if hours else told
 
 
 def run_told(run: dict[str, Any] | None) -> str:

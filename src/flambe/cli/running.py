@@ -14,6 +14,7 @@ from flambe.cli.members import ClusterDisplay, chosen, members_of
 from flambe.cluster import launch, report
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.member import Member
+from flambe.cluster.standing import outlook
 from flambe.errors import RemoteError, RunError, UnreachableError
 from flambe.logging import redact
 
@@ -89,7 +90,7 @@ def _ended(host: Member, name: str, code: int) -> str:
     lines = [told, f"  flambe fetch {name}   brings the results here"]
     if report.runs(name, host):
         lines.append(f"  flambe site {name}    shows them, from the orchestrator")
-        lines.append(f"  flambe down {name}    ends Ray and the Report Site, which stay up for now")
+        lines.append(f"  flambe down {name}    {outlook(host.report.get('reaper', {}))}")
     return "\n".join(lines)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SERVICE = "reaper"
 FOREVER = -1
-CHECK = 60.0  # seconds between two looks
+CHECK = 30.0  # seconds between two looks
 
 
 def arm(cluster: Cluster, members: Sequence[Member], hours: Mapping[bool, float]) -> None:

@@ -57,6 +57,18 @@ def ends(reaper: Mapping[str, Any], now: float | None = None) -> str:
     return f"in {_took(left)}, if nothing happens" if left > 0 else "at any moment"
 
 
+def outlook(reaper: Mapping[str, Any]) -> str:
+    """Return what ``flambe down`` does after a run, and what happens without it."""
+    settings = reaper.get("settings") or {}
+    hours = float(settings.get("timeout", -1.0))
+    is_machine = bool(settings) and "cluster" not in settings
+    what = "takes its hosts down" if is_machine else "ends Ray and the Report Site"
+    if hours < 0:
+        return f"{what}, which stay up until then"
+    after = f"after {_took(hours * 3600)} of low use" if hours else "as soon as they are idle"
+    return f"{what}; they end by themselves {after}"
+
+
 def _took(seconds: float) -> str:
     minutes = max(1, round(seconds / 60))
     return f"{minutes} min" if minutes < 100 else f"{seconds / 3600:.1f} h"

@@ -11,6 +11,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from flambe.runnable import RemoteEnvironment
 
 ALONE_SECONDS = 600.0
 LEASE_PERIOD, LEASE_SECONDS = 60.0, 300.0
+MOST_AT_ONCE = 16  # factories that are talked to
 JOIN_SECONDS = 180.0  # how long factories may take to join, unless JOIN says otherwise
 PERIOD = 2.0  # seconds between two looks
 REVIVE_PERIOD = 15.0  # seconds between two tries to start the node of a factory again
@@ -136,15 +138,20 @@ class Nodes:
                 return
 
     def _hold(self) -> None:
-        """Renew the leases of the factories, as long as trials come further."""
-        content = json.dumps({"name": "run", "seconds": LEASE_SECONDS})
-        while True:
+        """Renew the leases of the factories, while trials come further; then give them back."""
+        while not self._over.is_set():
             if time.monotonic() - self._progress < float(os.environ.get(SILENCE, SILENCE_SECONDS)):
-                commands = {n: [*start["command"][:-1], "lease"] for n, start in _starts().items()}
-                for name in self.expected.keys() & commands.keys():
-                    self._on(name, shlex.join(commands[name]), content)
-            if self._over.wait(LEASE_PERIOD):
-                return
+                self._lease(LEASE_SECONDS)
+            self._over.wait(LEASE_PERIOD)
+        self._lease(0.0)
+
+    def _lease(self, seconds: float) -> None:
+        """Take leases on all factories, for so long from now on."""
+        content = json.dumps({"name": "run", "seconds": seconds})
+        commands = {n: [*start["command"][:-1], "lease"] for n, start in _starts().items()}
+        names = self.expected.keys() & commands.keys()
+        with ThreadPoolExecutor(max_workers=MOST_AT_ONCE) as pool:
+            list(pool.map(lambda n: self._on(n, shlex.join(commands[n]), content), names))
 
     def _revive(self, names: set[str]) -> None:
         """Start the nodes of factories that can be reached: one was started anew, for example."""

@@ -209,6 +209,8 @@ class AWSCluster(Cluster):
                 launched = launch(self, lacking, list(known.values()), self._created)
                 awaited = [*launched, *(one["InstanceId"] for one in known.values())]
                 self.ec2.await_running(awaited, BOOT_SECONDS)
+                told = counted(len(awaited), "instance")
+                self.observer.note(f"AWS: {told} run; waiting until they let us in")
             except BaseException:
                 self._undo()
                 raise

@@ -34,7 +34,7 @@ import time
 from typing import Any
 
 MARKER = "FLAMBE_SUPERVISED"  # in the environment of all that flambe runs; see supervisor.py
-CHECK = 60.0
+CHECK = 30.0
 TYPING = 1.0
 # What Ray, the site and the system do when nobody asks them for anything stays below these.
 BUSY_CORES = 0.3
