@@ -65,15 +65,20 @@ def left(cloud: Cloud) -> int:
     return len(cloud.instances("pending", "running", "stopping", "stopped"))
 
 
+def described(cloud: Cloud) -> str:
+    """Return the documentation's file, with the values of the cloud."""
+    prepared = cloud.prepared
+    return DOCUMENT.format(
+        key_name=prepared.key_name,
+        key=prepared.key,
+        subnet=prepared.subnet,
+        security_group=prepared.security_group,
+    )
+
+
 def test_from_nothing_to_results_to_nothing(cloud: Cloud, tmp_path: Path) -> None:
     with contextlib.closing(Farm(tmp_path / "farm")) as farm:
-        prepared = cloud.prepared
-        text = DOCUMENT.format(
-            key_name=prepared.key_name,
-            key=prepared.key,
-            subnet=prepared.subnet,
-            security_group=prepared.security_group,
-        )
+        text = described(cloud)
         farm.cluster.write_text(text)
         farm.name = "name-of-the-cluster"
         farm.env.update(cloud.environment)
@@ -112,3 +117,30 @@ def test_from_nothing_to_results_to_nothing(cloud: Cloud, tmp_path: Path) -> Non
         assert not cloud.calls.of("TerminateInstances")
         assert "its hosts do not run" in farm.flambe("status", farm.name)
         assert "is down" in farm.flambe("down", farm.name)
+
+
+@pytest.mark.long
+@pytest.mark.faults
+def test_a_spot_instance_that_is_taken_away(tmp_path: Path) -> None:
+    # The notice comes two minutes before, of a clock that runs fast.
+    with lent(pace=60.0) as cloud, contextlib.closing(Farm(tmp_path / "farm")) as farm:
+        text = described(cloud).replace("g3.4xlarge", "t3.large").replace("num: 1", "num: 2")
+        farm.cluster.write_text(text + "spot: true\n")
+        farm.name = "name-of-the-cluster"
+        farm.env.update(cloud.environment)
+        grid = GRID.replace("steps: 4", "steps: 8\n  seconds: 1.5")
+        run = farm.run(farm.write("crop", grid, more="seed: 7\nmax_failures: 0\n"))
+        run.says(r"step 2 of", times=3)
+        (taken,) = [
+            machine.id
+            for machine in cloud.instances("running")
+            if {"key": "flambe-number", "value": "factory_2"} in list(machine.model.get_tags())
+        ]
+        cloud.interrupt(taken)
+        said = run.ends()
+        assert "factory_2 is lost: 1 factory left" in said
+        done = [v.status for v in farm.fetched("crop").read_variants().values()]
+        assert done == [Status.FINISHED] * 6
+        assert left(cloud) == 2
+        assert "is ready" in farm.flambe(farm.cluster)
+        assert left(cloud) == 3

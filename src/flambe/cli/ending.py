@@ -18,6 +18,7 @@ from flambe.remote.group import outcomes
 
 # How long a host is tried that is taken down by force, in seconds.
 PATIENCE = 8.0
+STOPPED = ("stopped", "stopping")
 
 
 def fetch(options: argparse.Namespace) -> int:
@@ -94,6 +95,8 @@ def _down(given: str, *, force: bool) -> int:
     results = first is not None and has_results(first, name)
     if first is not None and not force:
         _refuse(cluster, first, name, results=results)
+    if first is None and not force:
+        _refuse_unseen(cluster, given)
     leaving.take_down(cluster, reached)
     for one in leaving.clean_left(cluster, reached, again=True):
         shown.note(f"{one['name']} ({one['address']}) keeps {_kept(name)}")
@@ -163,6 +166,27 @@ def _refuse(cluster: Cluster, host: Member, name: str, *, results: bool) -> None
             f"the results of {name} would be lost with its hosts\n"
             f"  flambe fetch {name}   brings them here; --force takes it down without"
         )
+
+
+def _refuse_unseen(cluster: Cluster, given: str) -> None:
+    """See that no host that was stopped takes results along which nobody saw.
+
+    Raises
+    ------
+    RunError
+        If one would.
+    """
+    stopped = [name for name, one in cluster.standing().items() if one.state in STOPPED]
+    if stopped:
+        raise RunError(
+            f"{', '.join(stopped)} of {cluster.name}: stopped, and what is on them cannot be seen\n"
+            f"  flambe {cluster_file(given)}   starts them; --force takes them down as they are"
+        )
+
+
+def cluster_file(given: str) -> str:
+    """Return the file of a cluster, as it was given or is remembered."""
+    return given if os.path.isfile(given) else str(ClusterFiles(given).recall().get("file", given))
 
 
 def _kept(name: str) -> str:

@@ -125,6 +125,11 @@ class Cluster(Runnable):
         return {}
 
     @property
+    def is_reaped(self) -> bool:
+        """Whether its hosts, or what runs there, end by themselves when nobody needs them."""
+        return False
+
+    @property
     def silence(self) -> float:
         """For how many seconds a run may say nothing, and its hosts count as needed."""
         return SILENCE

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PROVISION = "provision"
 # A lock whose holder is gone expires after so many seconds.
 LOCK_SECONDS, RENEW_SECONDS = 60.0, 15.0
+LEASE_SECONDS = 60.0
 
 
 def make_ready(
@@ -279,11 +280,14 @@ def held(cluster: Cluster, name: str, what: str) -> Iterator[None]:
     if not answer["taken"]:
         raise RemoteError(orchestrator.name, _busy(answer))
     over = threading.Event()
+    _lease(cluster)
 
     def renew() -> None:
         while not over.wait(RENEW_SECONDS):
             with contextlib.suppress(RemoteError):
                 orchestrator.agent.call("lock", **given)
+            with contextlib.suppress(RemoteError):
+                _lease(cluster)
 
     thread = threading.Thread(target=renew, name="flambe-lock", daemon=True)
     thread.start()
@@ -294,6 +298,13 @@ def held(cluster: Cluster, name: str, what: str) -> Iterator[None]:
         thread.join()
         with contextlib.suppress(RemoteError):
             orchestrator.agent.call("unlock", name=lock, token=token)
+
+
+def _lease(cluster: Cluster) -> None:
+    """See that no host ends while it is prepared, or waits for another one; it lapses by itself."""
+    if cluster.is_reaped:
+        given: dict[str, Any] = {"name": PROVISION, "seconds": LEASE_SECONDS}
+        each(lambda member: member.agent.call("lease", **given), cluster.members)
 
 
 def _busy(answer: dict[str, Any]) -> str:

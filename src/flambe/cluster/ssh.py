@@ -117,6 +117,11 @@ class SSHCluster(Cluster):
         shutdown.arm(self, members, hours)
 
     @property
+    def is_reaped(self) -> bool:
+        """Whether a host has a timeout."""
+        return max(self.orchestrator_timeout, self.factories_timeout) >= 0
+
+    @property
     def silence(self) -> float:
         """For how many seconds a run may say nothing: its timeouts, and an hour at least."""
         hours = max(self.orchestrator_timeout, self.factories_timeout)

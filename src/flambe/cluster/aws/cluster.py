@@ -250,7 +250,15 @@ class AWSCluster(Cluster):
         if self._created:
             told = counted(len(self._created), "instance")
             self.observer.note(f"AWS: terminating {told}, created just now")
-            self._terminate(self._created)
+            try:
+                self._terminate(self._created)
+            except KeyboardInterrupt:
+                left = ", ".join(self._created)
+                self.observer.note(
+                    f"AWS: interrupted: these may be left: {left}\n"
+                    f"  flambe down {self.name} --force   terminates them"
+                )
+                raise
         if self._started:
             self.journal.write("stop", ids=self._started)
             self.ec2.stop(self._started)
@@ -310,6 +318,11 @@ class AWSCluster(Cluster):
         }
 
     # -- automatic shutdown -------------------------------------------------------------------
+
+    @property
+    def is_reaped(self) -> bool:
+        """Whether a host has a timeout."""
+        return max(self.orchestrator_timeout, self.factories_timeout) >= 0
 
     @property
     def silence(self) -> float:

@@ -233,7 +233,7 @@ class Ec2:
                     continue
                 names = ", ".join(left)
                 raise RunError(
-                    f"AWS: these instances could not be terminated: {names}\n  {said(error)}"
+                    f"{explained(f'terminate {names}', error)}\n  they go on, and are billed:"
                     f"\n  aws ec2 terminate-instances --region {self.region} --instance-ids "
                     + " ".join(left)
                 ) from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 from flambe.cluster.aws import preflight, userdata
@@ -55,6 +55,13 @@ def launch(
             pool.submit(_launch, cluster, requests, role, count, known, created)
             for role, count in counts.items()
         ]
+        try:
+            wait(jobs)
+        except KeyboardInterrupt:
+            # What is on its way to AWS cannot be called back, only undone when it is known.
+            cluster.observer.note("AWS: waiting for what was asked for, to undo it")
+            wait(jobs)
+            raise
     errors = [error for job in jobs if (error := job.exception())]
     if errors:
         raise errors[0]
