@@ -3,7 +3,7 @@
 - The first step on a warm cluster, beside Ray started by hand and a driver of Tune on it: 1.2 times
   that at most. The second one, with Ray kept, beside the same experiment on this machine: 2 times.
 - Trials with a large checkpoint for each step, beside raw Tune on the same Ray with the same
-  storage: 1.1 times at most.
+  storage: 1.1 times at most. Then raw Tune on one host and its own disk: what collecting costs.
 - The memory of the client (150 MB) and of what runs on the orchestrator (1.5 GB).
 
 Each figure is compared with one of the same run. It is worth something on a quiet machine only.
@@ -128,6 +128,16 @@ class Hand:
             self._on(host, [], *scripts, "stop", "--force")
         return took
 
+    def on_one_disk(self, trials: int, steps: int, padding: int) -> float:
+        """Run trials with as many processors on one host, whose disk takes all that they save."""
+        head, *workers = self.farm.hosts
+        scripts, cpus = ("-m", "ray.scripts.scripts"), str(2 * len(workers))
+        options = ("--port", "6399", "--num-cpus", cpus, "--include-dashboard", "false")
+        self._on(head, [], *scripts, "start", "--head", *options)
+        took = self.trials(trials, steps, padding, f"{head.address}:6399", [])
+        self._on(head, [], *scripts, "stop", "--force")
+        return took
+
     def on_flambes(self, trials: int, steps: int, padding: int) -> float:
         """Run trials on the Ray that flambe keeps; return how long they took."""
         starts = json.loads((self.farm.state / "ray-nodes.json").read_text())
@@ -194,7 +204,7 @@ def measure(farm: Any, options: argparse.Namespace) -> None:
     at = ("--cluster", farm.cluster, "--force")
     first_step(farm, warm, *at)  # the environment is made, and Ray started
     hand = Hand(farm)
-    cold, parts, kept, local, ours, raw = [], [], [], [], [], []
+    cold, parts, kept, local, ours, raw, one_disk = [], [], [], [], [], [], []
     sizes: tuple[float, float] = (0.0, 0.0)
     for _ in range(options.repeats):
         farm.flambe("down", farm.cluster, "--force")
@@ -215,6 +225,8 @@ def measure(farm: Any, options: argparse.Namespace) -> None:
         ours.append(time.monotonic() - begun)
         run.ends()
         raw.append(hand.on_flambes(options.trials, options.steps, options.padding))
+        farm.flambe("down", farm.cluster, "--force")  # whose Ray is not in the way
+        one_disk.append(hand.on_one_disk(options.trials, options.steps, options.padding))
     for name, one, other, target in (
         ("first step, from the command / Ray and Tune by hand", cold, parts, 1.2),
         ("first step with Ray kept / on this machine", kept, local, 2.0),
@@ -223,6 +235,8 @@ def measure(farm: Any, options: argparse.Namespace) -> None:
         figures = common.ratios(one, other)
         print(f"{name}: {common.spread(figures, digits=2)}, expected at most {target}")
         print(f"  {common.spread(one)} s / {common.spread(other)} s")
+    collecting = common.spread(common.ratios(raw, one_disk), digits=2)
+    print(f"what collecting costs, raw Tune / the same on one host's own disk: {collecting}")
     print(f"memory of the client: {sizes[0]:.0f} MiB, expected at most 150")
     print(f"of driver, site and TensorBoard: {sizes[1]:.0f} MiB, expected at most 1536")
     print(f"load: {os.getloadavg()[0]:.1f}")

@@ -20,7 +20,7 @@ PUBLIC = {
     "flambe.logging": "log log_histogram log_image log_pr_curves log_text",
     "flambe.runnable": "ClusterRunnable RemoteEnvironment Runnable Secret Secrets",
     "flambe.experiment": "Experiment",
-    "flambe.cluster": "Cluster LocalCluster LoopbackHost Machine SSHCluster",
+    "flambe.cluster": "AWSCluster Cluster LocalCluster LoopbackHost Machine SSHCluster",
     "flambe.remote": "Address Connection Host Login Result each",
     "flambe.report": "create_app",
     "flambe.learn": "Evaluator Script Trainer",

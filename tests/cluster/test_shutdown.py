@@ -76,9 +76,10 @@ def test_factories_may_not_outlive_their_orchestrator(tmp_path: Any) -> None:
         ({"settings": {"timeout": -1}}, "never"),
         ({"settings": {"timeout": 2}}, "after 2.0 h of low use"),
         ({"settings": {"timeout": 1}, "seen": {"use": "a run needs it"}}, "not while a run needs it"),
+        ({"settings": {"timeout": -1, "provisioning": 1}, "ready": False}, "unless it is ready within 60 min"),
         ({"settings": {"timeout": 1}, "seen": {"idle": 600, "time": 990}}, "in 50 min, if nothing happens"),
         ({"settings": {"timeout": 0}, "seen": {"idle": 60, "time": 999}}, "at any moment"),
     ],
 )  # fmt: skip
 def test_when_a_host_ends_is_told(reaper: dict[str, Any], told: str) -> None:
-    assert ends(reaper, now=1000) == told
+    assert ends({**reaper, "now": 1000.0} if reaper else {}) == told

@@ -95,7 +95,7 @@ def test_from_nothing_to_results_to_nothing(cloud: Cloud, tmp_path: Path) -> Non
         assert left(cloud) == 2
         status = farm.flambe("status", farm.name)
         assert re.search(r"factory_1 .* never .*ready", status)
-        assert "instance-hours so far" in status
+        assert "instance-hours since they were started" in status
         # Its results go with its hosts: they are asked for first.
         refused = farm.flambe("down", farm.name, code=1)
         assert "would be lost with its hosts" in refused

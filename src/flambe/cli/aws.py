@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.table import Table
 from rich.text import Text
 
-from flambe.cli.members import ClusterDisplay
-from flambe.cluster.aws import gc
+from flambe.cli.members import ClusterDisplay, read_cluster
+from flambe.cluster.aws import AWSCluster, gc
 from flambe.cluster.aws.ec2 import Ec2
 from flambe.cluster.aws.policy import policy
-from flambe.errors import counted
+from flambe.cluster.record import ClusterFiles, known
+from flambe.errors import ConfigError, counted
 from flambe.remote.group import outcomes
 
 
@@ -38,7 +40,7 @@ def collect(options: argparse.Namespace) -> int:
         shown.note(f"there is nothing of flambe in {', '.join(places)}")
     hours = sum(one.hours or 0.0 for one in found)
     if hours:
-        shown.note(f"{hours:.1f} instance-hours so far")
+        shown.note(f"{hours:.1f} instance-hours since they were started")
     if left and options.yes:
         for region, ec2 in places.items():
             gc.remove(ec2, [one for one in left if one.region == region])
@@ -53,7 +55,20 @@ def collect(options: argparse.Namespace) -> int:
 
 
 def _regions(given: Sequence[str] | None, profile: str | None) -> list[Ec2]:
-    return [Ec2(region, profile) for region in given] if given else [Ec2(None, profile)]
+    if given:
+        return [Ec2(region, profile) for region in given]
+    return [*_used(profile), Ec2(None, profile)]
+
+
+def _used(profile: str | None) -> Iterator[Ec2]:
+    """Yield the regions of the clusters that were used from here."""
+    for name in known():
+        note = ClusterFiles(name).recall()
+        if note.get("kind") == AWSCluster.__name__:
+            with contextlib.suppress(ConfigError):
+                cluster = read_cluster(str(note.get("file", "")))
+                assert isinstance(cluster, AWSCluster)
+                yield Ec2(cluster.ec2.region, profile or cluster.profile)
 
 
 def _table(found: Sequence[gc.Found], *, many: bool) -> Table:

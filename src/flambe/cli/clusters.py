@@ -85,7 +85,8 @@ def _status(given: str, shown: ClusterDisplay, *, alone: bool) -> int:
         for error in errors:
             shown.console.print(Text(str(error), "red"), soft_wrap=True)
         if errors:
-            told = f"flambe down {given} --force   forgets a cluster whose hosts are gone"
+            does = "takes its hosts down, unseen" if standing else "forgets it, if they are gone"
+            told = f"flambe down {given} --force   {does}"
             shown.console.print(told, style="dim", soft_wrap=True)
         if not members:
             shown.console.print("its hosts do not run", style="dim")

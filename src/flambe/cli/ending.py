@@ -83,14 +83,15 @@ def _down(given: str, *, force: bool) -> int:
     name, members = members_of(given)
     files, shown = ClusterFiles(name), ClusterDisplay()
     path = given if os.path.isfile(given) else str(files.recall().get("file", ""))
-    reached, lost = _look(members, name, force, shown)
+    cluster = _described(path, name)
+    cluster.observer = shown
+    # On those that were never ready there is nothing to look for.
+    reached, lost = _look([one for one in members if not one.machine.new], name, force, shown)
     if lost and not force:
         raise RunError(
             "\n".join(str(error) for error in lost)
-            + f"\n  flambe down {given} --force   takes down what is reached, and forgets the rest"
+            + f"\n  flambe down {given} --force   {_by_force(cluster)}"
         )
-    cluster = _described(path, name)
-    cluster.observer = shown
     first = next((one for one in reached if one.is_orchestrator), None)
     results = first is not None and has_results(first, name)
     if first is not None and not force:
@@ -166,6 +167,12 @@ def _refuse(cluster: Cluster, host: Member, name: str, *, results: bool) -> None
             f"the results of {name} would be lost with its hosts\n"
             f"  flambe fetch {name}   brings them here; --force takes it down without"
         )
+
+
+def _by_force(cluster: Cluster) -> str:
+    if cluster.ephemeral:
+        return "takes all of it down, unseen"
+    return "takes down what is reached, and forgets the rest"
 
 
 def _refuse_unseen(cluster: Cluster, given: str) -> None:

@@ -130,7 +130,10 @@ def standing_told(standing: Mapping[str, Standing], members: Sequence[Member]) -
         if name not in shown
     ]
     hours = sum(one.hours for one in standing.values())
-    return [*told, f"{hours:.{1 if hours > 10 else 2}f} instance-hours so far"] if hours else told
+    if hours:
+        digits = 1 if hours > 10 else 2
+        told.append(f"{hours:.{digits}f} instance-hours since they were started")
+    return told
 
 
 def run_told(run: dict[str, Any] | None) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -32,27 +31,30 @@ class Standing:
         return self.age / 3600 if self.state == "running" else 0.0
 
 
-def ends(reaper: Mapping[str, Any], now: float | None = None) -> str:
+def ends(reaper: Mapping[str, Any]) -> str:
     """Return when a host ends by itself, or why it does not: ``in 25 min``, ``a run needs it``.
 
     Parameters
     ----------
     reaper
-        What the agent tells of the host's reaper: its ``settings``, and what it has ``seen`` last.
-    now
-        The time, on the clock of the host.
+        What the agent tells of the host's reaper: its ``settings``, what it has ``seen`` last,
+        whether the host was ``ready``, and the time ``now``, by the clock of the host.
     """
     settings, seen = reaper.get("settings") or {}, reaper.get("seen") or {}
     if not settings:
         return ""
     hours = float(settings.get("timeout", -1.0))
+    if not reaper.get("ready", True):
+        return f"unless it is ready within {_took(float(settings['provisioning']) * 3600)}"
     if hours < 0:
         return "never"
     if seen.get("use"):
         return f"not while {seen['use']}"
     if not seen:
         return f"after {_took(hours * 3600)} of low use"
-    since = float(seen.get("idle", 0.0)) + (now or time.time()) - float(seen.get("time", 0.0))
+    since = (
+        float(seen.get("idle", 0.0)) + float(reaper.get("now", 0.0)) - float(seen.get("time", 0.0))
+    )
     left = hours * 3600 - since
     return f"in {_took(left)}, if nothing happens" if left > 0 else "at any moment"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import pkgutil
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -19,7 +20,7 @@ from flambe.errors import did_you_mean, listed
 T = TypeVar("T", bound=type[Any])
 
 BUILT_IN: dict[str, str] = {
-    "AWSCluster": "flambe.cluster.aws:AWSCluster",
+    "AWSCluster": "flambe.cluster:AWSCluster",
     "LocalCluster": "flambe.cluster:LocalCluster",
     "SSHCluster": "flambe.cluster:SSHCluster",
     "Experiment": "flambe.experiment:Experiment",
@@ -263,12 +264,15 @@ def _offered(owner: Any) -> list[str]:
         return factories(owner)
     top = owner.__name__.partition(".")[0]
     members = ((name, getattr(owner, name)) for name in _public(owner))
-    return [
+    found = [
         name
         for name, member in members
         if (inspect.isclass(member) or inspect.ismodule(member))
         and (getattr(member, "__module__", None) or member.__name__).partition(".")[0] == top
     ]
+    # Modules that were not imported yet are there too.
+    inside = pkgutil.iter_modules(getattr(owner, "__path__", ()))
+    return [*found, *(one.name for one in inside if not one.name.startswith("_"))]
 
 
 def locate(target: Any) -> str:

@@ -58,6 +58,8 @@ class Nodes:
         self._tried: dict[str, float] = {}
         self._progress = time.monotonic()
         self._over = threading.Event()
+        self._released = threading.Event()
+        self._holder: threading.Thread | None = None
 
     @property
     def address(self) -> str:
@@ -75,6 +77,17 @@ class Nodes:
     def progressed(self) -> None:
         """Note that a trial came further: the factories are needed."""
         self._progress = time.monotonic()
+
+    def hold(self) -> None:
+        """Take leases on the factories: they do not end by themselves while the run needs them."""
+        self._holder = threading.Thread(target=self._hold, name="flambe-leases", daemon=True)
+        self._holder.start()
+
+    def release(self) -> None:
+        """Give the leases back."""
+        self._released.set()
+        if self._holder is not None:
+            self._holder.join(SSH_SECONDS)
 
     def await_all(self) -> None:
         """Wait until every factory has joined.
@@ -101,18 +114,13 @@ class Nodes:
         """
         self._over.clear()
         self.progressed()
-        threads = [
-            threading.Thread(target=target, name="flambe-nodes", daemon=True)
-            for target in (self._watch, self._hold)
-        ]
-        for thread in threads:
-            thread.start()
+        thread = threading.Thread(target=self._watch, name="flambe-nodes", daemon=True)
+        thread.start()
         try:
             yield
         finally:
             self._over.set()
-            for thread in threads:
-                thread.join(PERIOD + SSH_SECONDS)
+            thread.join(PERIOD + SSH_SECONDS)
 
     def _watch(self) -> None:
         alone_since = None
@@ -139,10 +147,10 @@ class Nodes:
 
     def _hold(self) -> None:
         """Renew the leases of the factories, while trials come further; then give them back."""
-        while not self._over.is_set():
+        while not self._released.is_set():
             if time.monotonic() - self._progress < float(os.environ.get(SILENCE, SILENCE_SECONDS)):
                 self._lease(LEASE_SECONDS)
-            self._over.wait(LEASE_PERIOD)
+            self._released.wait(LEASE_PERIOD)
         self._lease(0.0)
 
     def _lease(self, seconds: float) -> None:

@@ -191,6 +191,8 @@ class TuneExecutor:
 
     def start(self) -> None:
         """Start Ray, or connect to it, and the collector."""
+        if self.nodes is not None:
+            self.nodes.hold()
         os.environ.update(_TUNE_ENVIRONMENT)
         quiet_loggers()
         if not ray.is_initialized():
@@ -352,6 +354,8 @@ class TuneExecutor:
         if self.collector is not None:
             with contextlib.suppress(Exception):
                 ray.get(self.collector.close.remote(), timeout=10)
+        if self.nodes is not None:
+            self.nodes.release()
         if self._started_ray:
             with quiet_ray():
                 ray.shutdown()

@@ -154,13 +154,13 @@ def test_a_quota_that_is_too_small_is_told_before_anything_is_made(
     with pytest.raises(FlambeError) as caught:
         up(make(2, factories_type="g5.xlarge"))
     assert "is 0 vCPUs" in str(caught.value)
-    assert "2 x g5.xlarge are 8" in str(caught.value)
+    assert "2 x g5.xlarge need 8" in str(caught.value)
     assert "--quota-code L-DB2E81BA --desired-value 8" in str(caught.value)
     assert left(paper) == []
     paper.faults.deny("servicequotas:GetServiceQuota")
     cluster = make(2, factories_type="g5.xlarge")
     up(cluster)
-    assert "the quota of g5.xlarge could not be looked up" in notes(cluster)
+    assert "the quota of 2 x g5.xlarge could not be looked up" in notes(cluster)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_what_is_needed_is_listed_and_let_be(paper: Cloud, make: Make) -> None:
         assert one["InstanceId"] in told
     assert "lab" in told
     assert "me@example.com" in told
-    assert "instance-hours so far" in told
+    assert "instance-hours since they were started" in told
     assert len(left(paper)) == 2
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flambe.cluster.aws.ec2 import Ec2, code_of, said, told
+from flambe.cluster.aws.ec2 import Ec2, code_of, said
 
 if TYPE_CHECKING:
     from flambe.cluster.aws.cluster import AWSCluster
@@ -85,15 +85,14 @@ class Alarms:
             cluster.observer.note(f"warning: AWS: no alarms for the factories: {said(error)}")
 
     def remove(self, ids: Sequence[str]) -> None:
-        """Remove the alarms of instances; a refusal is a warning."""
-        if not self.cluster.factories_alarm or not ids:
-            return
+        """Remove the alarms of instances; a refusal is a warning, where there are to be some."""
         try:
             remove(self.cluster.ec2, [f"{PREFIX}{identity}" for identity in ids])
         except Exception as error:
             if not code_of(error):
                 raise
-            self.cluster.observer.note(f"warning: AWS: alarms are left: {said(error)}")
+            if self.cluster.factories_alarm:
+                self.cluster.observer.note(f"warning: AWS: alarms are left: {said(error)}")
 
 
 def remove(ec2: Ec2, names: Sequence[str]) -> None:
@@ -107,8 +106,7 @@ def remove(ec2: Ec2, names: Sequence[str]) -> None:
 
 def found(ec2: Ec2) -> Iterator[str]:
     """Yield the names of all alarms of flambe in a region."""
-    with told("find alarms"):
-        pages = ec2.cloudwatch.get_paginator("describe_alarms").paginate(AlarmNamePrefix=PREFIX)
-        for page in pages:
-            for alarm in page["MetricAlarms"]:
-                yield str(alarm["AlarmName"])
+    pages = ec2.cloudwatch.get_paginator("describe_alarms").paginate(AlarmNamePrefix=PREFIX)
+    for page in pages:
+        for alarm in page["MetricAlarms"]:
+            yield str(alarm["AlarmName"])

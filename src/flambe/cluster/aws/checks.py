@@ -10,7 +10,7 @@ from flambe.cluster.aws.alarms import MOST_HOURS
 from flambe.cluster.options import Finding
 
 TAKEN_TAGS = ("creator", "name", "purpose", "cluster-name", "role")
-VOLUME_TYPES = ("gp3", "gp2", "io1", "io2", "st1", "sc1", "standard")
+VOLUME_TYPES = ("gp3", "gp2", "standard")
 
 
 def findings(values: Mapping[str, Any]) -> Iterator[Finding]:

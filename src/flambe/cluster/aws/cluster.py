@@ -208,7 +208,7 @@ class AWSCluster(Cluster):
                 self._start(off)
                 launched = launch(self, lacking, list(known.values()), self._created)
                 awaited = [*launched, *(one["InstanceId"] for one in known.values())]
-                self.ec2.await_running(awaited, BOOT_SECONDS)
+                self.ec2.await_running(awaited, BOOT_SECONDS, off)
                 told = counted(len(awaited), "instance")
                 self.observer.note(f"AWS: {told} run; waiting until they let us in")
             except BaseException:
@@ -221,6 +221,7 @@ class AWSCluster(Cluster):
         if ids:
             self.observer.note(f"AWS: starting {counted(len(ids), 'instance')} that were stopped")
             self.journal.write("start", ids=list(ids))
+            self.ec2.await_stopped(ids, BOOT_SECONDS)
             self._started += ids
             self.ec2.start(ids)
 
@@ -270,11 +271,11 @@ class AWSCluster(Cluster):
         if ids:
             self.observer.note(f"AWS: terminating {counted(len(ids), 'instance')}")
             self._terminate(ids)
-        self.alarms.remove(ids)
 
     def _terminate(self, ids: Sequence[str]) -> None:
         self.journal.write("terminate", ids=list(ids))
         self.ec2.terminate(ids)
+        self.alarms.remove(ids)
 
     def names(self) -> list[str]:
         """Return the names of the hosts that the file describes."""

@@ -10,7 +10,7 @@ import contextlib
 import itertools
 import random
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any
@@ -53,6 +53,7 @@ class Ec2:
     def __init__(self, region: str | None = None, profile: str | None = None) -> None:
         self._wanted = region
         self._profile = profile
+        self._types: dict[str, dict[str, Any]] = {}
 
     @cached_property
     def session(self) -> Any:
@@ -67,7 +68,7 @@ class Ec2:
             import boto3
             from botocore.exceptions import BotoCoreError
         except ImportError:
-            hint = "pip install 'flambe[aws]'"
+            hint = "pip install boto3"
             raise ConfigError(Problem("AWS clusters need boto3", hint=hint)) from None
         try:
             session = boto3.Session(region_name=self._wanted, profile_name=self._profile)
@@ -114,6 +115,20 @@ class Ec2:
         with told("find instances"):
             pages = self.ec2.get_paginator("describe_instances").paginate(Filters=given)
             return [one for page in pages for r in page["Reservations"] for one in r["Instances"]]
+
+    def type(self, kind: str) -> dict[str, Any]:
+        """Return what AWS tells of a type of instance; it is asked once.
+
+        Raises
+        ------
+        RunError
+            If there is no such type in the region.
+        """
+        if kind not in self._types:
+            with told(f"find the type {kind}"):
+                found = self.ec2.describe_instance_types(InstanceTypes=[kind])["InstanceTypes"]
+            self._types[kind] = dict(found[0])
+        return self._types[kind]
 
     def launch(self, request: Mapping[str, Any], token: str) -> tuple[list[str], bool]:
         """Launch instances, all of them or none.
@@ -163,8 +178,20 @@ class Ec2:
         """Return instances by id; those that AWS does not know yet are left out."""
         return self._described({"instance-id": ids})
 
-    def await_running(self, ids: Sequence[str], seconds: float) -> list[dict[str, Any]]:
+    def await_stopped(self, ids: Sequence[str], seconds: float) -> None:
+        """Wait until instances are stopped: before that they cannot be started."""
+        deadline = time.monotonic() + seconds
+        while any(state(one) == "stopping" for one in self.describe(ids)):
+            if time.monotonic() > deadline:
+                raise RunError(f"AWS: {', '.join(ids)}: not stopped within {seconds:.0f} s")
+            time.sleep(POLL)
+
+    def await_running(
+        self, ids: Sequence[str], seconds: float, started: Collection[str] = ()
+    ) -> list[dict[str, Any]]:
         """Wait until instances run; return them.
+
+        Those that were just started may look stopped for a while.
 
         Raises
         ------
@@ -175,7 +202,8 @@ class Ec2:
         while True:
             found = {one["InstanceId"]: one for one in self.describe(ids)}
             for one in found.values():
-                if one["State"]["Name"] in ("shutting-down", "terminated", "stopping", "stopped"):
+                off = state(one) in OFF and one["InstanceId"] not in started
+                if off or state(one) in ("shutting-down", "terminated"):
                     why = one.get("StateReason", {}).get("Message", one["State"]["Name"])
                     raise RunError(f"AWS: {one['InstanceId']} ended while it was started: {why}")
             running = [one for one in found.values() if one["State"]["Name"] == "running"]

@@ -135,5 +135,7 @@ def _volumes(ec2: Ec2) -> list[Found]:
 
 def _alarms(ec2: Ec2, there: set[str]) -> list[Found]:
     """Return the alarms of instances that are gone."""
-    names = [name for name in alarms.found(ec2) if name.removeprefix(alarms.PREFIX) not in there]
+    with told("find alarms"):
+        every = list(alarms.found(ec2))
+    names = [name for name in every if name.removeprefix(alarms.PREFIX) not in there]
     return [Found("alarm", name, ec2.region, why="its instance is gone") for name in names]

@@ -9,24 +9,18 @@ from flambe.errors import ConfigError, Problem
 
 # https://documentation.ubuntu.com/aws/aws-how-to/instances/find-ubuntu-images/
 UBUNTU = "/aws/service/canonical/ubuntu/server/24.04/stable/current/{arch}/hvm/ebs-gp3/ami-id"
-# https://docs.aws.amazon.com/dlami/latest/devguide/aws-deep-learning-base-gpu-ami-ubuntu-22-04.html
+# Of the same Ubuntu, as all hosts of a cluster have the same Python.
+# https://docs.aws.amazon.com/dlami/latest/devguide/aws-deep-learning-base-gpu-ami-ubuntu-24-04.html
 LEARNING = (
-    "/aws/service/deeplearning/ami/{arch}/base-oss-nvidia-driver-gpu-ubuntu-22.04/latest/ami-id"
+    "/aws/service/deeplearning/ami/{arch}/base-oss-nvidia-driver-gpu-ubuntu-24.04/latest/ami-id"
 )
-# Types whose GPUs current drivers do not serve any more.
-OLD_GPUS = ("p2", "g2", "g3", "g3s", "cg1")
-GPUS = ("g4dn", "g5", "g5g", "g6", "g6e", "gr6", "p3", "p3dn", "p4d", "p4de", "p5", "p5e", "p5en")
-ARM = ("a1", "c6g", "c7g", "c8g", "m6g", "m7g", "m8g", "r6g", "r7g", "r8g", "t4g", "g5g", "im4gn")
+# Types whose GPUs the drivers of that image do not serve any more.
+OLD_GPUS = ("p2", "p3", "p3dn", "g2", "g3", "g3s", "cg1")
 
 
 def family(kind: str) -> str:
     """Return the family of an instance type: ``g5`` of ``g5.xlarge``."""
     return kind.partition(".")[0]
-
-
-def has_gpu(kind: str) -> bool:
-    """Whether instances of a type have GPUs of NVIDIA."""
-    return family(kind) in (*GPUS, *OLD_GPUS)
 
 
 def find(ec2: Ec2, given: str | None, kind: str) -> dict[str, Any]:
@@ -51,8 +45,10 @@ def find(ec2: Ec2, given: str | None, kind: str) -> dict[str, Any]:
 
 
 def _current(ec2: Ec2, kind: str) -> str:
-    arm = family(kind).rstrip("dn") in ARM or family(kind) in ARM
-    if has_gpu(kind):
+    known = ec2.type(kind)
+    arm = "arm64" in known["ProcessorInfo"]["SupportedArchitectures"]
+    makers = {gpu["Manufacturer"] for gpu in known.get("GpuInfo", {}).get("Gpus", ())}
+    if "NVIDIA" in makers:
         name = LEARNING.format(arch="arm64" if arm else "x86_64")
     else:
         name = UBUNTU.format(arch="arm64" if arm else "amd64")

@@ -48,6 +48,7 @@ def policy() -> dict[str, Any]:
                     "arn:aws:ec2:*:*:key-pair/*",
                     "arn:aws:ec2:*:*:network-interface/*",
                     "arn:aws:ec2:*:*:security-group/*",
+                    "arn:aws:ec2:*:*:spot-instances-request/*",
                     "arn:aws:ec2:*:*:subnet/*",
                 ],
             },
@@ -88,11 +89,15 @@ def policy() -> dict[str, Any]:
             {
                 # Once in an account: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/
                 # UsingAlarmActions.html
-                "Sid": "LetAlarmsAct",
+                "Sid": "LetAlarmsActAndSpotInstancesBe",
                 "Effect": "Allow",
                 "Action": "iam:CreateServiceLinkedRole",
-                "Resource": "arn:aws:iam::*:role/aws-service-role/events.amazonaws.com/*",
-                "Condition": {"StringLike": {"iam:AWSServiceName": "events.amazonaws.com"}},
+                "Resource": "arn:aws:iam::*:role/aws-service-role/*",
+                "Condition": {
+                    "StringLike": {
+                        "iam:AWSServiceName": ["events.amazonaws.com", "spot.amazonaws.com"]
+                    }
+                },
             },
         ],
     }

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flambe.cluster.aws import userdata
-from flambe.cluster.aws.ec2 import Ec2, code_of, explained, said, told
+from flambe.cluster.aws.ec2 import NO_CAPACITY, Ec2, code_of, explained, said, told
 from flambe.cluster.aws.images import OLD_GPUS, family
 from flambe.cluster.aws.request import FACTORY, Requests
 from flambe.errors import ConfigError, Problem
@@ -51,29 +51,41 @@ def check(cluster: AWSCluster, requests: Requests, counts: Mapping[str, int]) ->
             "trials may find none. Choose a newer type, such as g5.xlarge, or a factory_ami that "
             "serves them"
         )
-    check_group(ec2, cluster.security_group, note)
+    check_group(ec2, cluster.security_group, note, outside=cluster.use_public)
     key = userdata.HostKey.new()
+    needed: dict[str, list[str]] = {}
     for role, count in counts.items():
-        what = f"{count} x {role.lower()}"
-        request = requests.launch(role, count, key, cluster.subnets[0], "preflight")
-        check_launch(ec2, request, what)
-        spot = cluster.spot and role == FACTORY
-        check_quota(ec2, requests.kind(role), count, spot=spot, note=note)
+        places = [
+            requests.launch(role, count, key, subnet, "preflight") for subnet in cluster.subnets
+        ]
+        check_launch(ec2, places, f"{count} x {role.lower()}")
+        kind = requests.kind(role)
+        if code := quota_of(kind, spot=cluster.spot and role == FACTORY):
+            needed.setdefault(code, []).extend([kind] * count)
+    for code, kinds in needed.items():
+        check_quota(ec2, code, kinds, note)
 
 
-def check_launch(ec2: Ec2, request: Mapping[str, Any], what: str) -> None:
-    """Ask AWS whether it would launch; nothing is.
+def check_launch(ec2: Ec2, places: Sequence[Mapping[str, Any]], what: str) -> None:
+    """Ask AWS whether it would launch, in one of several places; nothing is launched.
 
     Raises
     ------
     RunError
         If it would not: with the action that is not allowed, or what is not there.
     """
-    try:
-        ec2.ec2.run_instances(**request, DryRun=True)
-    except Exception as error:
-        if code_of(error) != "DryRunOperation":
-            raise explained(f"launch {what}", error) from error
+    wrong: Exception | None = None
+    for request in places:
+        try:
+            ec2.ec2.run_instances(**request, DryRun=True)
+        except Exception as error:
+            if code_of(error) == "DryRunOperation":
+                return
+            wrong = wrong or error
+            if code_of(error) not in NO_CAPACITY:
+                break
+    if wrong is not None:
+        raise explained(f"launch {what}", wrong) from wrong
 
 
 def quota_of(kind: str, *, spot: bool) -> str:
@@ -84,42 +96,39 @@ def quota_of(kind: str, *, spot: bool) -> str:
     return codes[spot] if codes else ""
 
 
-def check_quota(
-    ec2: Ec2, kind: str, count: int, *, spot: bool, note: Callable[[str], None]
-) -> None:
-    """See that the account may run so many instances of a type.
+def check_quota(ec2: Ec2, code: str, kinds: Sequence[str], note: Callable[[str], None]) -> None:
+    """See that the account may run so many instances that count to one quota.
 
     Raises
     ------
     ConfigError
-        If its quota is too small for them, whatever else runs.
+        If the quota is too small for them, whatever else runs.
     """
-    code = quota_of(kind, spot=spot)
-    if not code:
-        return
+    what = " + ".join(f"{kinds.count(kind)} x {kind}" for kind in dict.fromkeys(kinds))
     try:
         client = ec2.client("service-quotas")
         quota = client.get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]
-        types = ec2.ec2.describe_instance_types(InstanceTypes=[kind])["InstanceTypes"]
     except Exception as error:
         if not code_of(error):
             raise
-        note(f"AWS: the quota of {kind} could not be looked up: {said(error)}")
+        note(f"AWS: the quota of {what} could not be looked up: {said(error)}")
         return
-    each = int(types[0]["VCpuInfo"]["DefaultVCpus"])
-    if each * count > quota["Value"]:
+    needed = sum(int(ec2.type(kind)["VCpuInfo"]["DefaultVCpus"]) for kind in kinds)
+    if needed > quota["Value"]:
         raise ConfigError(
             Problem(
                 f"AWS: the quota of this account in {ec2.region} is {quota['Value']:g} vCPUs for "
-                f"{quota['QuotaName']}, and {count} x {kind} are {each * count}",
+                f"{quota['QuotaName']}, and {what} need {needed}",
                 hint=f"aws service-quotas request-service-quota-increase --region {ec2.region} "
-                f"--service-code ec2 --quota-code {code} --desired-value {each * count}",
+                f"--service-code ec2 --quota-code {code} --desired-value {needed}",
             )
         )
 
 
-def check_group(ec2: Ec2, group: str, note: Callable[[str], None]) -> None:
+def check_group(ec2: Ec2, group: str, note: Callable[[str], None], *, outside: bool = True) -> None:
     """See that a security group lets in SSH, and all traffic between the hosts: Ray needs it.
+
+    SSH from ``outside``, unless a bastion leads to the hosts, which may be of the group itself.
 
     Raises
     ------
@@ -130,7 +139,7 @@ def check_group(ec2: Ec2, group: str, note: Callable[[str], None]) -> None:
         found = ec2.ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]
     rules = list(_inbound(found))
     problems = []
-    if not any(low <= SSH <= high and who != group for low, high, who in rules):
+    if outside and not any(low <= SSH <= high and who != group for low, high, who in rules):
         problems.append(
             Problem(
                 f"AWS: {group} lets nobody in by SSH",
@@ -149,7 +158,7 @@ def check_group(ec2: Ec2, group: str, note: Callable[[str], None]) -> None:
         )
     if problems:
         raise ConfigError(problems)
-    if any(who == "0.0.0.0/0" and low <= SSH <= high for low, high, who in rules):
+    if any(who in ("0.0.0.0/0", "::/0") and low <= SSH <= high for low, high, who in rules):
         note(f"AWS: {group} lets in SSH from everywhere; your own address would be enough")
 
 

@@ -63,7 +63,8 @@ def settings(timeout: float, provisioning: float, user: str, remote_dir: str) ->
     user, remote_dir
         Whose leases count, and where flambe's folder is.
     """
-    root = remote_dir if remote_dir.startswith("/") else f"/home/{user}/{remote_dir}"
+    home = "/root" if user == "root" else f"/home/{user}"
+    root = remote_dir if remote_dir.startswith("/") else f"{home}/{remote_dir}"
     return {
         "timeout": timeout,
         "provisioning": provisioning,

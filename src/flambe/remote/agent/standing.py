@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import Any
 
 from flambe.remote.agent.files import read_json
@@ -16,8 +17,14 @@ def settings_path(own: str, cluster: str) -> str:
 
 
 def read(own: str, cluster: str) -> dict[str, Any]:
-    """Return the ``settings`` of the reaper, and what it has ``seen``; empty, if there is none."""
+    """Return the ``settings`` of the reaper, what it has ``seen``, and more; or nothing."""
     for path in (os.path.join(SYSTEM, "reaper.json"), settings_path(own, cluster)):
         if settings := read_json(path):
-            return {"settings": settings, "seen": read_json(settings.get("seen", "")) or {}}
+            ready = settings.get("ready")
+            return {
+                "settings": settings,
+                "seen": read_json(settings.get("seen", "")) or {},
+                "ready": not ready or os.path.exists(ready),
+                "now": time.time(),
+            }
     return {}
