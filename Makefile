@@ -113,7 +113,7 @@ PROGRAMS := git=git ssh=openssh-client rsync=rsync chromium=chromium
 ifeq ($(shell id -u),0)
 PROGRAMS += ip=iproute2 iptables=iptables nsenter=util-linux sshd=openssh-server sudo=sudo \
 	useradd=passwd sshfs=sshfs openssl=openssl debootstrap=debootstrap \
-	dockerd=docker.io busybox=busybox-static
+	dockerd=docker.io busybox=busybox-static faketime=faketime
 endif
 
 packages:

@@ -233,3 +233,27 @@ def resident(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
     except (OSError, IndexError):
         return 0
+
+
+def test_a_clock_that_is_an_hour_off(farm: Farm) -> None:
+    """All that is run on one factory has another time; what is measured there goes on as it was."""
+    (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
+    host = farm.hosts[1]
+    settings = f"LD_PRELOAD={library}\nFAKETIME=+1h\nFAKETIME_DONT_FAKE_MONOTONIC=1\n"
+    assert farm.metal is not None
+    place = host.root / "home" / farm.metal.user / ".ssh" / "environment"
+    place.write_text(settings)
+    host.restart_sshd("-o", "PermitUserEnvironment=yes")
+    try:
+        seen = farm.flambe("exec", farm.cluster, "--host", "factory_1", "--", "date", "+%s")
+        assert 3500 < int(seen.split()[-1]) - time.time() < 3700
+        said = farm.run(written(farm, 4)).ends()
+        folder = farm.output(farm.folder.name)
+        variants = folder.read_variants().values()
+        assert [one.status for one in variants] == [Status.FINISHED] * 8
+        assert {one.host for one in variants} == {"factory_1", "factory_2"}
+        assert all(0 <= (one.ended or 0) - (one.started or 0) < 600 for one in variants)
+        assert "is lost" not in said
+    finally:
+        place.unlink()
+        host.restart_sshd()

@@ -68,10 +68,9 @@ class Alarms:
         ]
         if not lacking:
             return
-        found = cluster.found()
         try:
             for member in lacking:
-                identity = found[member.machine.name]["InstanceId"]
+                identity = cluster.instances[member.machine.name]["InstanceId"]
                 if wanted is None:
                     remove(cluster.ec2, [f"{PREFIX}{identity}"])
                 else:

@@ -137,6 +137,8 @@ class AWSCluster(Cluster):
         self.use_public = use_public
         self.provisioning_timeout = provisioning_timeout
         self.factories_alarm = factories_alarm
+        #: Those that the hosts are, by the names of these, since they were made ready.
+        self.instances: dict[str, dict[str, Any]] = {}
         self._created: list[str] = []
         self._started: list[str] = []
 
@@ -173,7 +175,9 @@ class AWSCluster(Cluster):
         asks, from whatever laptop, gives the same.
         """
         wanted = {"Cluster-Name": self.name, "creator": self.creator}
-        instances = self.ec2.instances(wanted)
+        return self._named(self.ec2.instances(wanted))
+
+    def _named(self, instances: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
         named = {name: one for one in instances if (name := name_of(one))}
         others = [one for one in instances if not name_of(one)]
         others.sort(key=lambda one: (one.get("AmiLaunchIndex", 0), one["InstanceId"]))
@@ -208,13 +212,14 @@ class AWSCluster(Cluster):
                 self._start(off)
                 launched = launch(self, lacking, list(known.values()), self._created)
                 awaited = [*launched, *(one["InstanceId"] for one in known.values())]
-                self.ec2.await_running(awaited, BOOT_SECONDS, off)
+                running = self.ec2.await_running(awaited, BOOT_SECONDS, off)
                 told = counted(len(awaited), "instance")
                 self.observer.note(f"AWS: {told} run; waiting until they let us in")
             except BaseException:
                 self._undo()
                 raise
-            known = self._kept(self.found())
+            known = self._named(running)
+        self.instances = known
         return self._machines(known, new=off)
 
     def _start(self, ids: Sequence[str]) -> None:

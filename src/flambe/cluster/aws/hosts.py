@@ -49,10 +49,9 @@ def settle_in(cluster: AWSCluster, members: Sequence[Member]) -> None:
     The connections are trusted by the keys that the instances were given for their first boot.
     """
     new = [member for member in members if member.machine.new]
-    found = cluster.found() if new else {}
 
     def settle(member: Member) -> None:
-        one, name = found[member.machine.name], member.machine.name
+        one, name = cluster.instances[member.machine.name], member.machine.name
         if is_settled(one):
             return  # it was only started again
         done = member.run(["sudo", "sh", "-c", _NEW_KEY], shown="making a host key")
