@@ -15,7 +15,7 @@ from flambe.cluster.aws import AWSCluster, gc
 from flambe.cluster.aws.ec2 import Ec2
 from flambe.cluster.aws.policy import policy
 from flambe.cluster.record import ClusterFiles, known
-from flambe.errors import ConfigError, counted
+from flambe.errors import ConfigError, RemoteError, RunError, counted
 from flambe.remote.group import outcomes
 
 
@@ -30,13 +30,20 @@ def collect(options: argparse.Namespace) -> int:
     """List what is flambe's in regions; remove what nobody needs any more, if asked to."""
     shown = ClusterDisplay()
     places = {ec2.region: ec2 for ec2 in _regions(options.region, options.profile)}
-    looked = outcomes(lambda region: gc.look(places[region]), list(places))
-    failed = [one for one in looked if isinstance(one, BaseException)]
-    found = [one for part in looked if not isinstance(part, BaseException) for one in part]
+
+    def look(region: str) -> list[gc.Found]:
+        try:
+            return gc.look(places[region])
+        except RunError as error:  # the other regions are shown all the same
+            raise RemoteError(region, str(error)) from None
+
+    looked = outcomes(look, list(places))
+    failed = [one for one in looked if isinstance(one, RemoteError)]
+    found = [one for part in looked if not isinstance(part, RemoteError) for one in part]
     left = [one for one in found if one.why]
     if found:
         shown.console.print(_table(found, many=len(places) > 1))
-    else:
+    elif not failed:
         shown.note(f"there is nothing of flambe in {', '.join(places)}")
     hours = sum(one.hours or 0.0 for one in found)
     if hours:

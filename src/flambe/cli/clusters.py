@@ -18,7 +18,7 @@ from flambe.cli.members import ClusterDisplay, chosen, members_of, standing_of
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.member import Member
 from flambe.cluster.record import ClusterFiles, known
-from flambe.errors import ConfigError, RemoteError
+from flambe.errors import ConfigError, RemoteError, RunError
 from flambe.logging import redact
 from flambe.remote import each
 from flambe.remote.group import outcomes
@@ -58,7 +58,7 @@ def _status(given: str, shown: ClusterDisplay, *, alone: bool) -> int:
     try:
         name, members = members_of(given)
         standing = standing_of(given)
-    except ConfigError as wrong:
+    except (ConfigError, RunError) as wrong:
         if alone:
             raise
         raise RemoteError(given, str(wrong)) from None  # the others are shown all the same
