@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from flambe.cluster.aws.ec2 import NUMBER
 from flambe.progress import Status
 from tests.cloud import Cloud
 from tests.cloud.conftest import lent
@@ -134,7 +135,8 @@ def test_a_spot_instance_that_is_taken_away(tmp_path: Path) -> None:
         (taken,) = [
             machine.id
             for machine in cloud.instances("running")
-            if {"key": "flambe-number", "value": "factory_2"} in list(machine.model.get_tags())
+            if {tag["key"]: tag["value"] for tag in machine.model.get_tags()}.get(NUMBER)
+            == "factory_2"
         ]
         cloud.interrupt(taken)
         said = run.ends()

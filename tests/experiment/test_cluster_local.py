@@ -151,3 +151,21 @@ def test_the_site_is_there_for_those_who_come_back_and_a_taken_port_is_told(farm
         for one in taken:
             one.close()
     assert os.path.isdir(folder.root)
+
+
+def test_results_come_here_as_they_are_made(farm: Farm) -> None:
+    file = farm.write("stream", GROWING.replace("200", "60"))
+    refused = farm.flambe(file, "--fetch", code=2)
+    assert "--fetch is for runs on a cluster" in refused
+    run = farm.run(file, "--fetch", "here")
+    here = RunFolder(farm.folder / "here" / "flambe-output" / "output__stream")
+    eventually(lambda: list(here.root.glob("grow/*/metrics.jsonl")), "figures come here")
+    assert run.process.poll() is None
+    assert here.read_state() is not None
+    assert "the results of" in run.ends()
+    assert figures(here) == figures(farm.output("stream"))
+    assert layout(here) == layout(farm.output("stream"))
+    # Whoever comes later has them too.
+    farm.flambe("fetch", farm.cluster, "there", "--follow")
+    there = RunFolder(farm.folder / "there" / "flambe-output" / "output__stream")
+    assert figures(there) == figures(here)

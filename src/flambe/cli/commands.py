@@ -156,9 +156,13 @@ def run(options: argparse.Namespace) -> int:
 
     document = _document(options)
     cluster = _cluster(document, options.cluster, options) if options.cluster else None
-    if options.detach and cluster is None:
-        hint = "give --cluster, or leave --detach out"
-        raise ConfigError(Problem("--detach is for runs on a cluster", hint=hint))
+    for name, value in (("--detach", options.detach), ("--fetch", options.fetch is not None)):
+        if value and cluster is None:
+            hint = f"give --cluster, or leave {name} out"
+            raise ConfigError(Problem(f"{name} is for runs on a cluster", hint=hint))
+    if options.detach and options.fetch is not None:
+        hint = "flambe fetch CLUSTER -f   does that later"
+        raise ConfigError(Problem("--fetch needs somebody who stays: no --detach", hint=hint))
     secrets = Secrets.read(Path(options.secrets) if options.secrets else None)
     if cluster is not None:
         secrets.for_factories()  # what it names is there

@@ -6,10 +6,10 @@ import argparse
 import os
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
+from flambe.cli import streaming
 from flambe.cli.members import ClusterDisplay, awake, chosen, members_of, read_cluster
-from flambe.cluster import SSHCluster, launch, leaving, paths
+from flambe.cluster import SSHCluster, launch, leaving
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.member import Member
 from flambe.cluster.record import ClusterFiles, known
@@ -26,37 +26,23 @@ def fetch(options: argparse.Namespace) -> int:
     shown = ClusterDisplay()
     with awake(options.cluster) as (name, members):
         (host,) = chosen(members, None)
-        target = Path(options.to or f"fetched/{name}")
-        _expect_folder(target)
+        target = streaming.target(name, options.to)
         host.connect(note=shown.note)
+        if options.follow:
+            streaming.follow(host, name, target)
         if not has_results(host, name):
             raise RunError(f"{host.name}: there are no results of {name} yet")
-        try:
-            host.fetch(_results(host, name), target)
-        except OSError as error:
-            raise RunError(f"cannot write to {target}: {error.strerror}") from None
-        files = ClusterFiles(name)
-        if note := files.recall():
-            files.remember({**note, "fetched": time.time()})
+        if not options.follow:
+            streaming.bring(host, name, target)
+        streaming.remember(name)
     print(f"the results of {name} are in {target}")
     return 0
-
-
-def _expect_folder(target: Path) -> None:
-    if target.exists() and not target.is_dir():
-        raise ConfigError(
-            Problem(f"{target} is a file", hint="give a folder, which may be there or not")
-        )
-
-
-def _results(host: Member, name: str) -> str:
-    return f"{paths.of(host.agent.root, name)}/work/"
 
 
 def has_results(host: Member, name: str) -> bool:
     """Whether a run of a cluster left anything on its orchestrator."""
     # A folder that is empty is none.
-    command = ["find", _results(host, name), "!", "-type", "d", "-print", "-quit"]
+    command = ["find", streaming.results(host, name), "!", "-type", "d", "-print", "-quit"]
     return bool(host.run(command, check=False, repeat=True).stdout.strip())
 
 

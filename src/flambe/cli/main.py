@@ -74,6 +74,13 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         "--detach", action="store_true", help="with --cluster: start the run, and don't show it"
     )
     parser.add_argument(
+        "--fetch",
+        metavar="TO",
+        nargs="?",
+        const="",
+        help="with --cluster: bring results to a folder as they are made (fetched/CLUSTER)",
+    )
+    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="say what would be made, sent and run; touch nothing",
@@ -178,6 +185,9 @@ def _ssh(parser: argparse.ArgumentParser) -> None:
 def _fetch(parser: argparse.ArgumentParser) -> None:
     _add_cluster(parser)
     parser.add_argument("to", metavar="TO", nargs="?", help="a folder; fetched/CLUSTER")
+    parser.add_argument(
+        "-f", "--follow", action="store_true", help="as they are made, until the run ends"
+    )
 
 
 def _down(parser: argparse.ArgumentParser) -> None:

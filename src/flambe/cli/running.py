@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from flambe.cli import streaming
 from flambe.cli.members import ClusterDisplay, chosen, members_of
 from flambe.cluster import launch, report
 from flambe.cluster.cluster import Cluster
@@ -27,6 +28,7 @@ def run_on(
 
     shown = ClusterDisplay()
     cluster.observer = shown
+    streaming.target(cluster.name, options.fetch)
     secrets = Path(options.secrets) if options.secrets else home() / "secrets.ini"
     job = launch.Launch(cluster, runnable, extensions, secrets if secrets.exists() else None)
     given = [f"--{name}" for name in ("resume", "verbose") if getattr(options, name)]
@@ -37,7 +39,7 @@ def run_on(
     if options.detach:
         shown.note(_ways_back(cluster.name, host))
         return 0
-    return attached(host, cluster.name, shown)
+    return attached(host, cluster.name, shown, options.fetch)
 
 
 def _ways_back(name: str, host: Member) -> str:
@@ -52,10 +54,16 @@ def _show(text: str) -> None:
     print(redact.hide(text), flush=True)
 
 
-def attached(host: Member, name: str, shown: ClusterDisplay) -> int:
-    """Show what a run says until it ends, and lead to its Report Site; Ctrl-C leaves it."""
+def attached(host: Member, name: str, shown: ClusterDisplay, fetch: str | None = None) -> int:
+    """Show what a run says until it ends, and lead to its Report Site; Ctrl-C leaves it.
+
+    Its results are brought here meanwhile, if there is a folder to ``fetch`` them to.
+    """
     try:
-        with _site(host, name) as url:
+        with _site(host, name) as url, contextlib.ExitStack() as stack:
+            if fetch is not None:
+                folder = streaming.target(name, fetch)
+                stack.enter_context(streaming.streamed(host, name, folder, shown.note))
             if url:
                 shown.note(f"Report Site: {url}")
             code = launch.attach(host, name, _show, shown.note)
