@@ -129,9 +129,10 @@ def test_a_spot_instance_that_is_taken_away(tmp_path: Path) -> None:
         farm.cluster.write_text(text + "spot: true\n")
         farm.name = "name-of-the-cluster"
         farm.env.update(cloud.environment)
-        grid = GRID.replace("steps: 4", "steps: 8\n  seconds: 1.5")
+        grid = GRID.replace("0.3]", "0.3, 0.4, 0.5, 0.6]")
+        grid = grid.replace("steps: 4", "steps: 20\n  seconds: 1.5")
         run = farm.run(farm.write("crop", grid, more="seed: 7\nmax_failures: 0\n"))
-        run.says(r"step 2 of", times=3)
+        run.says(r"step 2 of", times=4)
         (taken,) = [
             machine.id
             for machine in cloud.instances("running")
@@ -140,9 +141,9 @@ def test_a_spot_instance_that_is_taken_away(tmp_path: Path) -> None:
         ]
         cloud.interrupt(taken)
         said = run.ends()
-        assert "factory_2 is lost: 1 factory left" in said
+        assert "factory_2 is lost: 1 factory left" in said, said
         done = [v.status for v in farm.fetched("crop").read_variants().values()]
-        assert done == [Status.FINISHED] * 6
+        assert done == [Status.FINISHED] * 12
         assert left(cloud) == 2
         assert "is ready" in farm.flambe(farm.cluster)
         assert left(cloud) == 3
