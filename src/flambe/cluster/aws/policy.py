@@ -89,7 +89,7 @@ def policy() -> dict[str, Any]:
             {
                 # Once in an account: https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/
                 # UsingAlarmActions.html
-                "Sid": "LetAlarmsActAndSpotInstancesBe",
+                "Sid": "LetAlarmsAndSpotAct",
                 "Effect": "Allow",
                 "Action": "iam:CreateServiceLinkedRole",
                 "Resource": "arn:aws:iam::*:role/aws-service-role/*",
