@@ -50,6 +50,17 @@ def test_all_is_made_found_again_and_removed(paper: Cloud, make: Make) -> None:
     assert up(make()) == NAMES
 
 
+def test_hosts_have_a_role_only_where_one_is_given(paper: Cloud, make: Make) -> None:
+    up(make(0))
+    (one,) = make(0).found().values()
+    assert "IamInstanceProfile" not in one
+    make(0).remove_machines()
+    paper.client("iam").create_instance_profile(InstanceProfileName="readers")
+    up(make(0, instance_profile="readers"))
+    (one,) = make(0).found().values()
+    assert one["IamInstanceProfile"]["Arn"].endswith("instance-profile/readers")
+
+
 def test_a_warm_start_asks_aws_little(paper: Cloud, make: Make) -> None:
     up(make())
     before = len(list(paper.calls))

@@ -77,6 +77,9 @@ class AWSCluster(Cluster):
     factories_alarm
         Whether an alarm of CloudWatch terminates factories too whose CPUs were idle for
         ``factories_timeout``: should a host hang, and its reaper with it. At most 168 hours.
+    instance_profile
+        The name of an instance profile, whose role is that of what runs on the hosts; by default
+        there is none.
     setup_cmds, environment, remote_dir, gpus, site
         See :class:`Cluster`.
     """
@@ -107,6 +110,7 @@ class AWSCluster(Cluster):
         use_public: bool = True,
         provisioning_timeout: float = 1,
         factories_alarm: bool = False,
+        instance_profile: str | None = None,
         setup_cmds: Sequence[str] | None = None,
         environment: Mapping[str, Any] | None = None,
         remote_dir: str = ".flambe",
@@ -137,6 +141,7 @@ class AWSCluster(Cluster):
         self.use_public = use_public
         self.provisioning_timeout = provisioning_timeout
         self.factories_alarm = factories_alarm
+        self.instance_profile = instance_profile
         #: Those that the hosts are, by the names of these, since they were made ready.
         self.instances: dict[str, dict[str, Any]] = {}
         self._created: list[str] = []

@@ -92,6 +92,8 @@ class Requests:
                 {"ResourceType": kind, "Tags": given} for kind in ("instance", "volume")
             ],
         }
+        if cluster.instance_profile:
+            request["IamInstanceProfile"] = {"Name": cluster.instance_profile}
         if cluster.dedicated:
             request["Placement"] = {"Tenancy": "dedicated"}
         if cluster.spot and role == FACTORY:
