@@ -45,11 +45,11 @@ def cloud(folder: Path, **options: Any) -> Iterator[Cloud]:
             os.environ.update(before)
 
 
-def cluster(place: Cloud, factories: int) -> AWSCluster:
+def cluster(place: Cloud, factories: int, name: str = "bench") -> AWSCluster:
     """Return a cluster, which says nothing."""
     prepared = place.prepared
     made = AWSCluster(
-        name="bench",
+        name=name,
         factories_num=factories,
         factories_type="t3.large",
         orchestrator_type="t3.large",
@@ -79,7 +79,8 @@ def launch(folder: Path, repeats: int) -> None:
     with cloud(folder, hosts=False) as place:
 
         def once(factories: int) -> float:
-            made = cluster(place, factories)
+            # One of the same name would first meet the tokens of the last one.
+            made = cluster(place, factories, f"bench-{time.time_ns()}")
             place.calls.clear()
             begun = time.perf_counter()
             made.create_machines([])
@@ -177,6 +178,9 @@ def _ray_cluster(place: Cloud) -> dict[str, object]:
             "head": {"node_config": node, "resources": {"CPU": 2}, "max_workers": 0}
         },
         "head_node_type": "head",
+        "initialization_commands": [],
+        "setup_commands": [],
+        "head_setup_commands": [],
         "head_start_ray_commands": ["true"],
         "worker_start_ray_commands": [],
     }
