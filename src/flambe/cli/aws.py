@@ -83,7 +83,9 @@ def _table(found: Sequence[gc.Found], *, many: bool) -> Table:
     for title in ("id", *(["region"] if many else []), "cluster", "creator", "what"):
         table.add_column(title, overflow="fold")
     table.add_column("up", justify="right", no_wrap=True)
-    table.add_column("nobody needs it, since")
+    some = any(one.why for one in found)
+    if some:
+        table.add_column("nobody needs it, since")
     for one in found:
         table.add_row(
             one.identity,
@@ -92,6 +94,6 @@ def _table(found: Sequence[gc.Found], *, many: bool) -> Table:
             one.creator,
             one.what or one.kind,
             "" if one.hours is None else f"{one.hours:.1f} h",
-            Text(one.why, "yellow"),
+            *([Text(one.why, "yellow")] if some else []),
         )
     return table
