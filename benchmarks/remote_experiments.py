@@ -164,7 +164,7 @@ class Hand:
         }
         told = {"trials": trials, "steps": steps, "padding": padding, "address": address}
         said = self._on(head, variables, self.script, json.dumps({**told, "storage": storage}))
-        return float(said.rpartition("took ")[2])
+        return float(said.rpartition("took ")[2].split()[0])  # a worker may say something after it
 
 
 def memory(farm: Any, run: Any) -> tuple[float, float]:
