@@ -24,6 +24,7 @@ from typing import Any
 import common
 from flambe.cluster.aws import AWSCluster
 from tests.cloud import Cloud
+from tests.cloud.prepared import launched_by_ray
 from tests.metal import missing
 
 BOOT = 5.0  # seconds, of each instance
@@ -136,7 +137,7 @@ def ray(folder: Path, repeats: int) -> None:
         made.remove_machines()
     with cloud(folder) as place:
         config = folder / "ray.yaml"
-        config.write_text(json.dumps(_ray_cluster(place)), encoding="utf-8")
+        config.write_text(json.dumps(launched_by_ray(place, "bench", "true")), encoding="utf-8")
         command = [sys.executable, "-m", "ray.scripts.scripts", "up", "--yes", "--no-config-cache"]
         env = {**place.environment, "PATH": os.environ["PATH"], "HOME": str(folder)}
         begun = time.perf_counter()
@@ -152,38 +153,6 @@ def ray(folder: Path, repeats: int) -> None:
     print("\nray: one host, from nothing to ready; ray up installs nothing and starts no Ray here")
     common.table(["", "seconds beyond the boot", "calls"], rows)
     print("ray up asked for", ", ".join(f"{n} x {name}" for name, n in sorted(told.items())))
-
-
-def _ray_cluster(place: Cloud) -> dict[str, object]:
-    prepared = place.prepared
-    place.client("iam").create_instance_profile(InstanceProfileName="head")
-    node = {
-        "ImageId": prepared.images["ubuntu/server/22.04"],
-        "InstanceType": "t3.large",
-        "KeyName": prepared.key_name,
-        "SubnetIds": [prepared.subnet],
-        "IamInstanceProfile": {"Name": "head"},
-    }
-    return {
-        "cluster_name": "bench",
-        "max_workers": 0,
-        "provider": {
-            "type": "aws",
-            "region": prepared.region,
-            "use_internal_ips": True,
-            "cache_stopped_nodes": False,
-        },
-        "auth": {"ssh_user": "ubuntu", "ssh_private_key": str(prepared.key)},
-        "available_node_types": {
-            "head": {"node_config": node, "resources": {"CPU": 2}, "max_workers": 0}
-        },
-        "head_node_type": "head",
-        "initialization_commands": [],
-        "setup_commands": [],
-        "head_setup_commands": [],
-        "head_start_ray_commands": ["true"],
-        "worker_start_ray_commands": [],
-    }
 
 
 SECTIONS = {"launch": launch, "ready": ready, "ray": ray}

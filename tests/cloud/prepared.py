@@ -71,3 +71,37 @@ def _remove_default_vpc(cloud: Any) -> None:
     for subnet in [one for one in cloud.describe_subnets() if one.vpc_id == default.id]:
         cloud.delete_subnet(subnet.id)
     cloud.delete_vpc(default.id)
+
+
+def launched_by_ray(cloud: Any, name: str, start: str) -> dict[str, object]:
+    """Return a cluster for ``ray up``: its head is made, logged in to, and runs a command as start."""
+    prepared = cloud.prepared
+    node = {
+        "ImageId": prepared.images["ubuntu/server/22.04"],
+        "InstanceType": "t3.large",
+        "KeyName": prepared.key_name,
+        "SubnetIds": [prepared.subnet],
+        # With one of its own it would wait half a minute for it to be known everywhere.
+        "IamInstanceProfile": {"Name": "head"},
+    }
+    cloud.client("iam").create_instance_profile(InstanceProfileName="head")
+    return {
+        "cluster_name": name,
+        "max_workers": 0,
+        "provider": {
+            "type": "aws",
+            "region": prepared.region,
+            "use_internal_ips": True,
+            "cache_stopped_nodes": False,
+        },
+        "auth": {"ssh_user": "ubuntu", "ssh_private_key": str(prepared.key)},
+        "available_node_types": {
+            "head": {"node_config": node, "resources": {"CPU": 2}, "max_workers": 0}
+        },
+        "head_node_type": "head",
+        "initialization_commands": [],
+        "setup_commands": [],
+        "head_setup_commands": [],
+        "head_start_ray_commands": [start],
+        "worker_start_ray_commands": [],
+    }

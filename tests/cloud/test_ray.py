@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.cloud import Cloud
+from tests.cloud.prepared import launched_by_ray
 
 pytestmark = [
     pytest.mark.root,
@@ -21,7 +22,10 @@ pytestmark = [
 
 def test_ray_up_and_down(cloud: Cloud, tmp_path: Path) -> None:
     config = tmp_path / "cluster.yaml"
-    config.write_text(json.dumps(_cluster(cloud)), encoding="utf-8")
+    config.write_text(
+        json.dumps(launched_by_ray(cloud, "lab", "echo set up by $(id -un) > /tmp/started")),
+        encoding="utf-8",
+    )
     environment = {
         **cloud.environment,
         "PATH": os.environ["PATH"],
@@ -55,37 +59,3 @@ def test_ray_up_and_down(cloud: Cloud, tmp_path: Path) -> None:
     assert cloud.calls.count("AuthorizeSecurityGroupIngress") == 1
     ray("down", "--yes", str(config))
     assert not cloud.instances("pending", "running", "stopped")
-
-
-def _cluster(cloud: Cloud) -> dict[str, object]:
-    """Return a cluster whose head is made, logged in to and set up; Ray itself is not started."""
-    prepared = cloud.prepared
-    node = {
-        "ImageId": prepared.images["ubuntu/server/22.04"],
-        "InstanceType": "t3.large",
-        "KeyName": prepared.key_name,
-        "SubnetIds": [prepared.subnet],
-        # With one of its own it would wait half a minute for it to be known everywhere.
-        "IamInstanceProfile": {"Name": "head"},
-    }
-    cloud.client("iam").create_instance_profile(InstanceProfileName="head")
-    return {
-        "cluster_name": "lab",
-        "max_workers": 0,
-        "provider": {
-            "type": "aws",
-            "region": prepared.region,
-            "use_internal_ips": True,
-            "cache_stopped_nodes": False,
-        },
-        "auth": {"ssh_user": "ubuntu", "ssh_private_key": str(prepared.key)},
-        "available_node_types": {
-            "head": {"node_config": node, "resources": {"CPU": 2}, "max_workers": 0}
-        },
-        "head_node_type": "head",
-        "initialization_commands": [],
-        "setup_commands": [],
-        "head_setup_commands": [],
-        "head_start_ray_commands": ["echo set up by $(id -un) > /tmp/started"],
-        "worker_start_ray_commands": [],
-    }

@@ -16,6 +16,7 @@ from flambe.cluster.aws.ec2 import NUMBER
 from flambe.progress import Status
 from tests.cloud import Cloud
 from tests.cloud.conftest import lent
+from tests.cluster.aws.conftest import left
 from tests.experiment.farm import Farm, eventually, figures
 
 pytestmark = [pytest.mark.root, pytest.mark.xdist_group("metal-aws"), pytest.mark.timeout(900)]
@@ -62,10 +63,6 @@ def cloud() -> Iterator[Cloud]:
         yield one
 
 
-def left(cloud: Cloud) -> int:
-    return len(cloud.instances("pending", "running", "stopping", "stopped"))
-
-
 def described(cloud: Cloud) -> str:
     """Return the documentation's file, with the values of the cloud."""
     prepared = cloud.prepared
@@ -87,13 +84,13 @@ def test_from_nothing_to_results_to_nothing(cloud: Cloud, tmp_path: Path) -> Non
         # What it would do is told first, and nothing is touched.
         planned = farm.flambe("plan", file, "--cluster", farm.cluster)
         assert re.search(r"orchestrator.*factory_1", planned, re.DOTALL)
-        assert left(cloud) == 0
+        assert len(left(cloud)) == 0
         assert not cloud.calls.of("RunInstances")
         said = farm.run(file).ends()
         assert "1 x g3.4xlarge as factory" in said
         assert "1 x t3.large as orchestrator" in said
         assert "do not serve the GPUs of g3.4xlarge" in said
-        assert left(cloud) == 2
+        assert len(left(cloud)) == 2
         status = farm.flambe("status", farm.name)
         assert re.search(r"factory_1 .* never .*ready", status)
         assert "instance-hours since they were started" in status
@@ -114,7 +111,7 @@ def test_from_nothing_to_results_to_nothing(cloud: Cloud, tmp_path: Path) -> Non
         assert re.search(
             r"factory_1 .*(not while|after|in ).*ready", farm.flambe("status", farm.name)
         )
-        eventually(lambda: left(cloud) == 0, "all instances end themselves", 400)
+        eventually(lambda: len(left(cloud)) == 0, "all instances end themselves", 400)
         assert not cloud.calls.of("TerminateInstances")
         assert "its hosts do not run" in farm.flambe("status", farm.name)
         assert "is down" in farm.flambe("down", farm.name)
@@ -144,6 +141,6 @@ def test_a_spot_instance_that_is_taken_away(tmp_path: Path) -> None:
         assert "factory_2 is lost: 1 factory left" in said, said
         done = [v.status for v in farm.fetched("crop").read_variants().values()]
         assert done == [Status.FINISHED] * 12
-        assert left(cloud) == 2
+        assert len(left(cloud)) == 2
         assert "is ready" in farm.flambe(farm.cluster)
-        assert left(cloud) == 3
+        assert len(left(cloud)) == 3

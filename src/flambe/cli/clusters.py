@@ -56,8 +56,7 @@ def status(options: argparse.Namespace) -> int:
 
 def _status(given: str, shown: ClusterDisplay, *, alone: bool) -> int:
     try:
-        name, members = members_of(given)
-        standing = standing_of(given)
+        name, members, standing = standing_of(given)
     except (ConfigError, RunError) as wrong:
         if alone:
             raise

@@ -163,6 +163,9 @@ def run(options: argparse.Namespace) -> int:
     if options.detach and options.fetch is not None:
         hint = "flambe fetch CLUSTER -f   does that later"
         raise ConfigError(Problem("--fetch needs somebody who stays: no --detach", hint=hint))
+    if options.prune and cluster is not None:
+        hint = f"flambe {options.cluster} --prune   first"
+        raise ConfigError(Problem("--prune is for clusters, not for runs on them", hint=hint))
     secrets = Secrets.read(Path(options.secrets) if options.secrets else None)
     if cluster is not None:
         secrets.for_factories()  # what it names is there

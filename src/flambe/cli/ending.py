@@ -18,7 +18,6 @@ from flambe.remote.group import outcomes
 
 # How long a host is tried that is taken down by force, in seconds.
 PATIENCE = 8.0
-STOPPED = ("stopped", "stopping")
 
 
 def fetch(options: argparse.Namespace) -> int:
@@ -83,7 +82,7 @@ def _down(given: str, *, force: bool) -> int:
     if first is not None and not force:
         _refuse(cluster, first, name, results=results)
     if first is None and not force:
-        _refuse_unseen(cluster, given)
+        _refuse_unseen(cluster, path)
     leaving.take_down(cluster, reached)
     for one in leaving.clean_left(cluster, reached, again=True):
         shown.note(f"{one['name']} ({one['address']}) keeps {_kept(name)}")
@@ -161,7 +160,7 @@ def _by_force(cluster: Cluster) -> str:
     return "takes down what is reached, and forgets the rest"
 
 
-def _refuse_unseen(cluster: Cluster, given: str) -> None:
+def _refuse_unseen(cluster: Cluster, path: str) -> None:
     """See that no host that was stopped takes results along which nobody saw.
 
     Raises
@@ -169,17 +168,12 @@ def _refuse_unseen(cluster: Cluster, given: str) -> None:
     RunError
         If one would.
     """
-    stopped = [name for name, one in cluster.standing().items() if one.state in STOPPED]
+    stopped = [name for name, one in cluster.standing().items() if one.is_off]
     if stopped:
         raise RunError(
             f"{', '.join(stopped)} of {cluster.name}: stopped, and what is on them cannot be seen\n"
-            f"  flambe {cluster_file(given)}   starts them; --force takes them down as they are"
+            f"  flambe {path}   starts them; --force takes them down as they are"
         )
-
-
-def cluster_file(given: str) -> str:
-    """Return the file of a cluster, as it was given or is remembered."""
-    return given if os.path.isfile(given) else str(ClusterFiles(given).recall().get("file", given))
 
 
 def _kept(name: str) -> str:

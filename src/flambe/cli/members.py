@@ -51,14 +51,27 @@ def members_of(name: str) -> tuple[str, list[Member]]:
     ConfigError
         If there is none.
     """
+    name, members, _ = standing_of(name)
+    return name, members
+
+
+def standing_of(name: str) -> tuple[str, list[Member], dict[str, Standing]]:
+    """Return the same, and how the hosts stand where the cluster created them.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
     path = name if os.path.isfile(name) else _file_of_created(name)
     if path:
         cluster = read_cluster(path)
         machines = cluster.find_machines()
-        return cluster.name, [Member(m, cluster.local, cluster.remote_dir) for m in machines]
+        members = [Member(m, cluster.local, cluster.remote_dir) for m in machines]
+        return cluster.name, members, cluster.standing()
     files, note = ClusterFiles(name), recalled(name)
     machines = [machine_of(told) for told in note["machines"]]
-    return name, [Member(machine, files, note["remote_dir"]) for machine in machines]
+    return name, [Member(machine, files, note["remote_dir"]) for machine in machines], {}
 
 
 def recalled(name: str) -> dict[str, Any]:
@@ -79,12 +92,6 @@ def recalled(name: str) -> dict[str, Any]:
             hint=did_you_mean(name, known()) or "give the file that describes it",
         )
     )
-
-
-def standing_of(given: str) -> dict[str, Standing]:
-    """Return how the hosts of a cluster stand, where it created them."""
-    path = given if os.path.isfile(given) else _file_of_created(given)
-    return read_cluster(path).standing() if path else {}
 
 
 def _file_of_created(name: str) -> str:

@@ -62,6 +62,9 @@ class Cluster(Runnable):
     ephemeral: ClassVar[bool] = True
     #: Whether machines go on when they leave the file: they are cleaned then.
     lasting: ClassVar[bool] = False
+    #: Hours of low use after which a host, or what runs there, ends; -1 never.
+    orchestrator_timeout: float = -1
+    factories_timeout: float = -1
 
     def __init__(
         self,
@@ -127,12 +130,12 @@ class Cluster(Runnable):
     @property
     def is_reaped(self) -> bool:
         """Whether its hosts, or what runs there, end by themselves when nobody needs them."""
-        return False
+        return max(self.orchestrator_timeout, self.factories_timeout) >= 0
 
     @property
     def silence(self) -> float:
-        """For how many seconds a run may say nothing, and its hosts count as needed."""
-        return SILENCE
+        """For how many seconds a run may say nothing: its timeouts, and an hour at least."""
+        return max(SILENCE, 3600 * max(self.orchestrator_timeout, self.factories_timeout))
 
     # -- checking -----------------------------------------------------------------------------
 

@@ -96,6 +96,12 @@ class Member(Host):
         self.rsync = transfer.parsed(self.facts["rsync"])
         return self.report
 
+    def agent_argv(self, command: str, *arguments: str) -> list[str]:
+        """Return the command line of its agent for a process that starts in any folder there."""
+        argv = self.agent.argv(command, *arguments)
+        argv[argv.index(self.agent.path)] = self.path(self.agent.path)
+        return argv
+
     def mark(self, cluster: str, name: str, value: Any, *, boot: bool = False) -> None:
         """Note something on the host; if ``boot``, until it is started again."""
         self.agent.call("mark", cluster=cluster, name=name, value=value, boot=boot)

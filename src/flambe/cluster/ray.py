@@ -120,8 +120,7 @@ class RayNodes:
             "scratch": self._scratch(member),
             "store": STORE,
         }
-        command = member.agent.argv("ray-node", json.dumps(settings))
-        command[2] = member.path(member.agent.path)
+        command = member.agent_argv("ray-node", json.dumps(settings))
         environment = {
             **variables(self.cluster, member),
             **self._variables(member),

@@ -280,7 +280,6 @@ def held(cluster: Cluster, name: str, what: str) -> Iterator[None]:
     if not answer["taken"]:
         raise RemoteError(orchestrator.name, _busy(answer))
     over = threading.Event()
-    _lease(cluster)
 
     def renew() -> None:
         while not over.wait(RENEW_SECONDS):
@@ -292,6 +291,7 @@ def held(cluster: Cluster, name: str, what: str) -> Iterator[None]:
     thread = threading.Thread(target=renew, name="flambe-lock", daemon=True)
     thread.start()
     try:
+        _lease(cluster)
         yield
     finally:
         over.set()

@@ -41,13 +41,11 @@ def arm(cluster: Cluster, members: Sequence[Member], hours: Mapping[bool, float]
             return
         own = member.path(f"{member.agent.root}/hosts/{member.facts['hostname']}")
         path = standing.settings_path(own, cluster.name)
-        agent = member.agent.argv("retire", cluster.name)
-        agent[2] = member.path(member.agent.path)
         settings = {
             "timeout": timeout,
             "cluster": cluster.name,
             "lease": f"{own}/lease-*.json",
-            "command": agent,
+            "command": member.agent_argv("retire", cluster.name),
             "once": True,
             "typing": 0,
             "check": CHECK,
@@ -55,7 +53,7 @@ def arm(cluster: Cluster, members: Sequence[Member], hours: Mapping[bool, float]
         }
         if not service.runs or service.status["about"] != settings:
             member.put(json.dumps(settings), path, mode=0o600)
-            command = [*agent[:-2], "reap", path]
+            command = member.agent_argv("reap", path)
             service.start(service.request(command, settings, {}))
 
     each(on, members)

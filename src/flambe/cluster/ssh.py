@@ -116,17 +116,6 @@ class SSHCluster(Cluster):
         hours = {True: self.orchestrator_timeout, False: self.factories_timeout}
         shutdown.arm(self, members, hours)
 
-    @property
-    def is_reaped(self) -> bool:
-        """Whether a host has a timeout."""
-        return max(self.orchestrator_timeout, self.factories_timeout) >= 0
-
-    @property
-    def silence(self) -> float:
-        """For how many seconds a run may say nothing: its timeouts, and an hour at least."""
-        hours = max(self.orchestrator_timeout, self.factories_timeout)
-        return max(super().silence, hours * 3600)
-
 
 def _written(values: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:
     """Yield each address with its path; of a pair, both."""

@@ -26,6 +26,11 @@ class Standing:
     age: float
 
     @property
+    def is_off(self) -> bool:
+        """Whether it was stopped: it may be started again, with what is on it."""
+        return self.state in ("stopped", "stopping")
+
+    @property
     def hours(self) -> float:
         """The hours that it has run, since it was launched or started last."""
         return self.age / 3600 if self.state == "running" else 0.0
@@ -52,10 +57,8 @@ def ends(reaper: Mapping[str, Any]) -> str:
         return f"not while {seen['use']}"
     if not seen:
         return f"after {_took(hours * 3600)} of low use"
-    since = (
-        float(seen.get("idle", 0.0)) + float(reaper.get("now", 0.0)) - float(seen.get("time", 0.0))
-    )
-    left = hours * 3600 - since
+    since = float(reaper.get("now", 0.0)) - float(seen.get("time", 0.0))
+    left = hours * 3600 - float(seen.get("idle", 0.0)) - since
     return f"in {_took(left)}, if nothing happens" if left > 0 else "at any moment"
 
 

@@ -15,6 +15,31 @@ from tests.cluster.conftest import Told
 Make = Callable[..., AWSCluster]
 
 
+NAMES = ["orchestrator", "factory_1", "factory_2"]  # of the hosts of a cluster as tests have it
+
+
+def keywords(place: Cloud, factories: int, **more: Any) -> dict[str, Any]:
+    """Return the keywords of a cluster in a cloud."""
+    prepared = place.prepared
+    return {
+        "name": "lab",
+        "factories_num": factories,
+        "factories_type": "t3.large",
+        "orchestrator_type": "t3.large",
+        "key_name": prepared.key_name,
+        "key": str(prepared.key),
+        "creator": "me@example.com",
+        "security_group": prepared.security_group,
+        "subnet_id": prepared.subnet,
+        **more,
+    }
+
+
+def up(cluster: AWSCluster) -> list[str]:
+    """Find and create the machines of a cluster; return their names."""
+    return [machine.name for machine in cluster.create_machines(cluster.find_machines())]
+
+
 @pytest.fixture
 def paper() -> Iterator[Cloud]:
     """Lend a cloud whose instances are entries."""
@@ -39,20 +64,7 @@ def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mak
         monkeypatch.setenv(name, value)
 
     def made(factories: int = 2, **more: Any) -> AWSCluster:
-        prepared = place.prepared
-        settings: dict[str, Any] = {
-            "name": "lab",
-            "factories_num": factories,
-            "factories_type": "t3.large",
-            "orchestrator_type": "t3.large",
-            "key_name": prepared.key_name,
-            "key": str(prepared.key),
-            "creator": "me@example.com",
-            "security_group": prepared.security_group,
-            "subnet_id": prepared.subnet,
-            **more,
-        }
-        cluster = AWSCluster(**settings)
+        cluster = AWSCluster(**keywords(place, factories, **more))
         cluster.observer = Told()
         return cluster
 

@@ -20,7 +20,7 @@ from flambe.cluster.aws.journal import Journal
 from flambe.errors import FlambeError, RunError
 from tests.cloud import Cloud
 from tests.cloud.conftest import reach
-from tests.cluster.aws.conftest import Make, left
+from tests.cluster.aws.conftest import NAMES, Make, keywords, left, up
 from tests.cluster.conftest import Told
 from tests.experiment.lab import environment, until
 
@@ -58,20 +58,8 @@ class Client:
     """``flambe`` and the file of a cluster, in a cloud."""
 
     def __init__(self, cloud: Cloud, folder: Path, factories: int = 1, **more: Any) -> None:
-        prepared = cloud.prepared
-        values = {
-            "name": "lab",
-            "factories_num": factories,
-            "factories_type": "t3.large",
-            "orchestrator_type": "t3.large",
-            "creator": "me@example.com",
-            "key_name": prepared.key_name,
-            "key": prepared.key,
-            "subnet_id": prepared.subnet,
-            "security_group": prepared.security_group,
-            **more,
-        }
         self.file = folder / "cluster.yaml"
+        values = keywords(cloud, factories, **more)
         lines = "".join(f"{name}: {value}\n" for name, value in values.items())
         self.file.write_text(f"!AWSCluster\n{lines}")
         self.env = {**environment(), **cloud.environment, "FLAMBE_HOME": str(folder / "home")}
@@ -94,13 +82,6 @@ class Client:
         return process.returncode, said
 
 
-def found(cluster: AWSCluster) -> list[str]:
-    return [machine.name for machine in cluster.create_machines(cluster.find_machines())]
-
-
-NAMES = ["orchestrator", "factory_1", "factory_2"]
-
-
 # -- without hosts --------------------------------------------------------------------------------
 
 
@@ -112,7 +93,7 @@ def test_a_client_that_is_killed_is_followed_by_another(
     client = Client(paper, tmp_path, 2)
     code, said = client.run(killed=str(step))
     assert code == -signal.SIGKILL, said
-    assert found(make()) == NAMES
+    assert up(make()) == NAMES
     assert len(left(paper)) == 3
 
 
@@ -135,7 +116,7 @@ def test_ctrl_c_while_instances_start(paper: Cloud, tmp_path: Path, times: int) 
 
 def test_what_cannot_be_terminated_is_named(paper: Cloud, make: Make) -> None:
     cluster = make()
-    found(cluster)
+    up(cluster)
     paper.faults.deny("ec2:TerminateInstances")
     with pytest.raises(RunError) as caught:
         cluster.remove_machines()
@@ -157,19 +138,19 @@ def test_credentials_that_expire_in_the_middle(
 
     monkeypatch.setattr(cluster.ec2, "await_running", later)
     with pytest.raises(FlambeError) as caught:
-        found(cluster)
+        up(cluster)
     for machine in left(paper):
         assert machine.id in str(caught.value)
     assert "log in again" in str(caught.value)
     paper.faults.expire_credentials(False)
-    assert found(make()) == NAMES
+    assert up(make()) == NAMES
     assert len(left(paper)) == 3
 
 
 def test_disks_of_stopped_instances_are_not_thrown_away(
     paper: Cloud, tmp_path: Path, make: Make
 ) -> None:
-    found(make(1))
+    up(make(1))
     ids = [machine.id for machine in left(paper)]
     paper.client("ec2").stop_instances(InstanceIds=ids)
     for name in ids:
@@ -187,7 +168,7 @@ def test_disks_of_stopped_instances_are_not_thrown_away(
 
 def test_the_journal_says_what_there_is(paper: Cloud, make: Make) -> None:
     cluster = make()
-    found(cluster)
+    up(cluster)
     lines = Journal(cluster.journal.path).read()
     launched = {
         identity for line in lines if line["what"] == "launched" for identity in line["ids"]

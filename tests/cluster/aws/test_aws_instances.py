@@ -14,15 +14,8 @@ from flambe.cluster.aws.preflight import quota_of
 from flambe.errors import FlambeError, RunError
 from tests.cloud import Cloud
 from tests.cloud.conftest import reach
-from tests.cluster.aws.conftest import Make, left
+from tests.cluster.aws.conftest import NAMES, Make, left, up
 from tests.cluster.conftest import Told
-
-
-def up(cluster: AWSCluster) -> list[str]:
-    return [machine.name for machine in cluster.create_machines(cluster.find_machines())]
-
-
-NAMES = ["orchestrator", "factory_1", "factory_2"]
 
 
 def test_all_is_made_found_again_and_removed(paper: Cloud, make: Make) -> None:

@@ -21,6 +21,7 @@ from flambe.cluster.aws.ec2 import (
 )
 from flambe.cluster.aws.journal import Journal
 from flambe.cluster.aws.launching import launch
+from flambe.cluster.aws.request import FACTORY
 from flambe.cluster.cluster import Cluster, findings, written_in
 from flambe.cluster.machine import ORCHESTRATOR, Machine
 from flambe.cluster.member import Member
@@ -142,7 +143,7 @@ class AWSCluster(Cluster):
         self.provisioning_timeout = provisioning_timeout
         self.factories_alarm = factories_alarm
         self.instance_profile = instance_profile
-        #: Those that the hosts are, by the names of these, since they were made ready.
+        #: By the names of the hosts, as they were found last.
         self.instances: dict[str, dict[str, Any]] = {}
         self._created: list[str] = []
         self._started: list[str] = []
@@ -192,7 +193,9 @@ class AWSCluster(Cluster):
 
     def find_machines(self) -> list[Machine]:
         """Return the instances that run."""
-        return self._machines({n: one for n, one in self.found().items() if state(one) == RUNNING})
+        self.instances = self.found()
+        running = {n: one for n, one in self.instances.items() if state(one) == RUNNING}
+        return self._machines(running)
 
     def missing_machines(self) -> list[str]:
         """Return the names of the instances that would be created or started."""
@@ -235,10 +238,6 @@ class AWSCluster(Cluster):
             self._started += ids
             self.ec2.start(ids)
 
-    def _kept(self, found: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        wanted = self.names()
-        return {n: one for n, one in found.items() if not self.prune or n in wanted}
-
     def _pruned(self, found: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         """Terminate the factories that the file has no more, if that is asked for."""
         surplus = {n: one for n, one in found.items() if n not in self.names()}
@@ -251,7 +250,8 @@ class AWSCluster(Cluster):
         elif surplus:
             self.observer.note(f"AWS: terminating {', '.join(surplus)}: no longer in the file")
             self._terminate([one["InstanceId"] for one in surplus.values()])
-        return self._kept(found)
+            return {n: one for n, one in found.items() if n not in surplus}
+        return dict(found)
 
     def discard_machines(self, machines: Sequence[Machine]) -> None:
         """Terminate the instances that this call created, and stop those that it started."""
@@ -322,24 +322,14 @@ class AWSCluster(Cluster):
         self._created, self._started = [], []
 
     def standing(self) -> dict[str, Standing]:
-        """Return how each instance stands, and for how long it has run."""
+        """Return how each instance stands, as it was found last, and for how long it has run."""
+        found = self.instances or self.found()
         return {
             name: Standing(one["InstanceId"], state(one), age(one))
-            for name, one in sorted(self.found().items(), key=lambda item: _order(item[0]))
+            for name, one in sorted(found.items(), key=lambda item: _order(item[0]))
         }
 
     # -- automatic shutdown -------------------------------------------------------------------
-
-    @property
-    def is_reaped(self) -> bool:
-        """Whether a host has a timeout."""
-        return max(self.orchestrator_timeout, self.factories_timeout) >= 0
-
-    @property
-    def silence(self) -> float:
-        """For how many seconds a run may say nothing: its timeouts, and an hour at least."""
-        hours = max(self.orchestrator_timeout, self.factories_timeout)
-        return max(super().silence, hours * 3600)
 
     def reaping(self, role: str) -> dict[str, Any]:
         """Return the settings of the reapers of one role."""
@@ -347,9 +337,19 @@ class AWSCluster(Cluster):
             self.timeout(role), self.provisioning_timeout, self.username, self.remote_dir
         )
 
+    # -- what the two roles have each for itself ----------------------------------------------
+
     def timeout(self, role: str) -> float:
         """Return the hours that instances of a role may be idle."""
-        return self.factories_timeout if role == "Factory" else self.orchestrator_timeout
+        return self.factories_timeout if role == FACTORY else self.orchestrator_timeout
+
+    def kind(self, role: str) -> str:
+        """Return the type of the instances of a role."""
+        return self.factories_type if role == FACTORY else self.orchestrator_type
+
+    def ami(self, role: str) -> str | None:
+        """Return the image of the instances of a role, if one is given."""
+        return self.factory_ami if role == FACTORY else self.orchestrator_ami
 
 
 def _order(name: str) -> tuple[int, int, str]:

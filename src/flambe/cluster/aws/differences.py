@@ -32,17 +32,19 @@ def _differences(
     cluster: AWSCluster, name: str, one: Mapping[str, Any]
 ) -> Iterator[tuple[str, str, str]]:
     """Yield what an instance has otherwise: the parameter, what is there, what is wanted."""
-    is_factory, role = role_of(name) == FACTORY, role_of(name).lower()
-    kind = cluster.factories_type if is_factory else cluster.orchestrator_type
-    ami = cluster.factory_ami if is_factory else cluster.orchestrator_ami
+    role = role_of(name)
+    is_factory, ami = role == FACTORY, cluster.ami(role)
     tags = tags_of(one)
     placed = one.get("Placement", {}).get("Tenancy", "default") == "dedicated"
-    places = [one, *one.get("NetworkInterfaces", ())]
-    groups = {
-        g["GroupId"] for p in places for g in (*p.get("SecurityGroups", ()), *p.get("Groups", ()))
-    }
+    cards = one.get("NetworkInterfaces", ())
+    told = [one.get("SecurityGroups", ()), *(card.get("Groups", ()) for card in cards)]
+    groups = {group["GroupId"] for part in told for group in part}
     there: list[tuple[str, Any, Any]] = [
-        ("factories_type" if is_factory else "orchestrator_type", one["InstanceType"], kind),
+        (
+            "factories_type" if is_factory else "orchestrator_type",
+            one["InstanceType"],
+            cluster.kind(role),
+        ),
         ("key_name", one.get("KeyName", ""), cluster.key_name),
         ("dedicated", placed, cluster.dedicated),
         ("use_public", bool(one.get("PublicIpAddress")), cluster.use_public),
@@ -50,7 +52,7 @@ def _differences(
     if one["State"]["Name"] != "running":
         there.pop()  # the address comes with the start
     if ami is not None:
-        there.append((f"{role}_ami", one["ImageId"], ami))
+        there.append((f"{role.lower()}_ami", one["ImageId"], ami))
     if is_factory:
         there.append(("spot", one.get("InstanceLifecycle") == "spot", cluster.spot))
     if VOLUME in tags:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
+import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timezone
@@ -53,6 +54,7 @@ class Ec2:
     def __init__(self, region: str | None = None, profile: str | None = None) -> None:
         self._wanted = region
         self._profile = profile
+        self._making = threading.Lock()
         self._types: dict[str, dict[str, Any]] = {}
 
     @cached_property
@@ -89,7 +91,8 @@ class Ec2:
         from botocore.config import Config
 
         config = Config(retries={"mode": "standard", "total_max_attempts": attempts})
-        return self.session.client(service, config=config)
+        with self._making:  # sessions are not for several threads
+            return self.session.client(service, config=config)
 
     @cached_property
     def ec2(self) -> Any:
@@ -162,9 +165,10 @@ class Ec2:
         """Ask for a launch, again where that may help; boto3 would wait for capacity too."""
         from botocore.exceptions import HTTPClientError
 
+        client = self.client("ec2", attempts=1)
         for attempt in itertools.count(1):
             try:
-                return dict(self.client("ec2", attempts=1).run_instances(**request))
+                return dict(client.run_instances(**request))
             except Exception as error:
                 status = getattr(error, "response", {}).get("ResponseMetadata", {})
                 failed = status.get("HTTPStatusCode", 0) >= 500 or code_of(error) in THROTTLED

@@ -48,7 +48,7 @@ def launch(
     if not counts:
         return []
     requests = Requests(cluster)
-    _tell(cluster, requests, counts)
+    _tell(cluster, counts)
     preflight.check(cluster, requests, counts)
     with ThreadPoolExecutor() as pool:
         jobs = [
@@ -68,7 +68,7 @@ def launch(
     return [identity for job in jobs for identity in job.result()]
 
 
-def _tell(cluster: AWSCluster, requests: Requests, counts: Mapping[str, int]) -> None:
+def _tell(cluster: AWSCluster, counts: Mapping[str, int]) -> None:
     """Say what is about to be launched, and what it will do when nobody needs it."""
     for role, count in counts.items():
         hours = cluster.timeout(role)
@@ -79,7 +79,7 @@ def _tell(cluster: AWSCluster, requests: Requests, counts: Mapping[str, int]) ->
         else:
             ends = f"ends after {hours:g} h of low use"
         spot = ", spot" if cluster.spot and role == FACTORY else ""
-        kind, subnets = requests.kind(role), ", ".join(cluster.subnets)
+        kind, subnets = cluster.kind(role), ", ".join(cluster.subnets)
         cluster.observer.note(
             f"AWS: {count} x {kind} as {role.lower()}{spot}, in {cluster.ec2.region} ({subnets}), "
             f"{cluster.volume_size:g} GB each; {ends}"

@@ -59,7 +59,7 @@ def check(cluster: AWSCluster, requests: Requests, counts: Mapping[str, int]) ->
             requests.launch(role, count, key, subnet, "preflight") for subnet in cluster.subnets
         ]
         check_launch(ec2, places, f"{count} x {role.lower()}")
-        kind = requests.kind(role)
+        kind = cluster.kind(role)
         if code := quota_of(kind, spot=cluster.spot and role == FACTORY):
             needed.setdefault(code, []).extend([kind] * count)
     for code, kinds in needed.items():

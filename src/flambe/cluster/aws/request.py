@@ -34,17 +34,11 @@ class Requests:
         self.cluster = cluster
         self._images: dict[str, dict[str, Any]] = {}
 
-    def kind(self, role: str) -> str:
-        """Return the type of the instances of a role."""
-        cluster = self.cluster
-        return cluster.factories_type if role == FACTORY else cluster.orchestrator_type
-
     def image(self, role: str) -> dict[str, Any]:
         """Return the image of the instances of a role; it is looked up once."""
         if role not in self._images:
             cluster = self.cluster
-            given = cluster.factory_ami if role == FACTORY else cluster.orchestrator_ami
-            self._images[role] = find(cluster.ec2, given, self.kind(role))
+            self._images[role] = find(cluster.ec2, cluster.ami(role), cluster.kind(role))
         return self._images[role]
 
     def launch(
@@ -79,7 +73,7 @@ class Requests:
         given = [{"Key": name, "Value": str(value)} for name, value in tags.items()]
         request: dict[str, Any] = {
             "ImageId": image["ImageId"],
-            "InstanceType": self.kind(role),
+            "InstanceType": cluster.kind(role),
             "KeyName": cluster.key_name,
             "NetworkInterfaces": [self._network(subnet)],
             "MinCount": count,
