@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,37 @@ def test_an_interruption_before_the_first_variant(lab: Lab, start: Any) -> None:
     assert run.process.wait(60) == 130
     assert "Traceback" not in run.said()
     run.nothing_left()
+
+
+SLOW = """
+import os, signal
+lost = False
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(1000):
+        pass
+except KeyboardInterrupt:
+    lost = True
+"""
+IMPORTS = """
+import sys, time
+from flambe.experiment.interruption import Interruption
+try:
+    with Interruption():
+        import slow
+        time.sleep(60)
+except KeyboardInterrupt:
+    sys.exit(3 if slow.lost else 0)
+sys.exit(4)
+"""
+
+
+def test_an_interruption_waits_for_the_end_of_an_import(tmp_path: Path) -> None:
+    """Modules that are not Python print what is raised while they are loaded, and go on."""
+    (tmp_path / "slow.py").write_text(SLOW)
+    command = [sys.executable, "-c", IMPORTS]
+    done = subprocess.run(command, cwd=tmp_path, timeout=50, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_second_run_waits_for_nobody(lab: Lab, tmp_path: Path) -> None:

@@ -6,18 +6,23 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from types import FrameType
 from typing import Any
+
+#: Seconds until an interruption that fell into an import is tried again.
+AGAIN = 0.1
 
 
 class Interruption:
     """Turns SIGINT and SIGTERM into KeyboardInterrupt, and remembers them.
 
     An exception that is raised while a library is in a callback, or in code that is not Python, may
-    be lost. :meth:`check` raises it again, at a place where it is not.
+    be lost. :meth:`check` raises it again, at a place where it is not. One that falls into an
+    import waits for its end: modules that are not Python print what is raised there, and go on.
     """
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked = self.raised = False
         self._earlier: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -32,14 +37,35 @@ class Interruption:
             signal.signal(number, handler)
         self._earlier.clear()
 
-    def _interrupt(self, number: int, frame: Any) -> None:
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
+        if _imports(frame):
+            again = threading.Timer(AGAIN, self._again, [number])
+            again.daemon = True
+            again.start()
+            return
+        self.raised = True
         raise KeyboardInterrupt
+
+    def _again(self, number: int) -> None:
+        main = threading.main_thread().ident
+        if main is not None and self._earlier and not self.raised:
+            signal.pthread_kill(main, number)
 
     def check(self) -> None:
         """Raise KeyboardInterrupt, if an interruption was asked for."""
         if self.asked:
+            self.raised = True
             raise KeyboardInterrupt
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Whether what runs is, or was called by, an import."""
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager
