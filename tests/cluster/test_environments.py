@@ -22,6 +22,7 @@ from flambe.packaging import lock, wheel
 from tests.cluster.conftest import Told, connected, ssh_cluster
 from tests.metal import Metal
 from tests.metal.conftest import lent
+from tests.metal.mounts import share
 
 pytestmark = [pytest.mark.root, pytest.mark.xdist_group("metal-environments")]
 
@@ -160,7 +161,7 @@ def test_hosts_that_share_a_home() -> None:
     with lent(3) as metal:
         first, *others = metal.hosts
         for host in others:
-            share_home(metal, first, host)
+            share(metal, first, host, f"/home/{host.user}")
         commands = ["hostname >> who"]
         cluster = ssh_cluster(metal, setup_cmds=commands)
         told = make(cluster)
@@ -173,23 +174,6 @@ def test_hosts_that_share_a_home() -> None:
         assert "everything is in place" in make(ssh_cluster(metal, setup_cmds=commands)).notes
         for host in others:
             host.run("umount", "-l", f"/home/{host.user}")
-
-
-def mountable(host: Any) -> None:
-    """Let a host mount file systems of its own: a real one has the device."""
-    host.run("sh", "-c", "[ -e /dev/fuse ] || mknod /dev/fuse c 10 229; chmod 666 /dev/fuse")
-
-
-def share_home(metal: Metal, owner: Any, host: Any) -> None:
-    """Mount the home of one host on another, by sshfs."""
-    home = f"/home/{host.user}"
-    host.run("tee", "/etc/mount-key", input=metal.key.read_text())
-    host.run("chmod", "600", "/etc/mount-key")
-    options = "allow_other,default_permissions,StrictHostKeyChecking=accept-new,IdentityFile=/etc/mount-key"
-    ids = [host.run("id", kind, host.user).stdout.strip() for kind in ("-u", "-g")]
-    options += f",uid={ids[0]},gid={ids[1]}"
-    mountable(host)
-    host.run("sshfs", "-o", options, f"{owner.user}@{owner.address}:{home}", home)
 
 
 @pytest.fixture(scope="module")

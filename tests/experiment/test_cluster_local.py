@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from flambe.progress import RunFolder, Status
+from tests.experiment.buckets import NAME, Bucket
 from tests.experiment.farm import Farm, eventually, figures, layout
 
 pytestmark = pytest.mark.xdist_group("local-experiment")
@@ -100,6 +101,30 @@ def test_what_is_learned_is_the_same(farm: Farm) -> None:
     told = farm.flambe("plan", file, "--cluster", farm.cluster, "--resume")
     assert "4 variants at a time" in told
     assert "6 of 6 variants are done" in told
+
+
+def test_checkpoints_go_to_a_bucket_from_every_host(farm: Farm) -> None:
+    secrets = farm.folder / "secrets.ini"
+    with contextlib.closing(Bucket(farm.folder / "bucket.log")) as bucket:
+        lines = "".join(f"{name} = {value}\n" for name, value in bucket.variables.items())
+        secrets.write_text(f"[flambe]\nfactories = environment\n[environment]\n{lines}")
+        secrets.chmod(0o600)
+        pipeline = (
+            "grow: !crops.Growth {rate: !g [0.1, 0.2, 0.3], steps: 3}\n"
+            "harvest: !crops.Harvest {of: !@ grow}"
+        )
+        file = farm.write("stored", pipeline, more=f"storage: s3://{NAME}")
+        text = farm.run(file, "--secrets", str(secrets)).ends()
+        assert f"checkpoints  s3://{NAME}/output__stored" in text
+        there = bucket.keys("output__stored/")
+        folder = farm.output("stored")
+        assert sum(key.endswith("/checkpoint/manifest.json") for key in there) == 6
+        assert not list(folder.root.rglob("checkpoint*"))
+        assert {one.status for one in folder.read_variants().values()} == {Status.FINISHED}
+        wrong = farm.write("wrong", pipeline, more="storage: s3://no-such-bucket")
+        refused = farm.run(wrong, "--secrets", str(secrets)).ends(2)
+        assert "storage: s3://no-such-bucket/output__wrong cannot be used" in refused
+        assert "AWS_ACCESS_KEY_ID" in refused
 
 
 def test_the_site_is_there_for_those_who_come_back_and_a_taken_port_is_told(farm: Farm) -> None:

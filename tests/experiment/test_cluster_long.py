@@ -14,12 +14,16 @@ from typing import Any
 
 import pytest
 
-from flambe.experiment.task import read_manifest
+from flambe.experiment.checkpoints import read_manifest
 from flambe.progress import RunFolder, Status
-from tests.experiment.farm import Farm, running
+from tests.experiment.buckets import NAME, Bucket
+from tests.experiment.farm import Farm, figures, running
+from tests.experiment.lab import until
+from tests.experiment.test_cluster_local import LEARNING
 from tests.metal import Metal
 from tests.metal.conftest import lent
 from tests.metal.machine import kill
+from tests.metal.mounts import share
 
 pytestmark = [
     pytest.mark.root,
@@ -257,3 +261,128 @@ def test_a_clock_that_is_an_hour_off(farm: Farm) -> None:
     finally:
         place.unlink()
         host.restart_sshd()
+
+
+def test_learning_on_real_data_goes_on_when_what_it_needs_is_lost(farm: Farm) -> None:
+    """Several trials of a factory at a time; what is learned is what one machine learns."""
+    pipeline = LEARNING.replace("max_steps: 3", "max_steps: 40")
+    pipeline = pipeline.replace("dropout: 0.3", "dropout: !g [0.2, 0.3]")
+    more = "max_failures: 0\ndevices: {cpu: 0.5}"
+    run = farm.run(farm.write("digits", pipeline, more=more))
+    folder = farm.output("digits")
+    until(lambda: len(under_way(folder)) == 8, "eight trials come further", 600)
+    assert {one.host for one in under_way(folder)} == {"factory_1", "factory_2"}
+    for pid in running(farm.hosts[2], "raylet/raylet"):
+        kill(pid)
+    until(lambda: any(one.attempts > 1 for one in under_way(folder)), "some go on", 300)
+    farm.hosts[1].cut()
+    time.sleep(10)
+    farm.hosts[1].mend()
+    farm.hosts[2].power_off()
+    run.ends(seconds=600)
+    again = farm.write("alone", pipeline, more="max_failures: 0")
+    farm.flambe(again)
+    alone = RunFolder(farm.folder / "flambe-output" / "output__alone")
+    assert figures(folder) == figures(alone)
+    assert all((one.metric or 0) > 0.8 for one in folder.read_variants().values() if one.step)
+
+
+def under_way(folder: RunFolder) -> list[Any]:
+    """Return the variants that run and have made steps."""
+    if not folder.variants.exists():
+        return []
+    known = folder.read_variants().values()
+    return [one for one in known if one.status is Status.RUNNING and one.step >= 2]
+
+
+def test_a_checkpoint_that_is_half_written_when_its_host_dies(farm: Farm) -> None:
+    """It takes seconds to write; the host goes in between, and the one before is used."""
+    padded = EIGHT.replace("STEPS", "6") + "  padding: 40000000\n"
+    run = farm.run(farm.write("heavy", padded, more=MORE))
+    folder = farm.output("heavy")
+
+    def half(host: str) -> Path | None:
+        known = folder.read_variants().values() if folder.variants.exists() else ()
+        for one in known:
+            if one.status is Status.RUNNING and one.host == host and one.step >= 2:
+                found = list(folder.variant(one.stage, one.name).glob("checkpoint_*"))
+                # Older ones are not whole while they are removed.
+                if found and read_manifest(max(found)) is None:
+                    return max(found)
+        return None
+
+    torn = until(lambda: half("factory_2"), "a checkpoint is half written", 300)
+    farm.hosts[2].power_off()
+    assert read_manifest(torn) is None
+    run.ends(seconds=600)
+    known = folder.read_variants().values()
+    assert [one.status for one in known] == [Status.FINISHED] * 8
+    assert any(one.attempts > 1 for one in known)
+    alone = farm.write("alone", EIGHT.replace("STEPS", "6").replace("1.5", "0"), more=MORE)
+    farm.flambe(alone)
+    other = RunFolder(farm.folder / "flambe-output" / "output__alone")
+    assert values(folder) == values(other)
+    assert all(
+        read_manifest(path)
+        for path in folder.root.rglob("checkpoint*")
+        if path.is_dir() and path.name != "checkpoint.flambe"
+    )
+
+
+def values(folder: RunFolder) -> dict[Any, Any]:
+    """Return what came of each rate."""
+    known = folder.read_variants().values()
+    return {one.choices["rate"]: (one.step, one.metric, one.best) for one in known}
+
+
+def test_a_bucket_instead_of_the_disk_of_the_orchestrator(farm: Farm) -> None:
+    assert farm.metal is not None
+    secrets = farm.folder / "secrets.ini"
+    with contextlib.closing(Bucket(farm.folder / "log", farm.metal.gateway)) as bucket:
+        lines = "".join(f"{name} = {value}\n" for name, value in bucket.variables.items())
+        secrets.write_text(f"[flambe]\nfactories = environment\n[environment]\n{lines}")
+        secrets.chmod(0o600)
+        text = EIGHT.replace("STEPS", "6") + "harvest: !crops.Harvest {of: !@ grow}\n"
+        file = farm.write("stored", text, more=f"{MORE}\nstorage: s3://{NAME}/field")
+        run = farm.run(file, "--secrets", str(secrets))
+        folder = farm.output("stored")
+        until(lambda: len(under_way(folder)) >= 2, "trials come further", 300)
+        farm.hosts[2].power_off()
+        run.says("is lost", seconds=300)
+        # The orchestrator is lost as well, with its disk: all is in the bucket.
+        until(lambda: b'"finished"' in bucket.read("field/output__stored/variants.jsonl"), "one")
+        run.kill()
+        farm.flambe("stop", farm.name)
+        finished = {k for k, one in folder.read_variants().items() if one.status.done}
+        farm.hosts[0].run("rm", "-rf", f"/{folder.root.relative_to(farm.hosts[0].root)}")
+        farm.write_cluster()
+        said = farm.run(file, "--resume", "--secrets", str(secrets)).ends(seconds=600)
+        assert f"was found in s3://{NAME}/field/output__stored" in said
+        known = folder.read_variants()
+        assert {known[k].status for k in finished} == {Status.REUSED}
+        assert all(one.status.done for one in known.values())
+        keys = bucket.keys("field/output__stored/")
+        assert sum(key.endswith("/checkpoint/manifest.json") for key in keys) == 16
+        assert not list(folder.root.rglob("checkpoint*"))
+
+
+def test_a_disk_that_all_hosts_mount(farm: Farm) -> None:
+    """Factories write to it themselves; nothing goes over SFTP."""
+    assert farm.metal is not None
+    first, *others = farm.hosts
+    first.run("install", "-d", "-o", first.user, "/srv/field")
+    for host in others:
+        host.run("mkdir", "-p", "/srv/field")
+        share(farm.metal, first, host, "/srv/field")
+    farm.flambe(farm.cluster)
+    before = first.sshd_log().count("subsystem request for sftp")
+    file = farm.write("shared", EIGHT.replace("STEPS", "3"), more="save_path: /srv/field")
+    farm.run(file).ends(seconds=500)
+    folder = RunFolder(first.root / "srv/field/output__shared")
+    assert done(folder) == [Status.FINISHED] * 8
+    assert len(list(folder.root.rglob("checkpoint/manifest.json"))) == 8
+    for host in others:
+        seen = host.run("sh", "-c", "ls -d /srv/field/output__shared/grow/*/checkpoint").stdout
+        assert len(seen.split()) == 8
+        host.run("umount", "-l", "/srv/field")
+    assert first.sshd_log().count("subsystem request for sftp") == before

@@ -130,11 +130,25 @@ def test_files_are_deleted_at_its_end_however_it_ends(place: Path) -> None:
 
 
 def test_a_killed_supervisor_is_noticed_and_takes_the_process_along(place: Path) -> None:
-    found = start(place, "sleep 1000")
+    old, new = place / "old", place / "new"
+    old.write_text("x")
+    found = start(place, "sleep 1000", removed=[str(old)])
     os.kill(found["supervisor"][0], signal.SIGKILL)
     until(lambda: status(place)["state"] == "lost")
     until(lambda: supervisor._started(found["pid"]) == -1)
-    assert start(place, "true")["started_now"]
+    # What it could not delete is deleted by whoever stops it, and not when something else starts:
+    # that may have files of the same names.
+    supervisor.stop(str(place / ROOT), "job")
+    assert not old.exists()
+    new.write_text("x")
+    assert start(place, "sleep 1000", removed=[str(new)])["started_now"]
+    assert new.exists()
+    supervisor.stop(str(place / ROOT), "job", grace=1.0)
+    for _ in range(2):
+        old.write_text("x")
+        assert start(place, "sleep 0.3", removed=[str(old)])["started_now"]
+        assert old.exists()
+        until(lambda: status(place)["state"] == "ended")
 
 
 def test_a_command_that_does_not_exist(place: Path) -> None:

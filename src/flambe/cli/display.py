@@ -162,6 +162,9 @@ class Display:
         seconds = (self.run.ended or 0) - (self.run.started or 0)
         mark, style = _MARKS[self.run.status]
         self.say(Text(f"{mark} {self.run.name} {self.run.status.value} in {took(seconds)}", style))
+        kept = self.run.storage or str(_near(self.folder.root))
+        if self.run.storage:
+            self.say(f"  checkpoints  {kept}")
         if self.remote:
             return
         self.say(f"  results      {_near(self.folder.root)}")
@@ -173,8 +176,8 @@ class Display:
         self.say(f"  Report Site  flambe site {_near(self.folder.root)}")
         best = self._winner()
         if best is not None:
-            path = _near(self.folder.checkpoint(best.stage, best.name))
-            self.say(f"  the best     flambe.load('{path}')")
+            path = self.folder.checkpoint(best.stage, best.name).relative_to(self.folder.root)
+            self.say(f"  the best     flambe.load('{kept}/{path}')")
 
     def _winner(self) -> VariantState | None:
         """Return the best variant of the last stage that has a metric and is built upon."""

@@ -18,7 +18,7 @@ from flambe.remote import each
 from flambe.runnable import ClusterRunnable, Secrets
 
 RUN = "run"  # a lock: of the run of a cluster
-RUNNING = "running"
+RUNNING, ENDED = "running", "ended"
 STOPPED = "stopped"  # a mark: who stopped the run last
 
 
@@ -128,15 +128,18 @@ class Launch:
         return [orchestrator.path(all_of_them)], after
 
     def _make_way(self, force: bool) -> None:
-        """Stop what runs, if it may be stopped."""
-        host = self.cluster.orchestrator
-        running = host.look(self.cluster.name)["runs"].get(self.cluster.name)
-        if running is None or running["state"] != RUNNING:
+        """Stop what runs, if it may be stopped; remove what a run left that could not do it."""
+        host, name = self.cluster.orchestrator, self.cluster.name
+        known = host.look(name)["runs"].get(name)
+        if known is None or known["state"] == ENDED:
+            return
+        if known["state"] != RUNNING:
+            host.agent.call("stop", name=name, deadline=120.0)
             return
         if not force:
-            raise RunError(f"{host.name}: {busy(running)}\n  --force stops it, and starts this one")
-        self.cluster.observer.note(f"stopping the run of {who(running)}")
-        stop(host, self.cluster.name)
+            raise RunError(f"{host.name}: {busy(known)}\n  --force stops it, and starts this one")
+        self.cluster.observer.note(f"stopping the run of {who(known)}")
+        stop(host, name)
 
 
 def needs(runnable: ClusterRunnable, extensions: Mapping[str, str]) -> list[str]:

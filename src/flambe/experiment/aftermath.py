@@ -5,12 +5,11 @@ At its end, the supervisor of a run calls ``python -m flambe.experiment.aftermat
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from pathlib import Path
 
-from flambe.experiment.task import read_manifest
+from flambe.experiment.checkpoints import Checkpoints
 from flambe.progress import RunFolder, Status, change_line, end_last_line
 
 
@@ -35,10 +34,9 @@ def settle(folder: RunFolder) -> None:
 
 def _make_room(folder: RunFolder) -> None:
     """Remove checkpoints that are not whole: they are never read, and the disk may be full."""
+    checkpoints = Checkpoints(str(folder.root))
     for entry in folder.read_variants().values():
-        for path in folder.variant(entry.stage, entry.name).glob("checkpoint*"):
-            if read_manifest(path) is None:
-                shutil.rmtree(path, ignore_errors=True)
+        checkpoints.remove_parts(checkpoints.folder(entry.stage, entry.name))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from flambe.errors import ComponentError, FlambeError
-from flambe.experiment.task import StageTask, VariantTask, settle_checkpoint
+from flambe.experiment.checkpoints import FINAL, Checkpoints
+from flambe.experiment.task import StageTask, VariantTask
 from flambe.experiment.variants import Variant, choices_text
 from flambe.logging import capture
 from flambe.logging.events import Record, use
@@ -171,18 +172,17 @@ class InlineExecutor:
         finally:
             use(None)
             channel.send(Record(variant.id, "end", "", None, None, time.time()))
-        settle_checkpoint(folder, "checkpoint")
+        Checkpoints(str(self.root)).settle(str(folder), FINAL)
         to.finished(variant, stopped=False)
         return True
 
     def _save(self, running: VariantTask, folder: Path) -> None:
         beside = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
         running.save(beside)
-        beside.rename(folder / f"checkpoint_{running.step_count:06d}")
-        settle_checkpoint(folder, f"checkpoint_{running.step_count:06d}")
-        running.task.restore[running.variant.id] = str(
-            folder / f"checkpoint_{running.step_count:06d}"
-        )
+        name = f"checkpoint_{running.step_count:06d}"
+        beside.rename(folder / name)
+        Checkpoints(str(self.root)).settle(str(folder), name)
+        running.task.restore[running.variant.id] = str(folder / name)
 
     def close(self) -> None:
         """Close the files."""

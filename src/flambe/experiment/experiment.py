@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     Cluster = Any
 
 _NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
+# docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
+_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?\Z")
 _RESERVED = {"resources"}
 
 Finding = tuple[Path, str, str]  # path, message, hint
@@ -68,6 +70,9 @@ class Experiment(ClusterRunnable):
         Where ``!s`` and the random numbers of each stage start from.
     reuse_actors
         Whether one process may run several variants, one after another, which saves its start.
+    storage
+        An ``s3://bucket/folder`` that checkpoints are written to, from every host, instead of to
+        the output folder; what else is in that one is copied beside them.
     """
 
     _flambe_scopes: ClassVar[tuple[str, ...]] = ("resources", "pipeline")
@@ -91,6 +96,7 @@ class Experiment(ClusterRunnable):
         debug: bool = False,
         seed: int = 0,
         reuse_actors: bool = True,
+        storage: str | None = None,
     ) -> None:
         super().__init__(env)
         self.name = name
@@ -109,6 +115,7 @@ class Experiment(ClusterRunnable):
         self.debug = debug
         self.seed = seed
         self.reuse_actors = reuse_actors
+        self.storage = storage
 
     @classmethod
     def check_schema(cls, schema: Schema) -> Iterator[Finding]:
@@ -194,6 +201,13 @@ def _findings(values: Mapping[str, Any]) -> Iterator[Finding]:
                     "its component has no run(): it is built where it is used",
                 )
     yield from _number_findings(values)
+    storage = values.get("storage")
+    if isinstance(storage, str) and not _BUCKET.match(storage):
+        yield (
+            ("storage",),
+            f"storage: {storage!r} is no bucket",
+            "expected s3://BUCKET/FOLDER; a disk that all hosts mount is named by save_path",
+        )
     resume = values.get("resume")
     for stage in resume if isinstance(resume, list) else [resume]:
         if isinstance(stage, str) and stage not in pipeline:

@@ -33,9 +33,9 @@ def prepare(experiment: Experiment, cluster: Cluster, *, force: bool, resume: bo
         If there are results in the way, or a resource is not there.
     """
     host = cluster.orchestrator
-    root = posixpath.join(
-        cluster.work, os.path.expanduser(experiment.save_path), f"output__{experiment.name}"
-    )
+    written = experiment.save_path
+    place = host.path(written.removeprefix("~/")) if written.startswith("~/") else written
+    root = posixpath.join(cluster.work, place, f"output__{experiment.name}")
     found = host.run(["sh", "-c", _RESULTS, "sh", root], repeat=True).stdout.strip()
     if found and not (force or resume or experiment.resume):
         raise ConfigError(

@@ -9,13 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from flambe.compile.state import is_number
 from flambe.errors import ConfigError, Problem, did_you_mean
+from flambe.experiment.checkpoints import FINAL, RESUMED, Checkpoints
 from flambe.experiment.executor import Tried
-from flambe.experiment.task import (
-    RESUMED,
-    latest_checkpoint,
-    read_manifest,
-    settle_checkpoint,
-)
 from flambe.experiment.variants import Variant
 from flambe.progress import RunFolder, Status, VariantState, end_last_line
 
@@ -32,6 +27,8 @@ class Reuse:
     ----------
     folder
         The folder of the run.
+    checkpoints
+        Its checkpoints.
     pipeline
         The stages.
     resume
@@ -44,9 +41,14 @@ class Reuse:
     """
 
     def __init__(
-        self, folder: RunFolder, pipeline: Mapping[str, Any], resume: bool | str | Sequence[str]
+        self,
+        folder: RunFolder,
+        checkpoints: Checkpoints,
+        pipeline: Mapping[str, Any],
+        resume: bool | str | Sequence[str],
     ) -> None:
         self.folder = folder
+        self.kept = checkpoints
         if resume:
             end_last_line(folder.variants)
         self.earlier: dict[str, VariantState] = folder.read_variants() if resume else {}
@@ -75,19 +77,23 @@ class Reuse:
                 aside = self.folder.root / "earlier" / stamp
                 aside.mkdir(parents=True, exist_ok=True)
                 os.replace(place, aside / stage)
+            if self.kept.root != str(self.folder.root):
+                self.kept.move(
+                    f"{self.kept.root}/{stage}", f"{self.kept.root}/earlier/{stamp}/{stage}"
+                )
         self.earlier = {k: v for k, v in self.earlier.items() if v.stage not in stages}
 
     def _complete(self, variant: Variant) -> VariantState | None:
         entry = self.earlier.get(variant.id)
         if entry is None or not variant.runs:
             return entry if entry is not None and entry.status.done else None
-        place = self.folder.variant(variant.stage, entry.name)
-        latest = latest_checkpoint(place)
-        manifest = read_manifest(latest) if latest is not None else None
+        place = self.kept.folder(variant.stage, entry.name)
+        latest = self.kept.latest(place)
+        manifest = self.kept.manifest(latest) if latest is not None else None
         # The run may have ended between the last checkpoint and the note that it was the last.
         if manifest is None or not (entry.status.done or manifest["done"]):
             return None
-        settle_checkpoint(place, "checkpoint")
+        self.kept.settle(place, FINAL)
         entry.step, entry.metric, entry.best = (manifest[k] for k in ("step", "metric", "best"))
         return entry
 
@@ -150,8 +156,7 @@ class Reuse:
         """Return the checkpoints that unfinished variants go on from, by id."""
         found = {}
         for variant in variants:
-            place = self.folder.variant(variant.stage, variant.name)
-            if variant.id in self.earlier and latest_checkpoint(place) is not None:
-                kept = settle_checkpoint(place, RESUMED)
-                found[variant.id] = str(kept)
+            place = self.kept.folder(variant.stage, variant.name)
+            if variant.id in self.earlier and (kept := self.kept.settle(place, RESUMED)):
+                found[variant.id] = kept
         return found

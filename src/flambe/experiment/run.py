@@ -9,7 +9,6 @@ import os
 import shutil
 import socket
 import sys
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,14 +30,14 @@ from flambe.experiment.executor import Executor, InlineExecutor, StageOptions
 from flambe.experiment.interruption import Interruption, not_interrupted
 from flambe.experiment.journal import Journal, LogObserver, Observer
 from flambe.experiment.listener import RunListener
+from flambe.experiment.place import Place
 from flambe.experiment.reuse import Reuse
 from flambe.experiment.search import Search
-from flambe.experiment.storage import Storage
 from flambe.experiment.task import StageTask
 from flambe.experiment.variants import Expander, Variant, context_of, stages_linked
 from flambe.logging.console import home
 from flambe.packaging.resources import fetch
-from flambe.progress import VARIANT_LOG, RunFolder, RunState, StageState, Status, host_name
+from flambe.progress import VARIANT_LOG, RunState, StageState, Status, host_name
 
 if TYPE_CHECKING:
     from flambe.experiment.experiment import Experiment
@@ -73,8 +72,8 @@ class Run:
         self.resume = resume or experiment.resume
         self.debug = debug or experiment.debug
         self.observer = observer or LogObserver()
-        root = Path(experiment.save_path).expanduser().absolute() / f"output__{experiment.name}"
-        self.folder = RunFolder(root)
+        self.place = Place(experiment, self.observer.note, local=self.debug)
+        self.folder = self.place.folder
         self.journal = Journal(self.folder, RunState(experiment.name), self.observer)
         self.expander = Expander(experiment.pipeline, experiment.seed, context_of(experiment))
         # All variants of each stage, and the ids of those that are built upon.
@@ -100,10 +99,14 @@ class Run:
     def execute(self) -> None:
         """Run; see :meth:`Experiment.run`."""
         self.experiment.parse()
-        self._open_folder()
+        named = bool(self.resume) and not isinstance(self.resume, bool)
+        self.place.open(force=self.force, resume=bool(self.resume), wanted=named)
+        self.reuse = Reuse(
+            self.folder, self.place.checkpoints, self.experiment.pipeline, self.resume
+        )
         self._describe()
-        self.storage = self._storage()
         self.journal.begin()
+        self.place.mirrored()
         status, error = Status.FAILED, ""
         with self.interruption:
             try:
@@ -125,53 +128,13 @@ class Run:
                     self.journal.end(status, error)
                     if self._executor is not None:
                         self._executor.close()
+                    self.place.close()
 
     # -- before the first stage ---------------------------------------------------------------
 
-    def _open_folder(self) -> None:
-        """Take the output folder: empty, to be resumed, or after its results are moved aside.
-
-        Raises
-        ------
-        ConfigError
-            If it holds results, and nothing is said about them.
-        """
-        root = self.folder.root
-        if self._holds_results() and not self.resume:
-            if not self.force:
-                raise ConfigError(
-                    Problem(
-                        f"{root} holds the results of an earlier run",
-                        hint="--resume goes on with it; --force moves it aside and starts anew",
-                    )
-                )
-            aside = self.folder.aside()
-            os.replace(root, aside)
-            self.observer.note(f"the earlier results were moved to {aside}")
-        if self.resume and not isinstance(self.resume, bool) and not self.folder.variants.exists():
-            raise ConfigError(
-                Problem(
-                    f"{root} holds no results to resume from", hint="run it without resume first"
-                )
-            )
-        try:
-            root.mkdir(parents=True, exist_ok=True)
-            if not self.resume:
-                self.folder.variants.unlink(missing_ok=True)
-        except OSError as error:
-            raise ConfigError(f"cannot make the output folder {root}: {error.strerror}") from None
-        self.reuse = Reuse(self.folder, self.experiment.pipeline, self.resume)
-
-    def _holds_results(self) -> bool:
-        """Whether there is more in the folder than what a run writes before its first variant."""
-        folder = self.folder
-        notes = (folder.state, folder.previous_state, folder.variants, folder.log, folder.config)
-        known = {*notes, folder.hosts, folder.identity, folder.resources}
-        return folder.root.is_dir() and any(path not in known for path in folder.root.iterdir())
-
     def _describe(self) -> None:
         experiment, run = self.experiment, self.journal.run
-        run.version, run.seed = __version__, experiment.seed
+        run.version, run.seed, run.storage = __version__, experiment.seed, self.place.storage.url
         run.command = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
         run.host, run.pid = socket.gethostname(), os.getpid()
         run.hosts = {host_name(): {"user": _user(experiment), "cpus": os.cpu_count()}}
@@ -224,16 +187,6 @@ class Run:
             # What the factories get lies beside what only the orchestrator gets.
             path = path.parent.parent / path.name
         return os.path.relpath(path, home())
-
-    def _storage(self) -> Storage:
-        """Return where artifacts are; on a cluster, other hosts can reach it there."""
-        env, root = self.experiment.env, str(self.folder.root)
-        if env is None:
-            return Storage(root)
-        identity = uuid.uuid4().hex
-        self.folder.identity.write_text(identity, encoding="ascii")
-        host, _, port = env.orchestrator_ip.partition(":")
-        return Storage(root, identity, host, int(port or 22), env.user, Path(env.key).name)
 
     # -- one stage ----------------------------------------------------------------------------
 
@@ -289,7 +242,7 @@ class Run:
         known[stage.name] = {variant.id: variant for variant in todo}
         task = StageTask(
             stage.name,
-            self.storage,
+            self.place.storage,
             known,
             list(self.experiment.pipeline),
             self.expander,

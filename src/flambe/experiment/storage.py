@@ -1,12 +1,14 @@
-"""Where the artifacts of a run are: a folder of the orchestrator, written and read from every host.
+"""Where the checkpoints of a run are: written and read from every host.
 
-On a host that has that folder itself (the orchestrator, or any host where it is on a shared disk)
-it is written directly; elsewhere over SFTP with the cluster's own key. Which of the two is found
-out where it is used, by the id that the run has written into its folder.
+They are in the folder of the run on its orchestrator, unless ``storage`` of the experiment names a
+bucket. On a host that has that folder itself (the orchestrator, or any host where it is on a shared
+disk) it is written directly; elsewhere over SFTP with the cluster's own key. Which of the two is
+found out where it is used, by the id that the run has written into its folder.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 import os
@@ -22,6 +24,7 @@ from typing import Any, TypeVar
 from pyarrow.fs import FSSpecHandler, PyFileSystem, copy_files
 
 from flambe.errors import RunError
+from flambe.experiment.checkpoints import MANIFEST, Checkpoints
 from flambe.logging.console import home
 from flambe.progress import RunFolder
 from flambe.remote.lock import locked
@@ -31,20 +34,23 @@ CONNECT_SECONDS = 90.0  # how long a host tries to reach the orchestrator
 ALIVE_INTERVAL, ALIVE_COUNT = 15, 6
 # Seconds between two tries to do what failed for want of a connection.
 PAUSES = (1.0, 5.0, 15.0)
-MANIFEST = "manifest.json"
+# How long copies of checkpoints are kept on a host after their last use.
+CACHE_SECONDS = 7 * 24 * 3600
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Storage:
-    """The folder of one run.
+    """Where one run is.
 
     Attributes
     ----------
     root
-        Its path on the orchestrator.
+        The path of its folder on the orchestrator.
     id
         What is written in it; empty for a run on one machine only.
+    url
+        Where its checkpoints are instead, an ``s3://`` address.
     host, port, user, key
         How other hosts reach the orchestrator: ``key`` is the name of a file in ``~/.ssh``.
     """
@@ -55,10 +61,18 @@ class Storage:
     port: int = 22
     user: str = ""
     key: str = ""
+    url: str = ""
+
+    @property
+    def base(self) -> str:
+        """The folder that the checkpoints are below, as its file system names it."""
+        return self.url.removeprefix("s3://") or self.root
 
     @property
     def is_here(self) -> bool:
-        """Whether this host has the folder itself."""
+        """Whether this host has the folder of the checkpoints itself."""
+        if self.url:
+            return False
         if not self.id:
             return True
         try:
@@ -72,14 +86,27 @@ class Storage:
             from fsspec.implementations.local import LocalFileSystem
 
             return LocalFileSystem()
-        return _connected(self)
+        return _in_bucket(self) if self.url else _connected(self)
 
-    def for_tune(self) -> PyFileSystem:
-        """Return the file system as Ray Tune takes it: it finds its way on whatever host it is."""
-        return PyFileSystem(_Handler(self))
+    def checkpoints(self) -> Checkpoints:
+        """Return the checkpoints, as whoever rules the run sees them.
 
-    def bring(self, checkpoint: Path) -> Path:
-        """Return the path on this host of a checkpoint below the root; it is copied if need be.
+        Raises
+        ------
+        OSError
+            If they are in a bucket, and it cannot be reached.
+        """
+        return Checkpoints(self.base, _in_bucket(self).fs if self.url else None)
+
+    def for_tune(self) -> PyFileSystem | None:
+        """Return the file system as Ray Tune takes it: it finds its way on whatever host it is.
+
+        None for that of this machine, where there is no other.
+        """
+        return PyFileSystem(_Handler(self)) if self.id else None
+
+    def bring(self, checkpoint: str) -> Path:
+        """Return the path on this host of a checkpoint below the base; it is copied if need be.
 
         Raises
         ------
@@ -87,24 +114,38 @@ class Storage:
             If it is not there.
         """
         if self.is_here:
-            return checkpoint
+            return Path(checkpoint)
         return patiently(lambda: self._copied(checkpoint), f"{checkpoint} is read")
 
-    def _copied(self, checkpoint: Path) -> Path:
+    def _copied(self, checkpoint: str) -> Path:
         files = self.files()
-        target = home() / "cache" / "runs" / self.id / checkpoint.relative_to(self.root)
+        target = _cache(self.id) / os.path.relpath(checkpoint, self.base)
         target.parent.mkdir(parents=True, exist_ok=True)
         with locked(target.parent / f".{target.name}.lock"):
-            manifest = files.cat_file(str(checkpoint / MANIFEST))
+            manifest = files.cat_file(f"{checkpoint}/{MANIFEST}")
             known = target / MANIFEST
             if known.exists() and known.read_bytes() == manifest:
                 return target
             beside = target.with_name(f".{target.name}.{os.getpid()}")
             shutil.rmtree(beside, ignore_errors=True)
-            copy_files(str(checkpoint), str(beside), source_filesystem=self.for_tune())
+            beside.mkdir()
+            copy_files(checkpoint, str(beside), source_filesystem=self.for_tune())
             shutil.rmtree(target, ignore_errors=True)
             os.replace(beside, target)
         return target
+
+
+def _cache(identity: str) -> Path:
+    """Return where a run keeps copies of checkpoints on this host; old ones are removed."""
+    folder = home() / "cache" / "runs" / identity
+    folder.mkdir(parents=True, exist_ok=True)
+    now = time.time()
+    os.utime(folder, (now, now))
+    for other in folder.parent.iterdir():
+        with contextlib.suppress(OSError):
+            if now - other.stat().st_mtime > CACHE_SECONDS:
+                shutil.rmtree(other)
+    return folder
 
 
 class _Handler(FSSpecHandler):  # type: ignore[misc]
@@ -122,6 +163,17 @@ class _Handler(FSSpecHandler):  # type: ignore[misc]
 
     def __hash__(self) -> int:
         return hash(self.storage)
+
+
+#: Environment variables for buckets that only flambe itself is told: see :mod:`secrets`.
+variables: dict[str, str] = {}
+
+
+@functools.lru_cache(maxsize=4)
+def _in_bucket(storage: Storage) -> Any:
+    from flambe.experiment import bucket
+
+    return bucket.Files(bucket.connected(storage.base, variables))
 
 
 @functools.lru_cache(maxsize=4)
@@ -179,6 +231,7 @@ def patiently(do: Callable[[], T], what: str) -> T:
                 raise
             logging.getLogger(__name__).warning("%s again: %s", what, error)
             _connected.cache_clear()
+            _in_bucket.cache_clear()
             time.sleep(pause)
     return do()
 

@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 import random
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -20,15 +19,11 @@ from flambe.compile.build import Builder, run_error
 from flambe.compile.component import Component
 from flambe.compile.values import links
 from flambe.errors import FlambeError, StateError
-from flambe.experiment.storage import MANIFEST, Storage
+from flambe.experiment.checkpoints import CHECKPOINT, FINAL, MANIFEST, read_manifest
+from flambe.experiment.storage import Storage
 from flambe.experiment.variants import Expander, Variant
 from flambe.logging import events
 from flambe.logging.events import Record
-from flambe.progress import RunFolder
-
-CHECKPOINT = "checkpoint.flambe"
-# The checkpoint that an unfinished variant goes on from, out of the way of Tune's new ones.
-RESUMED = "checkpoint_resumed"
 
 
 @dataclass
@@ -153,15 +148,16 @@ class Assembly:
     def _restored(self, stage: str) -> Builder:
         variant = self.variants[stage]
         builder = self._build(stage)
-        folder = RunFolder(Path(self.task.storage.root)).checkpoint(stage, variant.name)
+        checkpoint = f"{self.task.storage.base}/{stage}/{variant.name}/{FINAL}"
         component = builder.stage(stage)
         if not variant.runs or not isinstance(component, Component):
             return builder
+        folder = None
         with contextlib.suppress(FileNotFoundError):
-            folder = self.task.storage.bring(folder.parent) / CHECKPOINT
-        if not folder.is_dir():
+            folder = self.task.storage.bring(checkpoint) / CHECKPOINT
+        if folder is None or not folder.is_dir():
             raise StateError(
-                f"the checkpoint of stage {stage!r} is missing: {folder}\n"
+                f"the checkpoint of stage {stage!r} is missing: {checkpoint}\n"
                 "  run that stage again: run with --force, or resume from a stage before it"
             )
         saved = state.read(str(folder), component)
@@ -222,7 +218,7 @@ class VariantTask:
             channel.send(Record(variant_id, "config", "", text, None, time.time()))
         self.component = Assembly(task, self.variant).component()
         if variant_id in task.restore:
-            self.restore(task.storage.bring(Path(task.restore[variant_id])))
+            self.restore(task.storage.bring(task.restore[variant_id]))
 
     def step(self) -> bool:
         """Run one step; return whether there is more to do.
@@ -287,49 +283,3 @@ class VariantTask:
 def _here(place: Any) -> Any:
     """Return the path of a resource on this host: on a cluster it is below the user's home."""
     return os.path.expanduser(place) if isinstance(place, str) else place
-
-
-# -- checkpoints on disk ------------------------------------------------------------------------
-
-
-def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return the manifest of a checkpoint, or None if the checkpoint is not whole."""
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        whole = all(
-            (folder / name).stat().st_size == size for name, size in manifest["files"].items()
-        )
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-    return dict(manifest) if whole else None
-
-
-def latest_checkpoint(folder: Path) -> Path | None:
-    """Return the whole checkpoint of a variant with the most steps, if there is one."""
-    found: list[tuple[int, str]] = []
-    for name in os.listdir(folder) if folder.is_dir() else ():
-        if name.startswith("checkpoint") and (manifest := read_manifest(folder / name)):
-            found.append((manifest["step"], name))
-    return folder / max(found)[1] if found else None
-
-
-def settle_checkpoint(folder: Path, name: str) -> Path | None:
-    """Move the latest checkpoint of a variant to a name, and remove the others.
-
-    Returns
-    -------
-    Path or None
-        Where it is now.
-    """
-    latest = latest_checkpoint(folder)
-    if latest is None:
-        return None
-    target = folder / name
-    if latest != target:
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(latest, target)
-    for other in os.listdir(folder):
-        if other.startswith("checkpoint") and other != name:
-            shutil.rmtree(folder / other, ignore_errors=True)
-    return target

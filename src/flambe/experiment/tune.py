@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import threading
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,13 +18,14 @@ from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tun
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flambe.errors import RunError
+from flambe.experiment.checkpoints import FINAL, RESUMED, Checkpoints, Upkeep
 from flambe.experiment.collector import Collector
 from flambe.experiment.executor import Listener, StageOptions
 from flambe.experiment.failures import cause, is_loss, raised
 from flambe.experiment.informed import Informed
 from flambe.experiment.manners import quiet_ray, sigterm_is_ours
 from flambe.experiment.nodes import Nodes
-from flambe.experiment.task import RESUMED, StageTask, settle_checkpoint
+from flambe.experiment.task import StageTask
 from flambe.experiment.trial import (
     AT_END,
     HOST,
@@ -37,7 +37,6 @@ from flambe.experiment.trial import (
 )
 from flambe.experiment.variants import Variant
 from flambe.logging import redact
-from flambe.progress import RunFolder
 
 TRAINABLE = "flambe_variant"
 START_ATTEMPTS = 3
@@ -86,7 +85,7 @@ class _Callback(tune.Callback):  # type: ignore[misc]
     def on_checkpoint(
         self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any
     ) -> None:
-        self.stage.prune(trial, Path(checkpoint.path))
+        self.stage.prune(trial, checkpoint.path)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         self.stage.end(trial)
@@ -117,26 +116,25 @@ class _StageRun:
         self.executor = executor
         self.task = task
         self.to = to
+        self.checkpoints = task.storage.checkpoints()
         #: Variants whose hosts were lost, and that are to be run again.
         self.lost: list[Variant] = []
 
     def variant(self, trial: Any) -> Variant:
         return self.task.of(trial.config["variant"], trial.config.get("values") or {})
 
-    def folder(self, variant: Variant) -> Path:
-        return RunFolder(self.executor.root).variant(variant.stage, variant.name)
-
-    def prune(self, trial: Any, latest: Path) -> None:
+    def prune(self, trial: Any, latest: str) -> None:
         """Keep the two latest checkpoints: Tune, told to do so, would save its state each time."""
         kept = self.executor.checkpoints.setdefault(trial.trial_id, [])
         kept.append(latest)
         while len(kept) > 2:
-            shutil.rmtree(kept.pop(0), ignore_errors=True)
+            self.executor.upkeep.remove(self.checkpoints, kept.pop(0))
 
     def end(self, trial: Any) -> None:
         variant = self.variant(trial)
         stopped = not (trial.last_result or {}).get(AT_END, False)
-        settle_checkpoint(self.folder(variant), "checkpoint")
+        folder = self.checkpoints.folder(variant.stage, variant.name)
+        self.executor.upkeep.settle(self.checkpoints, folder, FINAL)
         self.to.finished(variant, stopped=stopped)
 
     def fail(self, trial: Any, *, final: bool) -> None:
@@ -161,11 +159,11 @@ class _StageRun:
         return self.executor.losses[identity][1] <= MOST_LOSSES
 
 
-def _resumed(root: Path, variants: Sequence[Variant]) -> dict[str, str]:
+def _resumed(checkpoints: Checkpoints, variants: Sequence[Variant]) -> dict[str, str]:
     """Return the checkpoints that variants go on from, out of the way of new ones."""
-    folders = {v.id: RunFolder(root).variant(v.stage, v.name) for v in variants}
-    kept = {identity: settle_checkpoint(place, RESUMED) for identity, place in folders.items()}
-    return {identity: str(place) for identity, place in kept.items() if place is not None}
+    folders = {v.id: checkpoints.folder(v.stage, v.name) for v in variants}
+    kept = {identity: checkpoints.settle(place, RESUMED) for identity, place in folders.items()}
+    return {identity: place for identity, place in kept.items() if place is not None}
 
 
 class TuneExecutor:
@@ -184,7 +182,9 @@ class TuneExecutor:
         self.nodes = nodes
         self.name = f"flambe-{uuid.uuid4().hex[:12]}"
         self.collector: Any = None
-        self.checkpoints: dict[str, list[Path]] = {}
+        #: The checkpoints of trials that are kept while they run, the oldest first.
+        self.checkpoints: dict[str, list[str]] = {}
+        self.upkeep = Upkeep()
         #: Id → the step at which the host of a variant was lost last, and how often it was.
         self.losses: dict[str, tuple[int, int]] = {}
         self._started_ray = False
@@ -262,9 +262,9 @@ class TuneExecutor:
             lost = self._run(task, variants, options, to)
             while lost:
                 # Their hosts went while they had no failure left: that was none of theirs.
-                task.restore.update(_resumed(self.root, lost))
+                task.restore.update(_resumed(task.storage.checkpoints(), lost))
                 lost = self._run(task, lost, options.without_search(), to)
-        _remove_tune_files(self.root / task.stage)
+        task.storage.checkpoints().remove_tune_files(task.stage)
 
     def _run(
         self, task: StageTask, variants: Sequence[Variant], options: StageOptions, to: Listener
@@ -285,6 +285,7 @@ class TuneExecutor:
             raise
         finally:
             del _live[key]
+        self.upkeep.settled()
         return stage.lost
 
     def _tuner(
@@ -317,8 +318,8 @@ class TuneExecutor:
             ),
             run_config=RunConfig(
                 name=task.stage,
-                storage_path=str(self.root),
-                storage_filesystem=None if self.nodes is None else task.storage.for_tune(),
+                storage_path=task.storage.base,
+                storage_filesystem=task.storage.for_tune(),
                 failure_config=FailureConfig(max_failures=options.max_failures),
                 checkpoint_config=CheckpointConfig(checkpoint_frequency=1, checkpoint_at_end=True),
                 callbacks=[_Callback(key)],
@@ -354,6 +355,7 @@ class TuneExecutor:
         if self.collector is not None:
             with contextlib.suppress(Exception):
                 ray.get(self.collector.close.remote(), timeout=10)
+        self.upkeep.close()
         if self.nodes is not None:
             self.nodes.release()
         if self._started_ray:
@@ -371,19 +373,3 @@ def _ranking(options: StageOptions) -> Mapping[str, str]:
         if getattr(engine, "metric", None) or getattr(engine, "_metric", None):
             return {}
     return {"metric": METRIC, "mode": "max"}
-
-
-def _remove_tune_files(folder: Path) -> None:
-    """Remove what Tune leaves beside the variants; flambe resumes from its own checkpoints."""
-    for pattern in (
-        "*.pkl",
-        "*/error.pkl",
-        "*/error.txt",
-        "experiment_state-*.json",
-        "searcher-state-*",
-        ".validate_storage*",
-        "basic-variant-state-*",
-        "search_gen_state-*",
-    ):
-        for file in folder.glob(pattern):
-            file.unlink(missing_ok=True)

@@ -131,6 +131,8 @@ class RunState:
     updated: float | None = None
     error: str = ""
     seed: int = 0
+    #: The address of the folder that holds the checkpoints, where it is not this one.
+    storage: str = ""
     hosts: dict[str, dict[str, Any]] = field(default_factory=dict)
     stages: list[StageState] = field(default_factory=list)
 

@@ -95,17 +95,17 @@ def start(
 ) -> Any:
     """Start a command under a supervisor, unless one of that name runs; return its status.
 
-    Files that are named in ``removed`` are deleted when it has ended, however that was, and the
-    commands in ``after`` are run. With ``keep`` it is started again whenever it ends, until
-    :func:`stop`. With ``lease`` the host is needed while it runs, unless it says nothing for so
-    many seconds.
+    Files that are named in ``removed`` are deleted when it has ended, and the commands in ``after``
+    are run; where its supervisor was killed, :func:`stop` does that. With ``keep`` it is started
+    again whenever it ends, until :func:`stop`. With ``lease`` the host is needed while it runs,
+    unless it says nothing for so many seconds.
     """
     place = _folder(root, name)
     known = status(root, name)
     if known is not None and known["state"] == RUNNING:
         return dict(known, started_now=False)
     if known is not None:
-        _clean(known)  # its supervisor may have been killed
+        end_marked(known["marker"])  # its supervisor may have been killed
     os.makedirs(place, mode=0o700, exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
         os.remove(os.path.join(place, STOPPING))

@@ -1,0 +1,206 @@
+"""The checkpoints of a run: which are whole, which is the latest, and which are kept."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
+from typing import Any
+
+from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
+
+from flambe.errors import RunError
+
+CHECKPOINT = "checkpoint.flambe"
+#: What a checkpoint ends with: a folder without it, or with other files than it names, is none.
+MANIFEST = "manifest.json"
+#: The checkpoint of a variant that is at its end.
+FINAL = "checkpoint"
+#: The checkpoint that an unfinished variant goes on from, out of the way of Tune's new ones.
+RESUMED = "checkpoint_resumed"
+# What Tune leaves beside the variants of a stage, and in their folders.
+_OF_TUNE = (
+    "*.pkl",
+    "*/error.pkl",
+    "*/error.txt",
+    "experiment_state-*.json",
+    "searcher-state-*",
+    ".validate_storage*",
+    "basic-variant-state-*",
+    "search_gen_state-*",
+)
+# S3 copies an object of this size at most by itself: docs.aws.amazon.com/AmazonS3/latest/API/
+# API_CopyObject.html
+MOST_COPIED = 5 * 2**30
+MOVES_AT_ONCE = 16  # files
+UPKEEPS_AT_ONCE = 8  # checkpoints
+
+
+class Checkpoints:
+    """The checkpoints of a run, below one folder of a file system.
+
+    Parameters
+    ----------
+    root
+        The folder.
+    files
+        The file system; by default that of this host.
+    """
+
+    def __init__(self, root: str, files: FileSystem | None = None) -> None:
+        self.root = root
+        self.files = LocalFileSystem() if files is None else files
+
+    def folder(self, stage: str, variant: str) -> str:
+        """Return the folder of a variant."""
+        return f"{self.root}/{stage}/{variant}"
+
+    def manifest(self, checkpoint: str) -> dict[str, Any] | None:
+        """Return the manifest of a checkpoint, or None if the checkpoint is not whole."""
+        try:
+            with self.files.open_input_stream(
+                f"{checkpoint}/{MANIFEST}", compression=None
+            ) as stream:
+                manifest = dict(json.loads(stream.read()))
+            sizes = {f"{checkpoint}/{name}": size for name, size in manifest["files"].items()}
+            found = self.files.get_file_info(list(sizes))
+        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+            return None
+        except OSError:
+            if isinstance(self.files, LocalFileSystem):
+                return None
+            raise  # nobody knows: it could not be reached
+        return manifest if all(info.size == sizes[info.path] for info in found) else None
+
+    def _all(self, folder: str) -> list[str]:
+        """Return the checkpoints in the folder of a variant, whole or not."""
+        found = self.files.get_file_info(FileSelector(folder, allow_not_found=True))
+        return [
+            info.path
+            for info in found
+            if info.type is FileType.Directory and info.base_name.startswith("checkpoint")
+        ]
+
+    def latest(self, folder: str) -> str | None:
+        """Return the whole checkpoint of a variant with the most steps, if there is one."""
+        manifests = {path: self.manifest(path) for path in self._all(folder)}
+        steps = [(known["step"], path) for path, known in manifests.items() if known is not None]
+        return max(steps)[1] if steps else None
+
+    def settle(self, folder: str, name: str) -> str | None:
+        """Move the latest checkpoint of a variant to a name, and remove the others.
+
+        Returns
+        -------
+        str or None
+            Where it is now.
+        """
+        latest = self.latest(folder)
+        if latest is None:
+            return None
+        target = f"{folder}/{name}"
+        if latest != target:
+            self.remove(target)
+            self.move(latest, target)
+        for other in self._all(folder):
+            if other != target:
+                self.remove(other)
+        return target
+
+    def remove(self, path: str) -> None:
+        """Remove a checkpoint; it may be gone already."""
+        with contextlib.suppress(FileNotFoundError):
+            self.files.delete_dir(path)
+
+    def remove_parts(self, folder: str) -> None:
+        """Remove checkpoints of a variant that are not whole: they are never read."""
+        for path in self._all(folder):
+            if self.manifest(path) is None:
+                with contextlib.suppress(OSError):
+                    self.remove(path)
+
+    def remove_tune_files(self, stage: str) -> None:
+        """Remove what Tune leaves in a stage; flambe resumes from its own checkpoints."""
+        folder = f"{self.root}/{stage}"
+        for info in self._below(folder):
+            name = Path(info.path).relative_to(folder)
+            # Patterns of one level do not match names of another.
+            if any(len(name.parts) == p.count("/") + 1 and name.match(p) for p in _OF_TUNE):
+                with contextlib.suppress(FileNotFoundError):
+                    self.files.delete_file(info.path)
+
+    def _below(self, folder: str) -> Sequence[FileInfo]:
+        selector = FileSelector(folder, recursive=True, allow_not_found=True)
+        return [one for one in self.files.get_file_info(selector) if one.type is FileType.File]
+
+    def move(self, source: str, target: str) -> None:
+        """Move a folder to where nothing is; a checkpoint is whole at one of them all the time."""
+        if isinstance(self.files, LocalFileSystem):
+            self.files.create_dir(str(Path(target).parent))
+            self.files.move(source, target)
+            return
+        # A bucket has no folders: each file is copied there, by the bucket itself.
+        found = self._below(source)
+        with ThreadPoolExecutor(max_workers=MOVES_AT_ONCE) as pool:
+            for last in (False, True):
+                these = [one for one in found if (one.base_name == MANIFEST) is last]
+                list(pool.map(lambda one: self._copy(one, source, target), these))
+        self.remove(source)
+
+    def _copy(self, info: FileInfo, source: str, target: str) -> None:
+        path = target + info.path.removeprefix(source)
+        if info.size <= MOST_COPIED:
+            self.files.copy_file(info.path, path)
+        else:
+            copy_files(info.path, path, self.files, self.files)
+
+
+class Upkeep:
+    """Moves and removes checkpoints beside the run: where they are in a bucket, that takes time."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(UPKEEPS_AT_ONCE, thread_name_prefix="flambe-upkeep")
+        self._pending: list[Future[None]] = []
+        #: The folder of a variant → what removes checkpoints in it.
+        self._removals: dict[str, list[Future[None]]] = {}
+
+    def remove(self, checkpoints: Checkpoints, path: str) -> None:
+        """Remove a checkpoint; where that fails, it is removed at the end of its variant."""
+        removal = self._pool.submit(checkpoints.remove, path)
+        self._removals.setdefault(path.rpartition("/")[0], []).append(removal)
+
+    def settle(self, checkpoints: Checkpoints, folder: str, name: str) -> None:
+        """See :meth:`Checkpoints.settle`."""
+        removals = self._removals.pop(folder, [])
+
+        def settle() -> None:
+            wait(removals)  # they were begun before this
+            checkpoints.settle(folder, name)
+
+        self._pending.append(self._pool.submit(settle))
+
+    def settled(self) -> None:
+        """Wait until all are settled.
+
+        Raises
+        ------
+        RunError
+            If one cannot be.
+        """
+        try:
+            while self._pending:
+                self._pending.pop().result()
+        except OSError as error:
+            hint = "to go on, run the same command with --resume"
+            raise RunError(f"a checkpoint cannot be moved: {error}\n  {hint}") from error
+
+    def close(self) -> None:
+        """Wait until all is done."""
+        self._pool.shutdown()
+
+
+def read_manifest(checkpoint: Path) -> dict[str, Any] | None:
+    """Return the manifest of a checkpoint of this host, or None if it is not whole."""
+    return Checkpoints("").manifest(str(checkpoint))

@@ -1,0 +1,203 @@
+"""Where a run is: its folder on this host, and the bucket of its checkpoints, if it has one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import posixpath
+import uuid
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flambe.errors import ConfigError, Problem
+from flambe.experiment import storage
+from flambe.experiment.checkpoints import Checkpoints
+from flambe.experiment.mirror import Mirror
+from flambe.experiment.storage import Storage
+from flambe.progress import RunFolder
+from flambe.runnable.secrets import Secrets
+
+if TYPE_CHECKING:
+    from flambe.experiment.experiment import Experiment
+
+
+class Place:
+    """The folder of a run, and its checkpoints.
+
+    Parameters
+    ----------
+    experiment
+        What is run.
+    note
+        Told what people want to know.
+    local
+        Whether checkpoints stay in the folder, whatever the experiment says.
+
+    Attributes
+    ----------
+    folder
+        The folder.
+    storage
+        Where the checkpoints are, for every host.
+    """
+
+    def __init__(self, experiment: Experiment, note: Callable[[str], None], *, local: bool) -> None:
+        self.experiment, self.note = experiment, note
+        root = Path(experiment.save_path).expanduser().absolute() / f"output__{experiment.name}"
+        self.folder = RunFolder(root)
+        url = "" if local or not experiment.storage else experiment.storage
+        self.storage = self._storage(f"{url.rstrip('/')}/{root.name}" if url else "")
+        self.checkpoints = Checkpoints(str(root))
+        self._mirror: Mirror | None = None
+
+    def _storage(self, url: str) -> Storage:
+        env, root = self.experiment.env, str(self.folder.root)
+        identity = uuid.uuid4().hex if url or env is not None else ""
+        if env is None:
+            return Storage(root, identity, url=url)
+        host, _, port = env.orchestrator_ip.partition(":")
+        return Storage(root, identity, host, int(port or 22), env.user, Path(env.key).name, url)
+
+    def open(self, *, force: bool, resume: bool, wanted: bool) -> None:
+        """Take the folder: empty, to be resumed, or after its results are moved aside.
+
+        Parameters
+        ----------
+        wanted
+            Whether there must be results to resume from.
+
+        Raises
+        ------
+        ConfigError
+            If it holds results, and nothing is said about them; if it cannot be written; or if the
+            bucket cannot be reached.
+        """
+        if self.storage.url:
+            self._reach()
+        self._move_aside(force=force, resume=resume)
+        if resume and self._mirror is not None:
+            with self._reached():
+                if self._mirror.bring():
+                    self.note(f"what an earlier run did was found in {self.storage.url}")
+        root = self.folder.root
+        if wanted and not self.folder.variants.exists():
+            raise ConfigError(
+                Problem(
+                    f"{root} holds no results to resume from", hint="run it without resume first"
+                )
+            )
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            if not resume:
+                self.folder.variants.unlink(missing_ok=True)
+            if self.experiment.env is not None:
+                self.folder.identity.write_text(self.storage.id, encoding="ascii")
+        except OSError as error:
+            raise ConfigError(f"cannot make the output folder {root}: {error.strerror}") from None
+        if resume:
+            self._same_storage()
+
+    def _reach(self) -> None:
+        if isinstance(self.experiment.config, Secrets):
+            storage.variables.update(self.experiment.config.variables)
+        with self._reached():
+            self.checkpoints = self.storage.checkpoints()
+            self._mirror = Mirror(self.folder, self.checkpoints, self.note)
+
+    @contextlib.contextmanager
+    def _reached(self) -> Iterator[None]:
+        """Say what is to be done where the bucket does not answer.
+
+        Raises
+        ------
+        ConfigError
+            Then.
+        """
+        try:
+            yield
+        except OSError as error:
+            names = (
+                "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY … in [environment] of the secrets file"
+            )
+            raise ConfigError(
+                Problem(
+                    f"storage: {self.storage.url} cannot be used: {error}",
+                    hint=f"credentials: the role of the host, or {names}",
+                )
+            ) from None
+
+    def _move_aside(self, *, force: bool, resume: bool) -> None:
+        """Move the results of an earlier run aside, here and in the bucket.
+
+        Raises
+        ------
+        ConfigError
+            If there are any, and neither of these was asked for.
+        """
+        if resume:
+            return
+        root, base, aside = self.folder.root, self.checkpoints.root, self.folder.aside()
+        beside = posixpath.join(posixpath.dirname(base), aside.name)
+        found: list[tuple[str, str, Callable[[], Any]]] = []
+        if self._holds_results():
+            found.append((str(root), str(aside), lambda: os.replace(root, aside)))
+        if self._mirror is not None:
+            with self._reached():
+                if self._mirror.holds_results():
+                    files = partial(self.checkpoints.move, base, beside)
+                    found.append((self.storage.url, f"s3://{beside}", files))
+        for place, target, move in found:
+            if not force:
+                raise ConfigError(
+                    Problem(
+                        f"{place} holds the results of an earlier run",
+                        hint="--resume goes on with it; --force moves it aside and starts anew",
+                    )
+                )
+            with self._reached():
+                move()
+            self.note(f"the earlier results were moved to {target}")
+
+    def _holds_results(self) -> bool:
+        """Whether there is more in the folder than what a run writes before its first variant."""
+        folder = self.folder
+        notes = (folder.state, folder.previous_state, folder.variants, folder.log, folder.config)
+        known = {*notes, folder.hosts, folder.identity, folder.resources}
+        return folder.root.is_dir() and any(path not in known for path in folder.root.iterdir())
+
+    def _same_storage(self) -> None:
+        """See that what is gone on with has its checkpoints where this run looks for them.
+
+        Raises
+        ------
+        ConfigError
+            If they are elsewhere.
+        """
+        earlier = self.folder.read_state()
+        if earlier is not None and earlier.storage != self.storage.url:
+            where = earlier.storage or f"{self.folder.root} itself"
+            raise ConfigError(
+                Problem(
+                    f"storage: the checkpoints of the run to go on with are in {where}",
+                    hint="--resume needs the same storage; --force starts anew with another one",
+                )
+            )
+
+    def mirrored(self) -> None:
+        """Begin to copy what is written in the folder to the bucket, if there is one.
+
+        Raises
+        ------
+        ConfigError
+            If nothing can be written there.
+        """
+        if self._mirror is not None:
+            with self._reached():
+                self._mirror.start()
+
+    def close(self) -> None:
+        """Copy to the bucket what was written last."""
+        if self._mirror is not None:
+            self._mirror.stop()

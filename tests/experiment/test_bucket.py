@@ -1,0 +1,235 @@
+"""Runs whose checkpoints are in a bucket: what is there, and what is gone on with from there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flambe.progress import RunFolder, Status
+from tests.experiment.buckets import NAME, Bucket
+from tests.experiment.farm import figures
+from tests.experiment.lab import Lab, environment, flambe, kill_all, until
+
+URL = f"s3://{NAME}/fruit"
+PIPELINE = """
+train: !pieces.Walk {steps: STEPS, delay: DELAY, rate: !g [1, 2, 3], record: RECORD}
+next: !pieces.Walk {steps: 2, start: !@ train.value, label: next, record: RECORD, extra: OTHERS}
+"""
+
+SINGLE = "train: !pieces.Walk {steps: STEPS, delay: DELAY, record: RECORD}"
+
+
+@pytest.fixture(scope="module")
+def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bucket]:
+    with contextlib.closing(Bucket(tmp_path_factory.mktemp("bucket") / "log")) as made:
+        yield made
+
+
+@pytest.fixture
+def use(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    for name, value in bucket.variables.items():
+        monkeypatch.setenv(name, value)
+    return bucket
+
+
+def prepare(
+    lab: Lab,
+    name: str,
+    *,
+    url: str = URL,
+    steps: int = 3,
+    delay: float = 0.0,
+    single: bool = False,
+) -> None:
+    lab.name = name
+    pipeline = SINGLE if single else PIPELINE
+    pipeline = pipeline.replace("STEPS", str(steps)).replace("DELAY", str(delay))
+    # Many files in a checkpoint, more than threads that send them.
+    others = ", ".join(["!pieces.Walk {}"] * 6)
+    pipeline = pipeline.replace("OTHERS", f"[{others}]")
+    lab.write(pipeline, more=f"storage: {url}" if url else "")
+
+
+def checkpoints(names: set[str]) -> set[str]:
+    return {name for name in names if "/checkpoint" in name}
+
+
+def local(folder: RunFolder) -> set[str]:
+    return {str(p.relative_to(folder.root)) for p in folder.root.rglob("*") if p.is_file()}
+
+
+def test_checkpoints_are_there_and_all_else_is_here_and_there(
+    lab: Lab, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepare(lab, "there")
+    # Neither the driver nor Ray has the keys in its environment: a file of secrets opens it.
+    home = tmp_path / "home"
+    home.mkdir()
+    lines = "".join(f"{name} = {value}\n" for name, value in bucket.variables.items())
+    (home / "secrets.ini").write_text(f"[environment]\n{lines}")
+    (home / "secrets.ini").chmod(0o600)
+    run = flambe(lab.config, env=environment(FLAMBE_HOME=str(home)))
+    assert run.returncode == 0, run.stderr
+    assert f"checkpoints  {URL}/output__there" in run.stdout
+    here, there = local(lab.folder), bucket.keys("fruit/output__there/")
+    assert not checkpoints(here)
+    # The same as in a folder without a bucket, nothing of Tune's in between.
+    other = Lab(tmp_path / "other")
+    other.root.mkdir()
+    other.record = lab.record
+    prepare(other, "there", url="")
+    assert flambe(other.config).returncode == 0
+    plain = {name for name in local(other.folder) if "events.out" not in name}
+    assert {name for name in there if "events.out" not in name} == plain
+    assert there - checkpoints(there) == here
+    assert figures(lab.folder) == figures(other.folder)
+    for name in here:
+        content = (lab.folder.root / name).read_bytes()
+        assert bucket.read(f"fruit/output__there/{name}") == content, name
+    for name, value in bucket.variables.items():
+        monkeypatch.setenv(name, value)
+    best = next(line for line in run.stdout.splitlines() if "flambe.load" in line).split()[-1]
+    shown = f"import flambe; print({best}.done)"
+    command = [sys.executable, "-c", shown]
+    loaded = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    assert loaded.stdout.strip() == "2"
+
+
+def steps_of(variant: str, records: list[str]) -> list[int]:
+    """Return the steps that were made of a variant: its records are named by its rate."""
+    begin = f"step {variant.removeprefix('rate=').partition('_')[0]} "
+    return [int(line.removeprefix(begin)) for line in records if line.startswith(begin)]
+
+
+def test_a_machine_that_is_gone_is_gone_on_with_elsewhere(
+    lab: Lab, use: Bucket, tmp_path: Path
+) -> None:
+    """The whole folder of the run is lost; another machine goes on from the bucket."""
+    prepare(lab, "gone", steps=12, delay=0.5)
+    mark = f"FLAMBE_TEST={tmp_path}"
+    run = subprocess.Popen(
+        [sys.executable, "-m", "flambe", str(lab.config)],
+        env=environment(FLAMBE_TEST=str(tmp_path)),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        prefix = "fruit/output__gone/train/"
+        journal = "fruit/output__gone/variants.jsonl"
+        finals = "checkpoint/manifest.json"
+        until(lambda: any(n.endswith(finals) for n in use.keys(prefix)), "one is done")
+        until(lambda: b'"finished"' in use.read(journal), "the journal says that one is done")
+        os.kill(run.pid, signal.SIGKILL)
+        run.wait()
+    finally:
+        kill_all(mark)
+    shutil.rmtree(lab.root / "out")
+    before = lab.records()
+    # What a host leaves that dies while it writes: a manifest without its files, and the reverse.
+    ended = "/manifest.json"
+    finished = next(n for n in use.keys(prefix) if n.endswith(finals)).split("/")[0]
+    latest = max(n for n in use.keys(prefix) if "/checkpoint_" in n and n.endswith(ended))
+    torn = latest.split("/")[0]
+    manifest = use.read(f"{prefix}{latest}").replace(b'"step": ', b'"step": 9')
+    use.put(f"{prefix}{torn}/checkpoint_000090{ended}", manifest)
+    use.put(f"{prefix}{torn}/checkpoint_000091/checkpoint.flambe/state.pt", b"half of")
+    refused = flambe(lab.config)
+    assert refused.returncode == 2
+    assert f"{URL}/output__gone holds the results of an earlier run" in refused.stderr
+    done = flambe(lab.config, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "what an earlier run did was found in" in done.stdout
+    again = [line for line in lab.records()[len(before) :] if line.startswith("step")]
+    whole = Lab(tmp_path / "whole")
+    whole.root.mkdir()
+    prepare(whole, "gone", url="", steps=12)
+    assert flambe(whole.config).returncode == 0
+    assert sorted(one[4:6] for one in figures(lab.folder).values()) == sorted(
+        one[4:6] for one in figures(whole.folder).values()
+    )
+    assert not steps_of(finished, again), "what was finished was run again"
+    assert 1 not in steps_of(torn, again), "its checkpoint was not used"
+    assert not [name for name in use.keys(prefix) if "/checkpoint_" in name]
+
+
+def test_results_are_moved_aside_there_too(lab: Lab, use: Bucket) -> None:
+    prepare(lab, "aside", steps=1, single=True)
+    assert flambe(lab.config).returncode == 0
+    prepare(lab, "aside", steps=1, single=True, url="")
+    elsewhere = flambe(lab.config, "--resume")
+    assert elsewhere.returncode == 2
+    assert f"are in {URL}/output__aside" in elsewhere.stderr
+    prepare(lab, "aside", steps=1, single=True)
+    before = use.keys("fruit/output__aside/")
+    again = flambe(lab.config, "--force")
+    assert again.returncode == 0, again.stderr
+    others = {key.split("/")[1] for key in use.keys("") if key.startswith("fruit/output__aside.")}
+    assert len(others) == 1
+    assert use.keys(f"fruit/{others.pop()}/") == before
+    assert {name for name in use.keys("fruit/output__aside/") if "events" not in name} == {
+        name for name in before if "events" not in name
+    }
+
+
+@pytest.mark.long
+def test_a_stage_that_is_run_anew_goes_aside_there_too(lab: Lab, use: Bucket) -> None:
+    prepare(lab, "anew", steps=1)
+    assert flambe(lab.config).returncode == 0
+    done = flambe(lab.config, "--resume-from", "train")
+    assert done.returncode == 0, done.stderr
+    keys = use.keys("fruit/output__anew/")
+    assert sum(key.startswith("next/") and "/checkpoint/manifest" in key for key in keys) == 3
+    assert sum(key.startswith("earlier/") and "/checkpoint/manifest" in key for key in keys) == 3
+
+
+def test_a_bucket_that_does_not_answer_for_a_while(lab: Lab, use: Bucket, tmp_path: Path) -> None:
+    prepare(lab, "hanging", steps=12, delay=0.2, single=True)
+    run = subprocess.Popen(
+        [sys.executable, "-m", "flambe", str(lab.config)],
+        env=environment(FLAMBE_TEST=str(tmp_path)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        until(lambda: use.keys("fruit/output__hanging/train/"), "checkpoints are written")
+        use.hang()
+        time.sleep(10)
+        use.go_on()
+        said, _ = run.communicate(timeout=150)
+    finally:
+        use.go_on()
+        kill_all(f"FLAMBE_TEST={tmp_path}")
+    assert run.returncode == 0, said
+    assert {one.status for one in lab.folder.read_variants().values()} == {Status.FINISHED}
+    assert all(one.attempts == 1 for one in lab.folder.read_variants().values())
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("s3://no-such-bucket-here/x", "storage: s3://no-such-bucket-here/x/output__wrong cannot"),
+        ("/mnt/disk", "is no bucket"),
+        ("s3://UPPER/x", "is no bucket"),
+    ],
+)
+def test_what_cannot_be_used_is_told_before_anything_runs(
+    lab: Lab, use: Bucket, url: str, told: str
+) -> None:
+    prepare(lab, "wrong", url=url)
+    run = flambe(lab.config)
+    assert run.returncode == 2, run.stdout
+    assert told in run.stderr
+    assert "Traceback" not in run.stderr
+    assert lab.records() == []
