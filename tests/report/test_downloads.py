@@ -95,6 +95,16 @@ def test_the_page_tells_how_large_they_are(run: Written, client: httpx.Client) -
     assert f"{size / (1 << 20):.1f} MiB" in page
 
 
+def test_the_pages_tell_in_which_bucket_checkpoints_are(run: Written) -> None:
+    with opened(run) as client:
+        assert "s3://" not in client.get("/downloads").text
+    run.journal.run.storage = "s3://field/output__trial"
+    run.folder.write_state(run.journal.run)
+    with opened(run) as client:
+        for page in ("/downloads", "/"):
+            assert "<code>s3://field/output__trial</code>" in client.get(page).text
+
+
 @pytest.mark.faults
 def test_what_is_removed_while_it_is_sent_is_named(run: Written) -> None:
     folder = run.folder.variant("train", "rate=0")

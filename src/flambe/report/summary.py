@@ -57,6 +57,7 @@ def run_facts(store: Store) -> dict[str, Any]:
         "host": run.host,
         "user": run.hosts.get(run.host, {}).get("user", ""),
         "seed": run.seed,
+        "storage": run.storage,
         "folder": str(store.folder.root),
     }
 

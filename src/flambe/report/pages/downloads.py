@@ -18,7 +18,7 @@ async def _data(site: Site, request: Request) -> dict[str, Any]:
     for stage in run.stages if run else ():
         if (place := inside(site.store.folder.root, stage.name)) and place.is_dir():
             rows.append(("stage", stage.name, await asyncio.to_thread(_sizes, place)))
-    return {"rows": rows, "data": {}}
+    return {"rows": rows, "storage": run.storage if run else "", "data": {}}
 
 
 def _sizes(folder: Path) -> tuple[int, int]:
