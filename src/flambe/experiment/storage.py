@@ -186,7 +186,8 @@ def _connected(storage: Storage) -> Any:
         If there is none to be had.
     """
     from asyncssh import Error
-    from sshfs import SSHFileSystem
+
+    from flambe.experiment.sftp import Files
 
     key = Path.home() / ".ssh" / storage.key
     deadline = time.monotonic() + CONNECT_SECONDS
@@ -195,7 +196,7 @@ def _connected(storage: Storage) -> Any:
         try:
             # One after another: sshd drops those that come all at once (MaxStartups).
             with locked(home() / "cache" / "sftp.lock"):
-                return SSHFileSystem(
+                return Files(
                     storage.host,
                     port=storage.port,
                     username=storage.user,
