@@ -106,10 +106,10 @@ class Run:
         )
         self._describe()
         self.journal.begin()
-        self.place.mirrored()
         status, error = Status.FAILED, ""
         with self.interruption:
             try:
+                self.place.mirrored()
                 resources = self._resources()
                 for stage in self.journal.run.stages:
                     self._run_stage(stage, resources)
