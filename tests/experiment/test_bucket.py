@@ -59,6 +59,18 @@ def prepare(
     lab.write(pipeline, more=f"storage: {url}" if url else "")
 
 
+def begin(lab: Lab, mark: Path) -> subprocess.Popen[str]:
+    """Start the run; it and all that it starts can be ended by the mark."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "flambe", str(lab.config)],
+        env=environment(FLAMBE_TEST=str(mark)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+
+
 def checkpoints(names: set[str]) -> set[str]:
     return {name for name in names if "/checkpoint" in name}
 
@@ -116,13 +128,7 @@ def test_a_machine_that_is_gone_is_gone_on_with_elsewhere(
     """The whole folder of the run is lost; another machine goes on from the bucket."""
     prepare(lab, "gone", steps=12, delay=0.5)
     mark = f"FLAMBE_TEST={tmp_path}"
-    run = subprocess.Popen(
-        [sys.executable, "-m", "flambe", str(lab.config)],
-        env=environment(FLAMBE_TEST=str(tmp_path)),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
+    run = begin(lab, tmp_path)
     try:
         prefix = "fruit/output__gone/train/"
         journal = "fruit/output__gone/variants.jsonl"
@@ -133,6 +139,7 @@ def test_a_machine_that_is_gone_is_gone_on_with_elsewhere(
         run.wait()
     finally:
         kill_all(mark)
+        run.communicate()
     shutil.rmtree(lab.root / "out")
     before = lab.records()
     # What a host leaves that dies while it writes: a manifest without its files, and the reverse.
@@ -194,14 +201,7 @@ def test_a_stage_that_is_run_anew_goes_aside_there_too(lab: Lab, use: Bucket) ->
 
 def test_a_bucket_that_does_not_answer_for_a_while(lab: Lab, use: Bucket, tmp_path: Path) -> None:
     prepare(lab, "hanging", steps=12, delay=0.2, single=True)
-    run = subprocess.Popen(
-        [sys.executable, "-m", "flambe", str(lab.config)],
-        env=environment(FLAMBE_TEST=str(tmp_path)),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+    run = begin(lab, tmp_path)
     try:
         until(lambda: use.keys("fruit/output__hanging/train/"), "checkpoints are written")
         use.hang()

@@ -106,7 +106,7 @@ class Checkpoints:
             self.move(latest, target)
         for other in self._all(folder):
             if other != target:
-                self.remove(other)
+                self.discard(other)
         return target
 
     def remove(self, path: str) -> None:
@@ -114,12 +114,16 @@ class Checkpoints:
         with contextlib.suppress(FileNotFoundError):
             self.files.delete_dir(path)
 
+    def discard(self, path: str) -> None:
+        """Remove a checkpoint that is in nobody's way: where that fails, it stays."""
+        with contextlib.suppress(OSError):
+            self.remove(path)
+
     def remove_parts(self, folder: str) -> None:
         """Remove checkpoints of a variant that are not whole: they are never read."""
         for path in self._all(folder):
             if self.manifest(path) is None:
-                with contextlib.suppress(OSError):
-                    self.remove(path)
+                self.discard(path)
 
     def remove_tune_files(self, stage: str) -> None:
         """Remove what Tune leaves in a stage; flambe resumes from its own checkpoints."""
@@ -168,8 +172,9 @@ class Upkeep:
 
     def remove(self, checkpoints: Checkpoints, path: str) -> None:
         """Remove a checkpoint; where that fails, it is removed at the end of its variant."""
-        removal = self._pool.submit(checkpoints.remove, path)
-        self._removals.setdefault(path.rpartition("/")[0], []).append(removal)
+        folder = path.rpartition("/")[0]
+        going_on = [one for one in self._removals.get(folder, ()) if not one.done()]
+        self._removals[folder] = [*going_on, self._pool.submit(checkpoints.discard, path)]
 
     def settle(self, checkpoints: Checkpoints, folder: str, name: str) -> None:
         """See :meth:`Checkpoints.settle`."""

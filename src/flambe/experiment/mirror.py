@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -53,17 +55,13 @@ class Mirror:
 
     def bring(self) -> bool:
         """Copy what is there to here, if it is newer; return whether it was."""
-        beside = self.folder.root.with_name(f".{self.folder.root.name}.{os.getpid()}")
-        there, here = RunFolder(beside), self.folder.read_state()
-        beside.mkdir(parents=True, exist_ok=True)
-        try:
+        here = self.folder.read_state()
+        with tempfile.TemporaryDirectory() as beside:
+            there = RunFolder(Path(beside))
             for path in (there.state, there.previous_state):
-                self._bring(path.name, path)
+                with contextlib.suppress(FileNotFoundError):
+                    self._bring(path.name, path)
             state = there.read_state()
-        finally:
-            for path in beside.iterdir():
-                path.unlink()
-            beside.rmdir()
         if state is None or (here is not None and _time(here) >= _time(state)):
             return False
         selector = FileSelector(self.there.root, recursive=True)
@@ -74,10 +72,8 @@ class Mirror:
         return True
 
     def _bring(self, name: str, target: Path) -> None:
-        source = f"{self.there.root}/{name}"
-        if self.there.files.get_file_info(source).type is not FileType.File:
-            return
         target.parent.mkdir(parents=True, exist_ok=True)
+        source = f"{self.there.root}/{name}"
         copy_files(source, str(target), self.there.files, LocalFileSystem())
 
     # -- while the run goes on ----------------------------------------------------------------

@@ -76,7 +76,8 @@ class Place:
         """
         if self.storage.url:
             self._reach()
-        self._move_aside(force=force, resume=resume)
+        if not resume:
+            self._move_aside(force=force)
         if resume and self._mirror is not None:
             with self._reached():
                 if self._mirror.bring():
@@ -128,16 +129,14 @@ class Place:
                 )
             ) from None
 
-    def _move_aside(self, *, force: bool, resume: bool) -> None:
+    def _move_aside(self, *, force: bool) -> None:
         """Move the results of an earlier run aside, here and in the bucket.
 
         Raises
         ------
         ConfigError
-            If there are any, and neither of these was asked for.
+            If there are any, and this was not asked for.
         """
-        if resume:
-            return
         root, base, aside = self.folder.root, self.checkpoints.root, self.folder.aside()
         beside = posixpath.join(posixpath.dirname(base), aside.name)
         found: list[tuple[str, str, Callable[[], Any]]] = []

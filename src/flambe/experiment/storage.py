@@ -165,7 +165,7 @@ class _Handler(FSSpecHandler):  # type: ignore[misc]
         return hash(self.storage)
 
 
-#: Environment variables for buckets that only flambe itself is told: see :mod:`secrets`.
+#: Variables for buckets, of the file of secrets: the environment of the driver has none of them.
 variables: dict[str, str] = {}
 
 
