@@ -505,8 +505,10 @@ def test_resume_runs_only_what_is_not_finished(lab: Lab) -> None:
 
 
 def test_resume_gives_what_a_run_without_interruption_gives(lab: Lab) -> None:
-    pipeline = "train: !pieces.Walk {steps: 6, rate: !g [1.0, 2.0, 3.0]}\n"
-    expected = lab.run(pipeline, seed=5).fine().metrics("train")
+    # Each step is worse than the one before: the best one is from before the interruption.
+    pipeline = "train: !pieces.Walk {steps: 6, start: 100.0, rate: !g [1.0, 2.0, 3.0]}\n"
+    whole = lab.run(pipeline, seed=5).fine()
+    expected = whole.metrics("train")
 
     class Stop(InlineExecutor):
         """Interrupts in the middle of the second variant."""
@@ -530,6 +532,7 @@ def test_resume_gives_what_a_run_without_interruption_gives(lab: Lab) -> None:
     outcome = lab.run(pipeline, seed=5, resume=True).fine()
     assert outcome.metrics("train") == expected
     assert outcome.of("train")[1].best is not None
+    assert [one.best for one in outcome.of("train")] == [one.best for one in whole.of("train")]
 
 
 def test_resume_of_a_finished_run_runs_nothing(lab: Lab) -> None:

@@ -152,11 +152,18 @@ class Reuse:
         search.num_samples -= len(run.variants[stage])
         return again + (bases if search.num_samples > 0 else [])
 
-    def checkpoints(self, variants: Sequence[Variant]) -> dict[str, str]:
-        """Return the checkpoints that unfinished variants go on from, by id."""
+    def checkpoints(self, journal: Journal, variants: Sequence[Variant]) -> dict[str, str]:
+        """Return the checkpoints that unfinished variants go on from, by id; note how far they are.
+
+        What was best may have been before the checkpoint.
+        """
         found = {}
         for variant in variants:
             place = self.kept.folder(variant.stage, variant.name)
             if variant.id in self.earlier and (kept := self.kept.settle(place, RESUMED)):
                 found[variant.id] = kept
+                manifest = self.kept.manifest(kept)
+                if manifest is not None and variant.id in journal.variants:
+                    known = {name: manifest[name] for name in ("step", "metric", "best")}
+                    journal.change(variant.id, **known)
         return found

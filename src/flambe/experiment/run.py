@@ -249,7 +249,7 @@ class Run:
             dict(resources),
             dict(tags.declared),
             self.experiment.seed,
-            self.reuse.checkpoints(todo),
+            self.reuse.checkpoints(self.journal, todo),
             self._secrets(),
         )
         self.journal.stage(stage, Status.RUNNING)
