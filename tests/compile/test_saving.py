@@ -468,3 +468,77 @@ def test_a_component_that_cannot_be_built_again(tmp_path: Path) -> None:
     with pytest.raises((ComponentError, ConfigError)) as raised:
         flambe.load(tmp_path / "saved")
     assert str(config) in str(raised.value)
+
+
+class SavedTally(Component):
+    def __init__(self) -> None:
+        self.held: Any = None
+        self.register_attrs("held")
+
+
+def tally(held: Any) -> SavedTally:
+    made = SavedTally()
+    made.held = held
+    return made
+
+
+@pytest.fixture
+def no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide torch, as on a host that does not have it."""
+    monkeypatch.setitem(sys.modules, "torch", None)
+
+
+PLAIN: dict[Any, Any] = {1: (1, [2.5, None]), "x": {True: float("inf"), None: 2**80}, "é": "\ud800"}
+
+
+@pytest.mark.usefixtures("no_torch")
+def test_plain_values_are_kept_as_they_are_without_torch(tmp_path: Path) -> None:
+    flambe.save(tally(PLAIN), tmp_path / "one")
+    names = sorted(path.name for path in (tmp_path / "one").iterdir())
+    assert names == ["config.yaml", "source.py", "state.pkl", "version.txt"]
+    again = flambe.load(tmp_path / "one").held
+    assert again == PLAIN
+    assert type(again[1]) is tuple
+
+
+def test_what_was_saved_without_torch_is_read_with_it(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "torch", None)
+        flambe.save(tally(PLAIN), tmp_path / "one")
+    assert flambe.load(tmp_path / "one").held == PLAIN
+
+
+@pytest.mark.usefixtures("no_torch")
+def test_tensors_need_torch(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "torch", torch)
+        flambe.save(tally(torch.ones(1)), tmp_path / "one")
+    with pytest.raises(StateError, match=r"one needs torch: pip install 'flambe\[learn\]'"):
+        flambe.load(tmp_path / "one")
+
+
+class Reaching:
+    def __reduce__(self) -> Any:
+        return os.mkdir, ("reached",)
+
+
+@pytest.mark.usefixtures("no_torch")
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (pickle.dumps({"held": Reaching()}), r"is refused: .* \(posix.mkdir\)"),
+        (pickle.dumps({"held": Path()}), r"is refused: .* \(pathlib"),
+        (pickle.dumps({"held": 1})[:-4], "cannot read the state"),
+        (b"", "cannot read the state"),
+        (pickle.dumps(3), "cannot read the state"),
+    ],
+)
+def test_a_plain_state_calls_nothing(
+    data: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    flambe.save(SavedTally(), "one")
+    Path("one/state.pkl").write_bytes(data)
+    with pytest.raises(StateError, match=message):
+        flambe.load("one")
+    assert not Path("reached").exists()

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from flambe.compile import Component
-from flambe.compile.state import VersionWarning, checked, components, same
+from flambe.compile.state import VersionWarning, components, same
+from flambe.compile.state_file import checked
 from flambe.errors import StateError
 from flambe.nn import Module
 

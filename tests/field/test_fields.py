@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flambe.compile.state import checked
+from flambe.compile.state_file import checked
 from flambe.field import CharTokenizer, FieldError, LabelField, NumberField, Ragged, TextField
 
 

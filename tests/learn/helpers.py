@@ -44,7 +44,7 @@ def trainer(lr: float = 0.01, schedule: bool = True, **options: Any) -> Trainer:
 
 def through_file(component: Component) -> dict[str, dict[str, Any]]:
     """Return the state of a component as it is read back from a file."""
-    from flambe.compile.state import checked
+    from flambe.compile.state_file import checked
 
     buffer = io.BytesIO()
     torch.save(checked(component.get_state(), "it"), buffer)

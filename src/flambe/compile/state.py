@@ -4,21 +4,16 @@ A component's own state is its registered attributes, the parameters and buffers
 it is a ``torch.nn.Module``, and the ``state_dict`` of what it holds that has one and is not a
 component (an optimizer, a plain module). Components that it holds have a state of their own; one
 that is held twice is kept once, where it is found first.
-
-Files are read with ``weights_only=True``: state that would need pickle is refused when it is saved.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 import inspect
 import io
-import json
 import math
 import os
-import re
 import sys
 import tarfile
 import tempfile
@@ -28,6 +23,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flambe.compile.state_file import checked, holds_state, read_state, write_state
 from flambe.errors import StateError, listed
 
 if TYPE_CHECKING:
@@ -35,16 +31,10 @@ if TYPE_CHECKING:
 
 State = dict[str, dict[str, Any]]
 
-STATE_FILE = "state.pt"
-STATE_JSON = "state.json"
 CONFIG_FILE = "config.yaml"
 VERSION_FILE = "version.txt"
 SOURCE_FILE = "source.py"
 UNVERSIONED = "0.0.0"
-
-
-# Not their sub-classes, such as enumerations: those would be pickled by name.
-_PLAIN = (bool, str, int, float)
 
 
 class VersionWarning(UserWarning):
@@ -270,7 +260,7 @@ def write(obj: Component, folder: str) -> None:
         place = os.path.join(folder, *path.split("/")) if path else folder
         os.makedirs(place, exist_ok=True)
         where = f"{type(component).__name__}" + (f" at {path!r}" if path else "")
-        _write_state(place, checked(values[path], where))
+        write_state(place, checked(values[path], where))
         for name, text in _description(component, alone=not path).items():
             with open(os.path.join(place, name), "w", encoding="utf-8") as stream:
                 stream.write(text)
@@ -381,11 +371,11 @@ def read(folder: str, obj: Component) -> State:
     known = dict(components(obj))
     for place, folders, files in os.walk(folder):
         folders.sort()
-        if STATE_FILE not in files and STATE_JSON not in files:
+        if not holds_state(files):
             continue
         path = os.path.relpath(place, folder).replace(os.sep, "/")
         path = "" if path == "." else path
-        values[path] = _read_state(place)
+        values[path] = read_state(place)
         if path in known:
             _compare_versions(place, path, known[path])
     return values
@@ -403,80 +393,6 @@ def _compare_versions(place: str, path: str, component: Component) -> None:
             VersionWarning,
             stacklevel=4,
         )
-
-
-def checked(value: Any, where: str, name: str = "") -> Any:
-    """Return a state made of what can be read back without pickle.
-
-    Raises
-    ------
-    StateError
-        Naming the attribute that cannot.
-    """
-    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
-        return value.item()  # NumPy's scalars: some are floats too, but would be pickled
-    if value is None or type(value) in _PLAIN:
-        return value
-    if isinstance(value, Mapping):
-        return {
-            _key(k, where, name): checked(v, where, f"{name}[{k!r}]" if name else str(k))
-            for k, v in value.items()
-        }
-    if type(value) in (list, tuple):
-        items = [checked(v, where, f"{name}[{i}]") for i, v in enumerate(value)]
-        return tuple(items) if isinstance(value, tuple) else items
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.dtype | torch.device | torch.Size):
-        return value
-    if torch is not None and isinstance(value, torch.Tensor):
-        tensor = value.detach().cpu()
-        if type(tensor) is torch.Tensor:
-            return tensor
-    raise StateError(
-        f"cannot save {where}: its {name!r} is a {type(value).__module__}.{type(value).__name__}, "
-        "which would need pickle\n  register tensors, numbers, text, lists and mappings; "
-        "change it in the _state hook, and back in _load_state"
-    )
-
-
-def _key(key: Any, where: str, name: str) -> Any:
-    if type(key) in _PLAIN or key is None:
-        return key
-    raise StateError(f"cannot save {where}: a key of {name!r} is a {type(key).__name__}")
-
-
-def _write_state(folder: str, values: dict[str, Any]) -> None:
-    if importlib.util.find_spec("torch") is None:
-        # Without torch all values are plain.
-        text = json.dumps(values, allow_nan=True)
-        Path(folder, STATE_JSON).write_text(text, encoding="utf-8")
-        return
-    import torch
-
-    buffer = io.BytesIO()
-    torch.save(values, buffer)
-    Path(folder, STATE_FILE).write_bytes(buffer.getbuffer())
-
-
-def _read_state(folder: str) -> dict[str, Any]:
-    plain = os.path.join(folder, STATE_JSON)
-    try:
-        if os.path.exists(plain):
-            return dict(json.loads(Path(plain).read_text(encoding="utf-8")))
-        if importlib.util.find_spec("torch") is None:
-            raise StateError(f"{folder} needs torch: pip install 'flambe[learn]'")
-        import torch
-
-        file = os.path.join(folder, STATE_FILE)
-        return dict(torch.load(file, map_location="cpu", weights_only=True))
-    except (OSError, ValueError, RuntimeError, EOFError) as error:
-        raise StateError(f"cannot read the state in {folder}: {error}") from None
-    except Exception as error:  # pickle.UnpicklingError; its text tells how to load it all the same
-        found = re.search(r"GLOBAL ([\w.]+)", str(error))
-        raise StateError(
-            f"the state in {folder} is refused: it holds more than tensors and plain values"
-            + (f" ({found[1]})" if found else "")
-        ) from None
 
 
 def is_number(value: Any) -> bool:

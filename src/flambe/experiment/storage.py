@@ -187,7 +187,7 @@ def _connected(storage: Storage) -> Any:
     """
     from asyncssh import Error
 
-    from flambe.experiment.sftp import Files
+    from flambe.experiment.sftp import CIPHERS, Files
 
     key = Path.home() / ".ssh" / storage.key
     deadline = time.monotonic() + CONNECT_SECONDS
@@ -204,6 +204,7 @@ def _connected(storage: Storage) -> Any:
                     known_hosts=f"{key}.known_hosts",
                     agent_path=None,
                     config=None,
+                    encryption_algs=CIPHERS,
                     connect_timeout=15,
                     login_timeout=30,
                     keepalive_interval=ALIVE_INTERVAL,

@@ -1,0 +1,126 @@
+"""The file of one component's state: what may be in it, and how it is written and read.
+
+Where torch is installed, it is a file of ``torch.save``, read with ``weights_only=True``. Elsewhere
+all values are plain, and it is a pickle that is read by one who knows no class and no function
+(docs.python.org/3/library/pickle.html, "Restricting Globals"): unlike JSON, it keeps tuples and the
+types of keys, as torch does. A state that would need more is refused when it is saved.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import pickle
+import re
+import sys
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from flambe.errors import StateError
+
+STATE_FILE = "state.pt"
+PLAIN_FILE = "state.pkl"
+
+# Not their sub-classes, such as enumerations: those would be pickled by name.
+_PLAIN = (bool, str, int, float)
+
+
+def holds_state(files: Collection[str]) -> bool:
+    """Whether a folder with these files is that of a component."""
+    return STATE_FILE in files or PLAIN_FILE in files
+
+
+def checked(value: Any, where: str, name: str = "") -> Any:
+    """Return a state made of what can be read back without pickle.
+
+    Raises
+    ------
+    StateError
+        Naming the attribute that cannot.
+    """
+    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
+        return value.item()  # NumPy's scalars: some are floats too, but would be pickled
+    if value is None or type(value) in _PLAIN:
+        return value
+    if isinstance(value, Mapping):
+        return {
+            _key(k, where, name): checked(v, where, f"{name}[{k!r}]" if name else str(k))
+            for k, v in value.items()
+        }
+    if type(value) in (list, tuple):
+        items = [checked(v, where, f"{name}[{i}]") for i, v in enumerate(value)]
+        return tuple(items) if isinstance(value, tuple) else items
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(value, torch.dtype | torch.device | torch.Size):
+        return value
+    if torch is not None and isinstance(value, torch.Tensor):
+        tensor = value.detach().cpu()
+        if type(tensor) is torch.Tensor:
+            return tensor
+    raise StateError(
+        f"cannot save {where}: its {name!r} is a {type(value).__module__}.{type(value).__name__}, "
+        "which would need pickle\n  register tensors, numbers, text, lists and mappings; "
+        "change it in the _state hook, and back in _load_state"
+    )
+
+
+def _key(key: Any, where: str, name: str) -> Any:
+    if type(key) in _PLAIN or key is None:
+        return key
+    raise StateError(f"cannot save {where}: a key of {name!r} is a {type(key).__name__}")
+
+
+def write_state(folder: str, values: dict[str, Any]) -> None:
+    """Write a checked state into the folder of its component."""
+    if importlib.util.find_spec("torch") is None:
+        Path(folder, PLAIN_FILE).write_bytes(pickle.dumps(values, protocol=4))
+        return
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(values, buffer)
+    Path(folder, STATE_FILE).write_bytes(buffer.getbuffer())
+
+
+class _Plain(pickle.Unpickler):
+    """Reads plain values: nothing that is named in the file is looked up."""
+
+    def find_class(self, module: str, name: str) -> NoReturn:
+        raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
+
+
+def read_state(folder: str) -> dict[str, Any]:
+    """Read the state of a component from its folder.
+
+    Raises
+    ------
+    StateError
+        If it cannot be read, or holds more than tensors and plain values.
+    """
+    plain, tensors = os.path.join(folder, PLAIN_FILE), os.path.join(folder, STATE_FILE)
+    try:
+        return dict(_read_plain(plain) if os.path.exists(plain) else _read_torch(tensors))
+    except StateError:
+        raise
+    except pickle.UnpicklingError as error:  # torch's tells how to load it all the same
+        if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            what = f"it holds more than tensors and plain values ({found[1]})"
+            raise StateError(f"the state in {folder} is refused: {what}") from None
+        raise StateError(f"cannot read the state in {folder}: it is damaged") from None
+    except Exception as error:  # what is damaged raises what it will
+        raise StateError(f"cannot read the state in {folder}: {error}") from None
+
+
+def _read_plain(file: str) -> Any:
+    with open(file, "rb") as stream:
+        return _Plain(stream).load()
+
+
+def _read_torch(file: str) -> Any:
+    if importlib.util.find_spec("torch") is None:
+        raise StateError(f"{os.path.dirname(file)} needs torch: pip install 'flambe[learn]'")
+    import torch
+
+    return torch.load(file, map_location="cpu", weights_only=True)
