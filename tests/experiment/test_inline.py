@@ -569,6 +569,17 @@ def test_a_lost_checkpoint_is_made_again(lab: Lab) -> None:
     assert again.metrics("train") == outcome.metrics("train")
 
 
+def test_a_disk_that_fails_is_told_with_what_to_do(lab: Lab) -> None:
+    folder = lab.run(GRID).fine().folder
+    shutil.rmtree(folder.root / "train")
+    (folder.root / "train").write_text("a file in the way")
+    error = str(lab.run(GRID, resume=True).raised())
+    assert str(folder.root / "train") in error
+    assert error.endswith("\n  to go on, run the same command with --resume")
+    (folder.root / "train").unlink()
+    lab.run(GRID, resume=True).fine()
+
+
 STAGES = """
 one: !pieces.Walk {steps: 1, label: one, record: RECORD}
 two: !pieces.Walk {steps: 1, label: two, start: !@ one, record: RECORD}

@@ -120,6 +120,11 @@ class Run:
                     f"interrupted; what is done is in {self.folder.root}\n"
                     "  to go on, run the same command with --resume"
                 ) from None
+            except OSError as problem:  # of a disk, or of a bucket
+                error = str(problem)
+                raise RunError(
+                    f"{error}\n  to go on, run the same command with --resume"
+                ) from problem
             except BaseException as problem:
                 error = str(problem) or type(problem).__name__
                 raise
