@@ -67,7 +67,7 @@ class _CollectorChannel:
             with self.changed:
                 self.changed.wait_for(lambda: bool(self.waiting))
                 # A moment's patience makes few batches of many lines.
-                self.changed.wait_for(lambda: self.hurry, timeout=LINE_PERIOD / 2)
+                self.changed.wait_for(lambda: self.hurry, timeout=LINE_PERIOD)
                 batch = [self.waiting.popleft() for _ in range(min(len(self.waiting), BATCH))]
             try:
                 ray.get(self.collector.write.remote(batch))
