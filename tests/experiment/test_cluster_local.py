@@ -103,6 +103,22 @@ def test_what_is_learned_is_the_same(farm: Farm) -> None:
     assert "6 of 6 variants are done" in told
 
 
+def test_results_in_a_place_of_their_own_are_fetched_too(farm: Farm) -> None:
+    place = farm.folder / "beside"
+    pipeline = "grow: !crops.Growth {rate: !g [0.1, 0.2], steps: 3}"
+    file = farm.write("apart", pipeline, more=f"save_path: {place}")
+    farm.run(file, "--fetch", "streamed").ends()
+    farm.flambe("fetch", farm.name, "fetched")
+    there = RunFolder(place / "output__apart")
+    assert [one.status for one in there.read_variants().values()] == [Status.FINISHED] * 2
+    for folder in ("streamed", "fetched"):
+        here = RunFolder(farm.folder / folder / str(place).strip("/") / "output__apart")
+        assert figures(here) == figures(there)
+        assert layout(here) == layout(there)
+    told = farm.flambe("plan", file, "--cluster", farm.cluster, "--resume")
+    assert "2 of 2 variants are done" in told
+
+
 def test_checkpoints_go_to_a_bucket_from_every_host(farm: Farm) -> None:
     secrets = farm.folder / "secrets.ini"
     with contextlib.closing(Bucket(farm.folder / "bucket.log")) as bucket:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
 from collections.abc import Sequence
 
 from flambe.cli import streaming
@@ -29,11 +28,13 @@ def fetch(options: argparse.Namespace) -> int:
         host.connect(note=shown.note)
         if options.follow:
             streaming.follow(host, name, target)
+        else:
+            host.look(name)
         if not has_results(host, name):
             raise RunError(f"{host.name}: there are no results of {name} yet")
         if not options.follow:
             streaming.bring(host, name, target)
-        streaming.remember(name)
+        streaming.remember(host, name)
     print(f"the results of {name} are in {target}")
     return 0
 
@@ -41,7 +42,7 @@ def fetch(options: argparse.Namespace) -> int:
 def has_results(host: Member, name: str) -> bool:
     """Whether a run of a cluster left anything on its orchestrator."""
     # A folder that is empty is none.
-    command = ["find", streaming.results(host, name), "!", "-type", "d", "-print", "-quit"]
+    command = ["find", *streaming.results(host, name), "!", "-type", "d", "-print", "-quit"]
     return bool(host.run(command, check=False, repeat=True).stdout.strip())
 
 
@@ -145,9 +146,8 @@ def _refuse(cluster: Cluster, host: Member, name: str, *, results: bool) -> None
     running = host.report["runs"].get(name)
     if running and running["state"] == launch.RUNNING:
         raise RunError(f"{launch.busy(running)}\n  --force stops it")
-    fetched = ClusterFiles(name).recall().get("fetched", 0)
-    ended = running.get("ended", time.time()) if running else 0
-    if cluster.ephemeral and results and fetched < ended:
+    fetched = ClusterFiles(name).recall().get("fetched")
+    if cluster.ephemeral and results and fetched != streaming.seen(host, name):
         raise RunError(
             f"the results of {name} would be lost with its hosts\n"
             f"  flambe fetch {name}   brings them here; --force takes it down without"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import posixpath
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -159,9 +158,12 @@ def _slots(offered: Mapping[str, float], devices: Mapping[str, float] | None) ->
 
 def _earlier(cluster: Any, host: Any, experiment: Any) -> dict[str, VariantState]:
     """Return the variants of an earlier run on the cluster; none, if there is none."""
-    place = (experiment.save_path, f"output__{experiment.name}", "variants.jsonl")
+    written = experiment.save_path  # a path of the host is one below the home of its user
+    place = written[2:] if written.startswith("~/") else f"{cluster.folder}/work/{written}"
+    if written.startswith("/"):
+        place = written
     try:
-        text = host.read(posixpath.join(f"{cluster.folder}/work", *place))
+        text = host.read(f"{place}/output__{experiment.name}/variants.jsonl")
     except RemoteError:
         return {}
     return variants_of(objects(text.splitlines()))

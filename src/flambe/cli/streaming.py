@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 from flambe.cluster import launch, paths
 from flambe.cluster.member import Member
@@ -17,9 +18,30 @@ from flambe.errors import ConfigError, Problem, RemoteError, RunError
 PERIOD = 10.0  # seconds between two looks
 
 
-def results(host: Member, name: str) -> str:
-    """Return where the results of a cluster are on its orchestrator."""
-    return f"{paths.of(host.agent.root, name)}/work/"
+# Prints the lines of a file that are folders; none, if there is no file.
+_FOLDERS = '''[ ! -f "$1" ] || while IFS= read -r one; do
+[ ! -d "$one" ] || printf '%s\\n' "$one"; done < "$1"'''
+
+
+def results(host: Member, name: str) -> dict[str, str]:
+    """Return the folders of the orchestrator with results of a cluster, and their places here.
+
+    What is not in the folder that runs work in, since ``save_path`` says so, has its whole path
+    here.
+    """
+    folder = paths.of(host.agent.root, name)
+    told = host.run(["sh", "-c", _FOLDERS, "sh", paths.beside(folder)], repeat=True).stdout
+    return {f"{folder}/work/": "", **{f"{one}/": one.strip("/") for one in told.splitlines()}}
+
+
+def seen(host: Member, name: str) -> list[Any]:
+    """Return which run was there when the orchestrator was looked at last, and whether it is over.
+
+    All of its results are here if they were brought here after such a look, and nothing is new at
+    the next one. No clocks are compared: those of two machines differ.
+    """
+    run = host.report["runs"].get(name, {})
+    return [run.get("state", ""), run.get("started", 0), run.get("ended", 0)]
 
 
 def target(name: str, given: str | None) -> Path:
@@ -47,7 +69,8 @@ def bring(host: Member, name: str, folder: Path) -> None:
         If they cannot be written.
     """
     try:
-        host.fetch(results(host, name), folder)
+        for place, below in results(host, name).items():
+            host.fetch(place, folder / below)
     except OSError as error:
         raise RunError(f"cannot write to {folder}: {error.strerror}") from None
 
@@ -55,19 +78,21 @@ def bring(host: Member, name: str, folder: Path) -> None:
 def _stream(host: Member, name: str, folder: Path) -> None:
     """Bring results here while they change: checkpoints that the run let go go here too."""
     bring(host, name, folder)
-    root = results(host, name)
-    command = ["find", root, "-type", "d", "-name", "checkpoint_*", "-prune", "-print"]
-    there = {line.removeprefix(root) for line in host.run(command, repeat=True).stdout.splitlines()}
-    for place in folder.glob("flambe-output/output__*/*/*/checkpoint_*"):
-        if place.relative_to(folder).as_posix() not in there:
-            shutil.rmtree(place, ignore_errors=True)
+    there = set()
+    for place, below in results(host, name).items():
+        command = ["find", place, "-type", "d", "-name", "checkpoint_*", "-prune", "-print"]
+        for line in host.run(command, repeat=True).stdout.splitlines():
+            there.add(folder / below / line.removeprefix(place))
+    for path in folder.glob("**/output__*/*/*/checkpoint_*"):
+        if path not in there:
+            shutil.rmtree(path, ignore_errors=True)
 
 
-def remember(name: str) -> None:
-    """Note that the results of a cluster were brought here."""
+def remember(host: Member, name: str) -> None:
+    """Note that the results of a cluster were brought here since its host was looked at."""
     files = ClusterFiles(name)
     if note := files.recall():
-        files.remember({**note, "fetched": time.time()})
+        files.remember({**note, "fetched": seen(host, name)})
 
 
 def follow(host: Member, name: str, folder: Path) -> None:
@@ -109,8 +134,9 @@ def streamed(host: Member, name: str, folder: Path, note: Callable[[str], None])
         yield
         over.set()
         thread.join()
+        host.look(name)
         _stream(host, name, folder)
-        remember(name)
+        remember(host, name)
         note(f"the results of {name} are in {folder}")
     finally:
         over.set()

@@ -13,6 +13,11 @@ def of(remote_dir: str, name: str) -> str:
     return f"{remote_dir}/clusters/{name}"
 
 
+def beside(folder: str) -> str:
+    """Return the file that names the folders of results beside those in the folder of a cluster."""
+    return f"{folder}/results.txt"
+
+
 def in_shell(path: str) -> str:
     """Return a path as a shell script names it, whatever its working directory is."""
     return shlex.quote(path) if path.startswith("/") else f'"$HOME"/{shlex.quote(path)}'

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
+from flambe.cluster import paths
 from flambe.compile.build import folder_of
 from flambe.compile.values import ClusterResource
 from flambe.errors import ConfigError, Problem
@@ -23,6 +24,17 @@ ALONE, JOIN = "FLAMBE_FACTORIES_DEADLINE", "FLAMBE_JOIN_DEADLINE"
 # What is in the folder of a run that has no results: see flambe.experiment.run.
 _RESULTS = 'find "$1" -mindepth 1 -maxdepth 1 -type d ! -name resources 2> /dev/null | head -n 1'
 
+# Adds a line to a file that does not have it.
+_REMEMBER = 'grep -qxFe "$2" "$1" 2> /dev/null || printf "%s\\n" "$2" >> "$1"'
+
+
+def results(cluster: Cluster, experiment: Experiment) -> str:
+    """Return where the results of an experiment are on the orchestrator."""
+    written = experiment.save_path
+    host = cluster.orchestrator
+    place = host.path(written.removeprefix("~/")) if written.startswith("~/") else written
+    return posixpath.normpath(posixpath.join(cluster.work, place, f"output__{experiment.name}"))
+
 
 def prepare(experiment: Experiment, cluster: Cluster, *, force: bool, resume: bool) -> None:
     """Bring the resources to all hosts, and start Ray and the Report Site.
@@ -33,9 +45,7 @@ def prepare(experiment: Experiment, cluster: Cluster, *, force: bool, resume: bo
         If there are results in the way, or a resource is not there.
     """
     host = cluster.orchestrator
-    written = experiment.save_path
-    place = host.path(written.removeprefix("~/")) if written.startswith("~/") else written
-    root = posixpath.join(cluster.work, place, f"output__{experiment.name}")
+    root = results(cluster, experiment)
     found = host.run(["sh", "-c", _RESULTS, "sh", root], repeat=True).stdout.strip()
     if found and not (force or resume or experiment.resume):
         raise ConfigError(
@@ -49,6 +59,8 @@ def prepare(experiment: Experiment, cluster: Cluster, *, force: bool, resume: bo
         {name: os.environ[name] for name in (ALONE, JOIN) if name in os.environ}
     )
     host.run(["mkdir", "-p", "--", root], repeat=True)
+    if not root.startswith(f"{cluster.work}/"):
+        host.run(["sh", "-c", _REMEMBER, "sh", paths.beside(cluster.folder), root], repeat=True)
     cluster.report.start(root)
     # If it cannot say itself how it ended.
     cluster.after.append([cluster.python(host), "-m", "flambe.experiment.aftermath", root])
