@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import http.server
 import os
 import subprocess
 import sys
@@ -34,11 +37,13 @@ pytestmark = [
 NAME = "index.test"  # which only the proxy knows
 JOB = """
 import os, urllib.request
+from flambe.experiment.remote import _fetched
 from flambe.runnable import ClusterRunnable
 
 class Job(ClusterRunnable):
     def setup(self, cluster, extensions, force, **kwargs):
-        pass
+        place = f"{cluster.folder}/resources/page"
+        self.page = _fetched(cluster, "page", "http://pages.test/page.txt", place)
 
     def run(self, force=False, **kwargs):
         for name in ("http_proxy", "https_proxy", "no_proxy"):
@@ -61,6 +66,16 @@ def commands(certificate: Path) -> list[str]:
         f"cat > ca.pem <<'END'\n{certificate.read_text()}END",
         "pip config set global.cert $HOME/ca.pem",
     ]
+
+
+@contextlib.contextmanager
+def pages(folder: Path) -> Iterator[int]:
+    """Serve a folder to this machine; yield the port."""
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(folder))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server.server_address[1]
+        server.shutdown()
 
 
 class Watch:
@@ -145,8 +160,13 @@ def test_a_run_has_it_too(tmp_path: Path, served: tuple[str, Path]) -> None:
     with (
         lent(2) as metal,
         cut_off(metal),
-        running_proxy(metal.gateway, {NAME: ("127.0.0.1", urlsplit(url).port or 0)}) as through,
+        pages(tmp_path) as port,
+        running_proxy(
+            metal.gateway,
+            {NAME: ("127.0.0.1", urlsplit(url).port or 0), "pages.test": ("127.0.0.1", port)},
+        ) as through,
     ):
+        (tmp_path / "page.txt").write_text("a resource of an experiment")
         page = f"import os; os.environ['PAGE'] = '{url}/packaging/index.html'\n"
         (package / "proxy_job" / "__init__.py").write_text(page + JOB)
         subprocess.run(install, check=True, capture_output=True)
@@ -172,7 +192,12 @@ def test_a_run_has_it_too(tmp_path: Path, served: tuple[str, Path]) -> None:
         assert "through: http://***" in done.stdout
         assert "bytes: " in done.stdout
         clean(done.stdout, done.stderr)
+        assert "pages.test" in through.joined
         for host in metal.hosts:
+            sent = host.run(
+                "cat", f"/home/{host.user}/.flambe/clusters/metal/resources/page/page.txt"
+            )
+            assert sent.stdout == "a resource of an experiment"
             log = f"cat /home/{host.user}/.flambe/hosts/*/runs/*/output.log || true"
             clean(host.run("sh", "-c", log).stdout, *host.processes())
         down = [sys.executable, "-c", COMMAND, "down", str(file)]

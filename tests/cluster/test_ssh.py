@@ -124,6 +124,8 @@ def test_setup_commands_run_once_for_each_boot_and_list(metal: Metal) -> None:
     assert runs() == [2, 2, 3]
     make(ssh_cluster(metal, setup_cmds=[*commands, "true"]), force=True)
     assert runs() == [3, 3, 4]
+    make(ssh_cluster(metal, setup_cmds=[*commands, "true"]), setup=True)
+    assert runs() == [4, 4, 5]
 
 
 def test_a_setup_command_that_fails_names_everything(metal: Metal) -> None:

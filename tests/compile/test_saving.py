@@ -542,3 +542,12 @@ def test_a_plain_state_calls_nothing(
     with pytest.raises(StateError, match=message):
         flambe.load("one")
     assert not Path("reached").exists()
+
+
+def test_a_torch_that_can_be_got_round_reads_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flambe.save(tally(torch.ones(1)), tmp_path / "one")
+    monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
+    with pytest.raises(StateError, match=r"state.pt is not read\n  .*'torch>=2.6'"):
+        flambe.load(tmp_path / "one")

@@ -285,6 +285,14 @@ def test_what_would_need_pickle_is_refused_and_named(value: Any) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    "value", [np.datetime64(1, "s"), np.timedelta64(1, "s"), np.complex64(1), np.longdouble(1)]
+)
+def test_scalars_that_are_no_plain_values_are_refused(value: Any) -> None:
+    with pytest.raises(StateError, match="its 'best' is a"):
+        checked({"best": value}, "StateCounter")
+
+
 @pytest.mark.parametrize("key", [(1, 2), Colour.GREY, object()])
 def test_keys_that_would_need_pickle_are_refused(key: Any) -> None:
     with pytest.raises(StateError, match="a key of 'best' is a"):

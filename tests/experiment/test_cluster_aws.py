@@ -144,3 +144,6 @@ def test_a_spot_instance_that_is_taken_away(tmp_path: Path) -> None:
         assert len(left(cloud)) == 2
         assert "is ready" in farm.flambe(farm.cluster)
         assert len(left(cloud)) == 3
+        # All results are here, whatever the clocks say.
+        assert "is down" in farm.flambe("down", farm.name)
+        assert len(left(cloud)) == 0

@@ -101,11 +101,14 @@ def test_folders_without_a_run_or_with_several_are_told(tmp_path: Path) -> None:
 
 
 def test_beyond_this_machine_it_needs_the_token_and_says_what_it_shows(run: Written) -> None:
-    with Served(run.folder.root, "--host", "0.0.0.0", "--port", free_port()) as site:
+    options = ["--host", "0.0.0.0", "--port", free_port(), "--name", "Gpu.lab"]
+    with Served(run.folder.root, *options) as site:
         assert site.base == f"http://{socket.gethostname()}:{site.port}"
         with httpx.Client(base_url=f"http://127.0.0.1:{site.port}", trust_env=False) as client:
             assert client.get("/").status_code == 401
             assert client.get("/", params={"token": site.token}).status_code == 303
+            for name, code in (("gpu.lab", 200), ("other.lab", 403)):
+                assert client.get("/", headers={"host": name}).status_code == code
         told = site.close()
     assert "can read the logs, the configuration and the checkpoints" in told
     assert "not encrypted: see --certificate and --key" in told

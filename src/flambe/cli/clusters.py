@@ -28,11 +28,11 @@ PATIENCE = 8.0
 NOT_FOUND = 127  # the exit code of a program that is not there
 
 
-def up(cluster: Cluster, *, force: bool, prune: bool = False) -> int:
+def up(cluster: Cluster, **options: bool) -> int:
     """Make a cluster ready, and show its hosts."""
     shown = ClusterDisplay()
     begun = time.monotonic()
-    cluster.run(force=force, prune=prune, observer=shown)
+    cluster.run(**options, observer=shown)
     shown.console.print(
         hosts_table(cluster.name, cluster.members, prepared=True, width=shown.console.width)
     )

@@ -196,9 +196,11 @@ def run(options: argparse.Namespace) -> int:
 
         if options.dry_run:
             return dry_run(runnable, {})
-        return _up(runnable, force=options.force, prune=options.prune)
-    if options.prune:
-        raise ConfigError(Problem("--prune is for clusters", hint="flambe CLUSTER.yaml --prune"))
+        return _up(runnable, force=options.force, prune=options.prune, setup=options.setup)
+    for name in ("prune", "setup"):
+        if getattr(options, name):
+            hint = f"flambe CLUSTER.yaml --{name}"
+            raise ConfigError(Problem(f"--{name} is for clusters", hint=hint))
     if options.dry_run:
         if document.root.target != _EXPERIMENT:
             raise ConfigError(
@@ -265,12 +267,12 @@ def _run(runnable: Any, options: argparse.Namespace) -> None:
         shown.close()
 
 
-def _up(cluster: Any, *, force: bool, prune: bool) -> int:
+def _up(cluster: Any, **options: bool) -> int:
     from flambe.cli import clusters
     from flambe.compile.build import run_error
 
     try:
-        return clusters.up(cluster, force=force, prune=prune)
+        return clusters.up(cluster, **options)
     except (FlambeError, BrokenPipeError):
         raise
     except Exception as error:  # a kind of cluster of one's own

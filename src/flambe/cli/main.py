@@ -94,6 +94,9 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="of a cluster: remove the hosts that were created and are no longer in its file",
     )
     parser.add_argument(
+        "--setup", action="store_true", help="of a cluster: run its setup commands again"
+    )
+    parser.add_argument(
         "--resume", action="store_true", help="go on with an interrupted run; what is done is kept"
     )
     parser.add_argument(
@@ -130,6 +133,9 @@ def _site(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--port", type=int, help="49558 by default, or another where it is taken")
     parser.add_argument(
         "--host", default="127.0.0.1", help="listen on this address; by default for this machine"
+    )
+    parser.add_argument(
+        "--name", action="append", metavar="HOST", help="a name that it is opened by as well"
     )
     parser.add_argument("--open", action="store_true", help="open a browser")
     parser.add_argument("--certificate", metavar="FILE", help="speak TLS: a PEM file ...")

@@ -41,6 +41,7 @@ def site(options: argparse.Namespace) -> int:
     serve(
         folder.root,
         host=options.host,
+        names=options.name or (),
         port=options.port,
         token=options.token_file and _token(Path(options.token_file)),
         certificate=options.certificate and Path(options.certificate),

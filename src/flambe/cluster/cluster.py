@@ -155,13 +155,14 @@ class Cluster(Runnable):
             Whether the setup commands are run again.
         kwargs
             ``observer``: who is told how it goes, a :class:`ClusterObserver`. ``prune``: whether
-            hosts that were created, and are no longer in the file, are removed.
+            hosts that were created, and are no longer in the file, are removed. ``setup``: as
+            ``force``.
         """
         from flambe.cluster.ready import make_ready
 
         self.prune = bool(kwargs.get("prune"))
         self.observer = kwargs.get("observer") or self.observer
-        make_ready(self, setup_again=force)
+        make_ready(self, setup_again=force or bool(kwargs.get("setup")))
         # Hosts that came later join what runs.
         self.ray.join()
 

@@ -49,7 +49,9 @@ class Launch:
         self.extensions = dict(extensions)
         self.secrets = secrets
 
-    def start(self, options: Sequence[str], *, force: bool = False) -> dict[str, Any]:
+    def start(
+        self, options: Sequence[str], *, force: bool = False, setup: bool = False
+    ) -> dict[str, Any]:
         """Make the cluster ready and start the run; return its status.
 
         Parameters
@@ -58,6 +60,8 @@ class Launch:
             Options of the command to give on: ``--resume``, ``--verbose``.
         force
             Whether a run that is there is stopped first.
+        setup
+            Whether the setup commands are run though they have.
 
         Raises
         ------
@@ -65,7 +69,8 @@ class Launch:
             If another run is there.
         """
         cluster = self.cluster
-        wanted = ready.make_ready(cluster, needs(self.runnable, self.extensions), repair=force)
+        needed = needs(self.runnable, self.extensions)
+        wanted = ready.make_ready(cluster, needed, setup_again=setup, repair=force)
         with ready.held(cluster, RUN, "starting a run"):
             self._make_way(force)
             resume = any(option.startswith("--resume") for option in options)

@@ -11,6 +11,7 @@ from flambe.cluster import paths
 from flambe.cluster.services import RUNNING, Service, name_of, variables
 from flambe.cluster.site import SiteOptions
 from flambe.compile.build import folder_of
+from flambe.remote import config
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
@@ -108,7 +109,8 @@ class ReportSite:
         command += ["--token-file", host.path(_token(cluster.folder))]
         if options is not None:
             about.update(host=listens, secure=options.certificate is not None, files=options.digest)
-            command += ["--host", listens, *self._send_files(options)]
+            command += ["--host", listens, "--name", _named(listens, host)]
+            command += self._send_files(options)
             if options.certificate is None:
                 text = "what it sends is not encrypted: give site a certificate and a key"
                 cluster.observer.note(f"the Report Site is open to all who reach {listens}; {text}")
@@ -160,7 +162,10 @@ def find(name: str, host: Member) -> Place | None:
 
 def _named(listens: str, host: Member) -> str:
     """Return the address that people open: where it listens anywhere, that of the host."""
-    return host.machine.address.host if listens in ("0.0.0.0", "::") else listens
+    if listens not in ("0.0.0.0", "::"):
+        return listens
+    # Others do not have the names of our ssh configuration.
+    return config.ask(host.machine.address, host.machine.user).address.host
 
 
 def certificate_path(cluster: Cluster, kind: str) -> str:

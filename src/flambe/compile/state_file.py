@@ -22,6 +22,8 @@ from flambe.errors import StateError
 
 STATE_FILE = "state.pt"
 PLAIN_FILE = "state.pkl"
+# Before it, ``weights_only`` could be got round: nvd.nist.gov/vuln/detail/CVE-2025-32434
+SAFE_TORCH = (2, 6)
 
 # Not their sub-classes, such as enumerations: those would be pickled by name.
 _PLAIN = (bool, str, int, float)
@@ -41,7 +43,7 @@ def checked(value: Any, where: str, name: str = "") -> Any:
         Naming the attribute that cannot.
     """
     if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
-        return value.item()  # NumPy's scalars: some are floats too, but would be pickled
+        value = value.item()  # NumPy's scalars: some are floats too, but would be pickled
     if value is None or type(value) in _PLAIN:
         return value
     if isinstance(value, Mapping):
@@ -123,4 +125,8 @@ def _read_torch(file: str) -> Any:
         raise StateError(f"{os.path.dirname(file)} needs torch: pip install 'flambe[learn]'")
     import torch
 
+    if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_TORCH:
+        wanted = ".".join(map(str, SAFE_TORCH))
+        hint = f"a file can have torch {torch.__version__} run code: pip install 'torch>={wanted}'"
+        raise StateError(f"{file} is not read\n  {hint}")
     return torch.load(file, map_location="cpu", weights_only=True)

@@ -138,8 +138,9 @@ class Mirror:
                 status = path.stat()
                 mark = (status.st_size, status.st_mtime_ns)
                 known = self._copied.get(name, (0, 0))
-                little = known[0] > LARGE and 0 <= mark[0] - known[0] < known[0] // GROWTH
-                if known == mark or (little and not last):
+                grown = mark[0] - known[0]
+                little = known[0] > LARGE and 0 <= grown < known[0] // GROWTH
+                if known == mark or (little and not last and path not in journal):
                     continue
                 source = open(path, "rb")
             except FileNotFoundError:  # it was replaced

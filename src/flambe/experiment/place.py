@@ -17,6 +17,7 @@ from flambe.experiment.checkpoints import Checkpoints
 from flambe.experiment.mirror import Mirror
 from flambe.experiment.storage import Storage
 from flambe.progress import RunFolder
+from flambe.remote import Address
 from flambe.runnable.secrets import Secrets
 
 if TYPE_CHECKING:
@@ -57,8 +58,8 @@ class Place:
         identity = uuid.uuid4().hex if url or env is not None else ""
         if env is None:
             return Storage(root, identity, url=url)
-        host, _, port = env.orchestrator_ip.partition(":")
-        return Storage(root, identity, host, int(port or 22), env.user, Path(env.key).name, url)
+        at = Address.parse(env.orchestrator_ip)
+        return Storage(root, identity, at.host, at.port, env.user, Path(env.key).name, url)
 
     def open(self, *, force: bool, resume: bool, wanted: bool) -> None:
         """Take the folder: empty, to be resumed, or after its results are moved aside.
@@ -118,7 +119,7 @@ class Place:
         """
         try:
             yield
-        except OSError as error:
+        except (OSError, ValueError) as error:  # settings of AWS that are none
             names = (
                 "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY … in [environment] of the secrets file"
             )

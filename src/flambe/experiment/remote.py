@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
-from flambe.cluster import paths
+from flambe.cluster import paths, proxy
 from flambe.compile.build import folder_of
 from flambe.compile.values import ClusterResource
 from flambe.errors import ConfigError, Problem
@@ -134,7 +134,9 @@ def _fetched(cluster: Cluster, name: str, url: str, folder: str) -> str:
     host = cluster.orchestrator
     cluster.observer.note(f"resource {name}: fetching {url}")
     above = posixpath.dirname(folder)
-    command = [cluster.python(host), "-m", "flambe.packaging.resources", name, url, above]
+    script = f'{proxy.line(cluster)}exec "$@"'
+    command = ["sh", "-c", script, "sh", cluster.python(host)]
+    command += ["-m", "flambe.packaging.resources", name, url, above]
     told: Any = host.run(command, deadline=6 * 3600, shown=f"fetching {url}").stdout
     path = told.strip().splitlines()[-1]
     cluster.files.spread(f"{folder}/", folder, delete=True)

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fsspec.exceptions import FSTimeoutError
 from pyarrow.fs import FSSpecHandler, PyFileSystem, copy_files
 
 from flambe.errors import RunError
@@ -185,8 +186,6 @@ def _connected(storage: Storage) -> Any:
     RunError
         If there is none to be had.
     """
-    from asyncssh import Error
-
     from flambe.experiment.sftp import CIPHERS, Files
 
     key = Path.home() / ".ssh" / storage.key
@@ -211,7 +210,7 @@ def _connected(storage: Storage) -> Any:
                     keepalive_count_max=ALIVE_COUNT,
                     skip_instance_cache=True,
                 )
-        except (OSError, Error) as error:
+        except _connection_errors() as error:
             if time.monotonic() > deadline:
                 where = f"{storage.user}@{storage.host}:{storage.port}"
                 raise RunError(
@@ -229,7 +228,7 @@ def patiently(do: Callable[[], T], what: str) -> T:
         except FileNotFoundError:
             raise
         except Exception as error:
-            if not isinstance(error, (OSError, RunError, *_connection_errors())):
+            if not isinstance(error, (RunError, *_connection_errors())):
                 raise
             logging.getLogger(__name__).warning("%s again: %s", what, error)
             _connected.cache_clear()
@@ -241,4 +240,5 @@ def patiently(do: Callable[[], T], what: str) -> T:
 def _connection_errors() -> tuple[type[Exception], ...]:
     # Loaded where something is written over SFTP: it is not loaded only to ask.
     module = sys.modules.get("asyncssh")
-    return (module.Error,) if module is not None else ()
+    more = (module.Error,) if module is not None else ()
+    return (OSError, FSTimeoutError, *more)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import logging
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -153,7 +154,20 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
     def save(self, checkpoint_dir: str | None = None) -> Any:
         """Write a checkpoint and bring it to the run's folder; a lost connection is made anew."""
         save = super().save
-        return storage.patiently(lambda: save(checkpoint_dir), "a checkpoint is written")
+
+        def do() -> Any:
+            if checkpoint_dir:
+                return save(checkpoint_dir)
+            # Tune leaves its own temporary folder behind when it cannot bring what is in it.
+            with tempfile.TemporaryDirectory(prefix="flambe-checkpoint-") as folder:
+                return save(folder)
+
+        return storage.patiently(do, "a checkpoint is written")
+
+    def restore(self, checkpoint_path: Any) -> None:
+        """Go on from a checkpoint; a lost connection is made anew."""
+        restore = super().restore
+        storage.patiently(lambda: restore(checkpoint_path), "a checkpoint is read")
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Write a checkpoint of the variant."""

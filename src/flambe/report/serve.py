@@ -7,7 +7,7 @@ import errno
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -94,6 +94,7 @@ def serve(
     certificate: Path | None = None,
     key: Path | None = None,
     tensorboard_port: int | None = None,
+    names: Sequence[str] = (),
     parent: int | None = None,
     told: Callable[[Address], None] = lambda address: None,
 ) -> None:
@@ -111,6 +112,8 @@ def serve(
         Files of a certificate and its key: then it speaks TLS.
     tensorboard_port
         Start TensorBoard at once, at this port; by default when somebody looks.
+    names
+        What else it is opened by: a name of the host, where it listens on all addresses.
     parent
         The process that started this one: the site ends with it.
     told
@@ -127,7 +130,7 @@ def serve(
 
     if parent is not None:
         end_with(parent)
-    app = create_app(run_dir, token=token, hosts=[host], tensorboard_port=tensorboard_port)
+    app = create_app(run_dir, token=token, hosts=[host, *names], tensorboard_port=tensorboard_port)
     config = uvicorn.Config(
         app,
         log_level=logging.CRITICAL,
