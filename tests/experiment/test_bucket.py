@@ -235,3 +235,18 @@ def test_what_cannot_be_used_is_told_before_anything_runs(
     assert told in run.stderr
     assert "Traceback" not in run.stderr
     assert lab.records() == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("AWS_ENDPOINT_URL", "no-scheme:80"), ("AWS_SECRET_ACCESS_KEY", "")]
+)
+def test_settings_of_aws_that_are_none_are_told_too(
+    lab: Lab, use: Bucket, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    prepare(lab, "wrong")
+    monkeypatch.setenv(name, value)
+    run = flambe(lab.config)
+    assert run.returncode == 2, run.stdout + run.stderr
+    assert f"storage: {URL}/output__wrong cannot be used" in run.stderr
+    assert "Traceback" not in run.stderr
+    assert lab.records() == []
