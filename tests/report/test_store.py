@@ -259,6 +259,23 @@ def test_a_run_that_is_begun_anew_replaces_all(run: Written) -> None:
         run = Written(run.folder.root)
 
 
+def test_a_run_whose_files_are_removed_one_by_one_is_gone(run: Written) -> None:
+    """What is looked at meanwhile is the state before."""
+    run.walked(3)
+    store = Store(run.folder.root)
+    store.refresh(now=True)
+    assert run.folder.previous_state.exists()
+    run.folder.state.unlink()
+    store.refresh(now=True)
+    assert store.status == "running"
+    look = store.look
+    store.refresh(now=True)
+    assert store.look == look
+    shutil.rmtree(run.folder.root)
+    store.refresh(now=True)
+    assert store.status == "empty"
+
+
 def test_the_same_file_with_another_run_in_it_is_read_from_its_start(run: Written) -> None:
     """File systems give the number of a removed file to the next one."""
     run.walked(2)

@@ -139,9 +139,12 @@ class Store:
         except OSError:
             stamp = None
         alive = self._is_alive()
-        if stamp == self._state_stamp and alive == self._alive:
+        same = stamp == self._state_stamp and alive == self._alive
+        if same and stamp is not None:
             return False
         run, before = self.folder.read_state(), self.run
+        if same and run == before:  # there is none; or the one before, until that is removed too
+            return False
         if run is not None or stamp is None:  # what cannot be read leaves what was known
             self.run = run
         if run is not None and before is not None and run.started != before.started:
