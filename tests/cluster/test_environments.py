@@ -129,6 +129,7 @@ def index(folder: Path, address: str, name: str = "") -> Iterator[tuple[str, Pat
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.long
 def test_an_index_that_setup_commands_set(tmp_path: Path) -> None:
     with (
         lent(2) as metal,
@@ -199,6 +200,7 @@ def bare() -> Path:
     return BARE
 
 
+@pytest.mark.long
 def test_a_bare_debian(bare: Path) -> None:
     """python3 and an SSH server: no pip, no venv."""
     with lent(2, base=bare) as metal:

@@ -181,6 +181,7 @@ def test_a_python_that_cannot_even_tell_what_a_host_is() -> None:
 
 
 @pytest.mark.root
+@pytest.mark.long
 def test_hosts_that_reach_nothing_are_sent_it(
     packed: tuple[Path, dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

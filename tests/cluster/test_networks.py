@@ -67,6 +67,7 @@ def proven(place: Place, metal: Metal) -> None:
     assert down.returncode == 0, down.stderr
 
 
+@pytest.mark.long
 def test_a_lab_where_only_ssh_is_open_between_hosts(hello: Place) -> None:
     with lent(3) as metal:
         hello.cluster.write_text(metal.cluster_yaml("lab"))

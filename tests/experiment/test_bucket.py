@@ -173,6 +173,7 @@ def test_a_machine_that_is_gone_is_gone_on_with_elsewhere(
     assert not [name for name in use.keys(prefix) if "/checkpoint_" in name]
 
 
+@pytest.mark.long
 def test_results_are_moved_aside_there_too(lab: Lab, use: Bucket) -> None:
     prepare(lab, "aside", steps=1, single=True)
     assert flambe(lab.config).returncode == 0

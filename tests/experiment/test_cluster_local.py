@@ -119,6 +119,7 @@ def test_results_in_a_place_of_their_own_are_fetched_too(farm: Farm) -> None:
     assert "2 of 2 variants are done" in told
 
 
+@pytest.mark.long
 def test_checkpoints_go_to_a_bucket_from_every_host(farm: Farm) -> None:
     secrets = farm.folder / "secrets.ini"
     with contextlib.closing(Bucket(farm.folder / "bucket.log")) as bucket:

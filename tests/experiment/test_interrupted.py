@@ -189,7 +189,9 @@ def spoil(lab: Lab) -> None:
             stream.write('{"time": 1, "st')
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize("everyone", [False, True], ids=["driver", "group"])
 def test_a_run_that_is_interrupted(
     lab: Lab,
