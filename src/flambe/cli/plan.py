@@ -158,12 +158,10 @@ def _slots(offered: Mapping[str, float], devices: Mapping[str, float] | None) ->
 
 def _earlier(cluster: Any, host: Any, experiment: Any) -> dict[str, VariantState]:
     """Return the variants of an earlier run on the cluster; none, if there is none."""
-    written = experiment.save_path  # a path of the host is one below the home of its user
-    place = written[2:] if written.startswith("~/") else f"{cluster.folder}/work/{written}"
-    if written.startswith("/"):
-        place = written
+    from flambe.experiment.remote import results
+
     try:
-        text = host.read(f"{place}/output__{experiment.name}/variants.jsonl")
+        text = host.read(f"{results(cluster, experiment)}/variants.jsonl")
     except RemoteError:
         return {}
     return variants_of(objects(text.splitlines()))

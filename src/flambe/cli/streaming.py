@@ -60,26 +60,27 @@ def target(name: str, given: str | None) -> Path:
     return folder
 
 
-def bring(host: Member, name: str, folder: Path) -> None:
-    """Bring the results up to date here; what was begun is continued.
+def bring(host: Member, name: str, folder: Path) -> dict[str, str]:
+    """Bring the results up to date here, and return :func:`results`; what was begun is continued.
 
     Raises
     ------
     RunError
         If they cannot be written.
     """
+    places = results(host, name)
     try:
-        for place, below in results(host, name).items():
+        for place, below in places.items():
             host.fetch(place, folder / below)
     except OSError as error:
         raise RunError(f"cannot write to {folder}: {error.strerror}") from None
+    return places
 
 
 def _stream(host: Member, name: str, folder: Path) -> None:
     """Bring results here while they change: checkpoints that the run let go go here too."""
-    bring(host, name, folder)
     there = set()
-    for place, below in results(host, name).items():
+    for place, below in bring(host, name, folder).items():
         command = ["find", place, "-type", "d", "-name", "checkpoint_*", "-prune", "-print"]
         for line in host.run(command, repeat=True).stdout.splitlines():
             there.add(folder / below / line.removeprefix(place))

@@ -29,11 +29,11 @@ _REMEMBER = 'grep -qxFe "$2" "$1" 2> /dev/null || printf "%s\\n" "$2" >> "$1"'
 
 
 def results(cluster: Cluster, experiment: Experiment) -> str:
-    """Return where the results of an experiment are on the orchestrator."""
+    """Return where the results of an experiment are on the orchestrator, from the user's home."""
     written = experiment.save_path
-    host = cluster.orchestrator
-    place = host.path(written.removeprefix("~/")) if written.startswith("~/") else written
-    return posixpath.normpath(posixpath.join(cluster.work, place, f"output__{experiment.name}"))
+    work = "" if written.startswith("~/") else f"{cluster.folder}/work"
+    place = posixpath.join(work, written.removeprefix("~/"), f"output__{experiment.name}")
+    return posixpath.normpath(place)
 
 
 def prepare(experiment: Experiment, cluster: Cluster, *, force: bool, resume: bool) -> None:
@@ -45,7 +45,7 @@ def prepare(experiment: Experiment, cluster: Cluster, *, force: bool, resume: bo
         If there are results in the way, or a resource is not there.
     """
     host = cluster.orchestrator
-    root = results(cluster, experiment)
+    root = host.path(results(cluster, experiment))
     found = host.run(["sh", "-c", _RESULTS, "sh", root], repeat=True).stdout.strip()
     if found and not (force or resume or experiment.resume):
         raise ConfigError(

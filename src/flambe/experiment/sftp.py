@@ -43,7 +43,7 @@ class Files(SSHFileSystem):  # type: ignore[misc]
             await file.write(data)
 
     def write(self, path: str, data: bytes) -> None:
-        """Write a whole file."""
+        """Write a whole file; ``pipe_file`` asks for every folder above it first."""
         sync(self.loop, self._write, path, data)
 
     def output(self, path: str) -> Any:
