@@ -596,6 +596,7 @@ def test_no_run_has_a_page_too(sites: Sites, look: Callable[..., Looking]) -> No
     assert page.locator("#run-status").inner_text() == "nothing yet"
     for path in ("/console", "/downloads"):
         looking.go(path)
+        assert page.locator("#run-status").inner_text() == "nothing yet"
         looking.page.wait_for_timeout(300)
     assert "variants" not in looking.go("/").locator("#summary").inner_text()
     looking.go("/stage/none")

@@ -1,5 +1,5 @@
 // News of a run as they come; a page that lost its connection, or was hidden, catches up by itself.
-import { base, html, pill, render, $ } from "./common.js";
+import { base, pill, render, $ } from "./common.js";
 
 const SHOWN = { on: "live", lost: "reconnecting", over: "" };
 
@@ -76,7 +76,7 @@ export function live(scope, onNews) {
   const handlers = {
     news(news) {
       if (news.run?.status) {
-        render(html`${pill(news.run.status)}`, clean($("run-status")));
+        render(pill(news.run.status), $("run-status"));
         $("live").dataset.status = news.run.status;
         show($("live").dataset.connection);
       }
@@ -89,10 +89,4 @@ export function live(scope, onNews) {
     handlers,
     document.documentElement.dataset.cursor,
   );
-}
-
-function clean(place) {
-  // What the server wrote is replaced the first time.
-  if (!place.dataset.live) { place.replaceChildren(); place.dataset.live = "yes"; }
-  return place;
 }

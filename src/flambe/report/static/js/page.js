@@ -1,5 +1,7 @@
-// What is the same on every page: the theme, and forms that are sent when something is chosen.
-import { $ } from "./common.js";
+// What is the same on every page: the state of the run, the theme, and forms that are sent when something is chosen.
+import { pill, render, $ } from "./common.js";
+
+render(pill($("live").dataset.status), $("run-status"));
 
 $("theme").addEventListener("click", () => {
   const root = document.documentElement;
