@@ -42,7 +42,7 @@ demo: $(WITH_LEARN)  ## run examples/digits.yaml to its end, and say where the r
 test: packages $(WITH_DEV) lint  ## run every check and every test
 	@$(if $(NOT_ROOT),if grep -rqs "mark\.root" tests; then \
 		echo "not run: the tests marked root (this user is not root)"; fi)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(NOT_ROOT) $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(NOT_ROOT) $(ARGS)
 
 lint: $(WITH_DEV)  ## check style, types and the direction of imports
 	@$(BIN)/ruff check --quiet

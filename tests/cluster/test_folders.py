@@ -83,6 +83,7 @@ def test_everything_of_flambe_is_on_another_disk(tmp_path: Path) -> None:
         assert [list((host.root / "data").iterdir()) for host in metal.hosts] == [[], []]
 
 
+@pytest.mark.long
 @pytest.mark.root
 @pytest.mark.xdist_group("metal-folders")
 def test_hosts_that_share_the_folder(tmp_path: Path) -> None:

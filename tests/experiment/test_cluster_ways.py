@@ -266,6 +266,7 @@ def test_force_stops_that_run_only_and_down_leaves_nothing_of_ours(farm: Farm) -
         assert [(pid, started(pid)) for pid, _ in nodes] == nodes
 
 
+@pytest.mark.long
 def test_a_factory_that_cannot_join_is_named_with_what_its_node_said(farm: Farm) -> None:
     assert farm.metal is not None
     user, host = farm.metal.user, farm.hosts[2]

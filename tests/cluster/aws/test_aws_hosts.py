@@ -73,6 +73,7 @@ def test_a_setup_command_that_fails_leaves_no_instance(cloud: Cloud, make: Make)
     assert left(cloud) == []
 
 
+@pytest.mark.long
 @pytest.mark.faults
 def test_an_idle_host_ends_itself(cloud: Cloud, make: Make) -> None:
     cluster = make(1, factories_timeout=0.001, orchestrator_timeout=-1)
