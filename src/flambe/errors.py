@@ -198,6 +198,10 @@ class HostKeyError(RemoteError):
     """A host showed another key than the one that is known of it; nothing was sent."""
 
 
+class HeldError(RemoteError):
+    """Somebody else holds a lock of the cluster."""
+
+
 class CommandError(RemoteError):
     """A command failed on a host.
 

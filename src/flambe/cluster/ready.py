@@ -17,7 +17,7 @@ from flambe.cluster import gpus, keys, leaving, maker, prune, reach, record, set
 from flambe.cluster.environment import Environment
 from flambe.cluster.machine import check_machines
 from flambe.cluster.member import Member
-from flambe.errors import RemoteError, RunError, counted
+from flambe.errors import HeldError, RemoteError, RunError, counted
 from flambe.remote import config, each, transfer
 from flambe.remote.connection import fingerprints
 
@@ -52,6 +52,8 @@ def make_ready(
     """
     try:
         return _make_ready(cluster, distributions, setup_again=setup_again, repair=repair)
+    except HeldError:
+        raise  # What was created is used by whoever holds it.
     except BaseException:
         new = [member.machine for member in cluster.members if member.machine.new]
         if new:
@@ -262,7 +264,7 @@ def held(cluster: Cluster, name: str, what: str) -> Iterator[None]:
 
     Raises
     ------
-    RemoteError
+    HeldError
         If somebody else holds it: it names them.
     """
     orchestrator, token = cluster.orchestrator, uuid.uuid4().hex
@@ -278,7 +280,7 @@ def held(cluster: Cluster, name: str, what: str) -> Iterator[None]:
         orchestrator.agent.call("unlock", name=lock, token=answer["token"])
         answer = orchestrator.agent.call("lock", **given)
     if not answer["taken"]:
-        raise RemoteError(orchestrator.name, _busy(answer))
+        raise HeldError(orchestrator.name, _busy(answer))
     over = threading.Event()
 
     def renew() -> None:

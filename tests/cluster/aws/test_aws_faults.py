@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +249,25 @@ def test_two_clients_at_once(cloud: Cloud, tmp_path: Path) -> None:
     code, said = Client(cloud, tmp_path / "one").run()
     assert code == 0, said
     assert "everything is in place" in said
+
+
+@pytest.mark.root
+def test_what_another_prepares_is_not_taken_away(
+    cloud: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client launched the instances, and another one was first to prepare them."""
+    cluster, trust = make(1), AWSCluster.trust
+    who = {"user": "ada", "host": "elsewhere", "what": "preparing the cluster", "command": "flambe"}
+    lock = {"name": f"{cluster.name}/provision", "token": "hers", "holder": who, "seconds": 60.0}
+
+    def overtaken(self: AWSCluster, members: Sequence[Any]) -> None:
+        trust(self, members)
+        assert members[0].agent.call("lock", **lock)["taken"]
+
+    monkeypatch.setattr(AWSCluster, "trust", overtaken)
+    with pytest.raises(RunError, match="the cluster is in use: ada on elsewhere"):
+        cluster.run()
+    assert len(left(cloud)) == 2
 
 
 @pytest.mark.root
