@@ -44,6 +44,22 @@ def test_a_job_runs_here_and_on_the_cluster_and_ends_with_its_code(place: Place)
     assert place.flambe("logs", "here", "-f").returncode == 3
 
 
+def test_what_setup_commands_install_is_found_by_what_runs(tmp_path: Path) -> None:
+    """In a folder that only a login looks into."""
+    with local(tmp_path / "place", "installs") as place:
+        place.cluster.write_text(
+            "!LocalCluster\nname: installs\nfactories_num: 0\nsetup_cmds:\n"
+            "  - mkdir -p ~/.local/bin && echo 'PATH=~/.local/bin:$PATH; echo hello' > ~/.profile\n"
+            "  - printf '#!/bin/sh\\necho 42\\n' > ~/.local/bin/answer\n"
+            "  - chmod +x ~/.local/bin/answer && cp ~/.local/bin/answer ~/.local/bin/answer-forced\n"
+        )
+        job = place.job("Calls", program="answer")
+        for more in ((), ("--force",)):
+            done = place.flambe(job, "--cluster", place.cluster, *more)
+            assert done.returncode == 0, done.stdout + done.stderr
+            assert "it says 42" in done.stdout
+
+
 def test_the_second_time_everything_is_in_place(place: Place) -> None:
     place.flambe(place.cluster)
     again = place.flambe(place.cluster)
@@ -171,11 +187,14 @@ def test_a_wrong_cluster_file_is_told_before_anything(tmp_path: Path, text: str,
 
 def test_only_a_cluster_runnable_runs_on_a_cluster(place: Place) -> None:
     job = place.folder / "hello.yaml"
-    job.write_text("!Script {script: job.yaml}\n")
+    job.write_text("!Script {script: cluster.yaml}\n")
     done = place.flambe(job, "--cluster", place.cluster)
     assert done.returncode == 2
     assert "!Script cannot run on a cluster" in done.stderr
     assert "hello.yaml:1:1" in done.stderr
+    lost = place.flambe(place.job("Lost"), "--cluster", place.cluster)
+    assert lost.returncode == 2
+    assert "!job_ext.Lost cannot run on a cluster: it has no keyword 'env'" in lost.stderr
     unknown = place.flambe("status", "nobody")
     assert unknown.returncode == 2
     assert "there is no cluster 'nobody'" in unknown.stderr

@@ -317,6 +317,7 @@ def test_the_behaviour_is_changed_and_halting_is_no_shutdown(cloud: Cloud) -> No
 
 
 @pytest.mark.faults
+@pytest.mark.long
 def test_login_and_console_come_late(cloud: Cloud) -> None:
     cloud.faults.login_delay(8.0)
     cloud.faults.console_delay(600)

@@ -43,6 +43,31 @@ class Job(ClusterRunnable):
             stream.write("the result")
         sys.exit(self.code)
 
+class Calls(ClusterRunnable):
+    # Says what a program says, on the orchestrator.
+    def __init__(self, program, env=None):
+        super().__init__(env)
+        self.program = program
+
+    def setup(self, cluster, extensions, force, **kwargs):
+        assert cluster.run_cmds(["true"]), "on every host"
+        assert list(extensions) == ["job_ext"], extensions
+        self.set_serializable_attr("program", f"{self.program}{'-forced' if force else ''}")
+
+    def run(self, force=False, **kwargs):
+        print("it says", subprocess.check_output([self.program], text=True), flush=True)
+
+class Lost(ClusterRunnable):
+    # Its constructor takes no env.
+    def __init__(self, steps=3):
+        super().__init__()
+
+    def setup(self, cluster, extensions, force, **kwargs):
+        pass
+
+    def run(self, force=False, **kwargs):
+        pass
+
 class Talk(ClusterRunnable):
     # Every factory says something each half second, by one login for all of it.
     def __init__(self, steps=3, code=0, env=None):

@@ -391,8 +391,10 @@ def test_two_clients_at_once(metal: Metal, tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize(
     "numbers",
-    [[signal.SIGKILL], [signal.SIGINT, signal.SIGINT]],
-    ids=["killed", "interrupted"],
+    [
+        pytest.param([signal.SIGKILL], marks=pytest.mark.long, id="killed"),
+        pytest.param([signal.SIGINT, signal.SIGINT], id="interrupted"),
+    ],
 )
 def test_a_client_that_is_gone_leaves_nothing_that_hinders(
     metal: Metal, tmp_path: Path, numbers: list[signal.Signals]

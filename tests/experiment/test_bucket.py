@@ -126,6 +126,7 @@ def steps_of(variant: str, records: list[str]) -> list[int]:
     return [int(line.removeprefix(begin)) for line in records if line.startswith(begin)]
 
 
+@pytest.mark.long
 def test_a_machine_that_is_gone_is_gone_on_with_elsewhere(
     lab: Lab, use: Bucket, tmp_path: Path
 ) -> None:

@@ -192,7 +192,10 @@ def spoil(lab: Lab) -> None:
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)]
 )
-@pytest.mark.parametrize("everyone", [False, True], ids=["driver", "group"])
+@pytest.mark.parametrize(
+    "everyone",
+    [pytest.param(False, marks=pytest.mark.long, id="driver"), pytest.param(True, id="group")],
+)
 def test_a_run_that_is_interrupted(
     lab: Lab,
     start: Any,

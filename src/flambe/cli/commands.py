@@ -224,6 +224,7 @@ def _cluster(document: Document, path: str, options: argparse.Namespace) -> Any:
         If it cannot, or the file describes no cluster.
     """
     from flambe.cli.members import read_cluster
+    from flambe.compile import tags
     from flambe.runnable import ClusterRunnable
 
     root: Schema = document.root
@@ -231,6 +232,9 @@ def _cluster(document: Document, path: str, options: argparse.Namespace) -> Any:
     if not (isinstance(target, type) and issubclass(target, ClusterRunnable)):
         hint = "leave --cluster out, or build it on ClusterRunnable"
         document.problem(f"!{root.tag} cannot run on a cluster", (), hint)
+    elif not tags.takes(target, "env"):
+        hint = "add env=None to its __init__, and call super().__init__(env)"
+        document.problem(f"!{root.tag} cannot run on a cluster: it has no keyword 'env'", (), hint)
     document.raise_problems()
     if options.debug:
         raise ConfigError(Problem("--debug works on this machine only", hint="leave it out"))

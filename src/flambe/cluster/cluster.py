@@ -58,8 +58,6 @@ class Cluster(Runnable):
         ``certificate`` and ``key``, files of this machine, for TLS.
     """
 
-    #: Whether :meth:`remove_machines` takes along what is on them: results are fetched before.
-    ephemeral: ClassVar[bool] = True
     #: Whether machines go on when they leave the file: they are cleaned then.
     lasting: ClassVar[bool] = False
     #: Hours of low use after which a host, or what runs there, ends; -1 never.
@@ -126,6 +124,14 @@ class Cluster(Runnable):
     def standing(self) -> dict[str, Standing]:
         """Return how the hosts stand that were created, as whoever bills them sees it."""
         return {}
+
+    @property
+    def ephemeral(self) -> bool:
+        """Whether :meth:`remove_machines` takes along what is on them: results are fetched before.
+
+        By default, wherever a kind of cluster overrides that method.
+        """
+        return type(self).remove_machines is not Cluster.remove_machines
 
     @property
     def is_reaped(self) -> bool:

@@ -38,8 +38,6 @@ class LocalCluster(Cluster):
         See :class:`Cluster`.
     """
 
-    ephemeral = False
-
     def __init__(
         self,
         name: str,
@@ -96,6 +94,11 @@ class LocalCluster(Cluster):
                 host.stop()
             raise
         return [known[host.name] for host in self._hosts]
+
+    @property
+    def ephemeral(self) -> bool:
+        """False: results stay on this machine."""
+        return False
 
     def remove_machines(self) -> None:
         """End the servers, and remove what is made anew at need; results stay."""

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from flambe.cluster import setup
 from flambe.cluster.services import Service, variables
 from flambe.remote import each
 
@@ -153,6 +154,7 @@ class RayNodes:
             "address": str(member.machine.private),
             "cpus": 0 if member.is_orchestrator else member.facts["cpus"],
             "gpus": [] if member.is_orchestrator else member.gpus,
+            "path": member.report["marks"].get(setup.PATH, ""),
         }
 
     def _variables(self, member: Member) -> dict[str, str]:

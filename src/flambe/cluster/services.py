@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flambe.cluster import proxy
+from flambe.cluster import proxy, setup
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
@@ -26,7 +26,9 @@ def of(cluster: str, runs: Mapping[str, Any]) -> list[str]:
 
 def variables(cluster: Cluster, host: Member) -> dict[str, str]:
     """Return the environment variables of all that flambe runs on a host."""
+    found = host.report["marks"].get(setup.PATH)
     return {
+        **({"PATH": found} if found else {}),
         "FLAMBE_HOME": host.path(cluster.remote_dir),
         "FLAMBE_HOST": host.machine.name,
         "PYTHONNOUSERSITE": "1",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from flambe.cluster.member import Member
 
 MARK = "setup"
+PATH = "path"  # a mark: where a login finds programs, those that the commands brought included
 DEADLINE = 3600.0  # seconds for one command
 
 
@@ -63,6 +64,7 @@ def run(cluster: Cluster, members: Sequence[Member]) -> None:
                 for line in command.strip().splitlines():
                     take("", f"$ {line}")
                 _one(cluster, member, command, take)
+            _note_path(cluster, member)
             member.mark(cluster.name, MARK, digest(cluster.setup_cmds), boot=True)
 
         each(on, members)
@@ -80,6 +82,15 @@ def _one(cluster: Cluster, member: Member, command: str, take: Take) -> None:
         if hint := _hint(command, error.stderr):
             error.message += f"\n  = {hint}"
         raise
+
+
+def _note_path(cluster: Cluster, member: Member) -> None:
+    # What runs later is started by no login shell, and is to find what was installed all the same.
+    script = """printf '%s\\n' "$PATH"; bash -lc 'printf "%s\\n" "$PATH"'"""
+    said = member.run(["bash", "-c", script]).stdout.splitlines()
+    found = ":".join(dict.fromkeys(f"{said[-1]}:{said[0]}".split(":")))
+    member.mark(cluster.name, PATH, found, boot=True)
+    member.report["marks"][PATH] = found
 
 
 def _hint(command: str, said: str) -> str:

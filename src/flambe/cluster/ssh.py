@@ -46,7 +46,6 @@ class SSHCluster(Cluster):
         Report Site, TensorBoard; 0 at once, -1 never. The machines themselves are let be.
     """
 
-    ephemeral = False
     lasting = True
 
     def __init__(

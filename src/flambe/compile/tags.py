@@ -398,6 +398,14 @@ def _allowed(prefix: str, target: Any) -> bool:
     return inspect.isfunction(target) and module == "ray.tune.search.sample"
 
 
+def takes(target: Callable[..., Any], name: str) -> bool:
+    """Return whether a tag has a keyword, as far as its signature is known."""
+    known = signature(target)
+    if known is None or name in known.parameters:
+        return True
+    return any(one.kind is one.VAR_KEYWORD for one in known.parameters.values())
+
+
 def signature(target: Callable[..., Any]) -> inspect.Signature | None:
     """Return the signature that a tag's keywords are checked against, or None if unknown."""
     return _signature(target)

@@ -58,7 +58,8 @@ class ClusterRunnable(Runnable):
     Parameters
     ----------
     env
-        The cluster that it runs on; None when local.
+        The cluster that it runs on; None when local. A constructor of a subclass has this keyword
+        too, and gives it on: it travels to the cluster in the configuration.
     """
 
     #: Whether it is about to be run on a cluster; its ``env`` is not known yet.
@@ -94,8 +95,7 @@ class ClusterRunnable(Runnable):
         """
         from flambe.compile import tags
 
-        signature = tags.signature(type(self))
-        if signature is not None and name not in signature.parameters:
+        if not tags.takes(type(self), name):
             raise AttributeError(
                 f"{type(self).__name__} has no keyword {name!r}: an attribute travels to the "
                 "cluster as a keyword of the constructor"

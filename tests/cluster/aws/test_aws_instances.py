@@ -43,6 +43,21 @@ def test_all_is_made_found_again_and_removed(paper: Cloud, make: Make) -> None:
     assert up(make()) == NAMES
 
 
+def test_images_and_disks_are_those_of_the_file(paper: Cloud, make: Make) -> None:
+    ours, theirs = (
+        paper.prepared.images[name] for name in ("ubuntu/server/22.04", "ubuntu/server/24.04")
+    )
+    cluster = make(1, orchestrator_ami=ours, factory_ami=theirs, volume_size=50.0)
+    up(cluster)
+    found = cluster.found()
+    images = {name: one["ImageId"] for name, one in found.items()}
+    assert images == {"orchestrator": ours, "factory_1": theirs}
+    for one in found.values():
+        (disk,) = one["BlockDeviceMappings"]
+        volumes = paper.client("ec2").describe_volumes(VolumeIds=[disk["Ebs"]["VolumeId"]])
+        assert [volume["Size"] for volume in volumes["Volumes"]] == [50]
+
+
 def test_hosts_have_a_role_only_where_one_is_given(paper: Cloud, make: Make) -> None:
     up(make(0))
     (one,) = make(0).found().values()
