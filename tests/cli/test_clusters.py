@@ -12,10 +12,13 @@ from pathlib import Path
 
 import pytest
 
+from flambe.cli.members import read_cluster
+from flambe.cluster import Cluster
 from tests.cluster.place import Place, local, typed
 from tests.experiment.lab import COMMAND, until
 
 pytestmark = pytest.mark.xdist_group("local-cluster")
+EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "clusters").glob("*.yaml"))
 
 
 @pytest.fixture(scope="module")
@@ -183,6 +186,16 @@ def test_a_wrong_cluster_file_is_told_before_anything(tmp_path: Path, text: str,
     assert told in done.stderr
     assert f"{file}:1:" in done.stderr
     assert not (tmp_path / "home" / "clusters").exists()
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.name)
+def test_the_examples_describe_clusters(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    (tmp_path / ".ssh" / "id_ed25519").touch(mode=0o600)
+    assert isinstance(read_cluster(str(file)), Cluster)
 
 
 def test_only_a_cluster_runnable_runs_on_a_cluster(place: Place) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from flambe.cli.members import read_cluster
 from flambe.cluster import AWSCluster, Cluster, LocalCluster, Machine, SSHCluster
 from tests.experiment.lab import COMMAND
 
@@ -39,16 +38,6 @@ class Rented(Standing):
 )
 def test_results_go_with_machines_that_are_removed(kind: type[Cluster], *, lost: bool) -> None:
     assert object.__new__(kind).ephemeral is lost
-
-
-@pytest.mark.parametrize("file", sorted((EXAMPLE.parents[1] / "clusters").glob("*.yaml")), ids=str)
-def test_the_examples_describe_clusters(
-    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / ".ssh").mkdir()
-    (tmp_path / ".ssh" / "id_ed25519").touch(mode=0o600)
-    assert isinstance(read_cluster(str(file)), Cluster)
 
 
 def test_it_creates_finds_rolls_back_and_destroys(tmp_path: Path) -> None:

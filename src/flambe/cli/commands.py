@@ -224,7 +224,7 @@ def _cluster(document: Document, path: str, options: argparse.Namespace) -> Any:
         If it cannot, or the file describes no cluster.
     """
     from flambe.cli.members import read_cluster
-    from flambe.compile import tags
+    from flambe.compile import signatures
     from flambe.runnable import ClusterRunnable
 
     root: Schema = document.root
@@ -232,7 +232,7 @@ def _cluster(document: Document, path: str, options: argparse.Namespace) -> Any:
     if not (isinstance(target, type) and issubclass(target, ClusterRunnable)):
         hint = "leave --cluster out, or build it on ClusterRunnable"
         document.problem(f"!{root.tag} cannot run on a cluster", (), hint)
-    elif not tags.takes(target, "env"):
+    elif not signatures.takes(target, "env"):
         hint = "add env=None to its __init__, and call super().__init__(env)"
         document.problem(f"!{root.tag} cannot run on a cluster: it has no keyword 'env'", (), hint)
     document.raise_problems()

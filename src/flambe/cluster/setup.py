@@ -86,7 +86,8 @@ def _one(cluster: Cluster, member: Member, command: str, take: Take) -> None:
 
 def _note_path(cluster: Cluster, member: Member) -> None:
     # What runs later is started by no login shell, and is to find what was installed all the same.
-    script = """printf '%s\\n' "$PATH"; bash -lc 'printf "%s\\n" "$PATH"'"""
+    # A profile may say something before it, and bash_logout after it, unless the shell is replaced.
+    script = "printenv PATH; bash -lc 'echo; exec printenv PATH'"
     said = member.run(["bash", "-c", script]).stdout.splitlines()
     found = ":".join(dict.fromkeys(f"{said[-1]}:{said[0]}".split(":")))
     member.mark(cluster.name, PATH, found, boot=True)

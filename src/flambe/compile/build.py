@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from flambe.compile import tags, types
+from flambe.compile import signatures, types
 from flambe.compile.values import ClusterResource, Grid, Key, Link, Path, Sample, Schema, path_text
 from flambe.errors import ComponentError, ConfigError, FlambeError, Problem, did_you_mean
 
@@ -100,7 +100,7 @@ class Builder:
             content = self.build(schema.content, path)
             return self._guarded(schema, lambda: target.from_yaml(content))
         hints = types.hints(target)
-        signature = tags.signature(target)
+        signature = signatures.signature(target)
         names: list[Key] = list(signature.parameters) if signature else []
 
         def argument(key: Key, name: Key, child: Any) -> Any:

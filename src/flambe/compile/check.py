@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from flambe.compile import tags, types
+from flambe.compile import signatures, types
 from flambe.compile.source import Document
 from flambe.compile.values import (
     Broken,
@@ -96,7 +96,7 @@ def _check_call(document: Document, path: Path, schema: Schema) -> None:
             f"!{schema.tag} is abstract: {missing} not implemented", path, "use a class built on it"
         )
         return
-    signature = tags.signature(target)
+    signature = signatures.signature(target)
     if signature is None:
         return
     parameters = signature.parameters
@@ -112,7 +112,7 @@ def _check_call(document: Document, path: Path, schema: Schema) -> None:
         p.name: (index, arg)
         for index, (p, arg) in enumerate(zip(positional, schema.args, strict=False))
     }
-    if len(schema.args) > len(positional) and not _has(signature, "VAR_POSITIONAL"):
+    if len(schema.args) > len(positional) and not signatures.has(signature, "VAR_POSITIONAL"):
         document.problem(
             f"!{schema.tag} takes {len(positional)} values, not {len(schema.args)}",
             path,
@@ -122,7 +122,7 @@ def _check_call(document: Document, path: Path, schema: Schema) -> None:
     meant: set[str] = set()
     for key, value in schema.kwargs.items():
         if key not in named:
-            if not _has(signature, "VAR_KEYWORD"):
+            if not signatures.has(signature, "VAR_KEYWORD"):
                 close = did_you_mean(key, named)
                 meant.add(close)
                 document.problem(
@@ -162,10 +162,6 @@ def _check_call(document: Document, path: Path, schema: Schema) -> None:
 
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
-def _has(signature: inspect.Signature, kind: str) -> bool:
-    return any(p.kind.name == kind for p in signature.parameters.values())
 
 
 # -- links and options --------------------------------------------------------------------------

@@ -12,7 +12,6 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, TypeVar
 
 from flambe.errors import did_you_mean, listed
@@ -396,24 +395,3 @@ def _allowed(prefix: str, target: Any) -> bool:
     if inspect.isclass(target):
         return module.startswith(("ray.tune.schedulers", "ray.tune.search", "ray.tune.stopper"))
     return inspect.isfunction(target) and module == "ray.tune.search.sample"
-
-
-def takes(target: Callable[..., Any], name: str) -> bool:
-    """Return whether a tag has a keyword, as far as its signature is known."""
-    known = signature(target)
-    if known is None or name in known.parameters:
-        return True
-    return any(one.kind is one.VAR_KEYWORD for one in known.parameters.values())
-
-
-def signature(target: Callable[..., Any]) -> inspect.Signature | None:
-    """Return the signature that a tag's keywords are checked against, or None if unknown."""
-    return _signature(target)
-
-
-@cache
-def _signature(target: Any) -> inspect.Signature | None:
-    try:
-        return inspect.signature(target)
-    except (TypeError, ValueError):
-        return None

@@ -14,7 +14,7 @@ from typing import IO, Any
 from ruamel.yaml import YAML
 from ruamel.yaml.representer import SafeRepresenter
 
-from flambe.compile import tags
+from flambe.compile import signatures, tags
 from flambe.compile.build import Builder, Origin
 from flambe.compile.check import check
 from flambe.compile.component import MappedRegistrable, Registered, Registrable
@@ -192,7 +192,7 @@ def _named(schema: Schema, where: str) -> Schema:
     """Return the schema with all values under keywords, if it has both: YAML has no mixture."""
     if not schema.args or not schema.kwargs:
         return schema
-    signature = tags.signature(schema.resolve())
+    signature = signatures.signature(schema.resolve())
     parameters = list(signature.parameters.values()) if signature else []
     kinds = [p.kind for p in parameters[: len(schema.args)]]
     if len(kinds) < len(schema.args) or set(kinds) != {inspect.Parameter.POSITIONAL_OR_KEYWORD}:
@@ -218,7 +218,7 @@ def _blueprint(obj: Registered, where: str) -> Schema:
             raise StateError(f"cannot write {where} as YAML: its to_yaml() is a tag of its own")
         return schema
     given = obj.to_yaml() if isinstance(obj, MappedRegistrable) else _arguments(obj)
-    signature = tags.signature(type(obj))
+    signature = signatures.signature(type(obj))
     kinds = {n: p.kind for n, p in signature.parameters.items()} if signature else {}
     for name, value in given.items():
         if kinds.get(name) is inspect.Parameter.VAR_POSITIONAL:

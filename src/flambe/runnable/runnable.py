@@ -93,9 +93,9 @@ class ClusterRunnable(Runnable):
         AttributeError
             If the constructor has no such keyword: the value would be lost on the way.
         """
-        from flambe.compile import tags
+        from flambe.compile import signatures
 
-        if not tags.takes(type(self), name):
+        if not signatures.takes(type(self), name):
             raise AttributeError(
                 f"{type(self).__name__} has no keyword {name!r}: an attribute travels to the "
                 "cluster as a keyword of the constructor"
