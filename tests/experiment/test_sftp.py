@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from pyarrow.fs import copy_files
 
+from flambe.errors import RunError
 from flambe.experiment import storage
 from flambe.experiment.sftp import SMALL
 from flambe.experiment.storage import Storage
@@ -16,6 +17,7 @@ from tests.metal import Host, Metal
 from tests.metal.conftest import lent
 
 pytestmark = pytest.mark.root
+PARTS = ("config", "state")
 SIZES = (0, 1, SMALL, SMALL + 1, 5_000_000)
 
 
@@ -46,28 +48,81 @@ def there(
 
 def test_files_of_all_sizes_arrive_whole(there: tuple[Host, Storage], tmp_path: Path) -> None:
     host, place = there
-    for size in SIZES:
-        path = tmp_path / f"from/{size}/file"
-        path.parent.mkdir(parents=True)
-        path.write_bytes(os.urandom(size))
-    files = place.for_tune()
-    target = f"{place.root}/stage/variant/checkpoint"
+    checkpoint = f"{place.root}/stage/variant/checkpoint"
+    place.files().makedirs(checkpoint)
+    written = {}
     for _ in range(2):  # what is there is written anew
-        copy_files(str(tmp_path / "from"), target, destination_filesystem=files)
-    copy_files(target, str(tmp_path / "back"), source_filesystem=files)
+        with place.writing(checkpoint) as folder:
+            for size in SIZES:
+                written[size] = os.urandom(size)
+                path = folder / f"{size}/below/file"
+                path.parent.mkdir(parents=True)
+                path.write_bytes(written[size])
+    files = place.for_tune()
+    copy_files(checkpoint, str(tmp_path / "back"), source_filesystem=files)
     for size in SIZES:
-        written = (tmp_path / f"from/{size}/file").read_bytes()
-        assert (tmp_path / f"back/{size}/file").read_bytes() == written
-    assert files is not None
-    with files.open_output_stream(f"{place.root}/parts") as stream:
-        for _ in range(3):
-            stream.write(b"x" * (SMALL // 2))
-    assert files.get_file_info(f"{place.root}/parts").size == SMALL // 2 * 3
-    with pytest.raises(FileNotFoundError):
-        files.open_output_stream(f"{place.root}/no/such/file").close()
+        assert (tmp_path / f"back/{size}/below/file").read_bytes() == written[size]
+    with pytest.raises(FileNotFoundError), place.writing(f"{place.root}/no/such") as folder:
+        (folder / "file").write_text("said")
     cipher = place.files().client.get_extra_info("send_cipher")
     assert cipher == "aes128-gcm@openssh.com"
-    assert host.run("ls", place.root).stdout.split() == ["parts", "stage"]
+    assert host.run("ls", place.root).stdout.split() == ["stage"]
+
+
+def configure(host: Host, change: str) -> None:
+    host.run("sed", "-i", change, "/etc/ssh/sshd_config")
+    host.restart_sshd()
+
+
+@pytest.mark.parametrize("refused", ["", "hardlink"])
+def test_what_is_the_same_in_two_checkpoints_is_written_once(
+    there: tuple[Host, Storage], refused: str
+) -> None:
+    host, place = there
+    if refused:
+        configure(host, f"s/^Subsystem.*/& -P {refused}/")
+
+    def write(name: str, state: str) -> None:
+        place.files().mkdir(f"{place.root}/{name}")
+        with place.writing(f"{place.root}/{name}") as folder:
+            (folder / "config").write_text("the same")
+            (folder / "state").write_text(state)
+
+    def says(name: str) -> tuple[str, ...]:
+        return tuple(host.run("cat", f"{place.root}/{name}/{of}").stdout for of in PARTS)
+
+    def links(name: str) -> list[str]:
+        paths = [f"{place.root}/{name}/{of}" for of in PARTS]
+        return host.run("stat", "-c", "%h", *paths).stdout.split()
+
+    write("1", "one")
+    write("2", "two")
+    assert [says(name) for name in "12"] == [("the same", "one"), ("the same", "two")]
+    assert links("1") == links("2") == (["1", "1"] if refused else ["2", "1"])
+    # What is written anew in one of them leaves the others alone.
+    with place.writing(f"{place.root}/2") as folder:
+        (folder / "config").write_text("another")
+        (folder / "state").write_text("one")
+    assert [says(name) for name in "12"] == [("the same", "one"), ("another", "one")]
+    # The one that would be linked to is gone.
+    host.run("rm", "-r", f"{place.root}/1")
+    write("3", "three")
+    assert says("3") == ("the same", "three")
+    if refused:
+        configure(host, f"s/ -P {refused}//")
+
+
+def test_an_sshd_without_sftp_is_named(
+    there: tuple[Host, Storage], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host, place = there
+    monkeypatch.setattr(storage, "CONNECT_SECONDS", 1.0)
+    configure(host, "s/^Subsystem/#&/")
+    try:
+        with pytest.raises(RunError, match=rf"{host.address}:22.*no channel for SFTP"):
+            place.files()
+    finally:
+        configure(host, "s/^#Subsystem/Subsystem/")
 
 
 def test_an_sshd_may_know_other_ciphers(there: tuple[Host, Storage]) -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import io
+import asyncio
+import contextlib
+import hashlib
+from pathlib import Path
 from typing import Any
 
-from asyncssh import Error
+from asyncssh import Error, SFTPClient, SFTPError, SFTPFailure, SFTPNoSuchFile
 from fsspec.asyn import sync
 from sshfs import SSHFileSystem
-from sshfs.utils import wrap_exceptions
+from sshfs.utils import WRITE_BLOCK_SIZE, wrap_exceptions
 
 # Before the default, which takes asyncssh a third longer.
 CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
-# A file of at most so many bytes is kept until it is whole, and sent at once.
+# Files of at most so many bytes may be links to others that are the same.
 SMALL = 2**18
+AT_ONCE = 16  # files
+PART = 2**24  # bytes of a file in memory
 
 
 class Files(SSHFileSystem):  # type: ignore[misc]
@@ -22,6 +27,19 @@ class Files(SSHFileSystem):  # type: ignore[misc]
     A folder is made by one request where the one above it is there: asyncssh asks for every folder
     from the root on, twice. That took a third of a checkpoint's way.
     """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        #: The digest of a small file of the last checkpoint → its path.
+        self._last: dict[bytes, str] = {}
+        sync(self.loop, self._open_channel)
+
+    async def _open_channel(self) -> None:
+        try:
+            async with self._pool.get():
+                pass
+        except ValueError as error:  # of sshfs, when the connection is lost too
+            raise ConnectionError(f"sshd gave no channel for SFTP ({error})") from None
 
     def mkdir(self, path: str, *, create_parents: bool = True, **kwargs: Any) -> None:
         """Make a folder, and those above it if need be."""
@@ -32,54 +50,70 @@ class Files(SSHFileSystem):  # type: ignore[misc]
                 raise
             super().mkdir(path, create_parents=True, **kwargs)
 
-    def _open(self, path: str, mode: str = "rb", **kwargs: Any) -> Any:
-        if mode == "wb":
-            return _Output(self, path)
-        return super()._open(path, mode, **kwargs)
+    def put_all(self, folder: Path, path: str) -> None:
+        """Put what is in a folder of this host into one that is there already.
+
+        A small file that the folder before had too becomes a hard link to that one, as by ``rsync
+        --link-dest``: what says of which class a component is, and how it was made, is the same in
+        every checkpoint. No file is written in place therefore: one that is in the way is removed.
+        """
+        sync(self.loop, self._put_all, folder, path)
 
     @wrap_exceptions  # type: ignore[untyped-decorator]
-    async def _write(self, path: str, data: bytes) -> None:
-        async with self._pool.get() as channel, channel.open(path, "wb") as file:
-            await file.write(data)
+    async def _put_all(self, folder: Path, path: str) -> None:
+        found = sorted(folder.rglob("*"))
+        some = asyncio.Semaphore(AT_ONCE)
+        put: dict[bytes, str] = {}
+        if any(known.startswith(f"{path}/") for known in self._last.values()):
+            self._last = {}  # these very files are about to change
 
-    def write(self, path: str, data: bytes) -> None:
-        """Write a whole file; ``pipe_file`` asks for every folder above it first."""
-        sync(self.loop, self._write, path, data)
+        async def one(channel: SFTPClient, source: Path) -> None:
+            target = f"{path}/{source.relative_to(folder)}"
+            async with some:
+                if source.stat().st_size > SMALL:
+                    await _written(channel, source, target)
+                    return
+                digest = hashlib.sha256(source.read_bytes()).digest()
+                if not await _linked(channel, self._last.get(digest), target):
+                    await _written(channel, source, target)
+                put[digest] = target
 
-    def output(self, path: str) -> Any:
-        """Open a file to write it part by part."""
-        return super()._open(path, "wb")
+        async with self._pool.get() as channel:
+            for below in found:
+                if below.is_dir():
+                    with contextlib.suppress(SFTPFailure):  # it is there
+                        await channel.mkdir(f"{path}/{below.relative_to(folder)}")
+            files = [one(channel, source) for source in found if source.is_file()]
+            # All come to their ends: what is done again after a failure meets none of them.
+            for failure in await asyncio.gather(*files, return_exceptions=True):
+                if failure is not None:
+                    raise failure
+        self._last = put
 
 
-class _Output(io.RawIOBase):
-    """A file that is written; it is opened on the other side when it has become large."""
+async def _linked(channel: SFTPClient, known: str | None, path: str) -> bool:
+    """Make a file a link to one that is the same, if that can be."""
+    if known is None:
+        return False
+    try:
+        await channel.link(known, path)
+    except SFTPError:  # that one is gone, or the server or its disk knows no links
+        return False
+    return True
 
-    def __init__(self, files: Files, path: str) -> None:
-        self._files, self._path = files, path
-        self._held = bytearray()
-        self._large: Any = None
 
-    def writable(self) -> bool:
-        return True
+async def _written(channel: SFTPClient, source: Path, path: str) -> None:
+    """Write a file anew."""
+    try:
+        await _created(channel, source, path)
+    except SFTPFailure:  # OpenSSH does not say which: there may be a file
+        with contextlib.suppress(SFTPNoSuchFile):
+            await channel.unlink(path)
+        await _created(channel, source, path)
 
-    def write(self, data: Any) -> int:
-        size = memoryview(data).nbytes
-        if self._large is None and len(self._held) + size > SMALL:
-            self._large = self._files.output(self._path)
-            if self._held:
-                self._large.write(bytes(self._held))
-            self._held.clear()
-        if self._large is None:
-            self._held += data
-        else:
-            self._large.write(data)
-        return size
 
-    def close(self) -> None:
-        if self.closed:
-            return
-        super().close()
-        if self._large is None:
-            self._files.write(self._path, bytes(self._held))
-        else:
-            self._large.close()
+async def _created(channel: SFTPClient, source: Path, path: str) -> None:
+    with source.open("rb") as stream:
+        async with channel.open(path, "xb", block_size=WRITE_BLOCK_SIZE) as file:
+            while part := stream.read(PART):
+                await file.write(part)

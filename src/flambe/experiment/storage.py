@@ -15,8 +15,9 @@ import os
 import random
 import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -105,6 +106,21 @@ class Storage:
         None for that of this machine, where there is no other.
         """
         return PyFileSystem(_Handler(self)) if self.id else None
+
+    @contextlib.contextmanager
+    def writing(self, checkpoint: str) -> Iterator[Path]:
+        """Give a folder of this host to write a checkpoint into; at its end, it is in its place."""
+        if self.is_here:
+            shutil.rmtree(checkpoint)  # a part of it may be there, whose files may be links
+            os.mkdir(checkpoint)
+            yield Path(checkpoint)
+            return
+        with tempfile.TemporaryDirectory(prefix="flambe-checkpoint-") as name:
+            yield Path(name)
+            if self.url:
+                copy_files(name, checkpoint, destination_filesystem=self.for_tune())
+            else:
+                _connected(self).put_all(Path(name), checkpoint)
 
     def bring(self, checkpoint: str) -> Path:
         """Return the path on this host of a checkpoint below the base; it is copied if need be.

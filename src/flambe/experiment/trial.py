@@ -152,17 +152,21 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
         return result
 
     def save(self, checkpoint_dir: str | None = None) -> Any:
-        """Write a checkpoint and bring it to the run's folder; a lost connection is made anew."""
-        save = super().save
+        """Write a checkpoint and bring it to the run's folder; a lost connection is made anew.
 
-        def do() -> Any:
-            if checkpoint_dir:
-                return save(checkpoint_dir)
-            # Tune leaves its own temporary folder behind when it cannot bring what is in it.
-            with tempfile.TemporaryDirectory(prefix="flambe-checkpoint-") as folder:
-                return save(folder)
+        Tune says where, and is given an empty folder to bring there: it would copy file by file.
+        """
+        save, what = super().save, "a checkpoint is written"
+        with tempfile.TemporaryDirectory(prefix="flambe-checkpoint-") as empty:
+            saved = storage.patiently(lambda: save(empty), what)
 
-        return storage.patiently(do, "a checkpoint is written")
+        def write() -> None:
+            assert self.stage_task is not None
+            with self.stage_task.storage.writing(saved.checkpoint.path) as folder:
+                self._run_variant().save(folder)
+
+        storage.patiently(write, what)
+        return saved
 
     def restore(self, checkpoint_path: Any) -> None:
         """Go on from a checkpoint; a lost connection is made anew."""
@@ -170,8 +174,7 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
         storage.patiently(lambda: restore(checkpoint_path), "a checkpoint is read")
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Write a checkpoint of the variant."""
-        self._run_variant().save(Path(checkpoint_dir))
+        """Leave the folder empty: see :meth:`save`."""
 
     def load_checkpoint(self, checkpoint: Any) -> None:
         """Go on from a checkpoint: after a failure, or when another variant is exploited."""
