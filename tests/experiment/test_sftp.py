@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -69,18 +70,24 @@ def test_files_of_all_sizes_arrive_whole(there: tuple[Host, Storage], tmp_path: 
     assert host.run("ls", place.root).stdout.split() == ["stage"]
 
 
-def configure(host: Host, change: str) -> None:
-    host.run("sed", "-i", change, "/etc/ssh/sshd_config")
+@contextlib.contextmanager
+def configured(host: Host, change: str) -> Iterator[None]:
+    """Change the settings of an sshd as by sed, and back."""
+    settings = "/etc/ssh/sshd_config"
+    host.run("sed", "-i.before", change, settings)
     host.restart_sshd()
+    try:
+        yield
+    finally:
+        host.run("mv", f"{settings}.before", settings)
+        host.restart_sshd()
 
 
-@pytest.mark.parametrize("refused", ["", "hardlink"])
+@pytest.mark.parametrize("options", ["", "-P hardlink"])
 def test_what_is_the_same_in_two_checkpoints_is_written_once(
-    there: tuple[Host, Storage], refused: str
+    there: tuple[Host, Storage], options: str
 ) -> None:
     host, place = there
-    if refused:
-        configure(host, f"s/^Subsystem.*/& -P {refused}/")
 
     def write(name: str, state: str) -> None:
         place.files().mkdir(f"{place.root}/{name}")
@@ -95,21 +102,20 @@ def test_what_is_the_same_in_two_checkpoints_is_written_once(
         paths = [f"{place.root}/{name}/{of}" for of in PARTS]
         return host.run("stat", "-c", "%h", *paths).stdout.split()
 
-    write("1", "one")
-    write("2", "two")
-    assert [says(name) for name in "12"] == [("the same", "one"), ("the same", "two")]
-    assert links("1") == links("2") == (["1", "1"] if refused else ["2", "1"])
-    # What is written anew in one of them leaves the others alone.
-    with place.writing(f"{place.root}/2") as folder:
-        (folder / "config").write_text("another")
-        (folder / "state").write_text("one")
-    assert [says(name) for name in "12"] == [("the same", "one"), ("another", "one")]
-    # The one that would be linked to is gone.
-    host.run("rm", "-r", f"{place.root}/1")
-    write("3", "three")
-    assert says("3") == ("the same", "three")
-    if refused:
-        configure(host, f"s/ -P {refused}//")
+    with configured(host, f"s/^Subsystem.*/& {options}/"):
+        write("1", "one")
+        write("2", "two")
+        assert [says(name) for name in "12"] == [("the same", "one"), ("the same", "two")]
+        assert links("1") == links("2") == (["1", "1"] if options else ["2", "1"])
+        # What is written anew in one of them leaves the others alone.
+        with place.writing(f"{place.root}/2") as folder:
+            (folder / "config").write_text("another")
+            (folder / "state").write_text("one")
+        assert [says(name) for name in "12"] == [("the same", "one"), ("another", "one")]
+        # The one that would be linked to is gone.
+        host.run("rm", "-r", f"{place.root}/1")
+        write("3", "three")
+        assert says("3") == ("the same", "three")
 
 
 def test_an_sshd_without_sftp_is_named(
@@ -117,12 +123,9 @@ def test_an_sshd_without_sftp_is_named(
 ) -> None:
     host, place = there
     monkeypatch.setattr(storage, "CONNECT_SECONDS", 1.0)
-    configure(host, "s/^Subsystem/#&/")
-    try:
-        with pytest.raises(RunError, match=rf"{host.address}:22.*no channel for SFTP"):
-            place.files()
-    finally:
-        configure(host, "s/^#Subsystem/Subsystem/")
+    said = rf"{host.address}:22.*no channel for SFTP"
+    with configured(host, "s/^Subsystem/#&/"), pytest.raises(RunError, match=said):
+        place.files()
 
 
 def test_an_sshd_may_know_other_ciphers(there: tuple[Host, Storage]) -> None:

@@ -53,9 +53,9 @@ class Files(SSHFileSystem):  # type: ignore[misc]
     def put_all(self, folder: Path, path: str) -> None:
         """Put what is in a folder of this host into one that is there already.
 
-        A small file that the folder before had too becomes a hard link to that one, as by ``rsync
+        A small file that the folder put before had too becomes a hard link to it, as by ``rsync
         --link-dest``: what says of which class a component is, and how it was made, is the same in
-        every checkpoint. No file is written in place therefore: one that is in the way is removed.
+        every checkpoint. No file is overwritten therefore: one that is in the way is removed.
         """
         sync(self.loop, self._put_all, folder, path)
 

@@ -111,7 +111,8 @@ class Storage:
     def writing(self, checkpoint: str) -> Iterator[Path]:
         """Give a folder of this host to write a checkpoint into; at its end, it is in its place."""
         if self.is_here:
-            shutil.rmtree(checkpoint)  # a part of it may be there, whose files may be links
+            # A part of it may be there, whose files may be links.
+            shutil.rmtree(checkpoint, ignore_errors=True)
             os.mkdir(checkpoint)
             yield Path(checkpoint)
             return
