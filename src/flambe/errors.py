@@ -14,6 +14,7 @@
     │       │   └── DeadlineError    … or had not ended in time, and was killed
     │       └── FanOutError          several hosts: the error of each
     ├── StateError               a saved component cannot be written or read
+    ├── UnsafePathError          a folder that must be ours alone is a link or another user's
     └── Interrupted              the user stopped the run: exit code 130
 
 A :class:`ConfigError` carries any number of :class:`Problem`, so that every mistake in a file is
@@ -254,6 +255,10 @@ class FanOutError(RemoteError):
 
 class StateError(FlambeError):
     """A saved component cannot be written or read."""
+
+
+class UnsafePathError(FlambeError, PermissionError):
+    """A folder that must be ours alone is a link, not a folder, or another user's."""
 
 
 class Interrupted(FlambeError):

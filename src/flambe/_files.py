@@ -1,0 +1,123 @@
+"""Folders and files that only their owner reaches, whatever the umask.
+
+The mode that ``mkdir`` and ``open`` are given passes through the umask and counts for what is new
+only: here it is set on what is there, through a descriptor, so that no link that another user put
+in its way is followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+import tempfile
+from pathlib import Path
+
+from flambe.errors import UnsafePathError
+
+_GROUP_AND_OTHERS = 0o077
+
+
+def private_folder(path: str | os.PathLike[str]) -> Path:
+    """Make a folder that only its owner reaches (mode 0700), with the parents that are missing.
+
+    A folder that is there and is ours loses the rights of its group and of others.
+
+    Parameters
+    ----------
+    path
+        The folder. Links may lead to its parent; the folder itself may not be one.
+
+    Returns
+    -------
+    Path
+        The folder.
+
+    Raises
+    ------
+    UnsafePathError
+        If it is a link, not a folder, or another user's.
+    OSError
+        If it cannot be made.
+    """
+    folder = Path(path)
+    if not folder.parent.exists():
+        private_folder(folder.parent)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(folder, 0o700)
+    descriptor = _open_checked(folder)
+    try:
+        _restrict(descriptor)
+    finally:
+        os.close(descriptor)
+    return folder
+
+
+def write_private(path: str | os.PathLike[str], data: str | bytes) -> None:
+    """Write a file that only its owner reads (mode 0600), at once: its readers see old or new.
+
+    Parameters
+    ----------
+    path
+        The file, in a folder that exists.
+    data
+        Its content; text is written as UTF-8.
+    """
+    target = Path(path)
+    content = data.encode("utf-8") if isinstance(data, str) else data
+    # mkstemp makes a file that nobody else may open, below a name that nobody else knows.
+    descriptor, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            os.fchmod(stream.fileno(), 0o600)
+            stream.write(content)
+        os.replace(beside, target)
+    except BaseException:
+        os.unlink(beside)
+        raise
+
+
+def private_opener(path: str, flags: int) -> int:
+    """Open a file that only its owner reads (mode 0600), for ``open(…, opener=private_opener)``.
+
+    Raises
+    ------
+    OSError
+        Also if it is a link: ``ELOOP``.
+    """
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        _restrict(descriptor)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _open_checked(folder: Path) -> int:
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if folder.is_symlink():
+            raise UnsafePathError(f"{folder} is a link; flambe needs a folder there") from None
+        if folder.exists() and not folder.is_dir():
+            raise UnsafePathError(f"{folder} is not a folder") from None
+        if isinstance(error, PermissionError):
+            raise UnsafePathError(_foreign(folder, os.lstat(folder).st_uid)) from None
+        raise
+    owner = os.fstat(descriptor).st_uid
+    if owner != os.geteuid():
+        os.close(descriptor)
+        raise UnsafePathError(_foreign(folder, owner))
+    return descriptor
+
+
+def _foreign(folder: Path, owner: int) -> str:
+    return f"{folder} belongs to another user (uid {owner}); remove it, or use another folder"
+
+
+def _restrict(descriptor: int) -> None:
+    """Take the rights of the group and of others away."""
+    status = os.fstat(descriptor)
+    if status.st_uid == os.geteuid() and status.st_mode & _GROUP_AND_OTHERS:
+        os.fchmod(descriptor, stat.S_IMODE(status.st_mode) & ~_GROUP_AND_OTHERS)
