@@ -64,8 +64,8 @@ def _as_before() -> Iterator[None]:
     """Forget what a test did to this process: hidden values, log handlers, the working folder."""
     from flambe.logging import events, redact
 
-    root = logging.getLogger()
-    handlers, level, folder = root.handlers[:], root.level, os.getcwd()
+    root, own = logging.getLogger(), logging.getLogger("flambe")
+    handlers, level, own_level, folder = root.handlers[:], root.level, own.level, os.getcwd()
     hidden = set(redact._values)
     yield
     for handler in root.handlers:
@@ -73,6 +73,7 @@ def _as_before() -> Iterator[None]:
             handler.close()
     root.handlers[:] = handlers
     root.setLevel(level)
+    own.setLevel(own_level)
     redact._values.clear()
     redact._values.update(hidden)
     events.use(None)

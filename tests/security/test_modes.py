@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import stat
@@ -13,6 +14,7 @@ import pytest
 
 from flambe._files import private_folder, private_opener, write_private
 from flambe.errors import UnsafePathError
+from flambe.logging import console
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077], ids=["umask000", "umask022", "umask077"])
@@ -127,3 +129,47 @@ def test_an_opened_file_is_0600_also_one_that_was_wider(tmp_path: Path, umask: i
         assert mode(path) == 0o600
         path.chmod(0o666)
     assert path.read_text() == "line\nline\n"
+
+
+# -- logs -----------------------------------------------------------------------------------------
+
+
+def test_logs_are_private_also_when_they_rotate(home: Path, umask: int) -> None:
+    home.chmod(0o755)
+    console.setup()
+    for number in range(3):
+        logging.getLogger("flambe.test").debug("%d%s", number, "x" * 1_500_000)
+    logs = home / "logs"
+    assert sorted(path.name for path in logs.iterdir()) == ["log.log", "log.log.1", "log.log.2"]
+    assert {mode(path) for path in logs.iterdir()} == {0o600}
+    assert (mode(home), mode(logs)) == (0o700, 0o700)
+
+
+def test_logs_of_an_earlier_version_are_tightened(home: Path) -> None:
+    logs = home / "logs"
+    logs.mkdir()
+    (logs / "log.log").touch()
+    for path, wide in ((home, 0o777), (logs, 0o755), (logs / "log.log", 0o644)):
+        path.chmod(wide)
+    console.setup()
+    assert (mode(home), mode(logs), mode(logs / "log.log")) == (0o700, 0o700, 0o600)
+
+
+def test_a_link_in_the_way_of_the_log_is_not_followed(
+    home: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "theirs").mkdir()
+    (home / "logs").symlink_to(tmp_path / "theirs")
+    console.setup()
+    assert "no log file: " in capsys.readouterr().err
+    assert not list((tmp_path / "theirs").iterdir())
+
+
+def test_flambes_own_folder_may_be_a_link_of_its_owner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "disk").mkdir(mode=0o755)
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    monkeypatch.setenv("FLAMBE_HOME", str(tmp_path / "link"))
+    assert console.home_folder("logs") == tmp_path / "link" / "logs"
+    assert (mode(tmp_path / "disk"), mode(tmp_path / "disk" / "logs")) == (0o700, 0o700)

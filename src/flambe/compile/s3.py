@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flambe.errors import ResourceError
+from flambe.logging.credentials import mask_aws
 
 
 def _client() -> Any:
@@ -14,7 +15,9 @@ def _client() -> Any:
         import boto3
     except ImportError:
         raise ResourceError("s3:// needs boto3: pip install 'flambe[aws]'") from None
-    return boto3.client("s3")
+    session = boto3.Session()
+    mask_aws(session)
+    return session.client("s3")
 
 
 def _split(url: str) -> tuple[str, str]:

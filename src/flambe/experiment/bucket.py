@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 from fsspec.implementations.arrow import ArrowFSWrapper
 from pyarrow.fs import AwsStandardS3RetryStrategy, S3FileSystem, resolve_s3_region
 
+from flambe.logging import redact
+
 ATTEMPTS = 10
 CONNECT_SECONDS, SILENCE_SECONDS = 15, 60
 
@@ -50,6 +52,8 @@ def connected(base: str, variables: Mapping[str, str]) -> S3FileSystem:
         )
         if known.get(name)
     }
+    for keyword in ("secret_key", "session_token"):
+        redact.add(options.get(keyword, ""))
     endpoint = known.get("AWS_ENDPOINT_URL_S3") or known.get("AWS_ENDPOINT_URL")
     region = known.get("AWS_REGION") or known.get("AWS_DEFAULT_REGION")
     if endpoint:  # a server of one's own, which knows nothing of regions

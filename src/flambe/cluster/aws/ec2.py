@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import Any
 
 from flambe.errors import ConfigError, Problem, RunError
+from flambe.logging.credentials import mask_aws
 
 PURPOSE = "flambe"
 LAUNCH = "flambe-launch"  # a tag: the token that an instance was launched with
@@ -79,6 +80,7 @@ class Ec2:
         if not session.region_name:
             hint = "set region_name in the file of the cluster, or AWS_DEFAULT_REGION"
             raise ConfigError(Problem("AWS: no region is given", hint=hint))
+        mask_aws(session)
         return session
 
     @property

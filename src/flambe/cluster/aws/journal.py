@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from flambe._files import private_folder, private_opener
+
 
 class Journal:
     """The journal of one cluster on this machine: a line of JSON for each thing that is changed.
@@ -23,9 +25,9 @@ class Journal:
 
     def write(self, what: str, **about: Any) -> None:
         """Note what is about to be done, or was."""
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(self.path.parent)
         line = json.dumps({"time": round(time.time(), 3), "what": what, **about}) + "\n"
-        with open(self.path, "a", encoding="utf-8") as stream:
+        with open(self.path, "a", encoding="utf-8", opener=private_opener) as stream:
             stream.write(line)
             stream.flush()
             os.fsync(stream.fileno())

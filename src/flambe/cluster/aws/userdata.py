@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flambe.logging import redact
 from flambe.remote.agent import reaper
 
 HOST_KEY = "flambe-host-key"  # a tag: the public host key of an instance
@@ -48,7 +49,9 @@ class HostKey:
             command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path)]
             subprocess.run(command, check=True, capture_output=True)
             public = " ".join(path.with_suffix(".pub").read_text().split()[:2])
-            return cls(path.read_text(), public)
+            private = path.read_text()
+        redact.add(private)
+        return cls(private, public)
 
 
 def settings(timeout: float, provisioning: float, user: str, remote_dir: str) -> dict[str, Any]:
