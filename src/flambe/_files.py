@@ -8,6 +8,7 @@ in its way is followed.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import stat
 import tempfile
@@ -92,6 +93,33 @@ def private_opener(path: str, flags: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def regular_opener(path: str, flags: int) -> int:
+    """Open a plain file, for ``open(…, opener=regular_opener)``: no pipe is waited for.
+
+    Raises
+    ------
+    OSError
+        Also if it is a pipe, a device, a socket or a folder: ``EINVAL``.
+    """
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a plain file", path)
+    return descriptor
+
+
+def read_regular(path: str | os.PathLike[str], most: int = -1) -> bytes:
+    """Return the first bytes of a plain file, all of them by default.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read, or is not a plain file.
+    """
+    with open(path, "rb", opener=regular_opener) as stream:
+        return stream.read(most)
 
 
 def _open_checked(folder: Path) -> int:

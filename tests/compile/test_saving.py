@@ -449,7 +449,8 @@ def test_a_component_of_an_extension_is_loaded_in_a_new_process(tmp_path: Path) 
         "heron_ext: ./ext/heron_ext\n---\n!heron_ext.HeronWorker\nnest: !HeronNest\n"
     )
     flambe.save(schema(), tmp_path / "file")
-    code = "import flambe, sys; print(*(flambe.load(p).nest.eggs for p in sys.argv[1:]))"
+    load = "flambe.load(p, extensions=['heron_ext'])"
+    code = f"import flambe, sys; print(*({load}.nest.eggs for p in sys.argv[1:]))"
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "python"), str(tmp_path / "file")],
         capture_output=True,

@@ -17,7 +17,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from flambe.compile import Schema
+from flambe.compile import Schema, tags
 from flambe.logging import redact
 from flambe.progress import RunFolder, RunState, StageState, Status, VariantState
 
@@ -177,7 +177,8 @@ class Display:
         best = self._winner()
         if best is not None:
             path = self.folder.checkpoint(best.stage, best.name).relative_to(self.folder.root)
-            self.say(f"  the best     flambe.load('{kept}/{path}')")
+            declared = f", extensions={sorted(tags.declared)}" if tags.declared else ""
+            self.say(f"  the best     flambe.load('{kept}/{path}'{declared})")
 
     def _winner(self) -> VariantState | None:
         """Return the best variant of the last stage that has a metric and is built upon."""

@@ -127,6 +127,8 @@ class Builder:
 
     def follow(self, link: Link) -> Any:
         """Return what a link leads to."""
+        if link.reserved:
+            raise ConfigError(Problem(f"!@ {link}: no link leads to {link.reserved}", link.place))
         found = self.at(link.path)
         walked = path_text(link.path)
         for name in link.attributes:

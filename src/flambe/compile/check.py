@@ -42,16 +42,24 @@ def check(document: Document, *, alone: bool = False) -> None:
     for path, value in walk(root):
         if isinstance(value, Schema) and value.target:
             _check_call(document, path, value)
-            _check_itself(document, path, value)
+            _check_itself(document, path, value, "check_schema")
     scope = _scope(root)
     if scope or not alone:
         _check_links(document, scope)
         _check_places(document, scope)
+    if not document.problems:
+        for path, value in walk(root):
+            if isinstance(value, Schema) and value.target:
+                _check_itself(document, path, value, "check_size")
 
 
-def _check_itself(document: Document, path: Path, schema: Schema) -> None:
-    """Let a class that has more to check than keywords and types do so."""
-    own = getattr(schema.resolve(), "check_schema", None)
+def _check_itself(document: Document, path: Path, schema: Schema, method: str) -> None:
+    """Let a class that has more to check than keywords and types do so.
+
+    ``check_schema`` is asked always; ``check_size``, whether the blueprint describes more than is
+    allowed, where nothing else is wrong.
+    """
+    own = getattr(schema.resolve(), method, None)
     sound = _sound(schema) if own is not None else None
     if own is not None and sound is not None:
         for below, message, hint in own(sound):
@@ -188,13 +196,12 @@ def _scope(root: Any) -> Scope:
 
 def _check_links(document: Document, scope: Scope) -> None:
     order = {path: index for index, (path, _) in enumerate(walk(document.root))}
-    starts = [path for path, _ in scope.values()]
+    starts = {path for path, _ in scope.values()}
     reach = _Reach(scope)
     for path, link in walk(document.root):
         if not isinstance(link, Link):
             continue
-        own = next((start for start in starts if path[: len(start)] == start), None)
-        if own is None:
+        if path[:2] not in starts:  # a keyword, and a name in it
             document.problem(f"!@ {link}: no link can stand here", path, "links stand in a stage")
         elif link.root not in scope:
             document.problem(
@@ -209,6 +216,9 @@ def _check_links(document: Document, scope: Scope) -> None:
 def _check_target(
     document: Document, path: Path, link: Link, reach: _Reach, order: dict[Path, int]
 ) -> None:
+    if link.reserved:
+        document.problem(f"!@ {link}: no link leads to {link.reserved}", path)
+        return
     start, value = reach.scope[link.root]
     later = "links lead to what stands above them"
     if path[: len(start)] != start and order[start] > order[path]:
@@ -310,9 +320,9 @@ class _Reach:
 
 
 def _check_places(document: Document, scope: Scope) -> None:
-    stages = [path for path, _ in scope.values()]
+    starts = {path for path, _ in scope.values()}
     for path, value in walk(document.root):
-        inside = any(path[: len(start)] == start for start in stages)
+        inside = path[:2] in starts
         if isinstance(value, Grid | Sample) and not (inside and path[0] == "pipeline"):
             document.problem("an option stands in a pipeline only", path)
         if isinstance(value, ClusterResource) and not (len(path) == 2 and path[0] == "resources"):

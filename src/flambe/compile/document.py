@@ -6,6 +6,7 @@ Reading constructs nothing. What is wrong is collected, so that all of it is rep
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path as FilePath
 
 from ruamel.yaml import YAML
@@ -21,8 +22,16 @@ from flambe.errors import ConfigError, Place, Problem
 MAX_BYTES = 2 * 1024 * 1024
 
 
-def read_file(path: str | FilePath) -> Document:
+def read_file(path: str | FilePath, *, declared: Collection[str] | None = None) -> Document:
     """Read a configuration file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    declared
+        Of a file that is only looked at: the extensions that its header may reach. By default it
+        declares them itself, for this process.
 
     Raises
     ------
@@ -30,7 +39,8 @@ def read_file(path: str | FilePath) -> Document:
         If it cannot be read, or is not a configuration at all. Mistakes inside are noted in the
         document instead.
     """
-    return read_text(_text_of(path), str(path), str(FilePath(path).absolute().parent))
+    folder = str(FilePath(path).absolute().parent)
+    return read_text(_text_of(path), str(path), folder, declared=declared)
 
 
 def _text_of(path: str | FilePath) -> str:
@@ -80,9 +90,19 @@ def header(path: str | FilePath) -> dict[str, str]:
     return document.extensions if nodes else {}
 
 
-def read_text(text: str, name: str = "<text>", folder: str = "") -> Document:
+def read_text(
+    text: str,
+    name: str = "<text>",
+    folder: str = "",
+    *,
+    declared: Collection[str] | None = None,
+) -> Document:
     """Read a configuration from text; see :func:`read_file`."""
     document, nodes = _open(text, name, folder)
+    if declared is None:
+        tags.declare(document.extensions)
+    else:
+        document.undeclared = set(document.extensions) - set(declared)
     NodeReader(document).read(nodes[-1])
     return document
 
@@ -198,4 +218,3 @@ def _read_extensions(document: Document, node: Node) -> None:
         else:
             document.extensions[key.value] = value.value
             document.extension_places[key.value] = place
-    tags.declared.update(document.extensions)

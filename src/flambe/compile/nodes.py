@@ -49,6 +49,8 @@ class NodeReader:
         """Import what the header declares; return the names that could not be."""
         broken = set()
         for name, origin in self.document.extensions.items():
+            if name in self.document.undeclared:
+                continue
             try:
                 importlib.import_module(name)
             except (Exception, SystemExit) as error:  # an extension may raise anything at import
@@ -273,7 +275,8 @@ class NodeReader:
             target, found = "", None
         else:
             try:
-                target, found = tags.resolve(tag, self.document.extensions)
+                document = self.document
+                target, found = tags.resolve(tag, document.extensions, document.undeclared)
             except tags.UnknownTagError as error:
                 self.document.problem(str(error), path, error.hint)
                 target, found = "", None

@@ -55,6 +55,8 @@ class Document:
 
     source: Source
     extensions: dict[str, str] = field(default_factory=dict)
+    #: Those of them that the reader of a saved component did not declare: see tags.resolve().
+    undeclared: set[str] = field(default_factory=set)
     root: Any = None
     places: Places = field(default_factory=Places)
     extension_places: dict[str, Place] = field(default_factory=dict)

@@ -18,11 +18,12 @@ import sys
 import tarfile
 import tempfile
 import warnings
-import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flambe._files import read_regular
+from flambe.compile import archive
 from flambe.compile.state_file import checked, holds_state, read_state, write_state
 from flambe.errors import StateError, listed
 
@@ -35,6 +36,7 @@ CONFIG_FILE = "config.yaml"
 VERSION_FILE = "version.txt"
 SOURCE_FILE = "source.py"
 UNVERSIONED = "0.0.0"
+MAX_VERSION, MAX_REASON = 200, 10_000  # bytes that are read of it, of why it is not loaded alone
 
 
 class VersionWarning(UserWarning):
@@ -245,8 +247,8 @@ def save(obj: Component, path: str | os.PathLike[str], *, overwrite: bool = Fals
         write(obj, written)
         if target.endswith((".tar.gz", ".tgz")):
             packed = os.path.join(folder, "packed")
-            with tarfile.open(packed, "w:gz") as archive:
-                archive.add(written, arcname=".")
+            with tarfile.open(packed, "w:gz") as file:
+                file.add(written, arcname=".")
             written = packed
         if os.path.lexists(target):
             os.replace(target, os.path.join(folder, "old"))
@@ -302,20 +304,36 @@ def _source(cls: Any) -> str:
         return f"# the source of {cls.__module__}.{cls.__qualname__} is not available\n"
 
 
-def load(path: str | os.PathLike[str]) -> Any:
+def load(
+    path: str | os.PathLike[str], *, extensions: Iterable[str] = (), trust: bool = False
+) -> Any:
     """Load a component that :func:`save` wrote, or one below it.
+
+    Nobody needs to be trusted for it: it builds Components of flambe, modules of ``torch``, and
+    classes of extensions that *you* declared. What the files name is not imported for that alone.
 
     Parameters
     ----------
     path
         A folder (of the whole, or of a component inside:
         ``".../checkpoint.flambe/model/encoder"``), a ``.tar.gz``, or ``s3://bucket/key``.
+    extensions
+        Modules that it may be built from: ``["my_ext"]``. Those of the run that this is called in
+        count too, and so do Components that you have imported yourself.
+    trust
+        Whether it may import and build whatever it names, and an archive may be of any size. Such
+        a component can run code as you.
 
     Raises
     ------
     StateError
         If there is no component there, or its state does not fit its class any more.
+    ConfigError
+        If it names a class that it may not be built from.
     """
+    if isinstance(extensions, str):
+        raise TypeError(f"extensions is a list: [{extensions!r}]")
+    allowed = set(extensions)
     target = str(path)
     with contextlib.ExitStack() as stack:
         if target.startswith("s3://"):
@@ -323,38 +341,25 @@ def load(path: str | os.PathLike[str]) -> Any:
             target = str(_s3().download(target, Path(folder)))
         if os.path.isfile(target):
             folder = stack.enter_context(tempfile.TemporaryDirectory())
-            try:
-                with tarfile.open(target) as archive:
-                    _unpack(archive, folder)
-            except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-                raise StateError(f"cannot unpack {target}: {error}") from None
+            archive.unpack(target, Path(folder), bounded=not trust)
             target = folder
-        return _load_folder(target)
+        try:
+            return _load_folder(target, allowed, trust=trust)
+        except RecursionError:
+            raise StateError(f"{path} is nested too deeply to be loaded") from None
 
 
-def _unpack(archive: tarfile.TarFile, folder: str) -> None:
-    """Unpack what stays in a folder: by the data filter, which Python has from 3.11.4 on."""
-    if hasattr(tarfile, "data_filter"):
-        archive.extractall(folder, filter="data")
-        return
-    for member in archive:
-        leaves = member.name.startswith("/") or ".." in member.name.split("/")
-        if leaves or not (member.isreg() or member.isdir()):
-            raise tarfile.TarError(f"{member.name!r} is no plain file of its folder")
-        archive.extract(member, folder, set_attrs=False)
-
-
-def _load_folder(folder: str) -> Any:
+def _load_folder(folder: str, extensions: Collection[str], *, trust: bool) -> Any:
     from flambe.compile import yaml
     from flambe.compile.component import Component
 
     config = os.path.join(folder, CONFIG_FILE)
     if not os.path.isfile(config):
         raise StateError(f"no saved component at {folder}: {CONFIG_FILE} is missing")
-    text = Path(config).read_text(encoding="utf-8", errors="replace")
-    if text.startswith("# loaded with"):
-        raise StateError(f"{folder} cannot be loaded alone\n{text}")
-    obj = yaml.load_standalone(config)
+    start = _read_text(config, MAX_REASON)
+    if start.startswith("# loaded with"):
+        raise StateError(f"{folder} cannot be loaded alone\n{start}")
+    obj = yaml.load_standalone(config, extensions, trust=trust)
     if not isinstance(obj, Component):
         raise StateError(f"{config} describes a {type(obj).__name__}, which is no component")
     restore(obj, read(folder, obj))
@@ -371,6 +376,8 @@ def read(folder: str, obj: Component) -> State:
     known = dict(components(obj))
     for place, folders, files in os.walk(folder):
         folders.sort()
+        if place.count(os.sep) - folder.count(os.sep) > archive.MAX_DEPTH:
+            raise StateError(f"{folder} is nested deeper than {archive.MAX_DEPTH} folders")
         if not holds_state(files):
             continue
         path = os.path.relpath(place, folder).replace(os.sep, "/")
@@ -384,7 +391,7 @@ def read(folder: str, obj: Component) -> State:
 def _compare_versions(place: str, path: str, component: Component) -> None:
     saved, now = UNVERSIONED, component._flambe_version
     with contextlib.suppress(OSError):
-        saved = Path(place, VERSION_FILE).read_text(encoding="utf-8").strip()
+        saved = _read_text(os.path.join(place, VERSION_FILE), MAX_VERSION).strip()
     if UNVERSIONED not in (saved, now) and saved != now:
         name = type(component).__name__ + (f" at {path!r}" if path else "")
         warnings.warn(
@@ -393,6 +400,11 @@ def _compare_versions(place: str, path: str, component: Component) -> None:
             VersionWarning,
             stacklevel=4,
         )
+
+
+def _read_text(path: str, most: int) -> str:
+    """Read the start of a text file, whatever it holds."""
+    return read_regular(path, most).decode("utf-8", errors="replace")
 
 
 def is_number(value: Any) -> bool:

@@ -14,10 +14,12 @@ import os
 import pickle
 import re
 import sys
+import zipfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, Any, NoReturn
 
+from flambe._files import read_regular, regular_opener
 from flambe.errors import StateError
 
 STATE_FILE = "state.pt"
@@ -86,8 +88,11 @@ def write_state(folder: str, values: dict[str, Any]) -> None:
     Path(folder, STATE_FILE).write_bytes(buffer.getbuffer())
 
 
-class _Plain(pickle.Unpickler):
-    """Reads plain values: nothing that is named in the file is looked up."""
+class _Plain(pickle._Unpickler):
+    """Reads plain values: nothing that is named in the file is looked up.
+
+    It is the one in Python: the other makes its memo as large as a file says.
+    """
 
     def find_class(self, module: str, name: str) -> NoReturn:
         raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
@@ -116,8 +121,7 @@ def read_state(folder: str) -> dict[str, Any]:
 
 
 def _read_plain(file: str) -> Any:
-    with open(file, "rb") as stream:
-        return _Plain(stream).load()
+    return _Plain(io.BytesIO(read_regular(file))).load()
 
 
 def _read_torch(file: str) -> Any:
@@ -129,4 +133,19 @@ def _read_torch(file: str) -> Any:
         wanted = ".".join(map(str, SAFE_TORCH))
         hint = f"a file can have torch {torch.__version__} run code: pip install 'torch>={wanted}'"
         raise StateError(f"{file} is not read\n  {hint}")
-    return torch.load(file, map_location="cpu", weights_only=True)
+    # Once opened, it is the file that was looked at: not a pipe, nor one that was put in its way.
+    with open(file, "rb", opener=regular_opener) as stream:
+        _check_stored(stream)
+        return torch.load(stream, map_location="cpu", weights_only=True)
+
+
+def _check_stored(stream: IO[bytes]) -> None:
+    """Refuse a file that unpacks to more than it is: torch stores, and compresses nothing."""
+    with zipfile.ZipFile(stream) as file:
+        members = file.infolist()
+    stored = sum(member.file_size for member in members)
+    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+        raise pickle.UnpicklingError("compressed")
+    if stored > stream.seek(0, os.SEEK_END):
+        raise pickle.UnpicklingError("larger than its file")
+    stream.seek(0)

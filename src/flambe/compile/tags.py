@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Collection, Iterator
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -110,8 +111,23 @@ class _Registry:
 
 _registry = _Registry()
 
-#: The extensions that were declared in this process, and where each comes from.
+#: The extensions that this process declared, and where each comes from. What is declared may be
+#: imported and built; a name in a saved component alone gives no such right.
 declared: dict[str, str] = {}
+#: Where the extensions of all that was built come from: written above what is saved.
+origins: dict[str, str] = {}
+
+
+def declare(extensions: Mapping[str, str]) -> None:
+    """Let tags reach these extensions, in this process and in the workers of its runs.
+
+    Parameters
+    ----------
+    extensions
+        Module → where it comes from.
+    """
+    declared.update(extensions)
+    origins.update(extensions)
 
 
 def register(cls: T, tag: str | None = None) -> T:
@@ -193,7 +209,9 @@ def tag_of(target: Any) -> str:
     return f"{top}.{name}"
 
 
-def resolve(tag: str, extensions: Collection[str] = ()) -> tuple[str, Any]:
+def resolve(
+    tag: str, extensions: Collection[str] = (), undeclared: Collection[str] = ()
+) -> tuple[str, Any]:
     """Find what a tag calls.
 
     Parameters
@@ -202,6 +220,9 @@ def resolve(tag: str, extensions: Collection[str] = ()) -> tuple[str, Any]:
         As written, without the ``!``.
     extensions
         The top-level modules of the extension header.
+    undeclared
+        Those of a saved component that its reader did not declare. Nothing of them is imported:
+        only classes that were registered before, by an import of the reader's own, are reached.
 
     Returns
     -------
@@ -216,6 +237,8 @@ def resolve(tag: str, extensions: Collection[str] = ()) -> tuple[str, Any]:
     head, _, rest = tag.partition(".")
     if tag.startswith("@"):
         raise UnknownTagError(f"unknown tag !{tag}", f"a link has a space:   !@ {tag[1:]}")
+    if head in undeclared and rest:
+        return _located(_registered_in(head, rest, tag))
     if head in extensions and rest:
         return _located(_in_extension(head, rest, tag))
     if head in PREFIXES and rest:
@@ -239,6 +262,7 @@ def resolve(tag: str, extensions: Collection[str] = ()) -> tuple[str, Any]:
     raise UnknownTagError(
         f"unknown tag !{tag}",
         did_you_mean(tag, _candidates(extensions))
+        or (_to_declare(undeclared) if undeclared else "")
         or f"known tags: {listed(sorted({*BUILT_IN, *_registry.classes}), 30)}",
     )
 
@@ -249,7 +273,7 @@ def _candidates(extensions: Collection[str]) -> Iterator[str]:
     yield from OPERATORS
     for name in extensions:
         # Only what checking has imported already.
-        module = inspect.sys.modules.get(name)  # type: ignore[attr-defined]
+        module = sys.modules.get(name)
         yield from (f"{name}.{member}" for member in _offered(module)) if module else ()
 
 
@@ -305,7 +329,35 @@ def _with_factory(cls: Any, factory: str, tag: str) -> tuple[str, Any]:
     return _located(getattr(cls, factory))
 
 
+def _registered_in(name: str, rest: str, tag: str) -> Any:
+    """Return a class that is registered already, or a factory of one; nothing is imported."""
+    *modules, last = rest.split(".")
+    if factory := _registered(name, modules[:-1], modules[-1]) if modules else None:
+        return _with_factory(factory, last, tag)[1]
+    if cls := _registered(name, modules, last):
+        return cls
+    raise UnknownTagError(
+        f"!{tag} is of the extension {name!r}, which you have not declared", _to_declare([name])
+    )
+
+
+def _to_declare(names: Collection[str]) -> str:
+    return f"if you trust it:   flambe.load(path, extensions={sorted(names)})"
+
+
+def _registered(name: str, modules: list[str], tag: str) -> Any:
+    """Return the registered class of an extension that has a tag; its module decides among many."""
+    classes = [cls for cls in _registry.classes.get(tag, ()) if _defined_in(name, cls)]
+    exact = [cls for cls in classes if cls.__module__ == ".".join((name, *modules))]
+    return (exact or classes)[0] if len(exact or classes) == 1 else None
+
+
 def _in_extension(name: str, rest: str, tag: str) -> Any:
+    """Walk from the module of an extension to what a tag names in it.
+
+    A tag reaches what the extension defines itself: what its modules import from elsewhere is not
+    its own, and no tag leads to or through it.
+    """
     target: Any = importlib.import_module(name)
     walked = name
     for part in rest.split("."):
@@ -314,8 +366,7 @@ def _in_extension(name: str, rest: str, tag: str) -> Any:
             target = None
         elif hasattr(target, part):
             target = getattr(target, part)
-            # What a module imports is not its own: no tag leads through it to os or subprocess.
-            if inspect.ismodule(target) and not f"{target.__name__}.".startswith(f"{name}."):
+            if inspect.ismodule(target) and not _defined_in(name, target):
                 target = None
         elif inspect.ismodule(target):
             target = _alias_in(owner, part) or _submodule(walked, part)
@@ -325,6 +376,11 @@ def _in_extension(name: str, rest: str, tag: str) -> Any:
             raise UnknownTagError(
                 f"unknown tag !{tag}: {walked} has no {part!r}",
                 did_you_mean(part, _offered(owner)),
+            )
+        if inspect.ismodule(owner) and inspect.isclass(target) and not _defined_in(name, target):
+            raise UnknownTagError(
+                f"unknown tag !{tag}: {walked} imports {part!r} from elsewhere",
+                f"a tag reaches what {name} defines: derive a class from it there",
             )
         if inspect.isclass(owner) and not getattr(target, "_flambe_factory", False):
             raise UnknownTagError(
@@ -342,6 +398,12 @@ def _alias_in(module: Any, name: str) -> Any:
         if cls.__module__.partition(".")[0] == module.__name__.partition(".")[0]:
             return cls
     return None
+
+
+def _defined_in(name: str, target: Any) -> bool:
+    """Whether a module, a class or a function is defined in a package."""
+    module = target.__name__ if inspect.ismodule(target) else getattr(target, "__module__", None)
+    return f"{module}.".startswith(f"{name}.")
 
 
 def _submodule(package: str, name: str) -> Any:

@@ -13,6 +13,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any, Union
 
 from flambe.compile.values import (
@@ -40,8 +41,13 @@ _SEQUENCES = (
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 
 
-def hints(target: Callable[..., Any]) -> dict[str, Any]:
+def hints(target: Callable[..., Any]) -> Mapping[str, Any]:
     """Return the annotations of a class's or function's parameters, those that can be evaluated."""
+    return _hints(target)
+
+
+@cache
+def _hints(target: Any) -> Mapping[str, Any]:
     function: Any = target
     if inspect.isclass(target):
         function = inspect.unwrap(target.__init__)

@@ -66,6 +66,11 @@ class Link:
         )
 
     @property
+    def reserved(self) -> str:
+        """The first attribute of the form ``__name__``: Python's own, no link leads there."""
+        return next((a for a in self.attributes if re.fullmatch("__.+__", a)), "")
+
+    @property
     def path(self) -> Path:
         """The path in the configuration that the link starts from, root included."""
         return (self.root, *self.keys)

@@ -7,7 +7,7 @@ import inspect
 import io
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path as FilePath
 from typing import IO, Any
 
@@ -17,7 +17,7 @@ from ruamel.yaml.representer import SafeRepresenter
 from flambe.compile import signatures, tags
 from flambe.compile.build import Builder, Origin
 from flambe.compile.check import check
-from flambe.compile.component import MappedRegistrable, Registered, Registrable
+from flambe.compile.component import Component, MappedRegistrable, Registered, Registrable
 from flambe.compile.document import decoded, read_file, read_text
 from flambe.compile.source import Document
 from flambe.compile.values import (
@@ -121,10 +121,28 @@ def dump_standalone(component: Registered, stream: IO[str]) -> None:
     stream.write(_text({"names": {n: origin.names[n] for n in names}, "object": target}))
 
 
-def load_standalone(path: str) -> Any:
-    """Build what :func:`dump_standalone` wrote."""
-    document = read_file(path)
+def load_standalone(path: str, extensions: Collection[str] = (), *, trust: bool = False) -> Any:
+    """Build what :func:`dump_standalone` wrote: Components, and nothing else that is named there.
+
+    Parameters
+    ----------
+    path
+        The file.
+    extensions
+        The extensions that it may reach, besides those that this process declared.
+    trust
+        Whether it may reach all that it names.
+
+    Raises
+    ------
+    ConfigError
+        If it names what it may not reach, or what is not a Component.
+    """
+    declared = None if trust else {*tags.declared, *extensions}
+    document = read_file(path, declared=declared)
+    _check_built(document)
     document.raise_problems()
+    tags.origins.update(document.extensions)
     root = document.root
     if isinstance(root, Schema):
         return root()
@@ -132,6 +150,20 @@ def load_standalone(path: str) -> Any:
         names = root.get("names")
         return Builder(names if isinstance(names, Mapping) else {}).follow(root["object"])
     raise StateError(f"{path} does not say how to build a component on its own")
+
+
+def _check_built(document: Document) -> None:
+    """Note what a saved component may not be made of: other than Components and what they take."""
+    reached = set(document.extensions) - document.undeclared
+    for path, value in walk(document.root):
+        if not isinstance(value, Schema) or not value.target:
+            continue
+        target = value.resolve()
+        cls = getattr(target, "__self__", target)
+        value_class = inspect.isclass(cls) and issubclass(cls, Component | Registrable)
+        package = str(getattr(cls, "__module__", "")).partition(".")[0]
+        if not value_class and package not in {"torch", *reached}:
+            document.problem(f"!{value.tag} is not a Component", path, "only those are loaded")
 
 
 def _closure(origin: Origin) -> list[str]:
@@ -346,7 +378,7 @@ def _text(value: Any) -> str:
         if isinstance(child, Schema)
         for name in (child.tag.partition(".")[0], re.split("[.:]", child.target)[0])
     }
-    header = {name: origin for name, origin in tags.declared.items() if name in used}
+    header = {name: origin for name, origin in tags.origins.items() if name in used}
     return (f"{_document(header)}---\n" if header else "") + _document(value)
 
 

@@ -202,7 +202,7 @@ class VariantTask:
     """Runs one variant, step by step."""
 
     def __init__(self, task: StageTask, variant_id: str, channel: events.Channel) -> None:
-        tags.declared.update(task.extensions)
+        tags.declare(task.extensions)
         self.task = task
         self.variant = task.variants[task.stage][variant_id]
         self.channel = channel
