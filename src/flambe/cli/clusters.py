@@ -127,7 +127,7 @@ def login(options: argparse.Namespace) -> int:
     _, members = members_of(options.cluster)
     (host,) = chosen(members, options.host)
     host.connect(note=ClusterDisplay().note)
-    return subprocess.call(host.connection.ssh("-t", host.connection.destination))
+    return subprocess.call(host.connection.ssh("-t", "--", host.connection.destination))
 
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import abc
 import getpass
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+from flambe._grammar import NAME_HINT, wrong_ascii_name
 from flambe.cluster import options, paths, site
 from flambe.cluster.docker import Docker
 from flambe.cluster.files import Files
@@ -26,7 +26,6 @@ from flambe.remote import Result, each
 from flambe.runnable import RemoteEnvironment, Runnable
 
 SILENCE = 3600.0
-_NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
 
 
 class Cluster(Runnable):
@@ -306,8 +305,8 @@ def findings(
         What paths start from; by default the current folder.
     """
     name = values.get("name")
-    if isinstance(name, str) and not _NAME.match(name):
-        yield ("name",), f"{name!r} is not a name", "letters, digits, '-' and '_'"
+    if isinstance(name, str) and (what := wrong_ascii_name(name)):
+        yield ("name",), what, NAME_HINT
     yield from options.findings(values.get("environment") or {})
     yield from site.findings(values.get("site"), folder or Path.cwd())
     remote = values.get("remote_dir")

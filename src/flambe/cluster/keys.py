@@ -9,8 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flambe._grammar import wrong_user
 from flambe.errors import RemoteError
 from flambe.remote import each
+from flambe.remote.config import quoted
 from flambe.remote.connection import listed
 
 if TYPE_CHECKING:
@@ -75,12 +77,15 @@ def _peers(name: str, member: Member, members: Sequence[Member]) -> tuple[str, s
         keys = [key for key in told if key]
         if not keys:
             raise RemoteError(other.name, "its public host keys cannot be read in /etc/ssh")
+        if what := wrong_user(machine.user):
+            raise RemoteError(other.name, what)
+        hostname = machine.private.host.replace("%", "%%")  # ssh_config(5), TOKENS
         block = (
-            f"  HostName {machine.private.host}\n"
+            f"  HostName {hostname}\n"
             f"  Port {machine.private.port}\n"
             f"  User {machine.user}\n"
-            f"  IdentityFile {base}\n"
-            f"  UserKnownHostsFile {base}.known_hosts\n"
+            f"  IdentityFile {quoted(base)}\n"
+            f"  UserKnownHostsFile {quoted(f'{base}.known_hosts')}\n"
             "  StrictHostKeyChecking yes\n"
         )
         named.append(f"Host {alias(name, machine)}\n{block}")

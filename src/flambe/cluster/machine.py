@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flambe._grammar import wrong_ascii_name, wrong_user
 from flambe.errors import RunError
 from flambe.remote import Address
 
@@ -84,10 +85,16 @@ def check_machines(cluster: Any, machines: Sequence[Any]) -> None:
         )
 
 
+def _unfit(machine: Machine) -> list[str]:
+    """Return what is wrong with the texts that ssh's configuration on the hosts is made of."""
+    texts = ((machine.name, wrong_ascii_name), (machine.user, wrong_user))
+    return [check(text) for text, check in texts if isinstance(text, str)]
+
+
 def _wrong(number: int, one: Any) -> list[str]:
     if not isinstance(one, Machine):
         return [f"number {number} is {one!r}, and no Machine"]
-    told = []
+    told = [f"of number {number}: {what}" for what in _unfit(one) if what]
     for name, kinds in _FIELDS.items():
         value = getattr(one, name)
         if not isinstance(value, kinds):

@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from typing import Any
-from urllib.parse import urlsplit
 
+from flambe._grammar import wrong_path, wrong_url
 from flambe.cluster.interpreter import OLDEST
 from flambe.errors import did_you_mean
 from flambe.logging import redact
@@ -19,6 +19,7 @@ Check = Callable[[Any], tuple[str, str] | None]
 
 
 # What says how packages come to the hosts.
+INDEXES = ("https", "http", "file")  # schemes
 DOWNLOADS = ("index_url", "find_links", "offline", "python")
 
 
@@ -67,19 +68,26 @@ def _names(value: Any) -> tuple[str, str] | None:
 
 def _places(value: Any) -> tuple[str, str] | None:
     values = value if isinstance(value, (list, tuple)) else [value]
-    if values and all(isinstance(one, str) and one for one in values):
+    if values and all(_is_place(one) for one in values):
         return None
     return f"cannot be {value!r}", "a folder or a URL, or a list of them"
 
 
 def _place(value: Any) -> tuple[str, str] | None:
-    if isinstance(value, str) and value:
+    if _is_place(value):
         return None
     return f"cannot be {value!r}", "a URL, or a folder on the orchestrator"
 
 
+def _is_place(value: Any) -> bool:
+    """Whether it is a URL or a path, which uv does not take for an option."""
+    if not isinstance(value, str) or value.startswith("-"):
+        return False
+    return not (wrong_url(value, *INDEXES) if "://" in value else wrong_path(value))
+
+
 def _url(value: Any) -> tuple[str, str] | None:
-    if isinstance(value, str) and "://" in value:
+    if isinstance(value, str) and not wrong_url(value, *INDEXES):
         return None
     return "is not a URL", "such as https://host/simple"
 
@@ -89,14 +97,10 @@ def _proxy(value: Any) -> tuple[str, str] | None:
     hint = "such as http://proxy:3128"
     if not isinstance(value, str):
         return "is not a URL", hint
-    try:
-        parts = urlsplit(value)
-        known = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        return "has no port from 1 to 65535", hint
-    if not known or any(letter.isspace() for letter in value):
-        return "is not the URL of an HTTP proxy", hint
-    return None
+    what = wrong_url(value, "http", "https")
+    if "port" in what:
+        return what, hint
+    return ("is not the URL of an HTTP proxy", hint) if what else None
 
 
 def _python(value: Any) -> tuple[str, str] | None:

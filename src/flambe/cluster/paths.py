@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shlex
 
-_PATH = re.compile(r"/?[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*\Z")
+# No part starts with a dash: programs would take it for an option.
+_PATH = re.compile(r"/?[A-Za-z0-9_.][A-Za-z0-9_.-]*(/[A-Za-z0-9_.][A-Za-z0-9_.-]*)*\Z")
 
 
 def of(remote_dir: str, name: str) -> str:

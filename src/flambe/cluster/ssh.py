@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import getpass
 import os
+import shlex
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from flambe._grammar import wrong_path, wrong_user
 from flambe.cluster import shutdown
 from flambe.cluster.cluster import Cluster, findings, written_in
 from flambe.cluster.machine import ORCHESTRATOR, Machine
@@ -79,6 +81,7 @@ class SSHCluster(Cluster):
         values = schema.kwargs
         base = written_in(schema)
         yield from findings(values, folder=base)
+        yield from user_findings(values)
         yield from shutdown.findings(values)
         seen: dict[Address, str] = {}
         for path, text in _written(values):
@@ -131,6 +134,13 @@ def _written(values: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...],
                 yield (*path, index), str(text)
 
 
+def user_findings(values: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield what is wrong with ``username``."""
+    user = values.get("username")
+    if isinstance(user, str) and (what := wrong_user(user)):
+        yield ("username",), f"username: {what}", "letters, digits, '-', '_', '.' and '@'"
+
+
 def key_of(written: str, base: Path) -> Path:
     """Return the path of a key that stands in a file of this folder."""
     return base / os.path.expanduser(written)
@@ -138,6 +148,9 @@ def key_of(written: str, base: Path) -> Path:
 
 def key_findings(path: Path) -> Iterator[Finding]:
     """Yield what is wrong with a private key."""
+    if what := wrong_path(str(path)):
+        yield ("key",), f"key: {what}", "the path of a private key"
+        return
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -149,7 +162,8 @@ def key_findings(path: Path) -> Iterator[Finding]:
         hint = str(path).removesuffix(".pub") if path.suffix == ".pub" else "the private one of it"
         yield ("key",), f"{path} is a public key", hint
     elif mode & 0o077:
-        yield ("key",), f"others can read the private key {path}", f"chmod 600 {path}"
+        hint = f"chmod 600 {shlex.quote(str(path))}"
+        yield ("key",), f"others can read the private key {path}", hint
 
 
 def _is_public(path: Path) -> bool:

@@ -16,6 +16,7 @@ from ruamel.yaml.reader import ReaderError
 
 from flambe.compile import tags
 from flambe.compile.nodes import MAX_DEPTH, SCALARS, STANDARD, NodeReader, tag_of
+from flambe.compile.origins import EXPECTED, wrong_origin
 from flambe.compile.source import Document, Source
 from flambe.errors import ConfigError, Place, Problem
 
@@ -212,9 +213,12 @@ def _read_extensions(document: Document, node: Node) -> None:
                 Problem(
                     f"where does extension {key.value!r} come from?",
                     source.place(value.start_mark),
-                    "expected a folder, a Git URL or a pip requirement",
+                    EXPECTED,
                 )
             )
+        elif what := wrong_origin(value.value):
+            place = source.place(value.start_mark)
+            document.problems.append(Problem(f"extension {key.value!r}: {what}", place, EXPECTED))
         else:
             document.extensions[key.value] = value.value
             document.extension_places[key.value] = place

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from flambe._grammar import NAME_HINT, wrong_ascii_name, wrong_name, wrong_path, wrong_url
 from flambe.compile import Schema
 from flambe.compile.values import ClusterResource, Grid, Path
 from flambe.errors import ConfigError, Problem, did_you_mean, listed
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
     # The cluster room comes above this one.
     Cluster = Any
 
-_NAME = re.compile(r"[A-Za-z0-9_-]+\Z")
-# docs.aws.amazon.com/AmazonS3/latest/userguide/bucketnamingrules.html
-_BUCKET = re.compile(r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[^?#]*)?\Z")
+_URLS = ("https", "http", "s3")
 _RESERVED = {"resources"}
 
 Finding = tuple[Path, str, str]  # path, message, hint
@@ -185,6 +183,7 @@ def _findings(values: Mapping[str, Any]) -> Iterator[Finding]:
     pipeline = values.get("pipeline")
     pipeline = pipeline if isinstance(pipeline, Mapping) else {}
     yield from _name_findings(values, pipeline)
+    yield from _resource_findings(_mapping(values.get("resources")), pipeline)
     for keyword in ("search", "schedulers", "reduce"):
         for stage in _mapping(values.get(keyword)):
             if stage not in pipeline:
@@ -202,7 +201,7 @@ def _findings(values: Mapping[str, Any]) -> Iterator[Finding]:
                 )
     yield from _number_findings(values)
     storage = values.get("storage")
-    if isinstance(storage, str) and not _BUCKET.match(storage):
+    if isinstance(storage, str) and (wrong_url(storage, "s3") or {"?", "#"} & set(storage)):
         yield (
             ("storage",),
             f"storage: {storage!r} is no bucket",
@@ -225,22 +224,45 @@ def _findings(values: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _name_findings(values: Mapping[str, Any], pipeline: Mapping[str, Any]) -> Iterator[Finding]:
     name = values.get("name")
-    if isinstance(name, str) and not _NAME.match(name):
-        yield ("name",), f"{name!r} is not a name", "letters, digits, '-' and '_'"
+    if isinstance(name, str) and (what := wrong_ascii_name(name)):
+        yield ("name",), what, NAME_HINT
     if "pipeline" in values and not pipeline:
         yield ("pipeline",), "the pipeline has no stages", "expected   stage: !Component"
     for stage in pipeline:
-        if not isinstance(stage, str) or not re.match(r"[A-Za-z_][\w-]*\Z", stage):
+        if wrong_name(stage):
             yield ("pipeline", stage), f"{stage!r} cannot name a stage", "letters, digits, '-', '_'"
         elif stage in _RESERVED:
             yield ("pipeline", stage), f"a stage cannot be named {stage!r}", "the name is taken"
-    for resource in _mapping(values.get("resources")):
+    save_path = values.get("save_path")
+    if isinstance(save_path, str) and (what := wrong_path(save_path)):
+        yield ("save_path",), f"save_path: {what}", "a folder"
+
+
+def _resource_findings(
+    resources: Mapping[Any, Any], pipeline: Mapping[str, Any]
+) -> Iterator[Finding]:
+    """Yield what is wrong with resources: their names become folders, here and on hosts."""
+    for resource, location in resources.items():
+        if what := wrong_name(resource):
+            yield ("resources", resource), f"resources: {what}", NAME_HINT
+        elif what := _wrong_location(location):
+            yield ("resources", resource), f"resource {resource!r} {what}", "a path or a URL"
         if resource in pipeline:
             yield (
                 ("resources", resource),
                 f"{resource!r} is a stage and a resource",
                 "links could mean either: rename one",
             )
+
+
+def _wrong_location(written: Any) -> str:
+    location = written.location if isinstance(written, ClusterResource) else written
+    if not isinstance(location, str):
+        return ""
+    if location.partition(":")[0].lower() in _URLS:
+        what = wrong_url(location, *_URLS)
+        return f"has a URL that {what}" if what else ""
+    return wrong_path(location)
 
 
 def _number_findings(values: Mapping[str, Any]) -> Iterator[Finding]:

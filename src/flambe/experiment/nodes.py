@@ -180,10 +180,10 @@ class Nodes:
 
     def _on(self, name: str, command: str, content: str = "") -> str | None:
         """Run a command on a factory; return what it said, or None where it failed."""
-        *ssh, host = self.env.ssh(self.expected[name])
+        *ssh, dashes, host = self.env.ssh(self.expected[name])
         try:
             done = subprocess.run(
-                [*ssh, "-o", "ConnectTimeout=10", host, command],
+                [*ssh, "-o", "ConnectTimeout=10", dashes, host, command],
                 input=content,
                 capture_output=True,
                 text=True,

@@ -6,40 +6,21 @@ import hashlib
 import importlib
 import importlib.util
 import os
-import re
 import site
 import subprocess
 import sys
 import sysconfig
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
+from flambe.compile.origins import EXPECTED, GitSource, git_source, requirement, wrong_origin
 from flambe.errors import ConfigError, Problem
 from flambe.logging.console import home
 
 LARGE = 100 * 1024**2  # bytes; a clone beyond it is worth a warning
 DEADLINE = 1800  # seconds for one command of git or pip
 
-_GIT = re.compile(
-    r"(?P<url>(?:https?|ssh|git|file)://.+?|[\w.-]+@[\w.-]+:(?!//).+?)(?:/tree/(?P<rest>.+?))?/?\Z"
-)
-
 Say = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class GitSource:
-    """A Git repository: its URL, and what stands behind ``/tree/`` (branch and sub-folder)."""
-
-    url: str
-    rest: str = ""
-
-
-def git_source(origin: str) -> GitSource | None:
-    """Return the Git repository that an extension comes from, or None."""
-    match = _GIT.match(origin)
-    return GitSource(match["url"], match["rest"] or "") if match else None
 
 
 def install(name: str, origin: str, base: Path, say: Say = lambda text: None) -> None:
@@ -61,17 +42,19 @@ def install(name: str, origin: str, base: Path, say: Say = lambda text: None) ->
     ConfigError
         If it cannot be installed: with what git or pip said.
     """
+    if what := wrong_origin(origin):
+        raise ConfigError(Problem(f"extension {name!r}: {what}", hint=EXPECTED))
     source = git_source(origin)
     folder = base / os.path.expanduser(origin)
     if source is not None:
         say(f"{name}: updating from {source.url}")
         folder = checkout(source, say)
         say(f"{name}: installing commit {_commit(folder)}")
-        _pip(name, [str(folder)])
+        _pip(name, ["--", str(folder)])
     elif folder.is_dir():
         say(f"{name}: installing from {folder}")
         _pip(name, ["--editable", str(folder)])
-    elif origin.startswith((".", "/", "~")):
+    elif origin.startswith((".", "/", "~")) or requirement(origin) is None:
         raise ConfigError(
             Problem(
                 f"extension {name!r}: there is no folder {folder}",
@@ -80,7 +63,7 @@ def install(name: str, origin: str, base: Path, say: Say = lambda text: None) ->
         )
     else:
         say(f"{name}: installing {origin}")
-        _pip(name, [origin])
+        _pip(name, ["--", origin])
     # A new .pth file (of an editable install) is read at start only.
     site.addsitedir(sysconfig.get_paths()["purelib"])
     importlib.invalidate_caches()
@@ -106,11 +89,11 @@ def checkout(source: GitSource, say: Say = lambda text: None) -> Path:
     clone = home() / "extensions" / f"{short}-{digest}"
     if not (clone / ".git").is_dir():
         clone.parent.mkdir(parents=True, exist_ok=True)
-        _git(["clone", "--quiet", source.url, str(clone)])
+        _git(["clone", "--quiet", "--", source.url, str(clone)])
     else:
         _git(["-C", str(clone), "fetch", "--quiet", "--tags", "--prune", "origin"])
     ref, folder = _split(clone, source.rest)
-    _git(["-C", str(clone), "checkout", "--quiet", "--force", "--detach", ref])
+    _git(["-C", str(clone), "checkout", "--quiet", "--force", "--detach", ref, "--"])
     size = sum(f.stat().st_size for f in clone.rglob("*") if f.is_file() and not f.is_symlink())
     if size > LARGE:
         say(f"warning: {clone} takes {size // 1024**2} MB")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import socket
 from dataclasses import dataclass
 
+from flambe._grammar import is_host
+
 SSH_PORT = 22
 
-_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?\Z")
+_PORT = re.compile(r"[0-9]{1,5}\Z")
 
 
 @dataclass(frozen=True)
@@ -22,10 +23,19 @@ class Address:
         A name or an IP address, without brackets.
     port
         The port of its SSH server.
+
+    Raises
+    ------
+    ValueError
+        If the host is neither: it becomes an argument of ssh, and a line of files that ssh reads.
     """
 
     host: str
     port: int = SSH_PORT
+
+    def __post_init__(self) -> None:
+        if not is_host(self.host):
+            raise ValueError(f"{self.host!r} is not an address")
 
     @classmethod
     def parse(cls, text: str) -> Address:
@@ -44,9 +54,9 @@ class Address:
         else:
             host, _, port = text.partition(":")
             port = port if ":" in text else None
-        if not _is_ip(host) and not _NAME.match(host):
+        if not is_host(host):
             raise ValueError(f"{text!r} is not an address")
-        if port is not None and not (port.isdecimal() and 0 < int(port) < 65536):
+        if port is not None and not (_PORT.match(port) and 0 < int(port) < 65536):
             raise ValueError(f"{text!r} has no port from 1 to 65535 behind the colon")
         return cls(host, int(port) if port else SSH_PORT)
 
@@ -54,14 +64,6 @@ class Address:
         if self.port == SSH_PORT:
             return self.host
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def _is_ip(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text.partition("%")[0])
-    except ValueError:
-        return False
-    return True
 
 
 def free_port() -> int:

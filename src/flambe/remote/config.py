@@ -1,10 +1,14 @@
-"""What the user's configuration of ssh makes of an address: asked of ssh itself (``ssh -G``)."""
+"""The configuration of ssh: what the user's makes of an address, and how to write one."""
 
 from __future__ import annotations
 
+import re
 import subprocess
 from dataclasses import dataclass
+from pathlib import Path
 
+from flambe._grammar import is_one_line
+from flambe.errors import ConfigError
 from flambe.remote.address import SSH_PORT, Address
 
 _SECONDS = 30
@@ -30,9 +34,10 @@ def ask(address: Address, user: str | None = None) -> Told:
     """Return what ssh makes of an address; a port other than 22 that was written counts."""
     command = ["ssh", "-G", *(["-l", user] if user else [])]
     command += ["-p", str(address.port)] if address.port != SSH_PORT else []
+    command += ["--", address.host]
     try:
         done = subprocess.run(
-            [*command, address.host], capture_output=True, text=True, check=False, timeout=_SECONDS
+            command, capture_output=True, text=True, check=False, timeout=_SECONDS
         )
     except (OSError, subprocess.TimeoutExpired):
         return Told(address, user or "")
@@ -44,3 +49,18 @@ def ask(address: Address, user: str | None = None) -> Told:
     port = found.get("port", "")
     known = Address(host, int(port)) if port.isdecimal() else Address(host, address.port)
     return Told(known, found.get("user", user or ""))
+
+
+def quoted(path: Path | str) -> str:
+    """Return a path as ssh's configuration takes it: one word of one line, whatever is in it.
+
+    Raises
+    ------
+    ConfigError
+        If no configuration can have it: ssh knows no way to write a quote or the end of a line.
+    """
+    text = str(path)
+    if not is_one_line(text) or '"' in text:
+        raise ConfigError(f"ssh takes no path with such characters in it: {text!r}")
+    text = text.replace("%", "%%")  # ssh_config(5), TOKENS
+    return text if re.fullmatch(r"[\w./~+@,:=%-]+", text) else f'"{text}"'

@@ -12,6 +12,7 @@ import hashlib
 import os
 import random
 import re
+import shlex
 import socket
 import subprocess
 import tempfile
@@ -24,6 +25,7 @@ from flambe.errors import HostKeyError, RemoteError, UnreachableError
 from flambe.logging.console import home
 from flambe.remote import reasons, scope
 from flambe.remote.address import SSH_PORT, Address
+from flambe.remote.config import quoted
 from flambe.remote.lock import locked
 
 # How long the master waits for the next command, in seconds.
@@ -65,7 +67,7 @@ class Login:
         users = "~/.ssh/known_hosts"
         options = [
             "BatchMode=yes",
-            f"UserKnownHostsFile={_quoted(self.known_hosts)} {users}",
+            f"UserKnownHostsFile={quoted(self.known_hosts)} {users}",
             "StrictHostKeyChecking=accept-new",
             "UpdateHostKeys=no",
             "HashKnownHosts=no",
@@ -75,13 +77,9 @@ class Login:
             *self.options,
         ]
         if self.key is not None:
-            options += [f"IdentityFile={_quoted(self.key)}", "IdentitiesOnly=yes"]
+            options += [f"IdentityFile={quoted(self.key)}", "IdentitiesOnly=yes"]
         port = ["-p", str(self.address.port)]
         return [*port, "-l", self.user, *(part for o in options for part in ("-o", o))]
-
-
-def _quoted(path: Path) -> str:
-    return f'"{path}"' if " " in str(path) else str(path)
 
 
 class Connection:
@@ -120,7 +118,7 @@ class Connection:
 
     def control(self, *arguments: str) -> bool:
         """Tell the master something (``ssh -O``); return whether it did it."""
-        command = [*self.ssh("-O", *arguments), self.destination]
+        command = self.ssh("-O", *arguments, "--", self.destination)
         done = subprocess.run(command, capture_output=True, check=False, timeout=30)
         return done.returncode == 0
 
@@ -174,7 +172,7 @@ class Connection:
         if time.monotonic() - self._answered < FRESH:
             return True
         try:
-            command = self.ssh(self.destination, "true")
+            command = self.ssh("--", self.destination, "true")
             done = subprocess.run(
                 command, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=PROBE
             )
@@ -196,7 +194,7 @@ class Connection:
             command += ["-o", f"ControlPersist={PERSIST}", *self.login.arguments()]
             try:
                 code = scope.run(
-                    [*command, self.destination],
+                    [*command, "--", self.destination],
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
                     timeout=4 * CONNECT_TIMEOUT,
@@ -247,7 +245,7 @@ class Connection:
 
     def _on_the_way(self) -> str:
         """Return what the ssh to a jump host says, which a master does not let it."""
-        alone = ["-o", "ControlPath=none", self.destination, "true"]
+        alone = ["-o", "ControlPath=none", "--", self.destination, "true"]
         with contextlib.suppress(subprocess.TimeoutExpired):
             return scope.run(
                 ["ssh", *self.login.arguments(), *alone],
@@ -260,9 +258,10 @@ class Connection:
         return ""
 
     def _by_hand(self) -> str:
-        key = f" -i {self.login.key}" if self.login.key else ""
-        port = f" -p {self.login.address.port}" if self.login.address.port != 22 else ""
-        return f"ssh{port}{key} {self.login.user}@{self.login.address.host}"
+        address, key = self.login.address, self.login.key
+        command = ["ssh", *(["-p", str(address.port)] if address.port != SSH_PORT else [])]
+        command += ["-i", str(key)] if key else []
+        return shlex.join([*command, f"{self.login.user}@{address.host}"])
 
     def close(self) -> None:
         """End the master, and with it all that goes through it."""

@@ -106,7 +106,7 @@ def _once(
     take: Take | None,
 ) -> Result:
     process = subprocess.Popen(
-        [*connection.ssh(connection.destination), command],
+        [*connection.ssh("--", connection.destination), command],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
+from flambe._grammar import is_host
 from flambe.compile import MappedRegistrable
 
 
@@ -49,10 +51,18 @@ class RemoteEnvironment(MappedRegistrable):
     def ssh(self, address: str) -> list[str]:
         """Return the command line that logs in to a host of the cluster from another one.
 
+        Raises
+        ------
+        ValueError
+            If that is not an address.
+
         Examples
         --------
         >>> subprocess.run([*self.env.ssh(self.env.factories_ips[0]), "nvidia-smi"])
         """
         host, _, port = address.rpartition(":") if address.count(":") == 1 else (address, "", "")
+        host = host or address
+        if not is_host(host) or (port and not re.fullmatch("[0-9]{1,5}", port)):
+            raise ValueError(f"{address!r} is not an address")
         at = ["-p", port] if port else []
-        return ["ssh", "-F", f"{self.key}.config", "-o", "BatchMode=yes", *at, host or address]
+        return ["ssh", "-F", f"{self.key}.config", "-o", "BatchMode=yes", *at, "--", host]

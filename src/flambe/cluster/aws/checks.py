@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from flambe._grammar import is_one_line
 from flambe.cluster import shutdown
 from flambe.cluster.aws.alarms import MOST_HOURS
 from flambe.cluster.options import Finding
 
+# https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html#tag-restrictions
+LONGEST_TAG, LONGEST_TAG_VALUE = 128, 256
+TAKEN_PREFIXES = ("aws:", "flambe-")
+# EC2 takes "*" and "?" in what it filters by for patterns: the hosts of others would be found.
+_CREATOR = re.compile(r"[\w .:/=+@-]{1,256}\Z")
+_REGION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
+_ID = re.compile(r"[\w.:/+=,@ ()-]{1,255}\Z")
+IDS = (
+    "key_name", "security_group", "orchestrator_ami", "factory_ami", "instance_profile", "profile",
+)  # fmt: skip
 TAKEN_TAGS = ("creator", "name", "purpose", "cluster-name", "role")
 VOLUME_TYPES = ("gp3", "gp2", "standard")
 
@@ -19,9 +31,8 @@ def findings(values: Mapping[str, Any]) -> Iterator[Finding]:
     value = values.get("provisioning_timeout", 1)
     if isinstance(value, int | float) and value <= 0:
         yield ("provisioning_timeout",), f"provisioning_timeout cannot be {value}", "hours above 0"
-    for name in values.get("tags") or {}:
-        if str(name).lower() in TAKEN_TAGS:
-            yield ("tags", name), f"tags: {name!r} is set by flambe", "choose another name"
+    yield from _tag_findings(values.get("tags") or {})
+    yield from _text_findings(values)
     for name, least in (("factories_num", 0), ("volume_size", 8)):
         value = values.get(name)
         if isinstance(value, int | float) and value < least:
@@ -45,3 +56,32 @@ def findings(values: Mapping[str, Any]) -> Iterator[Finding]:
         elif hours < 0:
             text = "factories_alarm has nothing to do: factories_timeout is -1"
             yield ("factories_alarm",), text, "give factories_timeout"
+
+
+def _tag_findings(tags: Mapping[Any, Any]) -> Iterator[Finding]:
+    for name, value in tags.items():
+        key = str(name).lower()
+        if key in TAKEN_TAGS or key.startswith(TAKEN_PREFIXES):
+            yield ("tags", name), f"tags: {name!r} is set by flambe or AWS", "choose another name"
+        elif not 0 < len(key) <= LONGEST_TAG or not is_one_line(key):
+            yield ("tags", name), f"tags: {name!r} is not a name", f"at most {LONGEST_TAG} letters"
+        elif len(str(value)) > LONGEST_TAG_VALUE or not is_one_line(str(value)):
+            hint = f"one line of at most {LONGEST_TAG_VALUE} letters"
+            yield ("tags", name), f"tags: the value of {name!r} is not one of a tag", hint
+
+
+def _text_findings(values: Mapping[str, Any]) -> Iterator[Finding]:
+    creator, region = values.get("creator"), values.get("region_name")
+    if isinstance(creator, str) and not _CREATOR.match(creator):
+        hint = "letters, digits, spaces and . : / = + @ _ -"
+        yield ("creator",), f"creator cannot be {creator!r}", hint
+    if isinstance(region, str) and not _REGION.match(region):
+        yield ("region_name",), f"{region!r} is not a region", "such as us-east-1"
+    for name in IDS:
+        if isinstance(values.get(name), str) and not _ID.match(values[name]):
+            yield (name,), f"{name} cannot be {values[name]!r}", "as AWS names it, on one line"
+    subnets = values.get("subnet_id")
+    for number, subnet in enumerate(subnets if isinstance(subnets, list) else [subnets]):
+        if isinstance(subnet, str) and not _ID.match(subnet):
+            path = ("subnet_id", number) if isinstance(subnets, list) else ("subnet_id",)
+            yield path, f"{subnet!r} is not a subnet", "such as subnet-0123456789abcdef0"

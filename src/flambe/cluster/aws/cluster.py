@@ -26,7 +26,7 @@ from flambe.cluster.cluster import Cluster, findings, written_in
 from flambe.cluster.machine import ORCHESTRATOR, Machine
 from flambe.cluster.member import Member
 from flambe.cluster.options import Finding
-from flambe.cluster.ssh import key_findings, key_of
+from flambe.cluster.ssh import key_findings, key_of, user_findings
 from flambe.cluster.standing import Standing
 from flambe.compile import Schema
 from flambe.compile.build import folder_of
@@ -153,6 +153,7 @@ class AWSCluster(Cluster):
         """Yield what is wrong; see :class:`Cluster`."""
         base = written_in(schema)
         yield from findings(schema.kwargs, folder=base)
+        yield from user_findings(schema.kwargs)
         yield from checks.findings(schema.kwargs)
         if isinstance(schema.kwargs.get("key"), str):
             yield from key_findings(key_of(schema.kwargs["key"], base))

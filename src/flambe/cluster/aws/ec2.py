@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import random
+import re
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -111,7 +112,7 @@ class Ec2:
     def instances(self, tags: Mapping[str, str]) -> list[dict[str, Any]]:
         """Return the instances of flambe that are there and have tags, the oldest first."""
         wanted = {"Purpose": PURPOSE, **tags}
-        filters = {f"tag:{name}": [value] for name, value in wanted.items()}
+        filters = {f"tag:{name}": [literal(value)] for name, value in wanted.items()}
         found = self._described({"instance-state-name": LIVE, **filters})
         return sorted(found, key=lambda one: (str(one["LaunchTime"]), one["InstanceId"]))
 
@@ -291,10 +292,22 @@ def is_settled(one: Mapping[str, Any]) -> bool:
     return NUMBER in tags_of(one)
 
 
+def literal(value: str) -> str:
+    """Return a value as a filter of EC2 takes it, which else reads ``*`` and ``?`` as patterns.
+
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Filtering.html
+    """
+    return re.sub(r"([*?\\])", r"\\\1", value)
+
+
 def name_of(one: Mapping[str, Any]) -> str:
     """Return the name of an instance in its cluster; nothing, where a factory has none yet."""
     tags = tags_of(one)
-    return "orchestrator" if tags.get("Role") == "Orchestrator" else tags.get(NUMBER, "")
+    if tags.get("Role") == "Orchestrator":
+        return "orchestrator"
+    # Others may set tags too, and the name becomes a line of ssh's configuration on the hosts.
+    number = tags.get(NUMBER, "")
+    return number if re.fullmatch(r"factory_[0-9]{1,6}", number) else ""
 
 
 def age(one: Mapping[str, Any]) -> float:
