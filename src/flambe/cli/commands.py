@@ -101,6 +101,7 @@ def _document(options: argparse.Namespace) -> Document:
     if not document.problems:
         _expect_runnable(document, root)
         _refuse_env(document, root)
+        _refuse_env(document, root)
     document.raise_problems()
     return document
 
@@ -130,6 +131,18 @@ def _expect_runnable(document: Document, root: Any) -> None:
         (),
         "expected a Runnable, such as !Experiment",
     )
+
+
+def _refuse_env(document: Document, root: Any) -> None:
+    """See that no file says that it runs on a cluster: ssh would read the files that it names."""
+    from flambe.runnable import ClusterRunnable
+
+    target = root.resolve() if isinstance(root, Schema) else None
+    if not (isinstance(target, type) and issubclass(target, ClusterRunnable)):
+        return
+    if root.kwargs.get("env") is not None and "FLAMBE_HOST" not in os.environ:
+        hint = "leave it out; --cluster runs the file on a cluster"
+        document.problem("env is set by flambe, where it starts a run", ("env",), hint)
 
 
 def _refuse_env(document: Document, root: Any) -> None:
@@ -180,52 +193,70 @@ def run(options: argparse.Namespace) -> int:
         hint = f"flambe {options.cluster} --prune   first"
         raise ConfigError(Problem("--prune is for clusters, not for runs on them", hint=hint))
     secrets = Secrets.read(Path(options.secrets) if options.secrets else None)
+    if short := secrets.unmaskable:
+        why = f"shorter than {redact.SHORTEST} characters, so logs show them"
+        _log.warning("secrets in %s are %s: %s", secrets.origin, why, ", ".join(short))
     if cluster is not None:
         secrets.for_factories()  # what it names is there
     for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         redact.add_url(os.environ.get(name, ""))
     if redact.values():
         redact.guard_streams()
+    is_cluster = _is_cluster(document.root)
+    for name in ("prune", "setup"):
+        if getattr(options, name) and cluster is None and not is_cluster:
+            hint = f"flambe CLUSTER.yaml --{name}"
+            raise ConfigError(Problem(f"--{name} is for clusters", hint=hint))
+    if options.dry_run:
+        return _dry_run(document, cluster, options)
     runnable = document.root()
     if isinstance(runnable, Component):
         return _run_component(runnable)
     assert isinstance(runnable, Runnable)
     runnable.config = secrets
     if cluster is not None:
-        from flambe.cli.plan import dry_run
         from flambe.cli.running import run_on
 
         runnable.on_cluster = True  # type: ignore[attr-defined]
         runnable.parse()
-        if options.dry_run:
-            resume = options.resume
-            return dry_run(cluster, document.extensions, runnable, options.config, resume=resume)
         return run_on(cluster, runnable, document.extensions, options)
     runnable.parse()
-    # A kind of cluster, anybody's, is built upon this module.
-    module = sys.modules.get("flambe.cluster")
-    if module is not None and isinstance(runnable, module.Cluster):
-        from flambe.cli.plan import dry_run
-
-        if options.dry_run:
-            return dry_run(runnable, {})
+    if is_cluster:
         return _up(runnable, force=options.force, prune=options.prune, setup=options.setup)
-    for name in ("prune", "setup"):
-        if getattr(options, name):
-            hint = f"flambe CLUSTER.yaml --{name}"
-            raise ConfigError(Problem(f"--{name} is for clusters", hint=hint))
-    if options.dry_run:
-        if document.root.target != _EXPERIMENT:
-            raise ConfigError(
-                Problem("--dry-run is for experiments and clusters", hint="see: flambe validate")
-            )
-        from flambe.cli.plan import plan_here
-
-        return plan_here(document.root, runnable, resume=options.resume)
     if document.root.target != _EXPERIMENT:  # its workers do that
         secrets.export()
     _run(runnable, options)
     return 0
+
+
+def _is_cluster(root: Schema) -> bool:
+    """Whether it is a kind of cluster, anybody's: they are built upon this module."""
+    module, target = sys.modules.get("flambe.cluster"), root.resolve()
+    return module is not None and isinstance(target, type) and issubclass(target, module.Cluster)
+
+
+def _dry_run(document: Document, cluster: Any, options: argparse.Namespace) -> int:
+    """Say what a run would do. No object that the file names is constructed for it."""
+    from flambe.cli.plan import dry_run, plan_here
+    from flambe.compile.build import outlined
+
+    root: Schema = document.root
+    if cluster is None and _is_cluster(root):
+        described = outlined(root)
+        described.parse()
+        return dry_run(described, {})
+    experiment = outlined(root) if root.target == _EXPERIMENT else None
+    if experiment is not None:
+        experiment.on_cluster = cluster is not None
+        experiment.parse()
+    if cluster is not None:
+        extensions, resume = document.extensions, options.resume
+        return dry_run(cluster, extensions, root, experiment, options.config, resume=resume)
+    if experiment is None:
+        raise ConfigError(
+            Problem("--dry-run is for experiments and clusters", hint="see: flambe validate")
+        )
+    return plan_here(root, experiment, resume=options.resume)
 
 
 def _cluster(document: Document, path: str, options: argparse.Namespace) -> Any:

@@ -132,6 +132,7 @@ def read_cluster(path: str) -> Cluster:
     ConfigError
         If it is not one.
     """
+    from flambe.compile.build import outlined
     from flambe.compile.check import check
     from flambe.compile.document import read_file
 
@@ -144,14 +145,16 @@ def read_cluster(path: str) -> Cluster:
     document = read_file(path)
     check(document)
     document.raise_problems()
-    made = document.root() if callable(document.root) else document.root
-    if not isinstance(made, Cluster):
-        what = f"!{document.root.tag}" if isinstance(document.root, Schema) else "no object"
+    root = document.root
+    target = root.resolve() if isinstance(root, Schema) else None
+    if not (isinstance(target, type) and issubclass(target, Cluster)):
+        what = f"!{root.tag}" if isinstance(root, Schema) else "no object"
         document.problem(f"a cluster is expected here, not {what}", (), "such as !SSHCluster")
         document.raise_problems()
-    assert isinstance(made, Cluster)
-    made.parse()
-    return made
+    cluster = outlined(root)
+    assert isinstance(cluster, Cluster)
+    cluster.parse()
+    return cluster
 
 
 def chosen(members: Sequence[Member], host: str | None, *, every: bool = False) -> list[Member]:

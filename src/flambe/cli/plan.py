@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -15,18 +15,36 @@ from flambe.compile import Schema
 from flambe.errors import RemoteError
 from flambe.progress import VariantState, objects, variants_of
 
+if TYPE_CHECKING:
+    from flambe.experiment import Experiment
+
 PATIENCE = 5.0  # seconds to ask a host
 
 
 def dry_run(
     cluster: Any,
     extensions: dict[str, str],
-    runnable: Any = None,
+    root: Schema | None = None,
+    experiment: Experiment | None = None,
     config: str = "",
     *,
     resume: bool = False,
 ) -> int:
-    """Say what would be made, sent and run on a cluster."""
+    """Say what would be made, sent and run on a cluster.
+
+    Parameters
+    ----------
+    cluster
+        The cluster, outlined.
+    extensions
+        Those of the file that would be run.
+    root
+        Its blueprint; none for the cluster alone.
+    experiment
+        The outline of it, where it is an ``!Experiment``.
+    config, resume
+        As in the command.
+    """
     from flambe.cluster import environment, launch
     from flambe.packaging import lock, wheel
 
@@ -42,15 +60,15 @@ def dry_run(
     for command in cluster.setup_cmds:
         say("setup", command)
     needs = launch.distributions_of(extensions)
-    if runnable is not None:
-        needs = launch.needs(runnable, extensions)
+    if root is not None:
+        needs = launch.needs(root, extensions)
     roots = environment.roots_of(cluster, needs)
     wheels = [wheel.wheel_of(root.partition("[")[0]) for root in roots]
     size = sum(one.path.stat().st_size for one in wheels)
     told = ", ".join(f"{one.name} {one.version} ({one.content[:8]})" for one in wheels)
     say("code", f"{told}: {_size(size)}, sent once")
     say("packages", _packages(cluster, len(lock.closure(roots).versions)))
-    resume = _is_experiment(runnable) and (resume or bool(runnable.resume))
+    resume = experiment is not None and (resume or bool(experiment.resume))
     host, way = None, ""
     used = bool(cluster.local.recall())
     try:
@@ -64,11 +82,11 @@ def dry_run(
         say("in the way", way)
     if config:
         say("run", f"flambe {config}, on the orchestrator")
-    if _is_experiment(runnable):
-        _experiment(cluster, runnable, say)
-    if resume:
-        earlier = _earlier(cluster, host, runnable) if host is not None else {}
-        say("reused", _reused(runnable, earlier))
+    if experiment is not None:
+        _experiment(cluster, experiment, say)
+        if resume:
+            earlier = _earlier(cluster, host, experiment) if host is not None else {}
+            say("reused", _reused(experiment, earlier))
     shown.print("nothing was touched", style="dim")
     return 0
 
@@ -100,23 +118,17 @@ def _in_the_way(cluster: Any, host: Any) -> str:
     return f"{launch.busy(running)}\n  --force would stop it"
 
 
-def plan_here(root: Schema, runnable: Any, *, resume: bool = False) -> int:
+def plan_here(root: Schema, experiment: Experiment, *, resume: bool = False) -> int:
     """Say what an experiment would run on this machine."""
     from flambe.progress import RunFolder
 
     print_plan(root)
-    folder = RunFolder(Path(runnable.save_path).expanduser() / f"output__{runnable.name}")
+    folder = RunFolder(Path(experiment.save_path).expanduser() / f"output__{experiment.name}")
     if folder.variants.exists():
-        told = _reused(runnable, folder.read_variants())
-        console().print(told if resume or runnable.resume else f"with --resume: {told}")
+        told = _reused(experiment, folder.read_variants())
+        console().print(told if resume or experiment.resume else f"with --resume: {told}")
     console().print("nothing was touched", style="dim")
     return 0
-
-
-def _is_experiment(runnable: Any) -> bool:
-    from flambe.experiment import Experiment
-
-    return isinstance(runnable, Experiment)
 
 
 def _packages(cluster: Any, count: int) -> str:

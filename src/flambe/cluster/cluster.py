@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from flambe._grammar import NAME_HINT, wrong_ascii_name
+from flambe._grammar import NAME_HINT, wrong_ascii_name
 from flambe.cluster import options, paths, site
 from flambe.cluster.docker import Docker
 from flambe.cluster.files import Files
@@ -57,6 +58,8 @@ class Cluster(Runnable):
         ``certificate`` and ``key``, files of this machine, for TLS.
     """
 
+    #: The keywords whose tags are constructed: none, for ``flambe status FILE`` only looks.
+    _flambe_tagged: ClassVar[tuple[str, ...]] = ()
     #: Whether machines go on when they leave the file: they are cleaned then.
     lasting: ClassVar[bool] = False
     #: Hours of low use after which a host, or what runs there, ends; -1 never.

@@ -10,7 +10,7 @@ from typing import Any
 from flambe.cluster import keys, ready, services
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.member import Member
-from flambe.compile import moved, yaml
+from flambe.compile import Schema, moved, yaml
 from flambe.errors import ConfigError, Problem, RunError
 from flambe.packaging.extras import extras_of
 from flambe.packaging.wheel import distribution_of
@@ -69,7 +69,8 @@ class Launch:
             If another run is there.
         """
         cluster = self.cluster
-        needed = needs(self.runnable, self.extensions)
+        origin = vars(self.runnable).get("_flambe_origin")
+        needed = needs(origin.schema if origin is not None else None, self.extensions)
         wanted = ready.make_ready(cluster, needed, setup_again=setup, repair=force)
         with ready.held(cluster, RUN, "starting a run"):
             self._make_way(force)
@@ -147,10 +148,17 @@ class Launch:
         stop(host, name)
 
 
-def needs(runnable: ClusterRunnable, extensions: Mapping[str, str]) -> list[str]:
-    """Return what hosts need for a runnable: extras of flambe, and its extensions."""
-    origin = vars(runnable).get("_flambe_origin")
-    extras = sorted(extras_of(origin.schema)) if origin is not None else []
+def needs(root: Schema | None, extensions: Mapping[str, str]) -> list[str]:
+    """Return what hosts need for a runnable: extras of flambe, and its extensions.
+
+    Parameters
+    ----------
+    root
+        The blueprint of the runnable; None for one that was made in Python.
+    extensions
+        Name → origin, as the configuration declares them.
+    """
+    extras = sorted(extras_of(root)) if root is not None else []
     return [*(f"flambe[{extra}]" for extra in extras), *distributions_of(extensions)]
 
 

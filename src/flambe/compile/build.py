@@ -30,15 +30,20 @@ class Builder:
         What links start from: stages and resources, in order.
     elsewhere
         Given a name, the builder that builds it; by default this one does.
+    outline
+        Whether only the root is constructed: the tags below it stay blueprints.
     """
 
     def __init__(
         self,
         names: Mapping[str, Any],
         elsewhere: Callable[[str], Builder | None] = lambda name: None,
+        *,
+        outline: bool = False,
     ) -> None:
         self.names = names
         self.elsewhere = elsewhere
+        self.outline = outline
         self.built: dict[Path, Any] = {}
         self.open: list[Path] = []
 
@@ -104,8 +109,9 @@ class Builder:
         names: list[Key] = list(signature.parameters) if signature else []
 
         def argument(key: Key, name: Key, child: Any) -> Any:
-            wanted = hints.get(str(name))
-            return child if types.wants_schema(wanted) else self.build(child, (*path, key))
+            if self.outline or types.wants_schema(hints.get(str(name))):
+                return child
+            return self.build(child, (*path, key))
 
         named = itertools.zip_longest(names[: len(schema.args)], schema.args)
         args = [argument(index, name, arg) for index, (name, arg) in enumerate(named)]
@@ -186,6 +192,11 @@ class Builder:
                 hint="link to what stands above; use a dot for an attribute of the object",
             )
         )
+
+
+def outlined(schema: Schema) -> Any:
+    """Construct the object of a blueprint alone, to look at it: what its keywords name is not."""
+    return Builder({}, outline=True).build(schema, ())
 
 
 class Origin:

@@ -42,6 +42,7 @@ def check(document: Document, *, alone: bool = False) -> None:
     for path, value in walk(root):
         if isinstance(value, Schema) and value.target:
             _check_call(document, path, value)
+            _check_plain(document, path, value)
             _check_itself(document, path, value, "check_schema")
     scope = _scope(root)
     if scope or not alone:
@@ -51,6 +52,25 @@ def check(document: Document, *, alone: bool = False) -> None:
         for path, value in walk(root):
             if isinstance(value, Schema) and value.target:
                 _check_itself(document, path, value, "check_size")
+
+
+def _check_plain(document: Document, path: Path, schema: Schema) -> None:
+    """See that tags stand where a class takes them, if it says where that is.
+
+    Commands that only look at a file construct its root alone, of what is not a tag.
+    """
+    target: Any = schema.resolve()
+    tagged = getattr(target, "_flambe_tagged", None)
+    if tagged is None:
+        return
+    hints = types.hints(target)
+    for key, value in children(schema):
+        if key in tagged or types.wants_schema(hints.get(str(key))):
+            continue
+        for below, child in walk(value, (*path, key)):
+            if isinstance(child, Schema):
+                what = f"{key!r} of !{schema.tag} takes plain values, not !{child.tag}"
+                document.problem(what, below, "write the value itself")
 
 
 def _check_itself(document: Document, path: Path, schema: Schema, method: str) -> None:

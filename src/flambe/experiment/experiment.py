@@ -6,10 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flambe._grammar import NAME_HINT, wrong_ascii_name, wrong_name, wrong_path, wrong_url
+from flambe._grammar import NAME_HINT, wrong_ascii_name, wrong_name, wrong_path, wrong_url
 from flambe.compile import Schema
 from flambe.compile.values import ClusterResource, Grid, Path
 from flambe.errors import ConfigError, Problem, did_you_mean, listed
-from flambe.experiment import search, variants
+from flambe.experiment import counting, search, variants
+from flambe.experiment.counting import DEFAULT_MAX_VARIANTS, LARGEST_MAX_VARIANTS
 from flambe.runnable import ClusterRunnable, RemoteEnvironment
 
 if TYPE_CHECKING:
@@ -71,8 +73,14 @@ class Experiment(ClusterRunnable):
     storage
         An ``s3://bucket/folder`` that checkpoints are written to, from every host, instead of to
         the output folder; what else is in that one is copied beside them.
+    max_variants
+        How many variants a stage may have, those that ``reduce`` masks included: 10,000 by
+        default, at most 100,000. All stages together may have ten times as many. With more,
+        nothing is run.
     """
 
+    #: The keywords whose tags are constructed; those of stages, searches … stay blueprints.
+    _flambe_tagged: ClassVar[tuple[str, ...]] = ("env", "user_provider")
     _flambe_scopes: ClassVar[tuple[str, ...]] = ("resources", "pipeline")
 
     def __init__(
@@ -95,6 +103,7 @@ class Experiment(ClusterRunnable):
         seed: int = 0,
         reuse_actors: bool = True,
         storage: str | None = None,
+        max_variants: int = DEFAULT_MAX_VARIANTS,
     ) -> None:
         super().__init__(env)
         self.name = name
@@ -114,15 +123,22 @@ class Experiment(ClusterRunnable):
         self.seed = seed
         self.reuse_actors = reuse_actors
         self.storage = storage
+        self.max_variants = max_variants
 
     @classmethod
     def check_schema(cls, schema: Schema) -> Iterator[Finding]:
         """Yield what is wrong with a configuration that keywords and types do not tell."""
         return _findings(schema.kwargs)
 
+    @classmethod
+    def check_size(cls, schema: Schema) -> Iterator[Finding]:
+        """Yield whether a configuration without mistakes describes more than is allowed."""
+        return counting.size_findings(schema.kwargs)
+
     def parse(self) -> None:
         """Validate what needs no file position; see :class:`Runnable`."""
-        found = [Problem(message, hint=hint) for _, message, hint in _findings(vars(self))]
+        findings = list(_findings(vars(self))) or counting.size_findings(vars(self))
+        found = [Problem(message, hint=hint) for _, message, hint in findings]
         if self.on_cluster:
             from flambe.experiment import remote
 
@@ -184,6 +200,7 @@ def _findings(values: Mapping[str, Any]) -> Iterator[Finding]:
     pipeline = pipeline if isinstance(pipeline, Mapping) else {}
     yield from _name_findings(values, pipeline)
     yield from _resource_findings(_mapping(values.get("resources")), pipeline)
+    yield from _resource_findings(_mapping(values.get("resources")), pipeline)
     for keyword in ("search", "schedulers", "reduce"):
         for stage in _mapping(values.get(keyword)):
             if stage not in pipeline:
@@ -193,7 +210,7 @@ def _findings(values: Mapping[str, Any]) -> Iterator[Finding]:
                     did_you_mean(str(stage), map(str, pipeline))
                     or f"the stages: {listed(list(map(str, pipeline)))}",
                 )
-            elif not _may_run(pipeline[stage]):
+            elif not variants.may_run(pipeline[stage]):
                 yield (
                     (keyword, stage),
                     f"{keyword}: stage {stage!r} has nothing to run",
@@ -265,6 +282,16 @@ def _wrong_location(written: Any) -> str:
     return wrong_path(location)
 
 
+def _wrong_location(written: Any) -> str:
+    location = written.location if isinstance(written, ClusterResource) else written
+    if not isinstance(location, str):
+        return ""
+    if location.partition(":")[0].lower() in _URLS:
+        what = wrong_url(location, *_URLS)
+        return f"has a URL that {what}" if what else ""
+    return wrong_path(location)
+
+
 def _number_findings(values: Mapping[str, Any]) -> Iterator[Finding]:
     for stage, k in _mapping(values.get("reduce")).items():
         if isinstance(k, int) and k < 1:
@@ -279,15 +306,14 @@ def _number_findings(values: Mapping[str, Any]) -> Iterator[Finding]:
     failures = values.get("max_failures")
     if isinstance(failures, int) and failures < -1:
         yield ("max_failures",), f"max_failures cannot be {failures}", "0 or more; -1 for no limit"
+    most = values.get("max_variants")
+    if isinstance(most, int) and not 1 <= most <= LARGEST_MAX_VARIANTS:
+        yield (
+            ("max_variants",),
+            f"max_variants cannot be {most}",
+            f"expected 1 to {LARGEST_MAX_VARIANTS:,}",
+        )
 
 
 def _mapping(value: Any) -> Mapping[Any, Any]:
     return value if isinstance(value, Mapping) else {}
-
-
-def _may_run(value: Any) -> bool:
-    if isinstance(value, Grid):
-        return any(_may_run(element) for element in value.elements)
-    if isinstance(value, Schema) and not value.target:
-        return True
-    return variants.runs(value)
