@@ -76,5 +76,6 @@ def _as_before() -> Iterator[None]:
     own.setLevel(own_level)
     redact._values.clear()
     redact._values.update(hidden)
+    redact._index()
     events.use(None)
     os.chdir(folder)

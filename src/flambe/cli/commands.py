@@ -101,7 +101,6 @@ def _document(options: argparse.Namespace) -> Document:
     if not document.problems:
         _expect_runnable(document, root)
         _refuse_env(document, root)
-        _refuse_env(document, root)
     document.raise_problems()
     return document
 
@@ -131,18 +130,6 @@ def _expect_runnable(document: Document, root: Any) -> None:
         (),
         "expected a Runnable, such as !Experiment",
     )
-
-
-def _refuse_env(document: Document, root: Any) -> None:
-    """See that no file says that it runs on a cluster: ssh would read the files that it names."""
-    from flambe.runnable import ClusterRunnable
-
-    target = root.resolve() if isinstance(root, Schema) else None
-    if not (isinstance(target, type) and issubclass(target, ClusterRunnable)):
-        return
-    if root.kwargs.get("env") is not None and "FLAMBE_HOST" not in os.environ:
-        hint = "leave it out; --cluster runs the file on a cluster"
-        document.problem("env is set by flambe, where it starts a run", ("env",), hint)
 
 
 def _refuse_env(document: Document, root: Any) -> None:

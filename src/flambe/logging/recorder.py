@@ -8,6 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -72,7 +73,7 @@ class Recorder:
         elif record.kind == "load":
             self._load(record)
         elif source:
-            source.event(record)
+            source.event(_masked(record))
 
     def _load(self, record: Record) -> None:
         # Every worker of a host tells the same.
@@ -95,6 +96,15 @@ class Recorder:
             for source in self._sources.values():
                 source.close()
             self._run_log.close()
+
+
+def _masked(record: Record) -> Record:
+    """Return a record without hidden values: what figures are called may hold one too."""
+    value = redact.hide(record.value) if isinstance(record.value, str) else record.value
+    tag = redact.hide(record.tag)
+    if value is record.value and tag is record.tag:
+        return record
+    return replace(record, tag=tag, value=value)
 
 
 class _Source:
@@ -121,10 +131,10 @@ class _Source:
     def event(self, record: Record) -> None:
         if record.kind == "config":
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / VARIANT_CONFIG).write_text(redact.hide(record.value), encoding="utf-8")
+            (self.folder / VARIANT_CONFIG).write_text(record.value, encoding="utf-8")
             return
         if record.kind in ("scalar", "text"):
-            value = redact.hide(record.value) if isinstance(record.value, str) else record.value
+            value = record.value
             if isinstance(value, float) and not math.isfinite(value):
                 value = str(value)
             entry = {"time": record.time, "step": record.step, "tag": record.tag, "value": value}
@@ -137,7 +147,7 @@ class _Source:
     def note(self, record: Record, text: str) -> None:
         """Write a line of flambe's own."""
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.time))
-        self.line(stamp, "WARNING", text)
+        self.line(stamp, "WARNING", redact.hide(text))
 
     def _to_tensorboard(self, record: Record) -> None:
         if self._events is None:
@@ -151,7 +161,7 @@ class _Source:
         if record.kind == "scalar":
             writer.add_scalar(tag, record.value, step, walltime=when)
         elif record.kind == "text":
-            writer.add_text(tag, redact.hide(record.value), step, walltime=when)
+            writer.add_text(tag, record.value, step, walltime=when)
         elif record.kind == "histogram":
             writer.add_histogram(tag, record.value, step, walltime=when)
         elif record.kind == "image":

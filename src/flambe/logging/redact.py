@@ -2,25 +2,45 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
+import dataclasses
+import functools
 import logging
 import sys
+import threading
 import traceback
 from collections.abc import Iterable
 from typing import IO, Any
 from urllib.parse import unquote
 
 from flambe.errors import ComponentError, FlambeError, RunError
+from flambe.logging.encodings import encodings
 
 MASK = "***"
-# Shorter values would blot out ordinary words; they are hidden by their type alone.
+# Shorter values would blot out ordinary words.
 SHORTEST = 4
 
 _values: set[str] = set()
+# The values, and how each may be written; the longest first: a shorter one may be a part of it.
+_forms: tuple[str, ...] = ()
+_changing = threading.Lock()
+_encodings = functools.lru_cache(maxsize=None)(encodings)
 
 
 def add(value: str) -> None:
     """Hide a value from now on; of one with several lines, each: text is often taken by lines."""
-    _values.update(part for part in (value, *value.splitlines()) if len(part) >= SHORTEST)
+    parts = {part for part in (str(value), *value.splitlines()) if len(part) >= SHORTEST}
+    with _changing:
+        if not parts <= _values:
+            _values.update(parts)
+            _index()
+
+
+def _index() -> None:
+    global _forms  # noqa: PLW0603
+    forms = {form for value in _values for form in _encodings(value) if len(form) >= SHORTEST}
+    _forms = tuple(sorted(forms, key=len, reverse=True))
 
 
 def add_url(url: str) -> None:
@@ -39,12 +59,36 @@ def values() -> frozenset[str]:
 
 
 def hide(text: str) -> str:
-    """Return the text with every hidden value replaced."""
-    # The longest first: a shorter one may be a part of it.
-    for value in sorted(_values, key=len, reverse=True):
-        if value in text:
-            text = text.replace(value, MASK)
+    """Return the text with every hidden value replaced, also where it is encoded."""
+    for form in _forms:
+        if form in text:
+            text = text.replace(form, MASK)
     return text
+
+
+def unfinished(text: str) -> int:
+    """Return how many characters at the end of a text may be the beginning of a hidden value.
+
+    What is before them can be hidden by itself: no value is across the border.
+    """
+    begun = max((_begun(text, form) for form in _forms), default=0) if text else 0
+    cut = len(text) - begun
+    across = begun > 0
+    while across:
+        across = False
+        for form in _forms:
+            start = text.find(form, max(0, cut - len(form) + 1), cut + len(form) - 1)
+            if -1 < start < cut:
+                cut, across = start, True
+    return len(text) - cut
+
+
+def _begun(text: str, form: str) -> int:
+    """Return how many characters at the end of a text are the beginning of a form of a value."""
+    end = form.rfind(text[-1], 0, len(form) - 1)
+    while end >= 0 and not text.endswith(form[: end + 1]):
+        end = form.rfind(text[-1], 0, end)
+    return end + 1
 
 
 def holds(error: Exception) -> bool:
@@ -56,21 +100,45 @@ def holds(error: Exception) -> bool:
 def hidden(error: Exception) -> FlambeError:
     """Return an error that says the same without the hidden values."""
     if isinstance(error, ComponentError):
-        place, what = error.place, error.what
-        shown = [hide(text) for text in (error.traceback, error.frame)]
-        return ComponentError(hide(error.message), place, what, *shown)
+        place = error.place
+        if place is not None:
+            place = dataclasses.replace(place, text=hide(place.text))
+        shown = [hide(text) for text in (error.what, error.traceback, error.frame)]
+        return ComponentError(hide(error.message), place, *shown)
     return RunError(f"{type(error).__name__}: {hide(str(error))}")
 
 
 class _Stream:
-    """A text stream that hides values in what is written."""
+    """A text stream that hides values in what is written, also in pieces.
+
+    What may be the beginning of a value at the end of a line that is not whole yet is held back
+    until more is written, or the process ends.
+    """
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
+        self._rest = ""
+        self._writing = threading.RLock()
+        atexit.register(self.release)
 
     def write(self, text: str) -> int:
-        self._stream.write(hide(text))
+        with self._writing:
+            waiting = self._rest + text
+            held = unfinished(waiting[waiting.rfind("\n") + 1 :])
+            end = len(waiting) - held
+            self._rest = waiting[end:]
+            if end:
+                self._stream.write(hide(waiting[:end]))
         return len(text)
+
+    def release(self) -> None:
+        """Write what is held back."""
+        with self._writing:
+            rest, self._rest = self._rest, ""
+            # It may be closed by then, or its reader gone.
+            with contextlib.suppress(OSError, ValueError):
+                self._stream.write(hide(rest))
+                self._stream.flush()
 
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:

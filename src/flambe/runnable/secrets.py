@@ -90,6 +90,17 @@ class Secrets(Mapping[str, Mapping[str, str]]):
             name: value or os.environ.get(name, "") for name, value in self[ENVIRONMENT].items()
         }
 
+    @property
+    def unmaskable(self) -> list[str]:
+        """What is too short to be hidden in logs: ``[section] key``; variables are left out."""
+        return [
+            f"[{name}] {key}"
+            for name in self
+            if name not in (ENVIRONMENT, SETTINGS)
+            for key, value in self[name].items()
+            if 0 < len(value) < redact.SHORTEST
+        ]
+
     def export(self) -> None:
         """Set them in this process; unlike those of its start, nobody sees them from outside."""
         for name, value in self.variables.items():
