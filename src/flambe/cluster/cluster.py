@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from flambe._grammar import NAME_HINT, wrong_ascii_name
-from flambe._grammar import NAME_HINT, wrong_ascii_name
 from flambe.cluster import options, paths, site
 from flambe.cluster.docker import Docker
 from flambe.cluster.files import Files

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flambe._grammar import NAME_HINT, wrong_ascii_name, wrong_name, wrong_path, wrong_url
-from flambe._grammar import NAME_HINT, wrong_ascii_name, wrong_name, wrong_path, wrong_url
 from flambe.compile import Schema
 from flambe.compile.values import ClusterResource, Grid, Path
 from flambe.errors import ConfigError, Problem, did_you_mean, listed
@@ -200,7 +199,6 @@ def _findings(values: Mapping[str, Any]) -> Iterator[Finding]:
     pipeline = pipeline if isinstance(pipeline, Mapping) else {}
     yield from _name_findings(values, pipeline)
     yield from _resource_findings(_mapping(values.get("resources")), pipeline)
-    yield from _resource_findings(_mapping(values.get("resources")), pipeline)
     for keyword in ("search", "schedulers", "reduce"):
         for stage in _mapping(values.get(keyword)):
             if stage not in pipeline:
@@ -270,16 +268,6 @@ def _resource_findings(
                 f"{resource!r} is a stage and a resource",
                 "links could mean either: rename one",
             )
-
-
-def _wrong_location(written: Any) -> str:
-    location = written.location if isinstance(written, ClusterResource) else written
-    if not isinstance(location, str):
-        return ""
-    if location.partition(":")[0].lower() in _URLS:
-        what = wrong_url(location, *_URLS)
-        return f"has a URL that {what}" if what else ""
-    return wrong_path(location)
 
 
 def _wrong_location(written: Any) -> str:
