@@ -16,6 +16,7 @@ import psutil
 import pytest
 
 from flambe.report import create_app, downloads
+from flambe.report.files import RunPath
 from tests.report.served import Served, serving
 from tests.report.written import Written
 
@@ -90,7 +91,7 @@ def test_logs_come_without_checkpoints(run: Written, client: httpx.Client) -> No
 
 def test_the_page_tells_how_large_they_are(run: Written, client: httpx.Client) -> None:
     page = client.get("/downloads").text
-    size = downloads.size_of(run.folder.root, only_logs=False)
+    size = downloads.sizes(RunPath.of(run.folder.root))[0]
     assert size > 3 << 20
     assert f"{size / (1 << 20):.1f} MiB" in page
 
@@ -109,7 +110,7 @@ def test_the_pages_tell_in_which_bucket_checkpoints_are(run: Written) -> None:
 def test_what_is_removed_while_it_is_sent_is_named(run: Written) -> None:
     folder = run.folder.variant("train", "rate=0")
     (folder / "a.bin").write_bytes(os.urandom(4 << 20))
-    parts = downloads._zipped(folder, "one", only_logs=False)
+    parts = downloads._zipped(RunPath.of(folder), "one", only_logs=False)
     content = next(parts)
     for _ in range(2):
         content += next(parts)

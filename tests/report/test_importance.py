@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from flambe.report import importance as estimating
+from flambe.report.files import RunPath
 from flambe.report.importance import importance
 from flambe.report.metrics import figures
 from tests.report.written import Written
@@ -116,9 +117,9 @@ def test_figures_are_those_that_were_logged_last(tmp_path: Path) -> None:
     run.record("a" * 16, "scalar", "when", 2.0, None)
     with open(tmp_path / "train" / "one" / "metrics.jsonl", "a") as stream:
         stream.write('{"tag": "loss", "step": "x", "value": 1}\n{"tag": 5}\n[]\n{"tag": "lo')
-    found = figures(tmp_path / "train" / "one" / "metrics.jsonl")
+    found = figures(RunPath.of(tmp_path / "train" / "one" / "metrics.jsonl"))
     assert found["loss"][0][:4] == [1, 2, 3, 4]
     assert found["loss"][1][:4] == [0.5, 0.75, None, None]
     assert found["when"] == ([1, 2], [1.0, 2.0])
     assert "words" not in found
-    assert figures(tmp_path / "nothing") == {}
+    assert figures(RunPath.of(tmp_path / "nothing")) == {}

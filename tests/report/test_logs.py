@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flambe.report import logs
+from flambe.report.files import RunPath
 from flambe.report.logs import Wanted
 from tests.report.written import Written
 
@@ -80,7 +81,7 @@ def test_reading_backwards_finds_every_line_once(content: bytes, wanted: Wanted,
         found: list[tuple[int, str]] = []
         place, more = None, True
         while more:
-            answer = logs.before(path, place, wanted, most)
+            answer = logs.before(RunPath.of(path), place, wanted, most)
             assert len(answer["lines"]) <= most
             found = told(answer) + found
             place, more = answer["start"], answer["more"]
@@ -94,13 +95,13 @@ def test_what_is_shown_and_what_comes_are_the_whole(
     with tempfile.NamedTemporaryFile() as file:
         path = Path(file.name)
         path.write_bytes(content)
-        answer = logs.before(path, None, wanted)
+        answer = logs.before(RunPath.of(path), None, wanted)
         found, at = dict(told(answer)), answer["end"]
         whole = content + added + b"\n"
         for end in (len(content) + cut % (len(added) + 1), len(whole)):
             with open(path, "ab") as stream:
                 stream.write(whole[path.stat().st_size : end])
-            answer = logs.after(path, at, wanted)
+            answer = logs.after(RunPath.of(path), at, wanted)
             if answer.get("skipped"):
                 return
             # A line that had no end is told again when it has one.
@@ -114,7 +115,7 @@ def test_what_is_shown_and_what_comes_are_the_whole(
 def test_what_goes_by_too_fast_is_left_out_and_said(tmp_path: Path) -> None:
     path = tmp_path / "run.log"
     path.write_text("".join(f"line {number}\n" for number in range(500)))
-    found = logs.after(path, 7, Wanted())
+    found = logs.after(RunPath.of(path), 7, Wanted())
     assert found["skipped"] > 0
     assert told(found)[-1][1] == "line 499"
     assert found["at"] == path.stat().st_size
@@ -124,20 +125,20 @@ def test_what_goes_by_too_fast_is_left_out_and_said(tmp_path: Path) -> None:
 def test_a_log_that_was_begun_anew_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "run.log"
     path.write_text("short\n")
-    found = logs.after(path, 100, Wanted())
+    found = logs.after(RunPath.of(path), 100, Wanted())
     assert found == {"lines": [], "at": 0, "size": 6, "restarted": True}
     path.unlink()
-    assert logs.after(path, 0, Wanted())["lines"] == []
-    assert logs.before(path, None, Wanted())["lines"] == []
+    assert logs.after(RunPath.of(path), 0, Wanted())["lines"] == []
+    assert logs.before(RunPath.of(path), None, Wanted())["lines"] == []
 
 
 def test_a_line_without_an_end_costs_little(tmp_path: Path) -> None:
     path = tmp_path / "run.log"
     path.write_bytes(b"first\n" + b"x" * 10_000)
-    found = logs.before(path, None, Wanted())
+    found = logs.before(RunPath.of(path), None, Wanted())
     assert max(len(line["text"]) for line in found["lines"]) <= 64 * 4
     path.write_bytes(b"y" * 200_000 + b"\nlast\n")
-    (line, *_) = reversed(logs.before(path, None, Wanted())["lines"])
+    (line, *_) = reversed(logs.before(RunPath.of(path), None, Wanted())["lines"])
     assert line["text"] == "last"
 
 
@@ -147,9 +148,9 @@ def test_a_search_gives_up_after_a_while_and_goes_on(
     path = tmp_path / "run.log"
     path.write_text("needle\n" + "hay\n" * 500)
     monkeypatch.setattr(logs, "PATIENCE", 0.0)
-    found, goes = logs.before(path, None, Wanted("needle")), 1
+    found, goes = logs.before(RunPath.of(path), None, Wanted("needle")), 1
     while found["more"]:
-        found, goes = logs.before(path, found["start"], Wanted("needle")), goes + 1
+        found, goes = logs.before(RunPath.of(path), found["start"], Wanted("needle")), goes + 1
     assert goes > 10
     assert told(found) == [(0, "needle")]
 
@@ -158,11 +159,13 @@ def test_lines_of_a_real_log_are_taken_apart(tmp_path: Path) -> None:
     run = Written(tmp_path)
     run.add("a" * 16, rate=1)
     run.line("a" * 16, "all | is well", "WARNING")
-    (line,) = logs.before(run.folder.log, None, Wanted(sources=True))["lines"]
+    (line,) = logs.before(RunPath.of(run.folder.log), None, Wanted(sources=True))["lines"]
     assert (line["level"], line["source"], line["text"]) == (
         "WARNING",
         "train rate=1",
         "all | is well",
     )
-    (line,) = logs.before(tmp_path / "train" / ("a" * 16) / "variant.log", None, Wanted())["lines"]
+    (line,) = logs.before(
+        RunPath.of(tmp_path / "train" / ("a" * 16) / "variant.log"), None, Wanted()
+    )["lines"]
     assert (line["level"], line["source"], line["text"]) == ("WARNING", "", "all | is well")

@@ -3,7 +3,8 @@
 ``state.json`` is small: the run and its stages. It is written beside and moved into place, and the
 one before is kept, so that a reader always finds a whole one. What happens to variants is appended
 to ``variants.jsonl``, a line per change: the first of a variant holds all that is known of it,
-others what changed. A line that was cut off is passed over.
+others what changed. A line that was cut off is passed over, and
+so is a file that is not a regular one.
 
 ==================================  ===============================================================
 ``<run>/state.json``                the run, its stages, their counts (:class:`RunState`)
@@ -16,7 +17,14 @@ others what changed. A line that was cut off is passed over.
 ==================================  ===============================================================
 """
 
-from flambe.progress.lines import Tail, end_last_line, objects, read_lines
+from flambe.progress.lines import (
+    Tail,
+    bounded_lines,
+    end_last_line,
+    objects,
+    open_regular,
+    read_lines,
+)
 from flambe.progress.state import (
     FORMAT,
     METRICS,
@@ -30,6 +38,7 @@ from flambe.progress.state import (
     VariantState,
     apply_line,
     change_line,
+    finite,
     host_name,
     variants_of,
 )
@@ -47,10 +56,13 @@ __all__ = [
     "Tail",
     "VariantState",
     "apply_line",
+    "bounded_lines",
     "change_line",
     "end_last_line",
+    "finite",
     "host_name",
     "objects",
+    "open_regular",
     "read_lines",
     "variants_of",
 ]

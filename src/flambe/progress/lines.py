@@ -5,19 +5,53 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+LONGEST_LINE = 16 << 20  # bytes: a longer one is broken
+DEEPEST = 100  # lists and objects within one another: what is deeper is broken
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+
+
+def open_regular(path: str | os.PathLike[str], *, dir_fd: int | None = None) -> BinaryIO:
+    """Open a regular file to read it; others make a reader wait (FIFO) or never end (device).
+
+    Parameters
+    ----------
+    path
+        The file. A link is followed unless a folder is given.
+    dir_fd
+        An open folder: then the path is a name in it, and a link is not followed.
+
+    Raises
+    ------
+    OSError
+        If it cannot be opened, or is not a regular file.
+    """
+    flags = (
+        os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_NOFOLLOW if dir_fd is not None else 0)
+    )
+    descriptor = os.open(path, flags, dir_fd=dir_fd)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(f"{os.fspath(path)} is not a regular file")
+        return os.fdopen(descriptor, "rb")
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     """Yield the objects of a file of JSON lines; a broken line is passed over."""
     try:
-        stream = open(path, encoding="utf-8", errors="replace")
+        stream = open_regular(path)
     except OSError:
         return
     with stream:
-        yield from objects(stream)
+        yield from objects(line.decode("utf-8", "replace") for line in bounded_lines(stream))
 
 
 def objects(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
@@ -27,9 +61,56 @@ def objects(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
             yield value
 
 
+def bounded_lines(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield the lines of a stream; of one that is too long, pieces that are no JSON."""
+    return iter(lambda: stream.readline(LONGEST_LINE), b"")
+
+
+def parse_json(text: str) -> Any:
+    r"""Return what JSON says, in a shape that can be written again.
+
+    Halves of UTF-16 pairs (``"\ud800"``) are not characters: they are replaced.
+
+    Raises
+    ------
+    ValueError
+        If it is not JSON, or nested more deeply than templates and encoders take.
+    RecursionError
+        If it is nested so deeply that it cannot be read.
+    """
+    value = json.loads(text)
+    if text.count("[") + text.count("{") > DEEPEST and _is_deep(value):
+        raise ValueError(f"nested more than {DEEPEST} deep")
+    return _encodable(value) if _SURROGATE.search(text) else value
+
+
+def _is_deep(value: Any) -> bool:
+    level = [value]
+    for _ in range(DEEPEST):
+        nested = [item for item in level if isinstance(item, dict | list)]
+        if not nested:
+            return False
+        level = [
+            child
+            for item in nested
+            for child in (item.values() if isinstance(item, dict) else item)
+        ]
+    return True
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(child) for key, child in value.items()}
+    if isinstance(value, list):
+        return [_encodable(child) for child in value]
+    return value
+
+
 def _object(line: str) -> dict[str, Any] | None:
     try:
-        value = json.loads(line)
+        value = parse_json(line)
     except (ValueError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
@@ -53,7 +134,7 @@ class Tail:
     def read(self) -> Iterator[dict[str, Any]]:
         """Yield the objects of the whole lines that are new; a broken one is passed over."""
         try:
-            stream = open(self.path, "rb")
+            stream = open_regular(self.path)
         except OSError:
             self._restart(0)
             return
@@ -62,8 +143,8 @@ class Tail:
             if found.st_ino != self._file or found.st_size < self._offset:
                 self._restart(found.st_ino)
             stream.seek(self._offset)
-            for line in stream:
-                if not line.endswith(b"\n"):
+            for line in bounded_lines(stream):
+                if not line.endswith(b"\n") and len(line) < LONGEST_LINE:
                     break  # it is being written
                 self._offset += len(line)
                 if (value := _object(line.decode("utf-8", "replace"))) is not None:

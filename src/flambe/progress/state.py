@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import json
-import math
 import os
 import socket
 import sys
@@ -14,9 +13,10 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from flambe.progress.lines import read_lines
+from flambe.progress.lines import open_regular, parse_json, read_lines
 
 FORMAT = 1
+LARGEST_STATE = 64 << 20  # bytes: a larger state.json is broken
 # The names in the folder of a variant.
 VARIANT_CONFIG = "config.yaml"
 VARIANT_LOG = "variant.log"
@@ -210,7 +210,7 @@ class RunFolder:
     def write_state(self, state: RunState) -> None:
         """Write the state beside, then move it into place."""
         state.updated = time.time()
-        text = json.dumps(_finite(asdict(state)), indent=1)
+        text = json.dumps(finite(asdict(state)), indent=1)
         beside = self.state.with_suffix(f".{os.getpid()}.tmp")
         with open(beside, "w", encoding="utf-8") as stream:
             stream.write(text)
@@ -222,7 +222,9 @@ class RunFolder:
         """Return the last good state, or None if there is none."""
         for path in (self.state, self.previous_state):
             try:
-                return _run_state(json.loads(path.read_text(encoding="utf-8")))
+                with open_regular(path) as stream:
+                    text = stream.read(LARGEST_STATE).decode("utf-8")
+                return _run_state(parse_json(text))
             except (OSError, ValueError, TypeError, KeyError, RecursionError):
                 continue
         return None
@@ -258,8 +260,10 @@ def apply_line(variants: dict[str, VariantState], line: Mapping[str, Any]) -> st
     for name, value in line.items():
         if name == "status":
             entry.status = _status(value)
+        elif name == "stage":
+            continue  # it is what the first line says: readers keep variants by their stages
         elif name in _VARIANT_FIELDS and _fits(_VARIANT_FIELDS[name], value):
-            setattr(entry, name, _finite(value) if isinstance(value, dict) else value)
+            setattr(entry, name, finite(value) if isinstance(value, dict) else value)
     return identity
 
 
@@ -275,7 +279,7 @@ def change_line(changes: Mapping[str, Any]) -> str:
 
     ``gone`` says that a variant of an earlier configuration is no part of the run any more.
     """
-    return json.dumps(_finite(dict(changes))) + "\n"
+    return json.dumps(finite(dict(changes))) + "\n"
 
 
 def _is_number(value: Any) -> bool:
@@ -329,7 +333,7 @@ def _known(kind: type[Any], values: Any) -> dict[str, Any]:
         raise TypeError(f"expected an object, not {type(values).__name__}")
     known = {f.name: str(f.type) for f in fields(kind)}
     return {
-        name: _finite(value)
+        name: finite(value)
         for name, value in values.items()
         if name in known and (known[name] not in _FITS or _fits(known[name], value))
     }
@@ -345,12 +349,12 @@ def _run_state(values: Any) -> RunState:
     return RunState(**known)
 
 
-def _finite(value: Any) -> Any:
-    """Return the value as strict JSON takes it: what is not finite becomes null."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
+def finite(value: Any) -> Any:
+    """Return the value as strict JSON takes it: what no float holds becomes null."""
+    if isinstance(value, int | float):
+        return value if _is_number(value) else None
     if isinstance(value, Mapping):
-        return {str(k): _finite(v) for k, v in value.items()}
+        return {str(k): finite(v) for k, v in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(v) for v in value]
+        return [finite(v) for v in value]
     return value

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -18,10 +17,12 @@ from starlette.routing import Route
 
 from flambe.progress import METRICS, VARIANT_LOG
 from flambe.report import downloads, logs, metrics
+from flambe.report.files import RunPath
 from flambe.report.importance import importance
+from flambe.report.limits import ALL_STREAMS, STREAMS, Limit, Limited
 from flambe.report.news import News
 from flambe.report.site import Site
-from flambe.report.summary import curves, measured, run_summary
+from flambe.report.summary import measured, run_summary
 
 WAIT = 10.0  # seconds after which news are looked for though nothing was noticed
 
@@ -36,18 +37,19 @@ class Api:
 
     def routes(self, packed: Sequence[Middleware]) -> list[Route]:
         """Return the routes; ``packed`` makes answers smaller."""
+        streams = [Middleware(Limited, limit=Limit("streams", STREAMS, total=ALL_STREAMS))]
         return [
             Route("/api/run", self.run, middleware=packed),
-            Route("/api/live", self.live),
+            Route("/api/live", self.live, middleware=streams),
             Route("/api/stage/{stage}/curves", self.curves, middleware=packed),
             Route("/api/stage/{stage}/importance", self.importance),
             Route("/api/variant/{id}/figures", self.figures, middleware=packed),
             Route("/api/log", self.log, middleware=packed),
-            Route("/api/log/live", self.log_live),
-            Route("/files/{path:path}", self.file),
-            Route("/download/run", self.download_run),
-            Route("/download/stage/{stage}", self.download_stage),
-            Route("/download/variant/{id}", self.download_variant),
+            Route("/api/log/live", self.log_live, middleware=streams),
+            Route("/files/{path:path}", self.file, middleware=streams),
+            Route("/download/run", self.download_run, middleware=streams),
+            Route("/download/stage/{stage}", self.download_stage, middleware=streams),
+            Route("/download/variant/{id}", self.download_variant, middleware=streams),
         ]
 
     # -- the run ------------------------------------------------------------------------------
@@ -81,20 +83,22 @@ class Api:
     async def curves(self, request: Request) -> Response:
         """Return the metric of all variants of a stage, or another figure: ``tag``."""
         stage = await self.site.stage(request)
-        tag = request.query_params.get("tag")
-        folders = await self.site.read(metrics.folders, stage)
-        tags = await asyncio.to_thread(metrics.tags, folders)
-        if tag:
-            found = await asyncio.to_thread(metrics.stage_figures, folders, tag)
-        else:
-            found = await self.site.read(curves, stage)
-        return JSONResponse({"curves": found, "tags": tags})
+        arguments = (self.site.root, stage, request.query_params.get("tag", ""))
+        return await self._made(request, metrics.stage_curves, self.site.store, *arguments)
 
     async def figures(self, request: Request) -> Response:
         """Return all figures of a variant."""
         variant = (await self.site.row(request)).variant
-        place = self.site.place(f"{variant.stage}/{variant.name}/{METRICS}")
-        return JSONResponse({"figures": await asyncio.to_thread(metrics.thinned, place)})
+        path = self.site.file(f"{variant.stage}/{variant.name}/{METRICS}")
+        return await self._made(request, metrics.thinned, path)
+
+    async def _made(
+        self, request: Request, function: Callable[..., str], *arguments: Any
+    ) -> Response:
+        """Return the JSON that takes long to make."""
+        key = (function, arguments)
+        text = await self.site.work.run(request.scope, key, function, *arguments)
+        return Response(text, media_type="application/json")
 
     async def importance(self, request: Request) -> Response:
         """Return how much each hyper-parameter of a stage matters, as it stands now."""
@@ -108,23 +112,25 @@ class Api:
 
     # -- logs ---------------------------------------------------------------------------------
 
-    async def _log_of(self, request: Request) -> tuple[Path, logs.Wanted]:
+    async def _log_of(self, request: Request) -> tuple[RunPath, logs.Wanted]:
         asked = request.query_params
         wanted = logs.Wanted(asked.get("search", ""), asked.get("level", ""))
         identity = asked.get("variant", "")
         if not identity:
             wanted = replace(wanted, stage=asked.get("stage", ""), sources=True)
-            return self.site.place(self.site.store.folder.log.name), wanted
+            return self.site.file(self.site.store.folder.log.name), wanted
         row = await self.site.read(lambda store: store.rows.get(identity))
         if row is None:
             raise HTTPException(404, "There is no such variant in this run.")
-        return self.site.place(f"{row.variant.stage}/{row.variant.name}/{VARIANT_LOG}"), wanted
+        return self.site.file(f"{row.variant.stage}/{row.variant.name}/{VARIANT_LOG}"), wanted
 
     async def log(self, request: Request) -> Response:
         """Return the last lines of a log before a place: ``before``."""
         path, wanted = await self._log_of(request)
         place = _place(request.query_params.get("before", ""))
-        return JSONResponse(await asyncio.to_thread(logs.before, path, place, wanted))
+        arguments = (path, place, wanted)
+        found = await self.site.searches.run(request.scope, arguments, logs.before, *arguments)
+        return JSONResponse(found)
 
     async def log_live(self, request: Request) -> Response:
         """Send the lines of a log after a place, as they come: ``after``."""
@@ -148,26 +154,26 @@ class Api:
 
     async def file(self, request: Request) -> Response:
         """Return a file of the run."""
-        path = self.site.place(request.path_params["path"])
+        path = self.site.file(request.path_params["path"])
         return await asyncio.to_thread(downloads.one_file, path)
 
     async def download_run(self, request: Request) -> Response:
         """Return all files of the run, or its logs only: ``what=logs``."""
-        folder = self.site.store.folder.root
-        return await self._archive(request, folder, folder.name)
+        name = self.site.store.folder.root.name
+        return await self._archive(request, self.site.root, name)
 
     async def download_stage(self, request: Request) -> Response:
         """Return the files of a stage."""
         stage = await self.site.stage(request)
-        return await self._archive(request, self.site.place(stage), stage)
+        return await self._archive(request, self.site.file(stage), stage)
 
     async def download_variant(self, request: Request) -> Response:
         """Return the files of a variant."""
         variant = (await self.site.row(request)).variant
-        folder = self.site.place(f"{variant.stage}/{variant.name}")
+        folder = self.site.file(f"{variant.stage}/{variant.name}")
         return await self._archive(request, folder, f"{variant.stage}-{variant.name}")
 
-    async def _archive(self, request: Request, folder: Path, name: str) -> Response:
+    async def _archive(self, request: Request, folder: RunPath, name: str) -> Response:
         only_logs = request.query_params.get("what") == "logs"
         return await asyncio.to_thread(downloads.archive, folder, name, only_logs=only_logs)
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any, BinaryIO
 from urllib.parse import quote
 
@@ -13,12 +14,15 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 from zipstream import ZipStream
 
+from flambe.report.files import RunPath, printable
+
 CHUNK = 1 << 20
 BINARY = "application/octet-stream"
 LOGS = (".log", ".jsonl", ".json", ".yaml")
+MOST_LISTED = 2_000  # files that the page of a variant names
 
 
-def one_file(path: Path) -> Response:
+def one_file(path: RunPath) -> Response:
     """Return a file, as long as it is now, though it may grow or be removed meanwhile.
 
     Raises
@@ -27,13 +31,11 @@ def one_file(path: Path) -> Response:
         404 if it is not there.
     """
     try:
-        if not path.is_file():
-            raise FileNotFoundError
-        stream = open(path, "rb")
+        stream = path.open()
     except OSError:
         raise HTTPException(404, "There is no such file in this run.") from None
     size = os.fstat(stream.fileno()).st_size
-    headers = {**_named(path.name), "content-length": str(size)}
+    headers = {**_named(path.path.name), "content-length": str(size)}
     return StreamingResponse(
         iterate_in_threadpool(_first(stream, size)), media_type=BINARY, headers=headers
     )
@@ -48,56 +50,56 @@ def _first(stream: BinaryIO, left: int) -> Iterator[bytes]:
 
 def _named(name: str) -> dict[str, str]:
     """Return the header that makes a browser keep what is sent, under a name."""
-    quoted = quote(name, safe="")
+    quoted = quote(printable(name), safe="")
     plain = f'filename="{name}"' if quoted == name else f"filename*=utf-8''{quoted}"
     return {"content-disposition": f"attachment; {plain}"}
 
 
-def inside(root: Path, name: str) -> Path | None:
-    """Return the path of a name below a folder, or None where it leads out of it."""
-    if "\0" in name:
-        return None
-    base = root.resolve()
-    try:
-        path = (base / name).resolve()
-    except (OSError, RuntimeError, ValueError):
-        return None
-    return path if path.is_relative_to(base) and path != base else None
+def listing(folder: RunPath) -> list[dict[str, Any]]:
+    """Return files below a folder: name from there, name from the folder of the run, and bytes.
 
-
-def listing(root: Path, folder: Path) -> list[dict[str, Any]]:
-    """Return the files below a folder: name from there, name from the root, and bytes."""
+    The name from the folder of the run is empty where no address can hold it.
+    """
     return [
-        {"name": str(path.relative_to(folder)), "path": str(path.relative_to(root)), "size": size}
-        for path, size in _files(folder, only_logs=False)
+        {
+            "name": printable(_name_in(folder, path)),
+            "path": path.name if printable(path.name) == path.name else "",
+            "size": size,
+        }
+        for path, size in itertools.islice(folder.files(), MOST_LISTED)
     ]
 
 
-def archive(folder: Path, name: str, *, only_logs: bool) -> Response:
+def _name_in(folder: RunPath, path: RunPath) -> str:
+    return os.path.relpath(path.name, folder.name or ".")
+
+
+def archive(folder: RunPath, name: str, *, only_logs: bool) -> Response:
     """Return a ZIP archive of the files below a folder; nothing of it is kept here."""
     label = f"{name}-logs" if only_logs else name
     return StreamingResponse(
-        iterate_in_threadpool(_zipped(folder, name, only_logs)),
+        iterate_in_threadpool(_zipped(folder, printable(name), only_logs)),
         media_type="application/zip",
         headers=_named(f"{label}.zip"),
     )
 
 
-def _zipped(folder: Path, name: str, only_logs: bool) -> Iterator[bytes]:
+def _zipped(folder: RunPath, name: str, only_logs: bool) -> Iterator[bytes]:
     # A run goes on, and removes checkpoints that it needs no more.
     gone: list[str] = []
 
-    def parts(path: Path) -> Iterator[bytes]:
+    def parts(path: RunPath) -> Iterator[bytes]:
         try:
-            with open(path, "rb") as stream:
+            with path.open() as stream:
                 while part := stream.read(CHUNK):
                     yield part
         except OSError:
-            gone.append(str(path.relative_to(folder)))
+            gone.append(printable(_name_in(folder, path)))
 
     stream = ZipStream()
-    for path, _ in _files(folder, only_logs=only_logs):
-        stream.add(parts(path), str(Path(name) / path.relative_to(folder)))
+    for path, _ in folder.files():
+        if not only_logs or _is_log(path):
+            stream.add(parts(path), f"{name}/{printable(_name_in(folder, path))}")
     if not stream:
         stream.add("There are no files yet.\n", f"{name}/empty.txt")
     yield from stream.all_files()
@@ -107,22 +109,14 @@ def _zipped(folder: Path, name: str, only_logs: bool) -> Iterator[bytes]:
     yield from stream.finalize()
 
 
-def size_of(folder: Path, *, only_logs: bool) -> int:
-    """Return the bytes of the files that an archive would hold."""
-    return sum(size for _, size in _files(folder, only_logs=only_logs))
+def _is_log(path: RunPath) -> bool:
+    return path.name.endswith(LOGS) and "checkpoint" not in PurePath(path.name).parts
 
 
-def _files(folder: Path, *, only_logs: bool) -> Iterator[tuple[Path, int]]:
-    """Yield regular files and their bytes; links are not followed."""
-    for place, folders, names in os.walk(folder):
-        folders.sort()
-        for name in sorted(names):
-            path = Path(place) / name
-            if only_logs and not (name.endswith(LOGS) and "checkpoint" not in path.parts):
-                continue
-            try:
-                if path.is_symlink() or not path.is_file():
-                    continue
-                yield path, path.stat().st_size
-            except OSError:  # it was removed meanwhile
-                continue
+def sizes(folder: RunPath) -> tuple[int, int]:
+    """Return the bytes of the files of an archive: of everything, and of logs only."""
+    everything = logs = 0
+    for path, size in folder.files():
+        everything += size
+        logs += size if _is_log(path) else 0
+    return everything, logs

@@ -6,13 +6,16 @@ say from where to go on: a page shows what there is, and asks again.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, BinaryIO
+
+from flambe.report.files import RunPath
 
 CHUNK = 1 << 18
 LONGEST = 20_000  # characters of a line that are shown
@@ -117,7 +120,9 @@ def _text(line: bytes) -> str:
     return line[: 4 * LONGEST].decode("utf-8", "replace").rstrip("\r\n")[:LONGEST]
 
 
-def before(path: Path, end: int | None, wanted: Wanted, most: int = MOST_LINES) -> dict[str, Any]:
+def before(
+    path: RunPath, end: int | None, wanted: Wanted, most: int = MOST_LINES
+) -> dict[str, Any]:
     """Return the last lines before a place (by default, the end).
 
     Returns
@@ -127,23 +132,28 @@ def before(path: Path, end: int | None, wanted: Wanted, most: int = MOST_LINES) 
         are to come, which is where a last line begins that has no end yet; ``more``: whether there
         is anything before.
     """
-    size = _size(path)
+    with _opened(path) as (stream, size):
+        return _before(stream, size, end, wanted, most)
+
+
+def _before(
+    stream: BinaryIO, size: int, end: int | None, wanted: Wanted, most: int
+) -> dict[str, Any]:
     at = size if end is None else min(end, size)
     result: dict[str, Any] = {"end": at, "size": size}
     lines: list[Line] = []
     matches, deadline = wanted.filter(), time.monotonic() + PATIENCE
     if at:
-        with open(path, "rb") as stream:
-            stream.seek(at - 1)
-            whole = stream.read(1) == b"\n"
-            for start, line in _backwards(stream, at - whole, wanted.possible()):
-                if at == size and not whole and line is not None:
-                    result["end"] = start
-                if line is not None and matches(line):
-                    lines.append(wanted.parsed(start, line))
-                at = start
-                if len(lines) >= most or time.monotonic() > deadline:
-                    break
+        stream.seek(at - 1)
+        whole = stream.read(1) == b"\n"
+        for start, line in _backwards(stream, at - whole, wanted.possible()):
+            if at == size and not whole and line is not None:
+                result["end"] = start
+            if line is not None and matches(line):
+                lines.append(wanted.parsed(start, line))
+            at = start
+            if len(lines) >= most or time.monotonic() > deadline:
+                break
     lines.reverse()
     return {**result, "lines": [asdict(line) for line in lines], "start": at, "more": at > 0}
 
@@ -180,40 +190,46 @@ def _backwards(
     yield 0, rest
 
 
-def after(path: Path, start: int, wanted: Wanted, most: int = MOST_LINES) -> dict[str, Any]:
+def after(path: RunPath, start: int, wanted: Wanted, most: int = MOST_LINES) -> dict[str, Any]:
     """Return the whole lines after a place, and where to go on.
 
     Where there is much more than can be shown, what lies between is left out: ``skipped`` bytes.
     """
-    size = _size(path)
-    if start > size:  # it was started anew
-        return {"lines": [], "at": 0, "size": size, "restarted": True}
+    with _opened(path) as (stream, size):
+        if start > size:  # it was started anew
+            return {"lines": [], "at": 0, "size": size, "restarted": True}
+        if start == size:
+            return {"lines": [], "at": start, "size": size}
+        return _after(stream, size, start, wanted, most)
+
+
+def _after(stream: BinaryIO, size: int, start: int, wanted: Wanted, most: int) -> dict[str, Any]:
     matches = wanted.filter()
     lines: list[Line] = []
     at, skipped = start, 0
     if size - start > 4 * CHUNK:
         skipped = size - start - 2 * CHUNK
         at = start + skipped
-    if size == at:
-        return {"lines": [], "at": at, "size": size}
-    with open(path, "rb") as stream:
-        stream.seek(at)
-        if skipped:
-            at += len(stream.readline())
-        for line in stream:
-            if not line.endswith(b"\n"):
-                break
-            if matches(line):
-                lines.append(wanted.parsed(at, line))
-            at += len(line)
-            if at >= size:
-                break
+    stream.seek(at)
+    if skipped:
+        at += len(stream.readline(size - at))
+    while at < size:
+        line = stream.readline(4 * CHUNK)
+        if not line.endswith(b"\n") and len(line) < 4 * CHUNK:
+            break
+        if matches(line):
+            lines.append(wanted.parsed(at, line))
+        at += len(line)
     result = {"lines": [asdict(line) for line in lines[-most:]], "at": at, "size": size}
     return {**result, "skipped": skipped} if skipped or len(lines) > most else result
 
 
-def _size(path: Path) -> int:
+@contextlib.contextmanager
+def _opened(path: RunPath) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a log, and give its size; where there is none, it is empty."""
     try:
-        return os.stat(path).st_size
+        stream: BinaryIO = path.open()
     except OSError:
-        return 0
+        stream = io.BytesIO()
+    with stream:
+        yield stream, stream.seek(0, os.SEEK_END)

@@ -18,7 +18,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.templating import Jinja2Templates
 
-from flambe.report.downloads import inside
+from flambe.report.files import RunPath
+from flambe.report.limits import Work
 from flambe.report.store import Row, Store
 from flambe.report.summary import run_facts, run_summary
 from flambe.report.tensorboard import TensorBoard
@@ -43,6 +44,9 @@ class Site:
 
     def __init__(self, root: Path, tensorboard_port: int | None = None) -> None:
         self.store = Store(root)
+        self.root = RunPath.of(self.store.folder.root)
+        self.work = Work()
+        self.searches = Work()
         self.tensorboard = TensorBoard(self.store.folder.root, tensorboard_port)
         self._watchers = 0
         self._watch: asyncio.Task[None] | None = None
@@ -106,15 +110,15 @@ class Site:
             raise HTTPException(404, "There is no such stage in this run.")
         return name
 
-    def place(self, name: str) -> Path:
-        """Return a path below the folder of the run, whatever else its name tries.
+    def file(self, name: str) -> RunPath:
+        """Return a file or folder below the folder of the run, whatever else its name tries.
 
         Raises
         ------
         HTTPException
             404 if it leads out of the folder.
         """
-        path = inside(self.store.folder.root, name)
+        path = self.root.below(name)
         if path is None:
             raise HTTPException(404, "There is no such file in this run.")
         return path
@@ -152,7 +156,10 @@ class Site:
         own = await data(self, request) if data else {}
         base = request.scope.get("root_path", "")
         shown = {**common, "base": base, "pages": NAVIGATION, **own, **more}
-        return self.templates.TemplateResponse(request, template, shown, status)
+        # A table of thousands of rows takes a while: meanwhile others are answered.
+        return await asyncio.to_thread(
+            self.templates.TemplateResponse, request, template, shown, status
+        )
 
 
 def _common(store: Store) -> dict[str, Any]:

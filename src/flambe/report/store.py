@@ -20,7 +20,15 @@ from typing import Any, TypeVar
 
 import psutil
 
-from flambe.progress import RunFolder, RunState, Status, Tail, VariantState, apply_line
+from flambe.progress import (
+    RunFolder,
+    RunState,
+    Status,
+    Tail,
+    VariantState,
+    apply_line,
+    finite,
+)
 
 _T = TypeVar("_T")
 
@@ -194,8 +202,8 @@ class Store:
         for name in line:
             if name in row.looks:
                 row.looks[name] = look
-        step, metric = line.get("step"), line.get("metric")
-        if isinstance(step, int) and step > 0 and "metric" in line:
+        step, metric = line.get("step"), finite(line.get("metric"))
+        if isinstance(step, int) and 0 < step < 2**63 and "metric" in line:
             value = float(metric) if isinstance(metric, int | float) else math.nan
             row.curve.add(step, value, look)
 
@@ -203,7 +211,7 @@ class Store:
         found = False
         for line in self._loads.read():
             if isinstance(line.get("host"), str):
-                self.hosts[line["host"]] = line
+                self.hosts[line["host"]] = finite(line)
                 found = True
         return found
 
@@ -225,6 +233,8 @@ class Store:
 
 def process_lives(pid: int, since: float) -> bool:
     """Return whether a process of this machine that began before a time lives."""
+    if not 0 < pid < 2**31:
+        return False
     try:
         process = psutil.Process(pid)
         # Numbers of processes are used again.

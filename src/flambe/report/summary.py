@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable
 from typing import Any
 
 from flambe.progress import StageState, Status, VariantState
+from flambe.report.files import printable
 from flambe.report.store import CHANGING, Row, Store
 
 BEST = 5  # how many of the best variants the overview shows of each stage
@@ -20,7 +22,7 @@ def run_summary(store: Store) -> dict[str, Any]:
     """Return the run and its stages, what is best and what failed."""
     run = store.run
     if run is None:
-        name = store.folder.root.name.removeprefix("output__")
+        name = printable(store.folder.root.name.removeprefix("output__"))
         return {"name": name, "status": "empty", "stages": [], "failures": []}
     stages = [_stage_summary(store, stage) for stage in run.stages]
     running = [stage for stage in stages if stage["runs"]]
@@ -58,7 +60,7 @@ def run_facts(store: Store) -> dict[str, Any]:
         "user": run.hosts.get(run.host, {}).get("user", ""),
         "seed": run.seed,
         "storage": run.storage,
-        "folder": str(store.folder.root),
+        "folder": printable(str(store.folder.root)),
     }
 
 
@@ -121,7 +123,8 @@ def _until(stage: StageState, variants: list[VariantState]) -> int | None:
     waiting = max(stage.total, len(variants)) - len(took) - len(running)
     waiting -= sum(v.status in (Status.FAILED, Status.MASKED) for v in variants)
     left = max(0, waiting) * mean + sum(max(0.0, mean - spent) for spent in under_way)
-    return round(time.time() + left / side_by_side)
+    end = time.time() + left / side_by_side
+    return round(end) if math.isfinite(end) else None  # times in a broken file may be anything
 
 
 def _ranked(variants: Iterable[VariantState]) -> list[VariantState]:

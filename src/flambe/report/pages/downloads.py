@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
 
-from flambe.report.downloads import inside, size_of
+from flambe.report.downloads import sizes
+from flambe.report.files import RunPath
 from flambe.report.site import Page, Site
 
 
 async def _data(site: Site, request: Request) -> dict[str, Any]:
     run = await site.read(lambda store: store.run)
-    rows = [("run", "", await asyncio.to_thread(_sizes, site.store.folder.root))]
+    folders = [("run", "", site.root)]
     for stage in run.stages if run else ():
-        if (place := inside(site.store.folder.root, stage.name)) and place.is_dir():
-            rows.append(("stage", stage.name, await asyncio.to_thread(_sizes, place)))
+        if place := site.root.below(stage.name):
+            folders.append(("stage", stage.name, place))
+    rows = await site.work.run(request.scope, "sizes", _sizes, folders)
     return {"rows": rows, "storage": run.storage if run else "", "data": {}}
 
 
-def _sizes(folder: Path) -> tuple[int, int]:
-    return size_of(folder, only_logs=False), size_of(folder, only_logs=True)
+def _sizes(folders: list[tuple[str, str, RunPath]]) -> list[tuple[str, str, tuple[int, int]]]:
+    return [(kind, name, sizes(folder)) for kind, name, folder in folders if folder.path.is_dir()]
 
 
 PAGE = Page("/downloads", "downloads.html", _data, "Downloads")

@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
 
 from flambe.progress import VARIANT_CONFIG, VariantState
 from flambe.report.downloads import listing
+from flambe.report.files import RunPath
 from flambe.report.site import Page, Site
 from flambe.report.store import Store
 from flambe.report.summary import whole_row
 
+MOST_SHOWN = 1 << 20  # bytes of a configuration
+
 
 async def _data(site: Site, request: Request) -> dict[str, Any]:
     variant = (await site.row(request)).variant
-    place = site.place(f"{variant.stage}/{variant.name}")
-    config = await asyncio.to_thread(_text, site.place(f"{place}/{VARIANT_CONFIG}"))
+    folder = site.file(f"{variant.stage}/{variant.name}")
+    config = await asyncio.to_thread(_text, site.file(f"{folder.name}/{VARIANT_CONFIG}"))
     return {
         "variant": variant,
         "config": config,
         "parents": await site.read(_parents, variant),
-        "files": await asyncio.to_thread(listing, site.store.folder.root.resolve(), place),
+        "files": await asyncio.to_thread(listing, folder),
         "data": {"row": await site.read(lambda store: whole_row(store.rows[variant.id]))},
     }
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
+def _text(path: RunPath) -> str:
+    return path.read(MOST_SHOWN).decode("utf-8", "replace")
 
 
 def _parents(store: Store, variant: VariantState) -> list[tuple[str, VariantState]]:

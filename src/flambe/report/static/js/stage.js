@@ -14,6 +14,7 @@ const curves = new Map(); // id -> [steps, values]
 const table = new VariantTable(rows, draw);
 let tag = "";
 let tags = [];
+let missing = 0; // variants whose figures could not be read in time
 let plots = {};
 
 function draw() {
@@ -59,6 +60,7 @@ function drawCurvesBar() {
   render(html`<div class="bar"><h2>Learning curves</h2>
       ${tags.length ? html`<label>of <select @change=${(event) => { tag = event.target.value; load(); }}>
         <option value="">metric</option>${tags.filter((one) => one !== "metric").map((one) => html`<option ?selected=${one === tag}>${one}</option>`)}</select></label>` : nothing}
+      ${missing ? html`<span class="dim">without ${missing} variants: there is too much to read</span>` : nothing}
       <span class="dim note">${!long ? "" : note || (shown.length > 100 ? `coloured by the best figure; ${HINT}` : HINT)}</span></div>
     ${long ? nothing : html`<p class="dim">${curves.size ? "Each variant has one step only: the table says it all." : "There are no figures yet."}</p>`}
     <div class="chart" ?hidden=${!long}></div>`, $("curves"));
@@ -148,6 +150,7 @@ async function load() {
   meanwhile = [];
   const told = await ask(`/api/stage/${name}/curves${tag ? `?tag=${encodeURIComponent(tag)}` : ""}`);
   tags = told.tags;
+  missing = told.missing;
   curves.clear();
   for (const [id, curve] of Object.entries(told.curves)) curves.set(id, curve);
   const missed = meanwhile;
