@@ -144,7 +144,7 @@ class Run:
         run.host, run.pid = socket.gethostname(), os.getpid()
         run.hosts = {host_name(): {"user": _user(experiment), "cpus": os.cpu_count()}}
         links = {
-            name: stages_linked(value, experiment.pipeline, name)
+            name: stages_linked(value, self.expander.order, name)
             for name, value in experiment.pipeline.items()
         }
         used = {name for linked in links.values() for name in linked}

@@ -11,7 +11,8 @@ import inspect
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -143,9 +144,9 @@ def _chooser(chosen: Mapping[Any, Any]) -> Callable[[Any, Any], Any]:
 
 def _labels(grid: Grid) -> list[Any]:
     labels = [label(element) for element in grid.elements]
-    texts = [str(text) for text in labels]
+    occurrences = Counter(map(str, labels))
     return [
-        f"{text}#{index}" if texts.count(str(text)) > 1 else text
+        f"{text}#{index}" if occurrences[str(text)] > 1 else text
         for index, text in enumerate(labels)
     ]
 
@@ -168,13 +169,14 @@ def short_names(pipeline: Mapping[str, Any]) -> dict[Path, str]:
             path for stage, value in pipeline.items() for path in option_paths(value, (stage,))
         )
     )
+    occurrences = Counter(path[-length:] for path in paths for length in range(1, len(path) + 1))
     names: dict[Path, str] = {}
     for path in paths:
         for length in range(1, len(path) + 1):
             if isinstance(path[-length], int) and length < len(path):
                 continue
             tail = path[-length:]
-            if sum(other[-length:] == tail for other in paths) == 1 or length == len(path):
+            if occurrences[tail] == 1 or length == len(path):
                 names[path] = ".".join(str(key) for key in tail)
                 break
     return names
@@ -193,6 +195,10 @@ def canonical(value: Any) -> Any:
         return ["!@", str(value)]
     if isinstance(value, ClusterResource):
         return ["!cluster", value.location]
+    if isinstance(value, Grid):  # inside the element of another one
+        return ["!g", [canonical(element) for element in value.elements]]
+    if isinstance(value, Sample):
+        return ["!s", value.low, value.high, value.n, value.decimals]
     if isinstance(value, Mapping):
         return {str(key): canonical(child) for key, child in value.items()}
     if isinstance(value, list | tuple):
@@ -235,10 +241,24 @@ def context_of(experiment: Any) -> str:
     return f"{experiment.seed}:{canonical(experiment.resources)}"
 
 
-def stages_linked(value: Any, pipeline: Mapping[str, Any], stage: str) -> list[str]:
-    """Return the stages that a stage, or one way through its options, links to."""
+def positions(pipeline: Iterable[str]) -> dict[str, int]:
+    """Return the position of each stage of a pipeline."""
+    return {stage: position for position, stage in enumerate(pipeline)}
+
+
+def stages_linked(value: Any, order: Mapping[str, int], stage: str) -> list[str]:
+    """Return the stages that a stage, or one way through its options, links to, in their order."""
     roots = {link.root for _, link in links(value)}
-    return [name for name in pipeline if name in roots and name != stage]
+    return sorted((r for r in roots if r in order and r != stage), key=order.__getitem__)
+
+
+def may_run(value: Any) -> bool:
+    """Whether a stage has something to run, in one way through its options at least."""
+    if isinstance(value, Grid):
+        return any(may_run(element) for element in value.elements)
+    if isinstance(value, Schema) and not value.target:
+        return True
+    return runs(value)
 
 
 def runs(config: Any) -> bool:
@@ -273,6 +293,7 @@ class Expander:
 
     def __post_init__(self) -> None:
         self.names = short_names(self.pipeline)
+        self.order = positions(self.pipeline)
 
     def expand(self, stage: str, known: Mapping[str, Sequence[Variant]]) -> list[Variant]:
         """Return the variants of a stage.
@@ -287,7 +308,7 @@ class Expander:
         joins: dict[tuple[str, ...], list[tuple[Variant, ...]]] = {}
         variants = []
         for config, choices in alternatives(self.pipeline[stage], (stage,), self.seed):
-            parents = tuple(stages_linked(config, self.pipeline, stage))
+            parents = tuple(stages_linked(config, self.order, stage))
             if parents not in joins:
                 joins[parents] = list(_join(parents, known))
             for joined in joins[parents]:
@@ -311,7 +332,7 @@ class Expander:
             config,
             choices,
             parents,
-            {name: ancestry[name] for name in self.pipeline if name in ancestry},
+            {name: ancestry[name] for name in sorted(ancestry, key=self.order.__getitem__)},
             runs(config),
         )
 
@@ -357,7 +378,7 @@ def _join(
     partial: list[tuple[dict[str, str], dict[str, Variant]]] = [({}, {})]
     for stage in reversed(stages):
         by_id = {variant.id: variant for variant in known.get(stage, ())}
-        index = _Index(known.get(stage, ()))
+        index = _Index(list(by_id.values()))
         extended = []
         for ancestry, chosen in partial:
             if stage in ancestry:
