@@ -23,7 +23,7 @@ from flambe.report import pages
 from flambe.report.api import Api
 from flambe.report.security import Guard, new_token
 from flambe.report.site import HERE, NAVIGATION, Page, Site
-from flambe.report.tensorboard import PREFIX
+from flambe.report.tensorboard import PREFIX, TensorBoardPort
 
 
 def create_app(
@@ -44,10 +44,11 @@ def create_app(
     hosts
         The names under which the site is reached, besides localhost and the name of this machine.
     tensorboard_port
-        Start TensorBoard at once, at this port of the loopback; by default when somebody looks.
+        Start TensorBoard at once, and lead to it whoever comes in at this port of the server; by
+        default TensorBoard is started when somebody looks.
     """
     token = token or new_token()
-    site = Site(Path(run_dir), tensorboard_port)
+    site = Site(Path(run_dir))
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -75,7 +76,10 @@ def create_app(
             Route("/font-roboto/{path:path}", site.tensorboard.proxy),
             Mount("/static", StaticFiles(directory=HERE / "static"), middleware=packed),
         ],
-        middleware=[Middleware(Guard, token=token, hosts=tuple(hosts))],
+        middleware=[
+            Middleware(Guard, token=token, hosts=tuple(hosts)),
+            Middleware(TensorBoardPort, port=tensorboard_port),
+        ],
         exception_handlers={HTTPException: failed},
         lifespan=lifespan,
     )

@@ -15,6 +15,7 @@ from flambe.errors import ConfigError, Problem
 from flambe.report.parent import end_with
 
 PORT = 49558
+LOOPBACK = "127.0.0.1"
 PORT_ERRORS = (errno.EADDRINUSE, errno.EACCES)
 
 
@@ -56,8 +57,10 @@ class Address:
             return self.host == "localhost"
 
 
-def listen(host: str, port: int | None) -> socket.socket:
+def listen(host: str, port: int | None, option: str = "--port") -> socket.socket:
     """Return a socket that listens; without a port, the usual one or else any.
+
+    ``option`` is what an error advises to change.
 
     Raises
     ------
@@ -77,7 +80,9 @@ def listen(host: str, port: int | None) -> socket.socket:
                 continue
             reason = getattr(error, "strerror", None) or str(error)
             of_port = isinstance(error, OverflowError) or error.errno in PORT_ERRORS
-            hint = "choose another --port, or leave it out" if of_port else "choose another --host"
+            hint = (
+                f"choose another {option}, or leave it out" if of_port else "choose another --host"
+            )
             told = f"the site cannot listen on {host}:{wanted}: {reason.lower()}"
             raise ConfigError(Problem(told, hint=hint)) from None
         taken.listen(128)
@@ -88,7 +93,7 @@ def listen(host: str, port: int | None) -> socket.socket:
 def serve(
     run_dir: Path,
     *,
-    host: str = "127.0.0.1",
+    host: str = LOOPBACK,
     port: int | None = None,
     token: str | None = None,
     certificate: Path | None = None,
@@ -111,7 +116,8 @@ def serve(
     certificate, key
         Files of a certificate and its key: then it speaks TLS.
     tensorboard_port
-        Start TensorBoard at once, at this port; by default when somebody looks.
+        Start TensorBoard at once, and lead to it at this port of the loopback, with the same token;
+        by default TensorBoard is started when somebody looks.
     names
         What else it is opened by: a name of the host, where it listens on all addresses.
     parent
@@ -142,13 +148,18 @@ def serve(
     )
     if certificate is not None:
         _check(config, certificate)
-    with listen(host, port) as taken:
+    with contextlib.ExitStack() as stack:
+        taken = stack.enter_context(listen(host, port))
+        sockets = [taken]
+        if tensorboard_port is not None:
+            option = "--tensorboard-port"
+            sockets.append(stack.enter_context(listen(LOOPBACK, tensorboard_port, option)))
         address = Address(
             host, int(taken.getsockname()[1]), str(app.state.token), certificate is not None
         )
         told(address)
         with contextlib.suppress(KeyboardInterrupt):
-            uvicorn.Server(config).run(sockets=[taken])
+            uvicorn.Server(config).run(sockets=sockets)
 
 
 def _check(config: object, certificate: Path) -> None:

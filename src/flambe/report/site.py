@@ -38,16 +38,14 @@ class Site:
     ----------
     root
         The folder of the run.
-    tensorboard_port
-        The port of TensorBoard; any by default.
     """
 
-    def __init__(self, root: Path, tensorboard_port: int | None = None) -> None:
+    def __init__(self, root: Path) -> None:
         self.store = Store(root)
         self.root = RunPath.of(self.store.folder.root)
         self.work = Work()
         self.searches = Work()
-        self.tensorboard = TensorBoard(self.store.folder.root, tensorboard_port)
+        self.tensorboard = TensorBoard(self.store.folder.root)
         self._watchers = 0
         self._watch: asyncio.Task[None] | None = None
         self._tick = asyncio.Event()

@@ -1,6 +1,8 @@
 """The real TensorBoard, under the address and the token of the site.
 
 It is a process of its own: started when somebody looks, again if it dies, and gone with the site.
+It listens on a Unix socket that only its user reaches; all requests come through the site, which
+checks the token and the ``Host``. A port of TensorBoard is one more port of the site.
 """
 
 from __future__ import annotations
@@ -8,37 +10,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
+import shutil
 import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator
+import weakref
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import httpx
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response, StreamingResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from flambe.report.parent import end_with
+from flambe.report.tensorboard_process import main
 
 PREFIX = "/tensorboard/app"
+ADDRESS = "http://tensorboard"  # what requests on the socket name
 START_SECONDS = 90.0
 KEEP_PERIOD = 2.0  # seconds between two looks whether it runs, where it always should
+MOST_SENT = 4 << 20  # bytes of a request: TensorBoard is only asked questions
+LONGEST_SOCKET = 100  # bytes of the path of a Unix socket: macOS takes 103, Linux 107
 # What concerns one connection only, and is not passed on.
 _HOP = {
-    "connection",
-    "keep-alive",
-    "proxy-authenticate",
-    "proxy-authorization",
-    "te",
-    "trailers",
-    "transfer-encoding",
-    "upgrade",
-    "host",
-    "cookie",
-    "authorization",
-    "origin",
-    "server",
-    "date",
+    *(b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te"),
+    *(b"trailers", b"transfer-encoding", b"upgrade", b"content-length", b"host", b"cookie"),
+    *(b"authorization", b"origin"),
+}
+_HOP_BACK = {
+    *("connection", "keep-alive", "transfer-encoding", "upgrade", "server", "date", "set-cookie"),
 }
 
 
@@ -49,20 +50,35 @@ class TensorBoard:
     ----------
     root
         The folder of the run.
-    port
-        Its port on the loopback; any by default.
     """
 
-    def __init__(self, root: Path, port: int | None = None) -> None:
+    def __init__(self, root: Path) -> None:
         self.root = root
-        self.port = port
-        self.address: str | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._starting = asyncio.Lock()
-        self._client = httpx.AsyncClient(timeout=httpx.Timeout(60.0), trust_env=False)
+        self._folder: Path | None = None
+        self._remove_folder: Callable[[], object] = lambda: None
+        self._made: httpx.AsyncClient | None = None
 
-    async def ready(self, base: str = "") -> str:
-        """Return its address; start it if it does not run.
+    @property
+    def socket(self) -> Path:
+        """The socket that it listens on, in a folder that only this user may enter."""
+        if self._folder is None:
+            self._folder = _socket_folder()
+            self._remove_folder = weakref.finalize(
+                self, shutil.rmtree, self._folder, ignore_errors=True
+            )
+        return self._folder / "socket"
+
+    @property
+    def _client(self) -> httpx.AsyncClient:
+        if self._made is None:
+            transport = httpx.AsyncHTTPTransport(uds=str(self.socket))
+            self._made = httpx.AsyncClient(transport=transport, timeout=60.0, trust_env=False)
+        return self._made
+
+    async def ready(self, base: str = "") -> None:
+        """Start it if it does not run.
 
         Parameters
         ----------
@@ -77,8 +93,6 @@ class TensorBoard:
         async with self._starting:
             if self._process is None or self._process.returncode is not None:
                 await self._start(base + PREFIX)
-        assert self.address is not None
-        return self.address
 
     async def keep(self) -> None:
         """See that it runs, until this is cancelled."""
@@ -88,23 +102,22 @@ class TensorBoard:
             await asyncio.sleep(KEEP_PERIOD)
 
     async def _start(self, prefix: str) -> None:
-        port = self.port or _free_port()
-        address = f"http://127.0.0.1:{port}"
+        self.socket.unlink(missing_ok=True)  # of one that died
         self._process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "flambe.report.tensorboard", str(os.getpid())),
-            *("--logdir", str(self.root), "--host", "127.0.0.1", "--port", str(port)),
-            *("--path_prefix", prefix, "--reload_interval", "5"),
+            *(sys.executable, "-m", "flambe.report.tensorboard", "--parent", str(os.getpid())),
+            *("--socket", str(self.socket), "--logdir", str(self.root), "--path_prefix", prefix),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
+            # It asks for nothing beyond this machine, itself included.
+            env={k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")},
         )
         deadline = time.monotonic() + START_SECONDS
         while time.monotonic() < deadline:
             if self._process.returncode is not None:
                 raise RuntimeError(f"TensorBoard ended with exit code {self._process.returncode}")
             with contextlib.suppress(httpx.HTTPError):
-                if (await self._client.get(f"{address}{prefix}/")).status_code == 200:
-                    self.address = address
+                if (await self._client.get(f"{ADDRESS}{prefix}/")).status_code == 200:
                     return
             await asyncio.sleep(0.2)
         await self._end()
@@ -112,17 +125,18 @@ class TensorBoard:
 
     async def proxy(self, request: Request) -> Response:
         """Pass a request on, and what is answered back."""
+        base = request.scope.get("root_path", "")
+        content = await _content(request)
         try:
-            base = request.scope.get("root_path", "")
-            address = await self.ready(base)
+            await self.ready(base)
             passed = self._client.build_request(
                 request.method,
-                httpx.URL(address).copy_with(raw_path=_path(request, base)),
-                headers=[(k, v) for k, v in request.headers.items() if k.lower() not in _HOP],
-                content=await request.body(),
+                httpx.URL(ADDRESS).copy_with(raw_path=_path(request, base)),
+                headers=[(k, v) for k, v in request.headers.raw if k.lower() not in _HOP],
+                content=content,
             )
             answer = await self._client.send(passed, stream=True)
-        except (RuntimeError, httpx.HTTPError) as error:
+        except (RuntimeError, httpx.HTTPError, httpx.InvalidURL) as error:
             told = str(error) or type(error).__name__
             return JSONResponse({"error": f"TensorBoard does not answer: {told}"}, 502)
 
@@ -133,13 +147,16 @@ class TensorBoard:
             finally:
                 await answer.aclose()
 
-        headers = {k: v for k, v in answer.headers.items() if k.lower() not in _HOP}
+        headers = {k: v for k, v in answer.headers.items() if k.lower() not in _HOP_BACK}
         return StreamingResponse(body(), answer.status_code, headers)
 
     async def close(self) -> None:
         """End it, if it was started here."""
-        await self._client.aclose()
+        if self._made is not None:
+            await self._made.aclose()
         await self._end()
+        self._remove_folder()
+        self._made = self._folder = None
 
     async def _end(self) -> None:
         process, self._process = self._process, None
@@ -162,19 +179,39 @@ def _path(request: Request, base: str) -> bytes:
     return path + b"?" + query if query else path
 
 
-def _free_port() -> int:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        port: int = taken.getsockname()[1]
-        return port
+async def _content(request: Request) -> bytes:
+    content = b""
+    async for part in request.stream():
+        content += part
+        if len(content) > MOST_SENT:
+            raise HTTPException(413, "This is more than TensorBoard is asked.")
+    return content
 
 
-def main() -> None:
-    """Run TensorBoard until the process that started it is gone."""
-    end_with(int(sys.argv.pop(1)))
-    from tensorboard.main import run_main
+def _socket_folder() -> Path:
+    """Make a folder that only this user may enter, with a short path."""
+    folder = tempfile.mkdtemp(prefix="flambe-tensorboard-")
+    if len(os.fsencode(folder)) > LONGEST_SOCKET - len("/socket"):
+        os.rmdir(folder)
+        folder = tempfile.mkdtemp(prefix="flambe-tensorboard-", dir="/tmp")
+    return Path(folder)
 
-    run_main()
+
+class TensorBoardPort:
+    """Middleware that leads to TensorBoard whoever opens the site at the port of TensorBoard."""
+
+    def __init__(self, app: ASGIApp, port: int | None) -> None:
+        self.app = app
+        self.port = port
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        server = scope.get("server") or ("", None)
+        base = scope.get("root_path", "")
+        if scope["type"] == "http" and server[1] == self.port and scope["path"] == f"{base}/":
+            await RedirectResponse(f"{base}{PREFIX}/")(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
 
 
 if __name__ == "__main__":
