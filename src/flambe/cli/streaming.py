@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from flambe._grammar import wrong_path
 from flambe.cluster import launch, paths
 from flambe.cluster.member import Member
 from flambe.cluster.record import ClusterFiles
@@ -28,10 +29,21 @@ def results(host: Member, name: str) -> dict[str, str]:
 
     What is not in the folder that runs work in, since ``save_path`` says so, has its whole path
     here.
+
+    Raises
+    ------
+    RunError
+        If the host names one whose place here would be elsewhere.
     """
     folder = paths.of(host.agent.root, name)
     told = host.run(["sh", "-c", _FOLDERS, "sh", paths.beside(folder)], repeat=True).stdout
-    return {f"{folder}/work/": "", **{f"{one}/": one.strip("/") for one in told.splitlines()}}
+    lines = told.removesuffix("\n").split("\n") if told else []
+    for path in lines:
+        if not path.startswith("/") or wrong_path(path) or ".." in path.split("/"):
+            raise RunError(
+                f"{host.name}: it names {path!r} as a folder of results: nothing is brought"
+            )
+    return {f"{folder}/work/": "", **{f"{path}/": path.strip("/") for path in lines}}
 
 
 def seen(host: Member, name: str) -> list[Any]:
@@ -84,8 +96,9 @@ def _stream(host: Member, name: str, folder: Path) -> None:
         command = ["find", place, "-type", "d", "-name", "checkpoint_*", "-prune", "-print"]
         for line in host.run(command, repeat=True).stdout.splitlines():
             there.add(folder / below / line.removeprefix(place))
+    inside = folder.resolve()
     for path in folder.glob("**/output__*/*/*/checkpoint_*"):
-        if path not in there:
+        if path not in there and path.resolve().is_relative_to(inside):
             shutil.rmtree(path, ignore_errors=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -75,8 +76,9 @@ class Files:
         command += ["--relative"] if any("/./" in source for source in sources) else []
         command += ["-e", f"ssh -o BatchMode=yes -F {shlex.quote(config)}", "--", *sources]
         host = keys.alias(self.cluster.name, factory.machine)
+        path = transfer.written_to(target, "" if is_folder else posixpath.basename(sources[0]))
         orchestrator.run(
-            [*command, f"{host}:{target}"],
+            [*command, f"{host}:{path}"],
             deadline=DEADLINE,
             repeat=True,
             shown=f"rsync {' '.join(sources)} to {factory.name}",

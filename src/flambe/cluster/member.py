@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import posixpath
+import re
 import threading
 from collections.abc import Callable
 from typing import Any
 
+from flambe._grammar import wrong_path
 from flambe.cluster.machine import ORCHESTRATOR, Machine
 from flambe.cluster.record import ClusterFiles
+from flambe.errors import RemoteError
 from flambe.remote import Connection, Host, Login, transfer
 from flambe.remote.client import Agent
 from flambe.remote.connection import pin
 
+# What a host tells of itself that names files here: see flambe.remote.agent.facts.
+_FACTS = {
+    "python": r"[0-9]+(\.[0-9]+)+[0-9A-Za-z+.]*",
+    "platform": r"[a-z0-9]+-[A-Za-z0-9_]+",
+    "libc": r"[A-Za-z0-9.]*-[A-Za-z0-9.]*",
+}
 # How long a machine that was created just now may take until it lets us in, in seconds.
 NEW_MACHINE = 300
 OLD_MACHINE = 30
@@ -93,8 +102,24 @@ class Member(Host):
         self.report = self.agent.call(
             "report", cluster=cluster, environment=environment, system=system
         )
+        self._check_facts()
         self.rsync = transfer.parsed(self.facts["rsync"])
         return self.report
+
+    def _check_facts(self) -> None:
+        """See that what becomes a path here, or a line of a file, can be one.
+
+        Raises
+        ------
+        RemoteError
+            If the host tells something else: it may not be in good hands.
+        """
+        for name, pattern in _FACTS.items():
+            if not re.fullmatch(pattern, str(self.facts[name])):
+                raise RemoteError(self.name, f"its {name} cannot be {self.facts[name]!r}")
+        home = str(self.facts["home"])
+        if wrong_path(home) or not home.startswith("/"):
+            raise RemoteError(self.name, f"its home cannot be {home!r}")
 
     def agent_argv(self, command: str, *arguments: str) -> list[str]:
         """Return the command line of its agent for a process that starts in any folder there."""

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flambe._grammar import NAME_HINT, wrong_ascii_name
 from flambe.cluster.machine import Machine
+from flambe.errors import ConfigError, Problem
 from flambe.logging.console import home
 from flambe.remote import Address
 
@@ -22,7 +24,15 @@ class ClusterFiles:
 
     @property
     def folder(self) -> Path:
-        """Its folder."""
+        """Its folder.
+
+        Raises
+        ------
+        ConfigError
+            If that would be elsewhere.
+        """
+        if what := wrong_ascii_name(self.name):
+            raise ConfigError(Problem(f"cluster: {what}", hint=NAME_HINT))
         return home() / "clusters" / self.name
 
     @property
@@ -49,6 +59,8 @@ class ClusterFiles:
 
     def recall(self) -> dict[str, Any]:
         """Return the note, empty if there is none."""
+        if wrong_ascii_name(self.name):  # the name of a file, or of nothing
+            return {}
         try:
             return dict(json.loads(self.note.read_text(encoding="utf-8")))
         except (OSError, ValueError):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flambe._grammar import wrong_path
 from flambe.cluster.options import Finding
 from flambe.errors import did_you_mean
 
@@ -57,6 +58,8 @@ def findings(written: Any, base: Path) -> Iterator[Finding]:
             yield ("site", name), f"site: unknown keyword {name!r}", hint
         elif not isinstance(value, str) or not value:
             yield ("site", name), f"site: {name} cannot be {value!r}", "text"
+        elif what := wrong_path(value):
+            yield ("site", name), f"site: {what}", "a PEM file"
         elif name in FILES and (what := _unreadable(base / Path(value).expanduser())):
             yield ("site", name), f"site: cannot read the {name} {value}: {what}", "a PEM file"
         elif name == "host" and not _is_address(value):
@@ -73,6 +76,8 @@ def _unreadable(path: Path) -> str:
         text = path.read_bytes()
     except OSError as error:
         return str(error.strerror)
+    if b"-----BEGIN OPENSSH" in text or path.resolve().is_relative_to(Path.home() / ".ssh"):
+        return "it is a key of ssh, which stays here"
     return "" if b"-----BEGIN" in text else "it is not PEM"
 
 

@@ -69,6 +69,8 @@ def download(url: str, folder: Path) -> Path:
     client = _client()
     bucket, key = _split(url)
     target = folder / PurePosixPath(key or bucket).name
+    if ".." in (target.name, *key.split("/")):
+        raise ResourceError(f"{url} does not name a file or a folder")
     with _explained(url):
         found = _objects(client, bucket, key)
         if key in found:

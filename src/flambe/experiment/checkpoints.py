@@ -54,7 +54,15 @@ class Checkpoints:
         self.files = LocalFileSystem() if files is None else files
 
     def folder(self, stage: str, variant: str) -> str:
-        """Return the folder of a variant."""
+        """Return the folder of a variant.
+
+        Raises
+        ------
+        RunError
+            If the name is a path: what an earlier run wrote was changed, or is a stranger's.
+        """
+        if "/" in variant or variant in ("", ".", ".."):
+            raise RunError(f"{self.root}/{stage}: {variant!r} is not the name of a variant")
         return f"{self.root}/{stage}/{variant}"
 
     def manifest(self, checkpoint: str) -> dict[str, Any] | None:

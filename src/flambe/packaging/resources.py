@@ -7,6 +7,7 @@ import sys
 from pathlib import Path, PurePosixPath
 from urllib.parse import urlparse
 
+from flambe._grammar import NAME_HINT, wrong_name
 from flambe.errors import ConfigError, Problem, ResourceError
 
 CHUNK = 1 << 20
@@ -31,10 +32,12 @@ def fetch(name: str, location: str, base: Path, folder: Path) -> str:
     Raises
     ------
     ConfigError
-        If there is no such local path.
+        If there is no such local path, or the name leads out of the folder.
     ResourceError
         If it cannot be fetched.
     """
+    if what := wrong_name(name):
+        raise ConfigError(Problem(f"resources: {what}", hint=NAME_HINT))
     scheme = urlparse(location).scheme
     if scheme in ("http", "https", "s3"):
         return str(_remote(name, location, folder / name))
@@ -52,7 +55,8 @@ def fetch(name: str, location: str, base: Path, folder: Path) -> str:
 
 def _remote(name: str, url: str, folder: Path) -> Path:
     mark = folder / ".source"
-    target = folder / (PurePosixPath(urlparse(url).path).name or name)
+    last = PurePosixPath(urlparse(url).path).name
+    target = folder / (name if last.startswith(".") else last or name)  # not ".." and not the mark
     # The mark is written last: what was cut off is fetched again.
     if mark.exists() and mark.read_text(encoding="utf-8") == url and target.exists():
         return target

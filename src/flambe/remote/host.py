@@ -150,7 +150,7 @@ class Host:
         exclude
             Patterns of rsync to leave out.
         """
-        self.run(["mkdir", "-p", _parent(target, source.is_dir())], repeat=True)
+        self.run(["mkdir", "-p", "--", _parent(target, source.is_dir())], repeat=True)
         with self.space(target):
             transfer.rsync(
                 self.connection,

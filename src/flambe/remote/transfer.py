@@ -15,6 +15,13 @@ from flambe.remote.connection import Connection
 
 # Seconds without a byte after which a copy has failed.
 SILENCE = 120
+# What is brought here is ours, also where we are root. The host may not be in good hands: links
+# could lead what is written next out of the folder (CVE-2024-12087), and a program that runs as its
+# owner could be started by others.
+FETCH = (
+    "--no-owner", "--no-group", "--no-links", "--no-devices", "--no-specials",
+    "--chmod=ug-s,o-t,go-w",
+)  # fmt: skip
 # The first version that is asked to do something, and the first that compares nanoseconds.
 OLDEST, NANOSECONDS = (3, 0, 0), (3, 1, 3)
 
@@ -40,13 +47,15 @@ def rsync(
     RemoteError
         If it is not installed here, or too old.
     """
-    local = f"{here}/" if (here.is_dir() and up) or there.endswith("/") else str(here)
+    # Absolute: a colon in a relative path would make it one of another host.
+    local = str(here.absolute())
+    local += "/" if (here.is_dir() and up) or there.endswith("/") else ""
+    path = written_to(there, "" if here.is_dir() else here.name) if up else literal(there)
     host = connection.destination
-    remote = f"[{host}]:{there}" if ":" in host else f"{host}:{there}"
+    remote = f"[{host}]:{path}" if ":" in host else f"{host}:{path}"
     check()
     command = ["rsync", *options(_version() or (), version)]
-    if not up:  # what is brought here is ours, also where we are root
-        command += ["--no-owner", "--no-group"]
+    command += [] if up else FETCH
     if delete:
         command.append("--delete")
     command += [f"--exclude={pattern}" for pattern in exclude]
@@ -73,6 +82,37 @@ def rsync(
             inside.leave(token)
     if process.returncode:
         raise CommandError(connection.name, shown, process.returncode, out, err)
+
+
+def literal(path: str) -> str:
+    """Return a path of a host as rsync takes it, which there reads ``*?[`` as patterns."""
+    return "/".join(
+        re.sub(r"([*?\[\\])", r"\\\1", part) if re.search(r"[*?\[]", part) else part
+        for part in path.split("/")
+    )
+
+
+def written_to(path: str, name: str) -> str:
+    """Return a path of a host that is written to as rsync takes it.
+
+    Parameters
+    ----------
+    path
+        The path.
+    name
+        What the file that is sent is called; empty for the content of a folder.
+
+    Raises
+    ------
+    ValueError
+        If the file is to have another name, with ``*?[`` in it: rsync cannot be told to make it.
+    """
+    parent, slash, last = path.rpartition("/")
+    if literal(last) == last or not name:  # a folder is there already
+        return literal(path)
+    if last != name:
+        raise ValueError(f"a file cannot be sent to {path!r}: rsync reads that as a pattern")
+    return f"{literal(parent)}{slash}" if slash else "./"
 
 
 def check() -> None:
