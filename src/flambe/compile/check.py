@@ -6,10 +6,11 @@ Every mistake is noted in the document: keywords, types, links, options out of p
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from flambe.compile import signatures, types
+from flambe.compile.reach import Reach, Scope
 from flambe.compile.source import Document
 from flambe.compile.values import (
     Broken,
@@ -194,8 +195,6 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 # -- links and options --------------------------------------------------------------------------
 
-Scope = dict[str, tuple[Path, Any]]
-
 
 def scope_names(target: Any) -> tuple[str, ...]:
     """Return the keywords of a class whose entries links may start from, in order."""
@@ -217,7 +216,7 @@ def _scope(root: Any) -> Scope:
 def _check_links(document: Document, scope: Scope) -> None:
     order = {path: index for index, (path, _) in enumerate(walk(document.root))}
     starts = {path for path, _ in scope.values()}
-    reach = _Reach(scope)
+    reach = Reach(scope, order)
     for path, link in walk(document.root):
         if not isinstance(link, Link):
             continue
@@ -230,113 +229,51 @@ def _check_links(document: Document, scope: Scope) -> None:
                 did_you_mean(link.root, scope) or f"there are: {listed(list(scope))}",
             )
         else:
-            _check_target(document, path, link, reach, order)
+            try:
+                _check_target(document, path, link, reach)
+                reach.alternatives((path, link))  # remembered: links below lead on from here
+            except RecursionError:
+                document.problem(f"!@ {link} leads on through too many other links", path)
 
 
-def _check_target(
-    document: Document, path: Path, link: Link, reach: _Reach, order: dict[Path, int]
-) -> None:
+def _check_target(document: Document, path: Path, link: Link, reach: Reach) -> None:
     if link.reserved:
         document.problem(f"!@ {link}: no link leads to {link.reserved}", path)
         return
-    start, value = reach.scope[link.root]
+    start, _ = reach.scope[link.root]
+    position = reach.order[path]
     later = "links lead to what stands above them"
-    if path[: len(start)] != start and order[start] > order[path]:
+    if path[: len(start)] != start and reach.order[start] > position:
         document.problem(f"!@ {link} leads to something later", path, later)
         return
-    alternatives: list[Found] = [(start, value)]
-    walked: Path = (link.root,)
-    for key in link.keys:
-        below = reach.below(alternatives, key)
-        if not below:
-            known = sorted({str(k) for k in reach.keys(alternatives)})
+    for length, key in enumerate(link.keys, start=1):
+        if not reach.follow(link.path[: length + 1]):
+            above = link.path[:length]
+            known = sorted({str(k) for k in reach.keys(above)})
             document.problem(
-                f"!@ {link} leads to nothing: {path_text(walked)} has no keyword {key!r} here",
+                f"!@ {link} leads to nothing: {path_text(above)} has no keyword {key!r} here",
                 path,
                 did_you_mean(str(key), known)
                 or (f"it has: {listed(known)}; " if known else "")
                 + "a dot leads to an attribute of the built object",
             )
             return
-        alternatives, walked = below, (*walked, key)
-    if link.attributes and all(
-        isinstance(reached, Mapping | list)
-        for option in alternatives
-        for _, reached in reach.alternatives(option)
-    ):
+    if link.attributes and reach.is_plain(link.path):
         document.problem(
-            f"!@ {link}: {path_text(walked)} is no component, and has no attributes",
+            f"!@ {link}: {path_text(link.path)} is no component, and has no attributes",
             path,
             "does it lack its tag? A component is written   !Tag",
         )
         return
-    found = [option_path for option_path, _ in alternatives]
-    if all(path[: len(target)] == target for target in found):
+    earliest = reach.earliest(link.path)
+    if all(path[: len(target)] == target for target, _ in reach.follow(link.path)):
         document.problem(
             f"!@ {link} leads to a parent of the link",
             path,
             "a link leads to something that is complete before it",
         )
-    elif all(order[target] > order[path] for target in found if target in order):
+    elif earliest is not None and earliest > position:
         document.problem(f"!@ {link} leads to something later", path, later)
-
-
-Found = tuple[Path, Any]  # a value, and where it stands
-
-_ANYTHING = object()
-
-
-class _Reach:
-    """Walks from value to value as links do, on through options and other links.
-
-    What a value stands for is found once, so that many ways to the same place cost nothing.
-    """
-
-    def __init__(self, scope: Scope) -> None:
-        self.scope = scope
-        self.known: dict[Path, list[Found]] = {}
-
-    def below(self, options: Iterable[Found], key: Key) -> list[Found]:
-        """Return what stands at a key below values."""
-        found: dict[Path, Any] = {}
-        for option in options:
-            for path, value in self.alternatives(option):
-                if value is _ANYTHING:
-                    found[path] = _ANYTHING
-                for name, child in children(value):
-                    if name == key:
-                        found[(*path, name)] = child
-        return list(found.items())
-
-    def keys(self, options: Iterable[Found]) -> Iterator[Key]:
-        """Yield the keys below values."""
-        for option in options:
-            for _, value in self.alternatives(option):
-                if value is not _ANYTHING:
-                    yield from (key for key, _ in children(value))
-
-    def alternatives(self, option: Found) -> list[Found]:
-        """Return what a value may turn out to be: no option and no link any more."""
-        path, value = option
-        if not isinstance(value, Grid | Link):
-            return [option]
-        if path not in self.known:
-            self.known[path] = []  # where links run in a circle, they lead to nothing
-            self.known[path] = list(dict(self._resolved(path, value)).items())
-        return self.known[path]
-
-    def _resolved(self, path: Path, value: Grid | Link) -> Iterator[Found]:
-        if isinstance(value, Grid):
-            for index, element in enumerate(value.elements):
-                yield from self.alternatives(((*path, index), element))
-        elif value.attributes or value.root not in self.scope:
-            yield path, _ANYTHING  # an attribute is known at run time
-        else:
-            reached = [self.scope[value.root]]
-            for key in value.keys:
-                reached = self.below(reached, key)
-            for target in reached:
-                yield from self.alternatives(target)
 
 
 def _check_places(document: Document, scope: Scope) -> None:

@@ -221,7 +221,10 @@ class NodeReader:
     def _link(self, node: Node, path: Path) -> Any:
         try:
             text = node.value if isinstance(node, ScalarNode) else ""
-            return Link.parse(text, self.document.places.value(path))
+            link = Link.parse(text, self.document.places.value(path))
+            if len(link.path) > MAX_DEPTH:
+                raise ValueError
+            return link
         except ValueError:
             self.document.problem(
                 "not a link", path, "expected   !@ stage[keyword][keyword].attribute"
