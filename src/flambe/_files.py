@@ -95,6 +95,15 @@ def private_opener(path: str, flags: int) -> int:
     return descriptor
 
 
+def guard_umask() -> None:
+    """Let nobody else write what this process, and what it starts, makes from now on.
+
+    A umask that says so is kept; one that lets everybody write counts as 022.
+    """
+    umask = os.umask(0o022)
+    os.umask(umask if umask & 0o002 else umask | 0o022)
+
+
 def regular_opener(path: str, flags: int) -> int:
     """Open a plain file, for ``open(…, opener=regular_opener)``: no pipe is waited for.
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import pickle
 import stat
+import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -173,3 +177,126 @@ def test_flambes_own_folder_may_be_a_link_of_its_owner(
     monkeypatch.setenv("FLAMBE_HOME", str(tmp_path / "link"))
     assert console.home_folder("logs") == tmp_path / "link" / "logs"
     assert (mode(tmp_path / "disk"), mode(tmp_path / "disk" / "logs")) == (0o700, 0o700)
+
+
+# -- what runs make, at umask 000 -----------------------------------------------------------------
+
+GROUP_OR_OTHERS, WRITABLE, WRITABLE_BY_OTHERS = 0o077, 0o022, 0o002
+# What uv gives modes of its own, in folders of hosts that others cannot enter.
+BY_UV = ("/.flambe/bin/uv", "/.flambe/cache/uv/", "/.flambe/envs/")
+EXPERIMENT = """\
+!Experiment
+name: modes
+pipeline:
+  one: !Script
+    script: {script}
+    kwargs: {{x: !g [1, 2]}}
+"""
+
+
+class Watched:
+    """``flambe`` at umask 000, with a home and a folder for temporary files of its own.
+
+    The latter is looked at all the time: what is there for a moment only is seen too.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.home, self.scratch = folder / "home", folder / "tmp"
+        self.scratch.mkdir()
+        self.scratch.chmod(0o1777)
+        self.seen: set[str] = set()
+        self.exposed: set[str] = set()
+
+    def flambe(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        over = threading.Event()
+        watcher = threading.Thread(target=self._watch, args=(over,))
+        watcher.start()
+        try:
+            return subprocess.run(
+                [sys.executable, "-m", "flambe", *arguments],
+                cwd=self.folder,
+                env={**os.environ, "FLAMBE_HOME": str(self.home), "TMPDIR": str(self.scratch)},
+                umask=0o000,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=300,
+            )
+        finally:
+            over.set()
+            watcher.join()
+
+    def _watch(self, over: threading.Event) -> None:
+        while not over.wait(0.05):
+            folders = [str(self.scratch)]
+            while folders:
+                with contextlib.suppress(OSError):
+                    for entry in os.scandir(folders.pop()):
+                        self._look(entry, folders)
+
+    def _look(self, entry: os.DirEntry[str], folders: list[str]) -> None:
+        status = entry.stat(follow_symlinks=False)
+        self.seen.add(entry.path)
+        if not entry.is_symlink() and status.st_mode & WRITABLE:
+            self.exposed.add(f"{stat.filemode(status.st_mode)} {entry.path}")
+        # What is in a folder that others cannot enter is out of their reach.
+        if entry.is_dir(follow_symlinks=False) and status.st_mode & 0o011:
+            folders.append(entry.path)
+
+
+def with_bits(folder: Path, bits: int) -> list[str]:
+    """Return what there is in a folder, itself included, that has one of these bits."""
+    return [
+        f"{stat.filemode(path.lstat().st_mode)} {path}"
+        for path in (folder, *sorted(folder.rglob("*")))
+        if not path.is_symlink() and path.lstat().st_mode & bits
+    ]
+
+
+@pytest.fixture
+def watched() -> Iterator[Watched]:
+    # A short path, as those of sockets have to be.
+    with tempfile.TemporaryDirectory(prefix="modes-") as name:
+        folder = Path(name)
+        (folder / "script.py").write_text(
+            "import time\nfrom flambe import log\nlog('loss', 0.5, 1)\ntime.sleep(1)\n"
+            "open('made.txt', 'w').write('x')\n"
+        )
+        (folder / "a.yaml").write_text(EXPERIMENT.format(script=folder / "script.py"))
+        (folder / "c.yaml").write_text("!LocalCluster {name: modes, factories_num: 1}\n")
+        yield Watched(folder)
+
+
+def test_a_local_run_at_umask_000_opens_nothing_to_others(watched: Watched) -> None:
+    done = watched.flambe("a.yaml")
+    assert done.returncode == 0, done.stderr
+    assert list((watched.home / "logs").iterdir())
+    assert with_bits(watched.home, GROUP_OR_OTHERS) == []
+    output = watched.folder / "flambe-output"
+    assert len(list(output.glob("output__modes/one/*/metrics.jsonl"))) == 2
+    assert with_bits(output, WRITABLE_BY_OTHERS) == []
+    assert with_bits(watched.folder / "made.txt", WRITABLE_BY_OTHERS) == []
+    assert watched.seen, "scripts have a folder there, at least"
+    assert sorted(watched.exposed) == []
+
+
+@pytest.mark.xdist_group("local-cluster")
+def test_a_run_on_a_local_cluster_at_umask_000_opens_nothing_to_others(watched: Watched) -> None:
+    try:
+        done = watched.flambe("a.yaml", "--cluster", "c.yaml", "--fetch", "results")
+        assert done.returncode == 0, done.stdout + done.stderr
+        cluster = watched.home / "clusters" / "modes"
+        assert mode(cluster / "known_hosts") == 0o600
+        open_files = with_bits(watched.home, GROUP_OR_OTHERS)
+        assert [path for path in open_files if not any(part in path for part in BY_UV)] == []
+        assert [path for path in open_files if path.startswith("d")] == []
+        results = watched.folder / "results"
+        assert list(results.glob("flambe-output/output__modes/one/*/metrics.jsonl"))
+        assert with_bits(results, WRITABLE_BY_OTHERS) == []
+        assert sorted(watched.exposed) == []
+    finally:
+        down = watched.flambe("down", "c.yaml", "--force")
+    assert down.returncode == 0, down.stderr
+    assert with_bits(watched.home, GROUP_OR_OTHERS) == []

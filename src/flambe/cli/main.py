@@ -144,7 +144,9 @@ def _site(parser: argparse.ArgumentParser) -> None:
         "--token-file", metavar="FILE", help="the token of the address; a new one by default"
     )
     parser.add_argument(
-        "--tensorboard-port", type=int, help="start TensorBoard at once, at this port"
+        "--tensorboard-port",
+        type=int,
+        help="start TensorBoard at once, and lead to it at this port",
     )
     parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
 
@@ -292,4 +294,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def run() -> None:
     """Exit with what :func:`main` returns."""
+    from flambe._files import guard_umask
+
+    guard_umask()
     sys.exit(main())

@@ -15,7 +15,7 @@ from packaging.version import Version
 
 from flambe.errors import ConfigError, Problem, RunError
 from flambe.logging import redact
-from flambe.logging.console import home
+from flambe.logging.console import home_folder
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
@@ -80,7 +80,7 @@ class Interpreter:
         RunError
             If it cannot be downloaded.
         """
-        folder = home() / "pythons"
+        folder = home_folder("pythons")
         done = _uv(self.install(str(folder)))
         if done.returncode:
             raise RunError(
@@ -151,6 +151,7 @@ def _uv(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
         text=True,
         check=False,
         timeout=DEADLINE,
+        umask=0o077,
     )
 
 

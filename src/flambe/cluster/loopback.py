@@ -14,6 +14,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from flambe._files import private_folder
 from flambe.cluster.machine import Machine
 from flambe.errors import RemoteError
 from flambe.remote import Address
@@ -82,7 +83,7 @@ class LoopbackHost:
         RemoteError
             If it does not answer.
         """
-        self.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(self.home)
         for key in (self.key, self._host_key):
             _key_pair(key)
         port = free_port()
@@ -136,3 +137,4 @@ def _key_pair(path: Path) -> None:
     if not path.exists():
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "flambe", "-f", str(path)]
         subprocess.run(command, check=True, capture_output=True)
+        _public(path).chmod(0o600)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flambe.cluster.paths import in_shell
-from flambe.logging.console import home
+from flambe.logging.console import home_folder
 from flambe.packaging.wheel import repacked
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def give_pip(member: Member, root: str) -> None:
     place = f"{root}/bin/{wheel.name}"
     member.send(wheel, place)
     script = f'#!/bin/sh\nexec python3 {in_shell(place)}/pip "$@"\n'
-    member.put(script, f"{root}/bin/pip", mode=0o755)
+    member.put(script, f"{root}/bin/pip", mode=0o700)
 
 
 def pip_wheel() -> Path:
@@ -36,7 +36,7 @@ def pip_wheel() -> Path:
         bundled = sorted(Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl"))
         return bundled[-1]
     except IndexError:  # Debian's Python has it elsewhere
-        return repacked(metadata.distribution("pip"), home() / "wheels").path
+        return repacked(metadata.distribution("pip"), home_folder("wheels")).path
 
 
 def config(host: Member) -> dict[str, str]:

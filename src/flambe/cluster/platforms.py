@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING
 
 from packaging.utils import parse_wheel_filename
 
+from flambe._files import private_folder
 from flambe.cluster import pip
 from flambe.errors import ConfigError, Problem, RunError
 from flambe.logging import redact
-from flambe.logging.console import home
+from flambe.logging.console import home, home_folder
 from flambe.packaging import lock, wheel
 
 if TYPE_CHECKING:
@@ -171,14 +172,14 @@ def uv(target: Target) -> Path:
     kind = "musl" if target.glibc is None else "gnu"
     kept = home() / "uv" / f"{version}-{target.platform}-{kind}" / "uv"
     if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
+        home_folder("uv", kept.parent.name)
         with tempfile.TemporaryDirectory(dir=kept.parent) as scratch:
             _download([f"uv=={version}"], target, Path(scratch), "its program uv")
             (found,) = Path(scratch).glob("*.whl")
             program = _program(found, version)
             beside = Path(scratch, "uv")
             beside.write_bytes(program)
-            beside.chmod(0o755)
+            beside.chmod(0o700)
             os.replace(beside, kept)
     return kept
 
@@ -209,7 +210,7 @@ def wheels(closure: lock.Closure, target: Target) -> list[Path]:
     RunError
         If something cannot be downloaded.
     """
-    folder = home() / "wheels"
+    folder = home_folder("wheels")
     found = {name: metadata.distribution(name) for name in closure.versions}
     if target.is_here:
         return [wheel.repacked(one, folder).path for one in found.values()]
@@ -217,12 +218,14 @@ def wheels(closure: lock.Closure, target: Target) -> list[Path]:
     locked = _resolved(closure, target, list(pure.values()))
     wanted = [lines for name, lines in locked.items() if name not in pure]
     key = hashlib.sha256(repr((wanted, target)).encode()).hexdigest()[:16]
-    kept = home() / "wheels" / f"for-{target.platform}-{key}"
+    kept = folder / f"for-{target.platform}-{key}"
     if wanted and not kept.exists():
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch, "all")
-            made.mkdir()
+            private_folder(made)
             _download(wanted, target, made, "the wheels of what is needed")
+            for path in made.iterdir():
+                path.chmod(0o600)
             os.replace(made, kept)
     downloaded = sorted(kept.glob("*.whl")) if wanted else []
     return [*(path for name, path in pure.items() if name in locked), *downloaded]

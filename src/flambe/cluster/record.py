@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from flambe._files import write_private
 from flambe._grammar import NAME_HINT, wrong_ascii_name
 from flambe.cluster.machine import Machine
 from flambe.errors import ConfigError, Problem
-from flambe.logging.console import home
+from flambe.logging.console import home, home_folder
 from flambe.remote import Address
 
 
@@ -35,6 +35,10 @@ class ClusterFiles:
             raise ConfigError(Problem(f"cluster: {what}", hint=NAME_HINT))
         return home() / "clusters" / self.name
 
+    def make_folder(self) -> Path:
+        """Make its folder, and return it."""
+        return home_folder("clusters", self.name)
+
     @property
     def known_hosts(self) -> Path:
         """The host keys of its machines."""
@@ -52,10 +56,7 @@ class ClusterFiles:
 
     def remember(self, note: Mapping[str, Any]) -> None:
         """Write the note."""
-        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        beside = self.note.with_suffix(f".{os.getpid()}.part")
-        beside.write_text(json.dumps(note, indent=1), encoding="utf-8")
-        os.replace(beside, self.note)
+        write_private(self.make_folder() / self.note.name, json.dumps(note, indent=1))
 
     def recall(self) -> dict[str, Any]:
         """Return the note, empty if there is none."""

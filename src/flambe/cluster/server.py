@@ -87,6 +87,8 @@ async def _copy(source: Any, target: Any) -> None:
 
 
 async def _main(port: int, host_key: str, key: str) -> None:
+    # What is on its host is reached by its user alone, whatever the umask is.
+    os.umask(0o077)
     # What belongs to this server is no part of what its sessions run in.
     os.environ.pop("PYTHONPATH", None)
     server = await asyncssh.create_server(

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from flambe._files import private_opener
 from flambe.cluster import proxy
 from flambe.cluster.paths import in_shell
 from flambe.cluster.pip import give_pip
@@ -46,9 +47,9 @@ def run(cluster: Cluster, members: Sequence[Member]) -> None:
     RemoteError
         If one fails: with the host, the command, its exit code and what it said last.
     """
-    cluster.local.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    cluster.local.make_folder()
     lock = threading.Lock()
-    with open(cluster.local.setup_log, "w", encoding="utf-8") as log:
+    with open(cluster.local.setup_log, "w", encoding="utf-8", opener=private_opener) as log:
 
         def on(member: Member) -> None:
             def take(_: str, text: str) -> None:

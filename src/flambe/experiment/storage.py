@@ -25,9 +25,10 @@ from typing import Any, TypeVar
 from fsspec.exceptions import FSTimeoutError
 from pyarrow.fs import FSSpecHandler, PyFileSystem, copy_files
 
+from flambe._files import private_folder
 from flambe.errors import RunError
 from flambe.experiment.checkpoints import MANIFEST, Checkpoints
-from flambe.logging.console import home
+from flambe.logging.console import home_folder
 from flambe.progress import RunFolder
 from flambe.remote.lock import locked
 
@@ -138,7 +139,7 @@ class Storage:
     def _copied(self, checkpoint: str) -> Path:
         files = self.files()
         target = _cache(self.id) / os.path.relpath(checkpoint, self.base)
-        target.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(target.parent)
         with locked(target.parent / f".{target.name}.lock"):
             manifest = files.cat_file(f"{checkpoint}/{MANIFEST}")
             known = target / MANIFEST
@@ -146,7 +147,7 @@ class Storage:
                 return target
             beside = target.with_name(f".{target.name}.{os.getpid()}")
             shutil.rmtree(beside, ignore_errors=True)
-            beside.mkdir()
+            private_folder(beside)
             copy_files(checkpoint, str(beside), source_filesystem=self.for_tune())
             shutil.rmtree(target, ignore_errors=True)
             os.replace(beside, target)
@@ -155,8 +156,7 @@ class Storage:
 
 def _cache(identity: str) -> Path:
     """Return where a run keeps copies of checkpoints on this host; old ones are removed."""
-    folder = home() / "cache" / "runs" / identity
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = home_folder("cache", "runs", identity)
     now = time.time()
     os.utime(folder, (now, now))
     for other in folder.parent.iterdir():
@@ -211,7 +211,7 @@ def _connected(storage: Storage) -> Any:
     while True:
         try:
             # One after another: sshd drops those that come all at once (MaxStartups).
-            with locked(home() / "cache" / "sftp.lock"):
+            with locked(home_folder("cache") / "sftp.lock"):
                 return Files(
                     storage.host,
                     port=storage.port,

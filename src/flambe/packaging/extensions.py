@@ -10,12 +10,14 @@ import site
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
 from flambe.compile.origins import EXPECTED, GitSource, git_source, requirement, wrong_origin
 from flambe.errors import ConfigError, Problem
-from flambe.logging.console import home
+from flambe.logging.console import home_folder
+from flambe.packaging import own_name
 
 LARGE = 100 * 1024**2  # bytes; a clone beyond it is worth a warning
 DEADLINE = 1800  # seconds for one command of git or pip
@@ -86,9 +88,8 @@ def checkout(source: GitSource, say: Say = lambda text: None) -> Path:
     """
     digest = hashlib.sha256(source.url.encode()).hexdigest()[:8]
     short = source.url.rstrip("/").removesuffix(".git").rpartition("/")[2]
-    clone = home() / "extensions" / f"{short}-{digest}"
+    clone = home_folder("extensions") / f"{short}-{digest}"
     if not (clone / ".git").is_dir():
-        clone.parent.mkdir(parents=True, exist_ok=True)
         _git(["clone", "--quiet", "--", source.url, str(clone)])
     else:
         _git(["-C", str(clone), "fetch", "--quiet", "--tags", "--prune", "origin"])
@@ -127,7 +128,7 @@ def _known(clone: Path, ref: str) -> bool:
 
 
 def _git(arguments: list[str]) -> None:
-    _command(["git", *arguments], {**os.environ, "GIT_TERMINAL_PROMPT": "0"})
+    _command(["git", *arguments], {**os.environ, "GIT_TERMINAL_PROMPT": "0"}, umask=0o077)
 
 
 def _pip(name: str, arguments: list[str]) -> None:
@@ -138,10 +139,25 @@ def _pip(name: str, arguments: list[str]) -> None:
                 hint=f"install it with the tool that made the environment: {' '.join(arguments)}",
             )
         )
-    _command([sys.executable, "-m", "pip", "install", "--quiet", *arguments], dict(os.environ))
+
+    def explain(output: str) -> Problem | None:
+        what = own_name.refusal(output)
+        text = f"extension {name!r} cannot be installed: {what}"
+        return Problem(text, hint=own_name.WHY) if what else None
+
+    with tempfile.TemporaryDirectory(prefix="flambe-pip-") as folder:
+        # Not --quiet: pip says on its output what conflicts with what.
+        command = [sys.executable, "-m", "pip", "install", *own_name.constraints(Path(folder))]
+        _command([*command, *arguments], dict(os.environ), explain=explain)
 
 
-def _command(command: list[str], environment: dict[str, str]) -> None:
+def _command(
+    command: list[str],
+    environment: dict[str, str],
+    umask: int = -1,
+    *,
+    explain: Callable[[str], Problem | None] | None = None,
+) -> None:
     shown = " ".join(command)
     try:
         result = subprocess.run(
@@ -152,11 +168,14 @@ def _command(command: list[str], environment: dict[str, str]) -> None:
             env=environment,
             timeout=DEADLINE,
             check=False,
+            umask=umask,
         )
     except FileNotFoundError:
         raise ConfigError(Problem(f"{command[0]} is not installed", hint=shown)) from None
     except subprocess.TimeoutExpired:
         raise ConfigError(f"no end after {DEADLINE} s: {shown}") from None
     if result.returncode:
+        if explain is not None and (problem := explain(result.stdout + result.stderr)):
+            raise ConfigError(problem)
         tail = "\n".join(f"  {line}" for line in result.stderr.strip().splitlines()[-12:])
         raise ConfigError(f"this failed with exit code {result.returncode}: {shown}\n{tail}")

@@ -25,8 +25,10 @@ from urllib.parse import unquote, urlsplit
 
 from packaging.utils import canonicalize_name
 
+from flambe._files import private_folder
 from flambe.errors import ConfigError, Problem
-from flambe.logging.console import home
+from flambe.logging.console import home_folder
+from flambe.packaging import own_name
 
 # What installers add to a distribution.
 ADDED = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
@@ -68,8 +70,7 @@ def wheel_of(name: str) -> Wheel:
     """
     found = metadata.distribution(name)
     tree = editable_tree(found)
-    folder = home() / "wheels"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = home_folder("wheels")
     return _built(tree, folder) if tree is not None else repacked(found, folder)
 
 
@@ -110,8 +111,8 @@ def _built(tree: Path, folder: Path) -> Wheel:
     if not list(kept.glob("*.whl")):
         with tempfile.TemporaryDirectory(dir=folder) as beside:
             made = build(tree, Path(beside))
-            kept.mkdir(exist_ok=True)
-            os.replace(made, kept / made.name)
+            made.chmod(0o600)
+            os.replace(made, private_folder(kept) / made.name)
     (path,) = kept.glob("*.whl")
     wheel = read(path)
     _refuse_missing(tree, wheel)
@@ -128,8 +129,11 @@ def build(tree: Path, folder: Path) -> Path:
         command += ["--out-dir", str(folder), str(copy)]
         environment = {**os.environ, "SOURCE_DATE_EPOCH": "315532800"}
         said = ""
+        no_flambe = Path(scratch, "build-constraints.txt")
+        no_flambe.write_text(own_name.none_of_it(), encoding="utf-8")
+        isolated = ["--system-certs", "--build-constraints", str(no_flambe)]
         # With the build tools that are here if they are; an isolated build needs an index.
-        for extra in (["--no-build-isolation", "--offline"], ["--system-certs"]):
+        for extra in (["--no-build-isolation", "--offline"], isolated):
             done = subprocess.run(
                 [*command, *extra],
                 env={**environment, "VIRTUAL_ENV": sys.prefix},
@@ -208,9 +212,10 @@ def repacked(found: metadata.Distribution, folder: Path) -> Wheel:
     tags = _tags(found.read_text("WHEEL") or "")
     path = folder / key / f"{name.replace('-', '_').replace('.', '_')}-{version}-{tags}.whl"
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(path.parent)
         beside = path.with_suffix(f".{os.getpid()}.part")
         _pack(found, record, beside)
+        beside.chmod(0o600)
         os.replace(beside, path)
     return read(path)
 

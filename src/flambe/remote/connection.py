@@ -21,6 +21,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from flambe._files import private_folder, private_opener, write_private
 from flambe.errors import HostKeyError, RemoteError, UnreachableError
 from flambe.logging.console import home
 from flambe.remote import reasons, scope
@@ -187,7 +188,7 @@ class Connection:
     def _attempt(self, patient: bool) -> str | None:
         """Start a master; return what went wrong if trying again may help."""
         self.socket.unlink(missing_ok=True)
-        self.login.known_hosts.parent.mkdir(parents=True, exist_ok=True)
+        _make_known_hosts(self.login.known_hosts)
         with tempfile.NamedTemporaryFile("r", errors="replace") as log:
             # The master keeps its error stream: it is a file, or we would wait for its end.
             command = ["ssh", "-M", "-N", "-f", "-S", str(self.socket), "-E", log.name]
@@ -274,11 +275,14 @@ def _socket_folder() -> Path:
     folder = home() / "ssh"
     if len(os.fsencode(folder)) + 13 > LONGEST_SOCKET:
         folder = Path("/tmp") / f"flambe-{os.getuid()}"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if folder.stat().st_uid != os.getuid() or folder.is_symlink():
-        raise RemoteError("this machine", f"{folder} belongs to somebody else: remove it")
-    folder.chmod(0o700)
-    return folder
+    return private_folder(folder)
+
+
+def _make_known_hosts(path: Path) -> None:
+    """Make the file before ssh does, which leaves its mode to the umask."""
+    private_folder(path.parent)
+    with open(path, "a", opener=private_opener):
+        pass
 
 
 def pin(known_hosts: Path, address: Address, keys: Sequence[str]) -> None:
@@ -290,9 +294,7 @@ def pin(known_hosts: Path, address: Address, keys: Sequence[str]) -> None:
         lines = text.splitlines()
         if [line for line in lines if line.split(" ")[0] == name] != wanted:
             kept = [line for line in lines if line.split(" ")[0] != name]
-            beside = known_hosts.with_suffix(f".{os.getpid()}.part")
-            beside.write_text("\n".join([*kept, *wanted]) + "\n", encoding="utf-8")
-            os.replace(beside, known_hosts)
+            write_private(known_hosts, "\n".join([*kept, *wanted]) + "\n")
 
 
 def listed(address: Address) -> str:

@@ -114,7 +114,7 @@ class Host:
 
     # -- files --------------------------------------------------------------------------------
 
-    def put(self, content: bytes | str, path: str, *, mode: int = 0o644) -> None:
+    def put(self, content: bytes | str, path: str, *, mode: int = 0o600) -> None:
         """Write a file: beside, with its mode from the first byte on, then moved into place."""
         script = (
             # Hosts may share a home: the name of what is beside tells them apart.

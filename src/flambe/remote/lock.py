@@ -8,11 +8,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from flambe._files import private_folder
+
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold a lock that ends with this process at the latest; its file is removed at the end."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    private_folder(path.parent)
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:

@@ -74,9 +74,11 @@ def _own(root: str) -> str:
 
 def _answer(command: str, root: str, given: dict) -> object:  # type: ignore[type-arg]
     from flambe.remote.agent import facts, keys, leases, locks, marks, standing, supervisor, verify
+    from flambe.remote.agent.files import private_folder
 
     own = _own(root)
     if command == "report":
+        private_folder(root)
         return {
             "facts": facts.gather(root),
             "marks": marks.read(own, given.get("cluster", "")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
@@ -13,9 +14,21 @@ def beside(path: str) -> str:
     return f"{path}.{socket.gethostname()}.{os.getpid()}.part"
 
 
+def private_folder(path: str) -> None:
+    """Make a folder that only its owner reaches, whatever the umask, with its missing parents."""
+    parent = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(parent):
+        private_folder(parent)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(path, 0o700)
+    status = os.stat(path)
+    if status.st_uid == os.geteuid() and status.st_mode & 0o077:
+        os.chmod(path, 0o700)
+
+
 def write_json(path: str, value: Any) -> None:
     """Write a JSON file that only its owner reads."""
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    private_folder(os.path.dirname(path))
     part = beside(path)
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as stream:
@@ -23,6 +36,11 @@ def write_json(path: str, value: Any) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     os.replace(part, path)
+
+
+def touch(path: str) -> None:
+    """Make an empty file that only its owner reads."""
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
 
 
 def read_json(path: str) -> Any:

@@ -11,12 +11,12 @@ import os
 import time
 from typing import Any
 
-from flambe.remote.agent.files import write_json
+from flambe.remote.agent.files import private_folder, write_json
 
 
 def take(root: str, name: str, seconds: float) -> Any:
     """Take a lease, or renew it."""
-    os.makedirs(root, mode=0o700, exist_ok=True)
+    private_folder(root)
     until = time.time() + seconds
     write_json(_path(root, name), {"until": until})
     return {"until": until}

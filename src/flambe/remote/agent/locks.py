@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from flambe.remote.agent.files import boot_id, read_json, write_json
+from flambe.remote.agent.files import boot_id, private_folder, read_json, write_json
 
 
 def _path(root: str) -> str:
@@ -18,7 +18,7 @@ def _path(root: str) -> str:
 
 @contextlib.contextmanager
 def _exclusive(root: str) -> Iterator[None]:
-    os.makedirs(root, mode=0o700, exist_ok=True)
+    private_folder(root)
     descriptor = os.open(os.path.join(root, "locks.lock"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)

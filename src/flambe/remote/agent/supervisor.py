@@ -19,7 +19,7 @@ from collections.abc import Callable
 from typing import Any
 
 from flambe.remote.agent import leases
-from flambe.remote.agent.files import boot_id, read_json, write_json
+from flambe.remote.agent.files import boot_id, private_folder, read_json, touch, write_json
 
 MARKER = "FLAMBE_SUPERVISED"
 RUNNING = "running"
@@ -106,7 +106,7 @@ def start(
         return dict(known, started_now=False)
     if known is not None:
         end_marked(known["marker"])  # its supervisor may have been killed
-    os.makedirs(place, mode=0o700, exist_ok=True)
+    private_folder(place)
     with contextlib.suppress(FileNotFoundError):
         os.remove(os.path.join(place, STOPPING))
     output = log or os.path.join(place, "output.log")
@@ -222,6 +222,8 @@ def _become(command: list[str], folder: str, environment: dict[str, str], log: i
         _die_with_parent()
         os.dup2(log, 1)
         os.dup2(log, 2)
+        umask = os.umask(0o022)
+        os.umask(umask if umask & 0o002 else umask | 0o022)  # others do not write what it makes
         os.makedirs(folder, exist_ok=True)
         os.chdir(folder)
         os.execvpe(command[0], command, environment)
@@ -266,8 +268,7 @@ def stop(root: str, name: str, grace: float = GRACE) -> Any:
     if known is None:
         return None
     if known["state"] == RUNNING:
-        with open(os.path.join(_folder(root, name), STOPPING), "w"):
-            pass
+        touch(os.path.join(_folder(root, name), STOPPING))
         known = status(root, name)  # it may just have been started again
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(known["pid"], signal.SIGTERM)
@@ -287,8 +288,7 @@ def stop(root: str, name: str, grace: float = GRACE) -> Any:
 def retire(root: str, cluster: str) -> None:
     """End all that a cluster runs here; its reaper, which asks for it, ends by itself then."""
     reaper = f"{cluster}.reaper"
-    with open(os.path.join(_folder(root, reaper), STOPPING), "w"):
-        pass
+    touch(os.path.join(_folder(root, reaper), STOPPING))
     for name in statuses(root):
         if name == cluster or (name.startswith(f"{cluster}.") and name != reaper):
             stop(root, name)
