@@ -267,6 +267,34 @@ class Interrupted(FlambeError):
     exit_code = 130
 
 
+def how_to_install(extra: str) -> str:
+    """Return the command that installs an extra of flambe, from where flambe was installed.
+
+    It never says ``flambe[…]``: on PyPI that name belongs to another project.
+    """
+    import shlex
+
+    if (checkout := _checkout()) is not None:
+        return shlex.join(["pip", "install", "-e", f"{checkout}[{extra}]"])
+    return f"pip install '.[{extra}]', in the checkout of flambe"
+
+
+def _checkout() -> str | None:
+    """Return the folder that flambe was installed from, if it is on this machine."""
+    import json
+    import os
+    from importlib import metadata
+    from urllib.parse import unquote, urlsplit
+
+    try:
+        text = metadata.distribution("flambe").read_text("direct_url.json") or "{}"
+    except metadata.PackageNotFoundError:
+        return None
+    origin = json.loads(text)
+    path = unquote(urlsplit(origin.get("url", "")).path)
+    return path if "dir_info" in origin and os.path.isdir(path) else None
+
+
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """Return ``"did you mean 'x'?"`` for the closest candidate, or an empty string."""
     by_lower = {str(candidate).lower(): str(candidate) for candidate in candidates}

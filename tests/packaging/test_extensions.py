@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from flambe.compile.origins import GitSource, git_source
 from flambe.errors import ConfigError
-from flambe.packaging.extensions import GitSource, checkout, git_source, install
+from flambe.packaging.extensions import checkout, install
 
 ROOT = Path(__file__).parents[2]
 

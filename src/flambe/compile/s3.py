@@ -6,7 +6,7 @@ import os
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from flambe.errors import ResourceError
+from flambe.errors import ResourceError, how_to_install
 from flambe.logging.credentials import mask_aws
 
 
@@ -14,7 +14,7 @@ def _client() -> Any:
     try:
         import boto3
     except ImportError:
-        raise ResourceError("s3:// needs boto3: pip install 'flambe[aws]'") from None
+        raise ResourceError(f"s3:// needs boto3: {how_to_install('aws')}") from None
     session = boto3.Session()
     mask_aws(session)
     return session.client("s3")

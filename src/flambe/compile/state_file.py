@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from flambe._files import read_regular, regular_opener
-from flambe.errors import StateError
+from flambe.errors import StateError, how_to_install
 
 STATE_FILE = "state.pt"
 PLAIN_FILE = "state.pkl"
@@ -126,7 +126,7 @@ def _read_plain(file: str) -> Any:
 
 def _read_torch(file: str) -> Any:
     if importlib.util.find_spec("torch") is None:
-        raise StateError(f"{os.path.dirname(file)} needs torch: pip install 'flambe[learn]'")
+        raise StateError(f"{os.path.dirname(file)} needs torch: {how_to_install('learn')}")
     import torch
 
     if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_TORCH:

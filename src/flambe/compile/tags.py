@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from flambe.errors import did_you_mean, listed
+from flambe.errors import did_you_mean, how_to_install, listed
 
 T = TypeVar("T", bound=type[Any])
 
@@ -441,7 +441,7 @@ def _in_prefix(prefix: str, name: str) -> Any:
     if missing is not None and not candidates:
         raise UnknownTagError(
             f"!{prefix}.{name} needs the package {missing.name!r}, which is not installed",
-            "pip install 'flambe[learn]'" if prefix == "torch" else f"pip install {missing.name}",
+            how_to_install("learn") if prefix == "torch" else f"pip install {missing.name}",
         )
     raise UnknownTagError(
         f"unknown tag !{prefix}.{name}",

@@ -10,6 +10,7 @@ from pathlib import Path
 from packaging.requirements import InvalidRequirement, Requirement
 
 from flambe.errors import RunError
+from flambe.packaging import own_name
 
 
 def check(requirements: Sequence[str] | str, folder: Path) -> None:
@@ -62,6 +63,10 @@ def _problem(text: str, where: str) -> str:
     except InvalidRequirement as error:
         raise RunError(f"{where}: {text!r} is not a requirement: {error}") from None
     if requirement.marker is not None and not requirement.marker.evaluate():
+        return ""
+    if own_name.is_ours(requirement):
+        if what := own_name.unmet(requirement):
+            raise RunError(f"{where}: the script requires {what}\n  {own_name.WHY}")
         return ""
     try:
         version = metadata.version(requirement.name)

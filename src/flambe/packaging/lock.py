@@ -11,6 +11,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from flambe.errors import ConfigError, Problem
+from flambe.packaging import own_name
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def closure(roots: Iterable[str]) -> Closure:
     Raises
     ------
     ConfigError
-        If something that is needed is not installed here.
+        If something that is needed is not installed here, or is another project's flambe.
     """
     roots = list(roots)
     names = {canonicalize_name(Requirement(root).name) for root in roots}
@@ -48,6 +49,8 @@ def closure(roots: Iterable[str]) -> Closure:
     versions: dict[str, str] = {}
     for of, extra, requirement in _walk(roots, installed):
         needed = canonicalize_name(requirement.name)
+        if own_name.is_ours(requirement) and _holds(requirement, extra):
+            _refuse_other_flambe(of, requirement, is_root=of in names)
         if needed in names:
             continue
         if of in names:
@@ -55,6 +58,15 @@ def closure(roots: Iterable[str]) -> Closure:
         if _holds(requirement, extra):
             versions[needed] = _version(needed, of)
     return Closure(tuple(sorted(set(wanted))), dict(sorted(versions.items())))
+
+
+def _refuse_other_flambe(of: str, requirement: Requirement, *, is_root: bool) -> None:
+    if what := own_name.unmet(requirement):
+        raise ConfigError(Problem(f"{of} requires {what}", hint=own_name.WHY))
+    if not is_root:
+        # Hosts get it from an index, which would be asked for what it requires.
+        text = f"{of} requires flambe, and is not an extension: hosts would get it from an index"
+        raise ConfigError(Problem(text, hint=f"declare it as an extension; {own_name.WHY}"))
 
 
 def needs(

@@ -17,7 +17,7 @@ from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any
 
-from flambe.errors import ConfigError, Problem, RunError
+from flambe.errors import ConfigError, Problem, RunError, how_to_install
 from flambe.logging.credentials import mask_aws
 
 PURPOSE = "flambe"
@@ -72,7 +72,7 @@ class Ec2:
             import boto3
             from botocore.exceptions import BotoCoreError
         except ImportError:
-            hint = "pip install boto3"
+            hint = how_to_install("aws")
             raise ConfigError(Problem("AWS clusters need boto3", hint=hint)) from None
         try:
             session = boto3.Session(region_name=self._wanted, profile_name=self._profile)
