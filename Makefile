@@ -18,9 +18,16 @@ WITH_DOCS := $(VENV)/.docs-$(place)-$(wanted)
 
 # -qq leaves errors. Compiling 160 packages at once takes longer than installing them; Python compiles
 # what it imports, and must be let write it down: every worker of Ray would compile it anew.
-# The build tools are held to the same versions.
 unexport PYTHONDONTWRITEBYTECODE
-INSTALL := $(PIP) install -qq --no-compile --constraint constraints.txt
+INSTALL := $(PIP) install -qq --no-compile
+# $(call part,NAME) writes a part of constraints.txt to a file, and $(call pinned,NAME) installs it:
+# wheels alone, whose hashes are compared; nothing else is looked for. torch is exempt: see there.
+part = sed -n '/^\# == $(1):/,/^\# == /p' constraints.txt > $(VENV)/$(1).txt
+pinned = $(call part,$(1)) && \
+	$(INSTALL) --no-deps --only-binary :all: --require-hashes --requirement $(VENV)/$(1).txt
+# flambe itself is built by what is installed: an isolated build would download its tools unseen.
+flambe = $(call part,torch) && $(INSTALL) --requirement $(VENV)/torch.txt && \
+	$(INSTALL) --no-deps --no-build-isolation --editable .
 
 # Tests that need root are not run without it, and it is said.
 ifneq ($(shell id -u),0)
@@ -30,7 +37,7 @@ endif
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench fuzz faults docs assets clean packages
+.PHONY: help demo test lint format bench fuzz faults docs assets pins clean packages
 
 help:  ## list these targets
 	@grep -hE '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*##[ ]*(.*)/  make \1\t\2/' | expand -t 17
@@ -73,6 +80,9 @@ docs: $(WITH_DOCS)  ## build the documentation to build/docs; a warning is an er
 assets: $(WITH_DEV)  ## renew the libraries of the Report Site's pages, as vendor.json names them (needs npm)
 	@$(BIN)/python tools/assets.py
 
+pins: $(WITH_DEV)  ## find the pins of constraints.txt that are missing, and the hashes of all
+	@$(BIN)/python tools/pins.py
+
 clean:  ## remove the environment and all that was built; results stay
 	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	@find src tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
@@ -80,8 +90,8 @@ clean:  ## remove the environment and all that was built; results stay
 # -- what the targets stand on --------------------------------------------------------------------
 
 $(MADE):
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-		echo "make needs Python 3.11 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' || { \
+		echo "make needs Python 3.11.5 or newer: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		[ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && \
 		echo "installing python3-venv (once)" && \
@@ -89,22 +99,25 @@ $(MADE):
 		echo "Python's venv module is missing: install python3-venv"; exit 1; }
 	@rm -rf $(VENV)
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) install -qq --no-compile --upgrade "pip>=25.3"
+	@$(call pinned,pip)
 	@touch $@
 
 $(WITH_LEARN): | $(MADE)
 	@echo "installing flambe and what it needs into $(VENV) (once)"
-	@$(INSTALL) --build-constraint constraints.txt --editable '.[learn]'
+	@$(call pinned,learn)
+	@$(flambe)
 	@touch $@
 
 $(WITH_DEV): | $(MADE)
 	@echo "installing flambe and what its tests need into $(VENV) (once)"
-	@$(INSTALL) --build-constraint constraints.txt --group dev --editable '.[learn,aws]'
+	@$(call pinned,learn)
+	@$(call pinned,dev)
+	@$(flambe)
 	@touch $@ $(WITH_LEARN)
 
 $(WITH_DOCS): | $(WITH_LEARN)
 	@echo "installing what the documentation needs into $(VENV) (once)"
-	@$(INSTALL) --group docs
+	@$(call pinned,docs)
 	@touch $@
 
 # Programs that tests use: "program=Debian package". Tests skip, and say so, what they cannot run.

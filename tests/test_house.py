@@ -112,13 +112,43 @@ def test_every_dependency_has_its_reason() -> None:
     assert not missing
 
 
+def pins() -> dict[str, list[str]]:
+    """Return the pins of development, each with its hashes."""
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    entries = re.split(r"\n(?=\S)", "\n".join(lines))
+    assert all(re.match(r"[\w.-]+==[\w.]+( ; [^\\]+)?( \\|\Z)", entry) for entry in entries)
+    return {
+        normal(entry.partition("==")[0]): re.findall(r"--hash=sha256:([0-9a-f]{64})\b", entry)
+        for entry in entries
+    }
+
+
 def test_every_dependency_is_pinned_for_development() -> None:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
-    pins = [line for line in lines if line and not line.startswith("#")]
-    assert all(re.fullmatch(r"[\w.-]+==[\w.]+", line) for line in pins)
-    pinned = {normal(line.partition("==")[0]) for line in pins}
-    missing = [name for name in dependencies() if normal(name) not in pinned]
+    missing = [name for name in dependencies() if normal(name) not in pins()]
     assert not missing
+
+
+def test_every_pin_has_its_hashes() -> None:
+    """All but torch's, whose file depends on the index: the part says so."""
+    assert [name for name, hashes in pins().items() if not hashes] == ["torch"]
+    text = (ROOT / "constraints.txt").read_text(encoding="utf-8")
+    assert text.rpartition("\n# == ")[2].startswith("torch: exempt from hashes.")
+
+
+def test_development_installs_nothing_without_a_hash() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
+    installs = re.findall(r"\$\((?:PIP|INSTALL)\)(?! :=)([^\n&]*)", makefile)
+    exempt = [
+        " install -qq --no-compile",  # INSTALL itself
+        " --requirement $(VENV)/torch.txt ",
+        " --no-deps --no-build-isolation --editable .",
+    ]
+    assert [line for line in installs if "--require-hashes" not in line] == exempt
+    # The parts that it cuts out are all of the file.
+    parts = re.findall(r"^# == (\w+):", (ROOT / "constraints.txt").read_text("utf-8"), re.MULTILINE)
+    installed = set(re.findall(r"\$\(call (?:pinned|part),(\w+)\)", makefile)) - {"NAME"}
+    assert set(parts) == installed
 
 
 def normal(name: str) -> str:

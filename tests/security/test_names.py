@@ -248,6 +248,3 @@ def test_the_other_flambe_is_never_installed(
 def test_the_other_flambe_is_no_extension(tmp_path: Path, origin: str) -> None:
     with pytest.raises(ConfigError, match="whose name on PyPI belongs to another project"):
         install("mine", origin, tmp_path)
-
-
-# -- pins ------------------------------------------------------------------------------------------
