@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from flambe.experiment.failures import Failure
 from flambe.experiment.task import StageTask
 from flambe.logging import redact
 from flambe.logging.events import Record
@@ -18,6 +19,7 @@ class Collector:
             redact.add(value)
         self.recorder = Recorder(root)
         self.tasks: dict[str, StageTask] = {}
+        self.failures: dict[str, Failure] = {}
 
     def secrets(self) -> list[str]:
         """Return what is hidden: an error of a worker must not carry it away."""
@@ -33,7 +35,16 @@ class Collector:
 
     def open(self, source: str, folder: str, name: str) -> None:
         """See :meth:`Recorder.open`."""
+        self.failures.pop(source, None)
         self.recorder.open(source, folder, name)
+
+    def report_failure(self, source: str, failure: Failure) -> None:
+        """Keep what a variant failed of until it is asked for, or the variant begins again."""
+        self.failures[source] = failure
+
+    def take_failure(self, source: str) -> Failure | None:
+        """Return what was kept."""
+        return self.failures.pop(source, None)
 
     def write(self, records: list[Record]) -> None:
         """See :meth:`Recorder.write`."""

@@ -1,55 +1,60 @@
-"""Why a trial of Ray Tune failed, without the layers of Ray around it."""
+"""Why a trial of Ray Tune failed, without the layers of Ray around it.
+
+A worker reports what it raised to the collector before Ray hears of it. Tune keeps the same as a
+pickle on a disk, which is not read: of a worker that ended without a word, Tune's text says why.
+"""
 
 from __future__ import annotations
 
 import contextlib
-from pathlib import Path
+import re
+from dataclasses import dataclass
 from typing import Any
 
-import ray
-
+from flambe._files import read_regular
 from flambe.errors import ComponentError
 
-_LOST = (
-    ray.exceptions.ActorUnavailableError,
-    ray.exceptions.NodeDiedError,
-    ray.exceptions.LocalRayletDiedError,
-)
+# What Ray says where the host of a worker is gone; see ray.exceptions.
+_LOST = re.compile(r"node has died|local raylet died|^The actor \w* ?is unavailable", re.MULTILINE)
+# Above each failure in the file that Tune writes.
+_HEADING = re.compile(r"^Failure # \d+ \(occurred at .*\)\n", re.MULTILINE)
 
 
-def raised(trial: Any) -> BaseException | None:
-    """Return what a trial failed of, as Ray has it."""
-    error: BaseException | None = None
-    with contextlib.suppress(Exception):
-        # Tune has just written it beside itself, in this very process: nobody else's file is read.
-        written = Path(trial.pickled_error_file or "")
-        if written.is_file():
-            error = ray.cloudpickle.loads(written.read_bytes())
-        else:
-            error = trial.get_pickled_error() or trial.get_error()
-    return error
+@dataclass(frozen=True)
+class Failure:
+    """What a trial failed of.
+
+    Attributes
+    ----------
+    error
+        What the component raised, if it did.
+    text
+        What people are told.
+    host_lost
+        Whether the trial ended because its host did: it did nothing wrong.
+    """
+
+    error: ComponentError | None
+    text: str
+    host_lost: bool = False
 
 
-def cause(error: BaseException | None) -> tuple[ComponentError | None, str]:
-    """Return what a trial failed of, without the layers of Ray around it."""
-    seen = 0
-    while error is not None and seen < 10:
-        # An error of a task is an instance of its cause's class as well: the cause comes first.
-        inner = getattr(error, "cause", None)
-        if inner is None and isinstance(error, ComponentError):
-            return error, str(error)
-        inner = inner or error.__cause__
-        if inner is None:
-            break
-        error, seen = inner, seen + 1
-    if error is None:
-        return None, "the trial failed; its log says more"
+def reported(error: Exception) -> Failure:
+    """Return what a worker reports of an exception."""
+    # An error of a remote task is an instance of its cause's class as well: the cause counts.
+    while isinstance(inner := getattr(error, "cause", None), Exception):
+        error = inner
+    if isinstance(error, ComponentError):
+        return Failure(error, str(error))
     text = str(error).strip()
-    return None, f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return Failure(None, f"{type(error).__name__}: {text}" if text else type(error).__name__)
 
 
-def is_loss(error: BaseException | None) -> bool:
-    """Whether a trial ended because its host did: that is told as soon as a connection breaks."""
-    if isinstance(error, _LOST):
-        return True
-    return isinstance(error, ray.exceptions.RayActorError) and "node has died" in str(error)
+def unreported(trial: Any) -> Failure:
+    """Return what a trial failed of whose worker ended without a word."""
+    text = ""
+    with contextlib.suppress(OSError):
+        written = read_regular(trial.error_file or "").decode("utf-8", errors="replace")
+        text = _HEADING.split(written)[-1].strip()
+    lost = _LOST.search(text) is not None
+    return Failure(None, text or "the trial failed; its log says more", lost)

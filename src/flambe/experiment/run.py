@@ -26,6 +26,7 @@ from flambe.errors import (
     did_you_mean,
     listed,
 )
+from flambe.experiment import local_ray
 from flambe.experiment.executor import Executor, InlineExecutor, StageOptions
 from flambe.experiment.interruption import Interruption, not_interrupted
 from flambe.experiment.journal import Journal, LogObserver, Observer
@@ -88,6 +89,8 @@ class Run:
             from flambe.experiment.debugger import Debugger
 
             return InlineExecutor(root, debugger=Debugger())
+        if self.experiment.env is None:
+            local_ray.import_for_loopback()
         from flambe.experiment.tune import TuneExecutor
 
         if self.experiment.env is None:

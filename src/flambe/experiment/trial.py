@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import collections
 import contextlib
+import functools
 import logging
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import ray
 from ray import tune
@@ -17,6 +19,7 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from flambe.experiment import storage
 from flambe.experiment.executor import variant_title
+from flambe.experiment.failures import reported
 from flambe.experiment.task import StageTask, VariantTask
 from flambe.experiment.variants import Variant
 from flambe.logging import capture, load, redact
@@ -24,6 +27,9 @@ from flambe.logging.console import home
 from flambe.logging.events import Record
 from flambe.progress import host_name
 from flambe.runnable.secrets import Secrets
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 NAMESPACE = "flambe"
 METRIC = "metric"
@@ -80,6 +86,26 @@ class _CollectorChannel:
                 self.changed.notify_all()
 
 
+def _reported(method: Callable[P, T]) -> Callable[P, T]:
+    """Report what a method of a trial raises; what is secret in it stays here."""
+
+    @functools.wraps(method)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(*args, **kwargs)
+        except Exception as error:
+            # Ray and Tune write what is raised, with all that it came from, to files of theirs.
+            shown = redact.hidden(error) if redact.holds(error) else error
+            trial = args[0]
+            assert isinstance(trial, VariantTrainable)
+            trial.report(shown)
+            if shown is not error:
+                raise shown from None
+            raise
+
+    return wrapper
+
+
 class VariantTrainable(tune.Trainable):  # type: ignore[misc]
     """A trial: one variant after another in one process."""
 
@@ -99,6 +125,13 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
         self._logged = contextlib.ExitStack()
         self._logged.enter_context(capture.logged(self._take))
         self._begin(config)
+
+    def report(self, error: Exception) -> None:
+        """Report what ends the trial, and log it."""
+        self._take("ERROR", str(error))
+        self.channel.flush()
+        with contextlib.suppress(Exception):  # the collector is lost: so is the run
+            ray.get(self.collector.report_failure.remote(self.source, reported(error)))
 
     def _take(self, level: str, text: str) -> None:
         self.channel.send(Record(self.source, "line", level, text, None, time.time()))
@@ -126,18 +159,11 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
             self._iteration = self.running.step_count
         return self.running
 
+    @_reported
     def step(self) -> dict[str, Any]:
         """Do one step of the variant."""
-        try:
-            running = self._run_variant()
-            more = running.step()
-        except Exception as error:
-            self._take("ERROR", str(error))
-            self.channel.flush()
-            # Ray and Tune write what is raised, with all that it came from, to files of theirs.
-            if redact.holds(error):
-                raise redact.hidden(error) from None
-            raise
+        running = self._run_variant()
+        more = running.step()
         if not more:
             self._end()
         # Tune sets its own "done" too when a scheduler stops a trial.
@@ -151,6 +177,7 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
             result[METRIC] = running.metric
         return result
 
+    @_reported
     def save(self, checkpoint_dir: str | None = None) -> Any:
         """Write a checkpoint and bring it to the run's folder; a lost connection is made anew.
 
@@ -168,6 +195,7 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
         storage.patiently(write, what)
         return saved
 
+    @_reported
     def restore(self, checkpoint_path: Any) -> None:
         """Go on from a checkpoint; a lost connection is made anew."""
         restore = super().restore
@@ -180,6 +208,7 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
         """Go on from a checkpoint: after a failure, or when another variant is exploited."""
         self._run_variant().restore(Path(checkpoint))
 
+    @_reported
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Go on with another variant in this process."""
         if self.running is not None and not self.running.done:

@@ -21,8 +21,9 @@ from flambe.errors import RunError
 from flambe.experiment.checkpoints import FINAL, RESUMED, Checkpoints, Upkeep
 from flambe.experiment.collector import Collector
 from flambe.experiment.executor import Listener, StageOptions
-from flambe.experiment.failures import cause, is_loss, raised
+from flambe.experiment.failures import Failure, unreported
 from flambe.experiment.informed import Informed
+from flambe.experiment.local_ray import LocalRay
 from flambe.experiment.manners import quiet_ray, sigterm_is_ours
 from flambe.experiment.nodes import Nodes
 from flambe.experiment.task import StageTask
@@ -40,6 +41,7 @@ from flambe.logging import redact
 
 TRAINABLE = "flambe_variant"
 START_ATTEMPTS = 3
+ANSWER_SECONDS = 30  # of the collector
 # How often a variant may be lost with its host and not have come any further.
 MOST_LOSSES = 10
 
@@ -139,8 +141,8 @@ class _StageRun:
 
     def fail(self, trial: Any, *, final: bool) -> None:
         variant = self.variant(trial)
-        error = raised(trial)
-        if self.executor.nodes is not None and is_loss(error) and self._may_be_lost(trial):
+        failure = self.executor.failure(variant.id) or unreported(trial)
+        if self.executor.nodes is not None and failure.host_lost and self._may_be_lost(trial):
             # It did nothing wrong: another host goes on with it.
             if final:
                 self.lost.append(variant)
@@ -148,8 +150,7 @@ class _StageRun:
                 trial.run_metadata.num_failures -= 1
             self.to.failed(variant, None, "its host was lost; another one goes on", final=False)
             return
-        known, text = cause(error)
-        self.to.failed(variant, known, text, final)
+        self.to.failed(variant, failure.error, failure.text, final)
 
     def _may_be_lost(self, trial: Any) -> bool:
         """Whether a variant came further since its host was lost, or this is not too often."""
@@ -187,6 +188,7 @@ class TuneExecutor:
         self.upkeep = Upkeep()
         #: Id → the step at which the host of a variant was lost last, and how often it was.
         self.losses: dict[str, tuple[int, int]] = {}
+        self.local = LocalRay()
         self._started_ray = False
 
     def start(self) -> None:
@@ -231,10 +233,14 @@ class TuneExecutor:
                     ray.init(address=self.nodes.address, **common)
                 else:
                     variables = dict(_TUNE_ENVIRONMENT)
-                    ray.init(include_dashboard=False, runtime_env={"env_vars": variables}, **common)
+                    self.local.start(
+                        include_dashboard=False, runtime_env={"env_vars": variables}, **common
+                    )
                 return
+            except RunError:
+                raise
             except Exception as error:  # Ray raises a bare Exception here
-                ray.shutdown()
+                self.local.close()
                 if "timed out" not in str(error) or attempt + 1 == START_ATTEMPTS:
                     raise RunError(f"Ray does not start: {error}") from error
 
@@ -246,6 +252,15 @@ class TuneExecutor:
                 known = name.lower() if name in ("CPU", "GPU") else name
                 most[known] = max(amount, most.get(known, 0.0))
         return most
+
+    def failure(self, variant_id: str) -> Failure | None:
+        """Return what the worker of a variant reported before it failed, once; None if nothing."""
+        with contextlib.suppress(Exception):  # the collector's process is gone too
+            failure: Failure | None = ray.get(
+                self.collector.take_failure.remote(variant_id), timeout=ANSWER_SECONDS
+            )
+            return failure
+        return None
 
     def run_stage(
         self, task: StageTask, variants: Sequence[Variant], options: StageOptions, to: Listener
@@ -337,7 +352,7 @@ class TuneExecutor:
             while not last:
                 last = over.wait(LINE_PERIOD)
                 try:
-                    lines = ray.get(self.collector.take_lines.remote(), timeout=30)
+                    lines = ray.get(self.collector.take_lines.remote(), timeout=ANSWER_SECONDS)
                 except Exception:  # Ray is going down
                     return
                 to.lines(lines)
@@ -360,7 +375,7 @@ class TuneExecutor:
             self.nodes.release()
         if self._started_ray:
             with quiet_ray():
-                ray.shutdown()
+                self.local.close()
 
 
 def _searcher(options: StageOptions) -> Any:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
+import stat
 import sys
 import time
 from typing import NoReturn
@@ -38,10 +40,11 @@ def become_node(
     cpus, gpus
         What it offers.
     scratch
-        Where Ray keeps what it needs while it runs; a short path, for sockets lie in there.
+        Where Ray keeps what it needs while it runs; a short path, for sockets are in there.
     store
         The size of its object store, in bytes.
     """
+    scratch = _fresh(scratch)
     address, head = socket.gethostbyname(address), socket.gethostbyname(head)
     command = [python, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
     command += ["--node-ip-address", address, "--num-cpus", str(cpus), "--num-gpus", str(gpus)]
@@ -59,6 +62,20 @@ def become_node(
         command += ["--address", f"{head}:{port}", "--temp-dir", scratch]
         _wait_for(head, port)
     os.execv(command[0], command)
+
+
+def _fresh(scratch: str) -> str:
+    """Return a new folder for Ray in one that only we reach: Ray gives everybody every right."""
+    try:
+        os.mkdir(scratch, 0o700)
+    except FileExistsError:
+        status = os.lstat(scratch)
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+            sys.exit(f"flambe: {scratch} is not a folder of this user: remove it, and run again")
+        os.chmod(scratch, 0o700)
+    folder = os.path.join(scratch, "r")
+    shutil.rmtree(folder, ignore_errors=True)  # of the node that was here before
+    return folder
 
 
 def _free_ports(count: int) -> list[int]:
