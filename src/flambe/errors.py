@@ -25,8 +25,13 @@ All of them survive pickling, because they cross processes.
 from __future__ import annotations
 
 import difflib
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+
+# To compare two names takes a time that grows with the product of their lengths.
+LONGEST_NAME = 64
+MOST_CANDIDATES = 1000
 
 
 @dataclass(frozen=True, order=True)
@@ -297,7 +302,10 @@ def _checkout() -> str | None:
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """Return ``"did you mean 'x'?"`` for the closest candidate, or an empty string."""
-    by_lower = {str(candidate).lower(): str(candidate) for candidate in candidates}
+    if len(str(word)) > LONGEST_NAME:
+        return ""
+    names = (str(name) for name in candidates if len(str(name)) <= LONGEST_NAME)
+    by_lower = {name.lower(): name for name in itertools.islice(names, MOST_CANDIDATES)}
     close = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.6)
     return f"did you mean {by_lower[close[0]]!r}?" if close else ""
 

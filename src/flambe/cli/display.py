@@ -18,6 +18,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flambe.compile import Schema, tags
+from flambe.errors import counted, listed
 from flambe.logging import redact
 from flambe.progress import RunFolder, RunState, StageState, Status, VariantState
 
@@ -26,6 +27,7 @@ COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan")
 PLAIN_PERIOD = 10.0  # seconds between two lines of progress, where there is no terminal
 PLAIN_WIDTH = 140  # columns, where there is no terminal
 RANKED = 20  # how many variants the last table shows of a stage
+MAX_STAGES = 1000  # how many stages the table of a plan shows
 
 _MARKS = {
     Status.WAITING: ("·", "dim"),
@@ -314,6 +316,9 @@ def print_plan(root: Schema) -> None:
     table = Table(header_style="bold")
     for name in ("stage", "component", "links to", "variants"):
         table.add_column(name, justify="right" if name == "variants" else "left")
-    for row in plan(root.kwargs):
-        table.add_row(row.stage, row.component, ", ".join(row.links), row.variants)
+    rows = plan(root.kwargs)
+    for row in rows[:MAX_STAGES]:
+        table.add_row(row.stage, row.component, listed(row.links), row.variants)
     console().print(table)
+    if len(rows) > MAX_STAGES:
+        console().print(f"and {counted(len(rows) - MAX_STAGES, 'more stage')}")

@@ -231,7 +231,7 @@ def _check_links(document: Document, scope: Scope) -> None:
         else:
             try:
                 _check_target(document, path, link, reach)
-                reach.alternatives((path, link))  # remembered: links below lead on from here
+                reach.alternatives(path, link)  # remembered: links below lead on from here
             except RecursionError:
                 document.problem(f"!@ {link} leads on through too many other links", path)
 
@@ -249,7 +249,7 @@ def _check_target(document: Document, path: Path, link: Link, reach: Reach) -> N
     for length, key in enumerate(link.keys, start=1):
         if not reach.follow(link.path[: length + 1]):
             above = link.path[:length]
-            known = sorted({str(k) for k in reach.keys(above)})
+            known = sorted(str(k) for k in reach.below(above))
             document.problem(
                 f"!@ {link} leads to nothing: {path_text(above)} has no keyword {key!r} here",
                 path,

@@ -188,7 +188,7 @@ def _yaml_hint(place: Place | None, message: str) -> str:
 def _read_extensions(document: Document, node: Node) -> None:
     source = document.source
     if not isinstance(node, MappingNode) or not tag_of(node).startswith(STANDARD):
-        document.problems.append(
+        document.add(
             Problem(
                 "the first document is not a mapping of extensions",
                 source.place(node.start_mark),
@@ -199,17 +199,15 @@ def _read_extensions(document: Document, node: Node) -> None:
     for key, value in node.value:
         place = source.place(key.start_mark, len(str(key.value)))
         if not isinstance(key, ScalarNode) or not str(key.value).isidentifier():
-            document.problems.append(
-                Problem("an extension is named by its top-level module", place)
-            )
+            document.add(Problem("an extension is named by its top-level module", place))
         elif key.value in document.extensions:
-            document.problems.append(Problem(f"duplicate extension {key.value!r}", place))
+            document.add(Problem(f"duplicate extension {key.value!r}", place))
         elif key.value in (*tags.PREFIXES, "flambe") or key.value in sys.stdlib_module_names:
-            document.problems.append(
+            document.add(
                 Problem(f"an extension cannot be named {key.value!r}", place, "the name is taken")
             )
         elif not isinstance(value, ScalarNode) or not value.value or value.tag not in SCALARS:
-            document.problems.append(
+            document.add(
                 Problem(
                     f"where does extension {key.value!r} come from?",
                     source.place(value.start_mark),
@@ -218,7 +216,7 @@ def _read_extensions(document: Document, node: Node) -> None:
             )
         elif what := wrong_origin(value.value):
             place = source.place(value.start_mark)
-            document.problems.append(Problem(f"extension {key.value!r}: {what}", place, EXPECTED))
+            document.add(Problem(f"extension {key.value!r}: {what}", place, EXPECTED))
         else:
             document.extensions[key.value] = value.value
             document.extension_places[key.value] = place

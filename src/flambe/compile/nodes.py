@@ -56,7 +56,7 @@ class NodeReader:
             except (Exception, SystemExit) as error:  # an extension may raise anything at import
                 broken.add(name)
                 missing = isinstance(error, ModuleNotFoundError) and error.name == name
-                self.document.problems.append(
+                self.document.add(
                     Problem(
                         f"extension {name!r} cannot be imported: "
                         + (
@@ -73,7 +73,7 @@ class NodeReader:
         try:
             self.document.root = self.value(node, ())
         except _TooLargeError:
-            self.document.problems.append(
+            self.document.add(
                 Problem(
                     f"more than {MAX_VALUES:,} values, or nested deeper than {MAX_DEPTH}",
                     self.document.source.place(node.start_mark),
@@ -125,7 +125,10 @@ class NodeReader:
 
     def _scalar(self, node: ScalarNode, path: Path) -> Any:
         try:
-            return self.constructor.construct_object(node)
+            value = self.constructor.construct_object(node)
+            if isinstance(value, int):
+                str(value)  # Python refuses to write what is longer than it would read
+            return value
         except (ValueError, YAMLError, OverflowError, LookupError):
             kind = str(node.tag).removeprefix(STANDARD)
             self.document.problem(f"cannot read {node.value[:60]!r} as {kind}", path, "quote it")
@@ -141,7 +144,7 @@ class NodeReader:
             place = self._place(key_node)
             if key in result:
                 first = self.document.places.keys.get(below)
-                self.document.problems.append(
+                self.document.add(
                     Problem(
                         f"duplicate key {key!r}",
                         place,
@@ -171,7 +174,7 @@ class NodeReader:
         """Yield the pairs of what ``<<`` names, with those that are merged into it in turn."""
         for source in value.value if isinstance(value, SequenceNode) else [value]:
             if not isinstance(source, MappingNode) or id(source) in self.open:
-                self.document.problems.append(
+                self.document.add(
                     Problem("'<<' merges a mapping that stands above", self._place(source))
                 )
                 continue
@@ -190,7 +193,7 @@ class NodeReader:
             key = node.value if node.tag in KEEP_TEXT else self._scalar(node, path)
             if isinstance(key, str) or (not names and isinstance(key, int | float | bool)):
                 return key
-        self.document.problems.append(
+        self.document.add(
             Problem(
                 "a keyword is expected" if names else "a key is a word or a number",
                 self._place(node),

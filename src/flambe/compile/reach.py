@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -10,9 +11,9 @@ from flambe.compile.values import Grid, Key, Link, Path, children
 Scope = dict[str, tuple[Path, Any]]  # what links may start from: name → its path, its value
 Found = tuple[Path, Any]  # a value, and where it stands
 
-# How many values are remembered for all links of a file. Where there are more, the rest is not
-# checked: options that lead to options have a product of alternatives.
-MAX_ALTERNATIVES = 200_000
+# How many steps are walked for all links of a file. What is behind them is not checked: options
+# that lead to options have a product of alternatives.
+MAX_STEPS = 300_000
 
 _ANYTHING = object()
 _UNCHECKED: Found = (("…",), _ANYTHING)
@@ -35,29 +36,41 @@ class Reach:
     def __init__(self, scope: Scope, order: Mapping[Path, int]) -> None:
         self.scope = scope
         self.order = order
+        self._steps = 0
         self._alternatives: dict[Path, list[Found]] = {}
         self._reached: dict[Path, list[Found]] = {}
-        self._children: dict[Path, dict[Key, Any]] = {}
+        self._below: dict[Path, dict[Key | None, list[Found]]] = {}
         self._plain: dict[Path, bool] = {}
         self._earliest: dict[Path, int | None] = {}
-        self._count = 0
 
     def follow(self, target: Path) -> list[Found]:
         """Return what stands at the path of a link, in all ways through options on the way."""
         if len(target) == 1:
             return [self.scope[str(target[0])]]
         if target not in self._reached:
-            below = self._below(self.follow(target[:-1]), target[-1])
-            self._reached[target] = self._bounded(below)
+            below = self.below(target[:-1])
+            reached = itertools.chain(below.get(target[-1], ()), below.get(None, ()))
+            self._reached[target] = self._bounded(reached)
         return self._reached[target]
+
+    def below(self, target: Path) -> dict[Key | None, list[Found]]:
+        """Return what stands below the path of a link, by key; None stands for all keys."""
+        if target not in self._below:
+            table: dict[Key | None, list[Found]] = {}
+            for path, value in self._bounded(self._all_alternatives(self.follow(target))):
+                if value is _ANYTHING:
+                    table.setdefault(None, []).append((path, value))
+                for key, child in children(value):
+                    table.setdefault(key, []).append(((*path, key), child))
+            self._below[target] = table
+        return self._below[target]
 
     def is_plain(self, target: Path) -> bool:
         """Whether there is no component at the path of a link, but lists or mappings."""
         if target not in self._plain:
+            alternatives = self._bounded(self._all_alternatives(self.follow(target)))
             self._plain[target] = all(
-                isinstance(value, Mapping | list)
-                for option in self.follow(target)
-                for _, value in self.alternatives(option)
+                isinstance(value, Mapping | list) for _, value in alternatives
             )
         return self._plain[target]
 
@@ -68,49 +81,33 @@ class Reach:
             self._earliest[target] = min(known, default=None)
         return self._earliest[target]
 
-    def keys(self, target: Path) -> Iterator[Key]:
-        """Yield the keys below the path of a link."""
-        for option in self.follow(target):
-            for path, value in self.alternatives(option):
-                yield from self._table(path, value)
-
-    def alternatives(self, option: Found) -> list[Found]:
+    def alternatives(self, path: Path, value: Any) -> list[Found]:
         """Return what a value may turn out to be: no option and no link any more."""
-        path, value = option
         if not isinstance(value, Grid | Link):
-            return [option]
-        if path not in self._alternatives:
-            self._alternatives[path] = []  # where links run in a circle, they lead to nothing
-            self._alternatives[path] = self._bounded(dict(self._resolved(path, value)))
-        return self._alternatives[path]
+            return [(path, value)]
+        origin = path
+        if isinstance(value, Link) and not value.attributes:
+            origin = ("!@", *value.path)  # links to the same place share what is behind them
+        if origin not in self._alternatives:
+            self._alternatives[origin] = []  # where links run in a circle, they lead to nothing
+            self._alternatives[origin] = self._bounded(self._resolved(path, value))
+        return self._alternatives[origin]
 
     def _resolved(self, path: Path, value: Grid | Link) -> Iterator[Found]:
         if isinstance(value, Grid):
-            for index, element in enumerate(value.elements):
-                yield from self.alternatives(((*path, index), element))
+            elements = (((*path, index), element) for index, element in enumerate(value.elements))
+            yield from self._all_alternatives(elements)
         elif value.attributes or value.root not in self.scope:
             yield path, _ANYTHING  # an attribute is known at run time
         else:
-            for target in self.follow(value.path):
-                yield from self.alternatives(target)
+            yield from self._all_alternatives(self.follow(value.path))
 
-    def _below(self, options: Iterable[Found], key: Key) -> dict[Path, Any]:
-        """Return what stands at a key below values."""
-        below: dict[Path, Any] = {}
-        for option in options:
-            for path, value in self.alternatives(option):
-                table = self._table(path, value)
-                if value is _ANYTHING:
-                    below[path] = _ANYTHING
-                elif key in table:
-                    below[(*path, key)] = table[key]
-        return below
+    def _all_alternatives(self, values: Iterable[Found]) -> Iterator[Found]:
+        for path, value in values:
+            yield from self.alternatives(path, value)
 
-    def _table(self, path: Path, value: Any) -> dict[Key, Any]:
-        if path not in self._children:
-            self._children[path] = dict(children(value))
-        return self._children[path]
-
-    def _bounded(self, reached: dict[Path, Any]) -> list[Found]:
-        self._count += len(reached)
-        return list(reached.items()) if self._count <= MAX_ALTERNATIVES else [_UNCHECKED]
+    def _bounded(self, reached: Iterable[Found]) -> list[Found]:
+        """Return values, each once, as long as there are steps left."""
+        unique = dict(itertools.islice(reached, MAX_STEPS - self._steps + 1))
+        self._steps = min(MAX_STEPS, self._steps + len(unique))
+        return list(unique.items()) if self._steps < MAX_STEPS else [_UNCHECKED]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from flambe.compile.values import Path
 from flambe.errors import ConfigError, Place, Problem
+
+MAX_PROBLEMS = 100  # mistakes that are listed of one file
+MAX_MESSAGE = 1000  # characters: names and values are quoted in messages, and may be long
 
 
 @dataclass
@@ -63,9 +66,25 @@ class Document:
     problems: list[Problem] = field(default_factory=list)
 
     def problem(self, message: str, path: Path = (), hint: str = "", *, key: bool = False) -> None:
-        """Note a mistake at a path."""
+        """Note a mistake at a path; see :meth:`add`."""
         place = self.places.key(path) if key else self.places.value(path)
-        self.problems.append(Problem(message, place, hint))
+        self.add(Problem(message, place, hint))
+
+    def add(self, problem: Problem) -> None:
+        """Note a mistake.
+
+        Raises
+        ------
+        ConfigError
+            If there are too many: a suggestion for each of 100,000 names would take hours.
+        """
+        if len(self.problems) == MAX_PROBLEMS:
+            self.problems.append(
+                Problem(f"more than {MAX_PROBLEMS} mistakes; the rest is left out")
+            )
+            self.raise_problems()
+        message, hint = _shortened(problem.message), _shortened(problem.hint)
+        self.problems.append(replace(problem, message=message, hint=hint))
 
     def raise_problems(self) -> None:
         """Raise what was noted, in the order of the file.
@@ -82,3 +101,7 @@ class Document:
                     key=lambda p: (p.place.line, p.place.column) if p.place else (0, 0),
                 )
             )
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}…"
