@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from flambe.cluster import keys, paths
+from flambe.cluster.docker import Docker
 from flambe.cluster.machine import Machine
 from flambe.compile.check import check
 from flambe.compile.document import read_text
 from flambe.errors import ConfigError
+from flambe.logging import redact
 from flambe.packaging.extensions import install
 from flambe.remote import Address
 from flambe.remote.config import quoted
@@ -96,6 +98,16 @@ def test_git_takes_no_option_from_the_command(tmp_path: Path) -> None:
     assert "f.yaml:1:7" in done.stderr
     assert "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["f.yaml"]
+
+
+def test_the_password_of_an_origin_is_hidden(tmp_path: Path, home: Path) -> None:
+    origin = "https://ann:canary-origin@127.0.0.1:9/x.git"
+    said: list[str] = []
+    with pytest.raises(ConfigError) as raised:
+        install("mine", origin, tmp_path, said.append)
+    shown = [redact.hide(text) for text in (str(raised.value), *said)]
+    assert shown
+    assert not any("canary-origin" in text for text in shown)
 
 
 # -- ssh ----------------------------------------------------------------------------------------
@@ -291,6 +303,12 @@ def test_a_pattern_is_none_to_ec2() -> None:
     from flambe.cluster.aws import ec2
 
     assert ec2.literal("a*b?c\\d") == "a\\*b\\?c\\\\d"
+
+
+def test_an_image_is_no_option_of_docker() -> None:
+    cluster: Any = None
+    with pytest.raises(ConfigError, match="is not an image"):
+        Docker(cluster).run("--volume=/:/host")
 
 
 @pytest.mark.parametrize("path", ["-x", "a/-rf", "..", "a/../b", "a\nb", "a b", "$HOME", "~", ""])

@@ -159,6 +159,8 @@ class Docker:
         RemoteError
             If Docker cannot be used there: what is missing, and what to do.
         """
+        if image.startswith("-"):
+            raise ConfigError(f"{image!r} is not an image: docker would take it for an option")
         words = [*_flags(name, ports or {}, gpus), *options]
         lines = _env_file(env or {})
         made: dict[_Engine, Container] = {}

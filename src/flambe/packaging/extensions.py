@@ -16,6 +16,7 @@ from pathlib import Path
 
 from flambe.compile.origins import EXPECTED, GitSource, git_source, requirement, wrong_origin
 from flambe.errors import ConfigError, Problem
+from flambe.logging import redact
 from flambe.logging.console import home_folder
 from flambe.packaging import own_name
 
@@ -46,6 +47,7 @@ def install(name: str, origin: str, base: Path, say: Say = lambda text: None) ->
     """
     if what := wrong_origin(origin):
         raise ConfigError(Problem(f"extension {name!r}: {what}", hint=EXPECTED))
+    redact.add_url(origin)
     source = git_source(origin)
     folder = base / os.path.expanduser(origin)
     if source is not None:

@@ -47,8 +47,11 @@ def ask(address: Address, user: str | None = None) -> Told:
     host = found.get("hostname", address.host)
     host = address.host if host.lower() == address.host.lower() else host
     port = found.get("port", "")
-    known = Address(host, int(port)) if port.isdecimal() else Address(host, address.port)
-    return Told(known, found.get("user", user or ""))
+    user = found.get("user", user or "")
+    try:
+        return Told(Address(host, int(port) if port.isdecimal() else address.port), user)
+    except ValueError:  # a name that is not one of a host: ssh itself tells when it connects
+        return Told(address, user)
 
 
 def quoted(path: Path | str) -> str:
