@@ -32,6 +32,9 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
 }
 
+#: What is noted in the state of a request that has the token: servers have bounds for all others.
+HAS_TOKEN = "flambe.has_token"
+
 
 def new_token() -> str:
     """Return a new token: 256 random bits."""
@@ -85,6 +88,7 @@ class Guard:
         elif given := self._given(scope):
             await self._enter(scope, given, careful)
         elif self._has_token(headers):
+            scope.setdefault("state", {})[HAS_TOKEN] = True
             await self.app(scope, receive, careful)
         else:
             text = "Open the address that flambe printed: it holds the token of this site."
@@ -95,7 +99,7 @@ class Guard:
         if not self._is_ours(host):
             return f"This site is not known as {host!r}; use its address or --host."
         origin = headers.get("origin")
-        if origin is not None and urlsplit(origin).netloc != host:
+        if origin is not None and _host_of(origin) != host:
             return "This request was made by another site."
         if headers.get("sec-fetch-site", "none") in ("cross-site", "same-site") and (
             headers.get("sec-fetch-mode") != "navigate"
@@ -138,6 +142,7 @@ class Guard:
         if not self._same(given):
             await _answer(send, scope, 403, "This token is not the one of this site.")
             return
+        scope.setdefault("state", {})[HAS_TOKEN] = True
         query = scope["query_string"].decode("latin-1")
         rest = urlencode([pair for pair in parse_qsl(query) if pair[0] != "token"])
         # Browsers take two slashes of either kind for the begin of another host.
@@ -150,6 +155,13 @@ class Guard:
         headers = [(b"location", location.encode()), (b"set-cookie", cookie.encode())]
         await send({"type": "http.response.start", "status": 303, "headers": headers})
         await send({"type": "http.response.body", "body": b""})
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None
 
 
 async def _answer(send: Send, scope: Scope, status: int, text: str) -> None:

@@ -133,12 +133,19 @@ def serve(
     import uvicorn
 
     from flambe.report.app import create_app
+    from flambe.report.connections import BACKLOG, bounded_protocol, connection_bound
 
     if parent is not None:
         end_with(parent)
     app = create_app(run_dir, token=token, hosts=[host, *names], tensorboard_port=tensorboard_port)
+    protocol = bounded_protocol(connection_bound())
     config = uvicorn.Config(
         app,
+        http=protocol,
+        ws="none",
+        backlog=BACKLOG,
+        # Anybody can write X-Forwarded-For: clients are who they are.
+        proxy_headers=False,
         log_level=logging.CRITICAL,
         access_log=False,
         server_header=False,
@@ -148,6 +155,8 @@ def serve(
     )
     if certificate is not None:
         _check(config, certificate)
+        # Not the server but the protocol speaks TLS: so it counts who does not end a handshake.
+        protocol.tls, config.ssl = config.ssl, None
     with contextlib.ExitStack() as stack:
         taken = stack.enter_context(listen(host, port))
         sockets = [taken]
