@@ -7,6 +7,7 @@ import io
 import json
 import os
 import shutil
+import subprocess
 import threading
 import zipfile
 from collections.abc import Callable, Iterator
@@ -328,12 +329,15 @@ def test_folders_within_one_another_have_a_bound(run: Written) -> None:
         os.close(descriptor)
         descriptor = inner
     os.close(descriptor)
-    with opened(run.folder.root) as client:
-        for address in ("/downloads", f"/variant/{ID}", "/download/run", "/files/train/rate=0/d"):
-            assert client.get(address).status_code in (200, 404), address
-    status, _ = asked_with_token(run, "/files/" + "d/" * 3_000)
-    assert status == 404
-    assert files.DEEPEST < 1_000
+    try:
+        with opened(run.folder.root) as client:
+            for address in ("/downloads", f"/variant/{ID}", "/download/run"):
+                assert client.get(address).status_code == 200, address
+        status, _ = asked_with_token(run, "/files/" + "d/" * 3_000)
+        assert status == 404
+        assert files.DEEPEST < 1_000
+    finally:  # pytest cannot: it recurses
+        subprocess.run(["rm", "-rf", run.folder.variant("train", "rate=0")], check=True)
 
 
 def asked_with_token(run: Written, target: str) -> tuple[int, bytes]:

@@ -35,16 +35,16 @@ class Api:
         self._importance: dict[str, tuple[Any, dict[str, Any]]] = {}
         self._estimating = asyncio.Lock()
 
-    def routes(self, packed: Sequence[Middleware]) -> list[Route]:
-        """Return the routes; ``packed`` makes answers smaller."""
+    def routes(self, answers: Sequence[Middleware]) -> list[Route]:
+        """Return the routes; ``answers`` is around all that are answered at once."""
         streams = [Middleware(Limited, limit=Limit("streams", STREAMS, total=ALL_STREAMS))]
         return [
-            Route("/api/run", self.run, middleware=packed),
+            Route("/api/run", self.run, middleware=answers),
             Route("/api/live", self.live, middleware=streams),
-            Route("/api/stage/{stage}/curves", self.curves, middleware=packed),
-            Route("/api/stage/{stage}/importance", self.importance),
-            Route("/api/variant/{id}/figures", self.figures, middleware=packed),
-            Route("/api/log", self.log, middleware=packed),
+            Route("/api/stage/{stage}/curves", self.curves, middleware=answers),
+            Route("/api/stage/{stage}/importance", self.importance, middleware=answers),
+            Route("/api/variant/{id}/figures", self.figures, middleware=answers),
+            Route("/api/log", self.log, middleware=answers),
             Route("/api/log/live", self.log_live, middleware=streams),
             Route("/files/{path:path}", self.file, middleware=streams),
             Route("/download/run", self.download_run, middleware=streams),

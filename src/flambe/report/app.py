@@ -21,6 +21,7 @@ from starlette.staticfiles import StaticFiles
 
 from flambe.report import pages
 from flambe.report.api import Api
+from flambe.report.limits import REQUESTS, WAITING, Limit, Limited
 from flambe.report.security import Guard, new_token
 from flambe.report.site import HERE, NAVIGATION, Page, Site
 from flambe.report.tensorboard import PREFIX, TensorBoardPort
@@ -67,10 +68,11 @@ def create_app(
 
     # What is sent to be kept is sent as it is, and TensorBoard packs for itself.
     packed = [Middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)]
+    fair = [Middleware(Limited, limit=Limit("requests", REQUESTS, WAITING)), *packed]
     app = Starlette(
         routes=[
-            *(page.route(site, packed) for page in found_pages()),
-            *Api(site).routes(packed),
+            *(page.route(site, fair) for page in found_pages()),
+            *Api(site).routes(fair),
             Route(f"{PREFIX}/{{path:path}}", site.tensorboard.proxy, methods=["GET", "POST"]),
             # TensorBoard asks for its fonts without its prefix.
             Route("/font-roboto/{path:path}", site.tensorboard.proxy),

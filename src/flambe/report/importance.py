@@ -17,9 +17,12 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from flambe.progress import finite
+
 FEWEST = 10  # variants, and at least three for each hyper-parameter
 FOLDS, REPEATS, TREES = 5, 5, 100
 MOST = 3_000  # variants that are looked at
+PATIENCE = 120.0  # seconds that an estimate may take
 ESTIMATOR = "permutation importance of a random forest, in five folds"
 
 
@@ -40,8 +43,7 @@ async def importance(choices: Sequence[dict[str, Any]], metrics: Sequence[float]
         the largest first; ``score``: how much of the variance the forest explains in variants that
         it has not seen (R²). Or ``reason``, where there is nothing to say.
     """
-    names = list(dict.fromkeys(name for row in choices for name in row))
-    varied = [name for name in names if len({json.dumps(row.get(name)) for row in choices}) > 1]
+    varied = await asyncio.to_thread(_varied, choices)
     fewest = max(FEWEST, 3 * len(varied))
     if not varied:
         return {"reason": "Nothing was varied here: there is nothing to compare."}
@@ -58,16 +60,33 @@ async def importance(choices: Sequence[dict[str, Any]], metrics: Sequence[float]
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
-        written, _ = await process.communicate(json.dumps(given).encode())
+        text = await asyncio.to_thread(json.dumps, given)
+        written, _ = await asyncio.wait_for(process.communicate(text.encode()), PATIENCE)
+    except asyncio.TimeoutError:
+        return {"reason": f"The importance could not be estimated within {PATIENCE:.0f} seconds."}
     finally:
         if process.returncode is None:
             process.kill()
+            await process.wait()
     if process.returncode == NOT_INSTALLED:
         return {"reason": "This needs scikit-learn where the site runs: pip install scikit-learn"}
     if process.returncode != 0:
         return {"reason": "The importance could not be estimated."}
-    result: dict[str, Any] = json.loads(written)
+    result: dict[str, Any] = finite(json.loads(written))
     return result
+
+
+def _varied(choices: Sequence[dict[str, Any]]) -> list[str]:
+    """Return the hyper-parameters that have more than one value."""
+    values: dict[str, set[str]] = {}
+    for row in choices:
+        for name in row:
+            values.setdefault(name, set())
+    for row in choices:
+        for name, texts in values.items():
+            if len(texts) < 2:
+                texts.add(json.dumps(row.get(name)))
+    return [name for name, texts in values.items() if len(texts) > 1]
 
 
 NOT_INSTALLED = 3

@@ -80,10 +80,14 @@ class Curve:
 
 @dataclass
 class Row:
-    """A variant, its curve, and the look that found the latest value of each of its fields."""
+    """A variant, its curve, and the look that found the latest value of each of its fields.
+
+    ``born`` is the look that found it, ``look`` the one that found the latest line about it.
+    """
 
     variant: VariantState
     born: int
+    look: int = 0
     curve: Curve = field(default_factory=Curve)
     looks: dict[str, int] = field(default_factory=dict)
 
@@ -113,6 +117,8 @@ class Store:
         self._read = 0.0
         self._state_stamp: tuple[int, int] | None = None
         self._alive = True
+        self._summaries: dict[Any, Any] = {}
+        self._summaries_of: tuple[Any, ...] = ()
         self._forget()
         self._lines = Tail(self.folder.variants)
         self._loads = Tail(self.folder.hosts)
@@ -139,6 +145,19 @@ class Store:
         with self._lock:
             self.refresh()
             return function(self, *arguments)
+
+    def summary(self, key: Any, function: Callable[..., _T], *arguments: Any) -> _T:
+        """Return what a function makes of the run as it is now; all who ask at one look share it.
+
+        It is made again every second, as it may tell how long something takes.
+        """
+        place = (self.epoch, self.look, self.status, int(time.monotonic()))
+        if place != self._summaries_of:
+            self._summaries_of, self._summaries = place, {}
+        if key not in self._summaries:
+            self._summaries[key] = function(self, *arguments)
+        result: _T = self._summaries[key]
+        return result
 
     def _read_state(self) -> bool:
         try:
@@ -199,6 +218,7 @@ class Store:
             row = self.rows[identity] = Row(variant, born=look)
             self.order.setdefault(variant.stage, []).append(identity)
             row.looks = dict.fromkeys(CHANGING, look)
+        row.look = look
         for name in line:
             if name in row.looks:
                 row.looks[name] = look

@@ -20,11 +20,15 @@ FEWEST = 20  # how many of them a curve keeps at least
 
 def run_summary(store: Store) -> dict[str, Any]:
     """Return the run and its stages, what is best and what failed."""
+    return dict(store.summary("run", _run_summary))
+
+
+def _run_summary(store: Store) -> dict[str, Any]:
     run = store.run
     if run is None:
         name = printable(store.folder.root.name.removeprefix("output__"))
         return {"name": name, "status": "empty", "stages": [], "failures": []}
-    stages = [_stage_summary(store, stage) for stage in run.stages]
+    stages = [_shared_summary(store, stage) for stage in run.stages]
     running = [stage for stage in stages if stage["runs"]]
     failed = [row.variant for row in store.rows.values() if row.variant.error]
     return {
@@ -45,7 +49,7 @@ def run_summary(store: Store) -> dict[str, Any]:
 def stage_summary(store: Store, name: str) -> dict[str, Any] | None:
     """Return one stage of the run."""
     stages = store.run.stages if store.run else []
-    return next((_stage_summary(store, stage) for stage in stages if stage.name == name), None)
+    return next((_shared_summary(store, stage) for stage in stages if stage.name == name), None)
 
 
 def run_facts(store: Store) -> dict[str, Any]:
@@ -66,6 +70,10 @@ def run_facts(store: Store) -> dict[str, Any]:
 
 def hosts(store: Store) -> list[dict[str, Any]]:
     """Return the hosts of the run, and how busy each was when it was last heard of."""
+    return store.summary("hosts", _hosts)
+
+
+def _hosts(store: Store) -> list[dict[str, Any]]:
     known = dict(store.run.hosts) if store.run else {}
     running: dict[str, int] = {}
     for row in store.rows.values():
@@ -81,6 +89,10 @@ def hosts(store: Store) -> list[dict[str, Any]]:
         }
         for name in names
     ]
+
+
+def _shared_summary(store: Store, stage: StageState) -> dict[str, Any]:
+    return store.summary(("stage", stage.name), _stage_summary, stage)
 
 
 def _stage_summary(store: Store, stage: StageState) -> dict[str, Any]:
@@ -170,6 +182,8 @@ def whole_row(row: Row) -> dict[str, Any]:
 
 def changed_row(row: Row, since: int) -> dict[str, Any] | None:
     """Return what is new of a variant since a look, or None if there is nothing."""
+    if row.look <= since:
+        return None
     changed = {name: _value(row.variant, name) for name, look in row.looks.items() if look > since}
     if not changed:
         return None
