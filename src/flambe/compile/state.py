@@ -178,7 +178,10 @@ def _set(component: Any, values: dict[str, Any]) -> Iterator[str]:
             elif tensor.shape != shape:
                 yield f"{name!r} has shape {tuple(shape)}, not {tuple(tensor.shape)}"
             else:
-                tensor.data.copy_(value)
+                try:
+                    tensor.data.copy_(value)
+                except (RuntimeError, TypeError) as error:  # of another layout, or no data
+                    yield f"{name!r}: {error}"
         elif name in holders:
             try:
                 now = holders[name].state_dict()
