@@ -126,7 +126,7 @@ class TensorBoard:
     async def proxy(self, request: Request) -> Response:
         """Pass a request on, and what is answered back."""
         base = request.scope.get("root_path", "")
-        content = await _content(request)
+        content = await _content(request) if request.method == "POST" else b""
         try:
             await self.ready(base)
             passed = self._client.build_request(
