@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import itertools
 import re
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +21,15 @@ from hypothesis import strategies as st
 
 from flambe.cli.main import main
 from flambe.compile import Grid, Link, Sample, Schema
+from flambe.compile.check import check
+from flambe.compile.document import read_text
 from flambe.errors import ConfigError
 from flambe.experiment import Experiment, counting
 from flambe.experiment.counting import count_variants
 from flambe.experiment.plan import plan
 from flambe.experiment.search import Search
 from flambe.experiment.variants import Expander, Variant, domains
+from tests.experiment.lab import environment
 from tests.experiment.test_variants import Stages, expand, leaf, pipelines, walker
 
 HEADER = "pieces: ./pieces\n---\n!Experiment\nname: bomb\npipeline:\n"
@@ -260,3 +267,204 @@ def test_many_stages_that_are_reduced() -> None:
         pipeline[f"s{n}"] = walker(start=Grid((Link(f"s{n - 1}"), 1)))
     assert counts(pipeline)[-1] == 1001
     assert counts(pipeline, reduce=dict.fromkeys(pipeline, 1)) == [2] * 1000
+
+
+# -- the time and memory of reading are linear in the file ----------------------------------------
+
+
+def stages(number: int, line: Callable[[int], str]) -> str:
+    return HEADER + "".join(f"  s{n}: {line(n)}\n" for n in range(number))
+
+
+def entries(number: int, line: Callable[[int], str]) -> str:
+    return "".join(f"{line(n)}\n" for n in range(number))
+
+
+def into_mapping(number: int) -> str:
+    return (
+        f"{HEADER}  a: !pieces.Walk\n    extra:\n"
+        + entries(number, lambda n: f"      k{n}: 1")
+        + "  b: !pieces.Walk\n    extra:\n"
+        + entries(number, lambda n: f"    - !@ a[extra][k{n}]")
+    )
+
+
+def through_grid(number: int) -> str:
+    """As many links through an option with as many elements, each to another key."""
+    return (
+        f"{HEADER}  a: !pieces.Walk\n    extra: !g\n"
+        + entries(number, lambda n: f"    - {{x: {n}, k{n}: {n}}}")
+        + "  b: !pieces.Walk\n    extra:\n"
+        + entries(number, lambda n: f"    - !@ a[extra][x]\n    - !@ a[extra][k{n}]")
+    )
+
+
+def through_links(number: int) -> str:
+    text = stages(number, lambda n: f"!pieces.Walk {{extra: !@ 's{n - 1}[extra]'}}")
+    text = text.replace("!@ 's-1[extra]'", "[{a: 1}]")
+    return f"{text}  last: !pieces.Walk\n    start: !@ s{number - 1}[extra][0][a]\n"
+
+
+def through_own_links(number: int) -> str:
+    """Each leads to the next, so that the first is as deep as there are links."""
+    lines = entries(number, lambda n: f"    - !@ s[extra][{n + 1}][x]")
+    return f"{HEADER}  s: !pieces.Walk\n    extra:\n{lines}    - {{x: 1}}\n"
+
+
+def one_grid(number: int) -> str:
+    values = ", ".join(map(str, range(number)))
+    return f"{HEADER}  a: !pieces.Walk\n    rate: !g [{values}]\nmax_variants: 100000\n"
+
+
+def many_options(number: int) -> str:
+    return f"{HEADER}  a: !pieces.Walk\n    extra:\n" + entries(number, lambda n: f"    - !g [{n}]")
+
+
+def fan_in(number: int) -> str:
+    links = entries(number, lambda n: f"    - !@ s{n}")
+    return stages(number, lambda n: "!pieces.Walk {steps: 1}") + (
+        f"  all: !pieces.Walk\n    extra:\n{links}  reduced: !pieces.Walk\n    extra:\n{links}"
+        "reduce: {all: 1}\n"
+    )
+
+
+def header_of(number: int) -> str:
+    declared = entries(number, lambda n: f"flambe_missing_{n}: ./x")
+    return f"{declared}---\n!Experiment\nname: x\npipeline:\n  a: !flambe_missing_0.A\n"
+
+
+LONG: dict[str, Callable[[int], str]] = {
+    "linked stages": chain,
+    "links into a mapping": into_mapping,
+    "links through an option": through_grid,
+    "links through links": through_links,
+    "links through links below": through_own_links,
+    "one grid": one_grid,
+    "many options": many_options,
+    "one stage that links to all": fan_in,
+    "reduce of all": lambda n: chain(n) + "reduce:\n" + entries(n, lambda i: f"  s{i}: 1"),
+    "search of all": lambda n: (
+        stages(n, lambda i: "!pieces.Walk {rate: !tune.uniform [0.0, 1.0]}")
+        + "search:\n"
+        + entries(n, lambda i: f"  s{i}: {{num_samples: 1}}")
+    ),
+    "many resources": lambda n: chain(1) + "resources:\n" + entries(n, lambda i: f"  r{i}: a"),
+    "links to nothing": lambda n: stages(n, lambda i: f"!pieces.Walk {{start: !@ t{i}}}"),
+    "unknown tags": lambda n: stages(n, lambda i: f"!pieces.Wlak{i} {{start: 1}}"),
+    "unknown keywords": lambda n: stages(n, lambda i: f"!pieces.Walk {{strat{i}: 1}}"),
+    "wrong types": lambda n: stages(n, lambda i: "!pieces.Walk {steps: x}"),
+    "unknown stages": lambda n: chain(n) + "search:\n" + entries(n, lambda i: f"  t{i}: {{}}"),
+    "unknown stages to resume": lambda n: chain(n) + "resume:\n" + entries(n, lambda i: f"- t{i}"),
+    "unknown extensions": header_of,
+    "aliases": lambda n: f"{HEADER}  a: !pieces.Walk\n    extra: [&a [1], {'*a, ' * n}]\n",
+    "merged mappings": lambda n: (
+        f"{HEADER}  a: !pieces.Walk\n    extra: [&a {{x: 1}}, {{<<: [{'*a, ' * n}]}}]\n"
+    ),
+}
+
+
+def calls(text: str, path: Path) -> int:
+    """Return how many functions are called, in Python and in C, to validate a file."""
+    path.write_text(text)
+    number = 0
+
+    def count(frame: Any, event: str, argument: Any) -> None:
+        nonlocal number
+        number += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        main(["validate", str(path)])
+    finally:
+        sys.setprofile(None)
+    return number
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_twice_the_file_is_twice_the_work(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "long.yaml"
+    calls(LONG[name](2), path)  # imports
+    once, twice = (calls(LONG[name](number), path) for number in (300, 600))
+    assert twice < 2.5 * once
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err
+    assert "unexpected" not in shown.err
+
+
+def limited(text: str, folder: Path, seconds: int = 100, memory: int = 3 << 30) -> tuple[int, str]:
+    """Validate a file in a process that is killed if it needs more; return its code and errors."""
+    path = folder / "long.yaml"
+    path.write_text(text)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+
+    done = subprocess.run(
+        [sys.executable, "-m", "flambe", "validate", str(path)],
+        preexec_fn=limit,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+FULL: dict[str, tuple[str, int, str]] = {
+    "20,000 linked stages": (chain(20_000), 0, ""),
+    "20,000 links to nothing": (LONG["links to nothing"](20_000), 2, "more than 100 mistakes"),
+    "10,000 links through 10,000 elements": (through_grid(10_000), 0, ""),
+    "30,000 links through links": (through_own_links(30_000), 2, "s[extra][2] has no keyword"),
+    "a million values": (f"[{'1,' * 1_000_000}]", 2, ":1:400000: more than 100,000 values"),
+    "a million lists": (f"[{'[],' * 650_000}]", 2, "more than 100,000 values"),
+    "a million nested lists": ("[" * 1_000_000, 2, "nested deeper than 60"),
+    "a long name": (f"{HEADER}  {'s' * 1000}: !pieces.Walk {{}}\nresume: {'s' * 999_000}", 2, "…"),
+    "a long tag": (
+        f"{HEADER}  s: !{'s' * 1_000_000} 1\n",
+        2,
+        "a tag of more than 1,000 characters",
+    ),
+    "a long link": (
+        f"{chain(1)}  t: !pieces.Walk\n    start: !@ s0{'[a]' * 300_000}",
+        2,
+        "not a link",
+    ),
+    "a long number": (f"{HEADER}  s: !pieces.Walk {{steps: 0x{'f' * 1_000_000}}}", 2, "quote it"),
+    "long names that are alike": (
+        "".join([HEADER, *(f"  {'ab' * 450}{n}: !pieces.Walk {{}}\n" for n in range(999))])
+        + "resume:\n"
+        + "".join(f"- {'ba' * 450}{n}\n" for n in range(999)),
+        2,
+        "more than 100 mistakes",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FULL)
+def test_what_fills_a_file_is_read_in_bounded_time_and_memory(name: str, tmp_path: Path) -> None:
+    text, code, message = FULL[name]
+    returned, shown = limited(text, tmp_path)
+    assert (returned, "Traceback" in shown) == (code, False), shown[-2000:]
+    assert message in shown
+    assert len(shown) < 200_000
+
+
+def test_a_number_that_python_would_not_write_is_refused() -> None:
+    """Hexadecimal is read whatever its length; to write it in a message or a name failed."""
+    for digits, problems in ((3000, 0), (4000, 1)):
+        document = read_text(f"a: 0x{'f' * digits}\n")
+        assert len(document.problems) == problems
+
+
+def test_a_mistake_is_listed_once_and_the_rest_is_left_out() -> None:
+    with pytest.raises(ConfigError) as raised:
+        check(read_text(LONG["links to nothing"](101)))
+    messages = [problem.message for problem in raised.value.problems]
+    assert messages[0] == "more than 100 mistakes; the rest is left out"
+    assert len(messages) == 101
+    document = read_text(LONG["links to nothing"](100))
+    check(document)
+    assert len(document.problems) == 100

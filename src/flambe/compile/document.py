@@ -8,19 +8,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Collection
 from pathlib import Path as FilePath
+from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.composer import Composer
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode
 from ruamel.yaml.reader import ReaderError
+from ruamel.yaml.scanner import Scanner
 
 from flambe.compile import tags
-from flambe.compile.nodes import MAX_DEPTH, SCALARS, STANDARD, NodeReader, tag_of
+from flambe.compile.nodes import MAX_DEPTH, MAX_VALUES, SCALARS, STANDARD, NodeReader, tag_of
 from flambe.compile.origins import EXPECTED, wrong_origin
 from flambe.compile.source import Document, Source
 from flambe.errors import ConfigError, Place, Problem
 
 MAX_BYTES = 2 * 1024 * 1024
+MAX_TAG = 1000
 
 
 def read_file(path: str | FilePath, *, declared: Collection[str] | None = None) -> Document:
@@ -127,8 +131,37 @@ def _open(text: str, name: str, folder: str = "") -> tuple[Document, list[Node]]
     return document, nodes
 
 
+class _LimitError(MarkedYAMLError):
+    pass
+
+
+class _BoundedScanner(Scanner):
+    """Refuses long tags: the parser decodes them in a time that grows with their square."""
+
+    def scan_tag(self) -> Any:
+        token = super().scan_tag()
+        if token.end_mark.index - token.start_mark.index > MAX_TAG:
+            problem = f"a tag of more than {MAX_TAG:,} characters"
+            raise _LimitError(problem=problem, problem_mark=token.start_mark)
+        return token
+
+
+class _BoundedComposer(Composer):
+    """Stops where there are too many nodes: a key is a node too, an alias each time."""
+
+    count = 0
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        self.count += 1
+        if self.count > 2 * MAX_VALUES:
+            mark = self.parser.peek_event().start_mark
+            raise _LimitError(problem=f"more than {MAX_VALUES:,} values", problem_mark=mark)
+        return super().compose_node(parent, index)
+
+
 def _compose(source: Source) -> list[Node]:
     parser = YAML(typ="safe", pure=True)
+    parser.Scanner, parser.Composer = _BoundedScanner, _BoundedComposer
     parser.max_depth = MAX_DEPTH
     parser.composer.warn_double_anchors = False  # YAML 1.2: the later one counts from there on
     try:
@@ -139,6 +172,8 @@ def _compose(source: Source) -> list[Node]:
         message = " ".join(filter(None, (error.context, error.problem)))
         if "maximum depth" in message:
             raise ConfigError(Problem(f"nested deeper than {MAX_DEPTH}", place)) from None
+        if isinstance(error, _LimitError):
+            raise ConfigError(Problem(message, place)) from None
         raise ConfigError(
             Problem(f"not valid YAML: {message}", place, _yaml_hint(place, message))
         ) from None
