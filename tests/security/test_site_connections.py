@@ -186,7 +186,7 @@ def test_nobody_says_that_it_comes_from_elsewhere(site: Served) -> None:
 @pytest.mark.parametrize("origin", ["http://[", "http://[::1", "[", "\xff"])
 def test_an_origin_that_is_no_address_is_refused(site: Served, origin: str) -> None:
     with site.client() as client:
-        headers = {"origin": origin.encode("latin-1")}
+        headers = {b"origin": origin.encode("latin-1")}
         assert client.get("/api/run", headers=headers).status_code == 403
 
 
