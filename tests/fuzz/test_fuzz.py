@@ -13,6 +13,7 @@ import io
 import os
 import random
 import re
+import resource
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ import pytest
 from flambe.compile import Grid, Schema, yaml
 from flambe.compile.check import check
 from flambe.errors import ConfigError
+from flambe.experiment.plan import plan
 
 CASES = Path(__file__).parent.parent / "cases"
 COUNT = int(os.environ.get("FLAMBE_FUZZ", "300"))
@@ -32,6 +34,7 @@ SEED = os.environ.get("FLAMBE_FUZZ_SEED", "0")
 ONLY = os.environ.get("FLAMBE_FUZZ_ONLY")
 SHARD = 1000
 SECONDS = 10.0  # of the processor's time, for one input
+MEMORY = 1 << 30  # bytes that one input may need
 
 TOKENS = [
     *("!@ ", "!g ", "!s ", "!cluster ", "!g [1, 2]", "!s [1, 9, 2]", "!s [0.0, 1.0, 2, 3]", "!"),
@@ -172,10 +175,38 @@ def splice(text: str, random: random.Random) -> str:
     return text[: random.randrange(len(text) + 1)] + other[random.randrange(len(other) + 1) :]
 
 
+def multiply(text: str, random: random.Random) -> str:
+    """Make small bombs: options by options, links by links, links in options in stages above."""
+    number = random.choice((3, 12, 40, 400))
+    grid = f"!g [{', '.join(map(str, range(random.choice((2, 10, 300)))))}]"
+    bombs = [
+        f"[{', '.join([grid] * number)}]",
+        f"!g [{', '.join([grid] * number)}]",
+        f"!g [{', '.join(['!@ nest', '!@ train'] * number)}]",
+        f"[{', '.join(['!g [!@ nest, !@ train]'] * number)}]",
+        f"!s [0, 1000000000, {random.choice((1000, 100_000, 10**9))}]",
+        "!tune.uniform [0.0, 1.0]",
+        f"0x{'f' * 100 * number}",
+    ]
+    pipeline = re.search(r"^pipeline:.*\n( +)", text, re.MULTILINE)
+    if pipeline is None or random.random() < 0.4:
+        found = list(re.finditer(r"(?<=: ).+$", text, re.MULTILINE))
+        if not found:
+            return text
+        one = random.choice(found)
+        return text[: one.start()] + random.choice(bombs) + text[one.end() :]
+    links = random.choice(("!@ s{}", "!g [!@ s{0}, !@ s{0}]", "[!@ s{}, !@ s0]", "!g [!@ s{}, 1]"))
+    stages = [f"s0: {random.choice(bombs)}"]
+    stages += [f"s{index + 1}: {links.format(index)}" for index in range(number)]
+    lines = "".join(f"{pipeline[1]}{stage}\n" for stage in stages)
+    start = pipeline.start(1)
+    return text[:start] + lines + text[start:]
+
+
 MUTATIONS: list[Callable[[str, random.Random], str]] = [
     *(flip, flip, cut, cut, insert, insert, insert, replace_token, replace_token, replace_token),
     *(swap_tokens, swap_tokens, duplicate_line, swap_lines, delete_line, indent, truncate, splice),
-    *(repeat, nest),
+    *(repeat, nest, multiply),
 ]
 
 
@@ -194,17 +225,26 @@ class TooSlow(BaseException):
     pass
 
 
+def address_space() -> int:
+    """Return how much memory this process has, in bytes."""
+    pages = Path("/proc/self/statm").read_text().split()[0]
+    return int(pages) * resource.getpagesize()
+
+
 @contextmanager
 def limited(seconds: float) -> Iterator[None]:
     def stop(*_: Any) -> None:
         raise TooSlow(f"more than {seconds} s")
 
     before = signal.signal(signal.SIGVTALRM, stop)
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (address_space() + MEMORY, hard))
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
         signal.signal(signal.SIGVTALRM, before)
 
 
@@ -213,6 +253,8 @@ def read(source: bytes) -> Any:
     root = document.root
     check(document, alone=not (isinstance(root, Schema) and root.tag == "Experiment"))
     document.raise_problems()
+    if isinstance(root, Schema) and root.tag == "Experiment":
+        plan(root.kwargs)
     return root
 
 
