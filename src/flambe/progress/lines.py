@@ -8,11 +8,13 @@ import os
 import re
 import stat
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 LONGEST_LINE = 16 << 20  # bytes: a longer one is broken
 DEEPEST = 100  # lists and objects within one another: what is deeper is broken
+_decode = json.JSONDecoder().decode  # json.loads looks at its options for each line
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
@@ -63,7 +65,7 @@ def objects(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
 
 def bounded_lines(stream: BinaryIO) -> Iterator[bytes]:
     """Yield the lines of a stream; of one that is too long, pieces that are no JSON."""
-    return iter(lambda: stream.readline(LONGEST_LINE), b"")
+    return iter(partial(stream.readline, LONGEST_LINE), b"")
 
 
 def parse_json(text: str) -> Any:
@@ -78,10 +80,10 @@ def parse_json(text: str) -> Any:
     RecursionError
         If it is nested so deeply that it cannot be read.
     """
-    value = json.loads(text)
-    if text.count("[") + text.count("{") > DEEPEST and _is_deep(value):
+    value = _decode(text)
+    if len(text) > DEEPEST and text.count("[") + text.count("{") > DEEPEST and _is_deep(value):
         raise ValueError(f"nested more than {DEEPEST} deep")
-    return _encodable(value) if _SURROGATE.search(text) else value
+    return _encodable(value) if "\\u" in text and _SURROGATE.search(text) else value
 
 
 def _is_deep(value: Any) -> bool:

@@ -260,9 +260,7 @@ def apply_line(variants: dict[str, VariantState], line: Mapping[str, Any]) -> st
     for name, value in line.items():
         if name == "status":
             entry.status = _status(value)
-        elif name == "stage":
-            continue  # it is what the first line says: readers keep variants by their stages
-        elif name in _VARIANT_FIELDS and _fits(_VARIANT_FIELDS[name], value):
+        elif name in _CHANGING_FIELDS and _fits(_CHANGING_FIELDS[name], value):
             setattr(entry, name, finite(value) if isinstance(value, dict) else value)
     return identity
 
@@ -313,7 +311,10 @@ def _fits(kind: str, value: Any) -> bool:
     return _FITS[kind](value)
 
 
-_VARIANT_FIELDS = {f.name: str(f.type) for f in fields(VariantState)}
+# The stage is what the first line says: readers keep variants by their stages.
+_CHANGING_FIELDS = {
+    f.name: str(f.type) for f in fields(VariantState) if f.name not in ("id", "stage")
+}
 
 
 def host_name() -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +18,7 @@ TAGS_OF = 20  # in how many variants of a stage names of figures are looked for
 MOST = 2_000  # points of a figure on the page of its variant
 MOST_TAGS = 1_000  # figures of a variant that are read
 MOST_LINES = 2_000_000  # of the file of a variant
+LINES_AT_ONCE = 500  # that are read between two looks at the clock
 PATIENCE = 20.0  # seconds that one request may read
 
 Points = tuple[list[int], list[float | None]]
@@ -50,11 +53,11 @@ def _lines(path: RunPath, until: float | None) -> Iterator[str]:
     except OSError:
         return
     with stream:
-        for number, line in enumerate(bounded_lines(stream)):
-            late = not number % 1000 and until is not None and time.monotonic() > until
-            if late or number >= MOST_LINES:
-                return
+        lines = itertools.islice(bounded_lines(stream), MOST_LINES)
+        for number, line in enumerate(lines, 1):
             yield line.decode("utf-8", "replace")
+            if not number % LINES_AT_ONCE and until is not None and time.monotonic() > until:
+                return
 
 
 _NOT: Any = object()
@@ -63,7 +66,9 @@ _NOT: Any = object()
 def _number(value: Any) -> Any:
     if isinstance(value, bool):
         return _NOT
-    if isinstance(value, int | float):
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, int):
         return None if finite(value) is None else float(value)
     # What JSON has no number for is written as text.
     return None if value in ("nan", "inf", "-inf") else _NOT

@@ -222,10 +222,9 @@ class Store:
         for name in line:
             if name in row.looks:
                 row.looks[name] = look
-        step, metric = line.get("step"), finite(line.get("metric"))
+        step, metric = line.get("step"), line.get("metric")
         if isinstance(step, int) and 0 < step < 2**63 and "metric" in line:
-            value = float(metric) if isinstance(metric, int | float) else math.nan
-            row.curve.add(step, value, look)
+            row.curve.add(step, _figure(metric), look)
 
     def _read_hosts(self) -> bool:
         found = False
@@ -249,6 +248,14 @@ class Store:
     def of(self, stage: str) -> Iterator[Row]:
         """Yield the variants of a stage, in the order in which they were named."""
         return (self.rows[identity] for identity in self.order.get(stage, ()))
+
+
+def _figure(value: Any) -> float:
+    """Return a figure; what is no number, or too large for one, is not a number."""
+    try:
+        return float(value) if isinstance(value, int | float) else math.nan
+    except OverflowError:
+        return math.nan
 
 
 def process_lives(pid: int, since: float) -> bool:
