@@ -14,7 +14,6 @@ import resource
 import ssl
 from typing import Any, ClassVar
 
-import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from flambe.report.security import HAS_TOKEN
@@ -182,7 +181,7 @@ class BoundedProtocol(H11Protocol):
 
     def _look_at_request(self) -> None:
         """Lift the deadline where a whole request is being answered."""
-        if not self.is_idle and self.conn.their_state in (h11.DONE, h11.MUST_CLOSE, h11.CLOSED):
+        if not self.is_idle and not self.cycle.more_body:
             self._cancel_request_deadline()
 
     def _cancel_request_deadline(self) -> None:
