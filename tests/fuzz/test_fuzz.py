@@ -177,7 +177,7 @@ def splice(text: str, random: random.Random) -> str:
 
 def multiply(text: str, random: random.Random) -> str:
     """Make small bombs: options by options, links by links, links in options in stages above."""
-    number = random.choice((3, 12, 40, 400))
+    number = random.choice((3, 3, 3, 12, 12, 12, 40, 40, 400))
     grid = f"!g [{', '.join(map(str, range(random.choice((2, 10, 300)))))}]"
     bombs = [
         f"[{', '.join([grid] * number)}]",
