@@ -335,7 +335,7 @@ def test_a_pipe_in_the_place_of_an_error_is_not_waited_for(tmp_path: Path) -> No
     assert unreported(SimpleNamespace(error_file=None)).error is None
 
 
-def test_what_ray_says_of_lost_hosts_is_known() -> None:
+def test_what_ray_says_of_lost_hosts_is_known(tmp_path: Path) -> None:
     """The words are those of Ray's own errors, not of this test."""
     import ray.exceptions as errors
 
@@ -345,17 +345,9 @@ def test_what_ray_says_of_lost_hosts_is_known() -> None:
         (errors.ActorDiedError(), False),
         (errors.WorkerCrashedError(), False),
     ):
-        trial = SimpleNamespace(error_file=_written(str(error)))
-        assert unreported(trial).host_lost is lost, str(error)
-
-
-def _written(text: str) -> str:
-    import tempfile
-
-    descriptor, name = tempfile.mkstemp()
-    os.write(descriptor, f"Failure # 1 (occurred at x)\n{text}\n".encode())
-    os.close(descriptor)
-    return name
+        path = tmp_path / "error.txt"
+        path.write_text(f"Failure # 1 (occurred at x)\n{error}\n")
+        assert unreported(SimpleNamespace(error_file=str(path))).host_lost is lost, str(error)
 
 
 def test_what_is_reported_is_the_cause() -> None:
