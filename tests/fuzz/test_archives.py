@@ -137,7 +137,7 @@ def plain_state(rng: random.Random) -> bytes:
 def torch_state(rng: random.Random) -> bytes:
     import torch
 
-    values = [
+    values: list[Any] = [
         *(torch.zeros(2, 3), torch.zeros(3), torch.zeros(0), torch.zeros(2, 3).to_sparse(), 3, {}),
         *(torch.zeros(2, 3, dtype=torch.complex64), torch.zeros(2, 3, dtype=torch.bool), [], None),
         torch.zeros(2, 3, device="meta"),

@@ -375,6 +375,35 @@ def test_a_plain_state_takes_no_more_memory_than_it_needs(saved: Path) -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # KiB
 
 
+def deep_pickle(levels: int) -> bytes:
+    """Return a mapping whose key is tuples in tuples."""
+    return b"\x80\x02})" + b"\x85" * levels + b"K\x01s."
+
+
+def test_tuples_in_tuples_do_not_end_the_process(saved: Path) -> None:
+    (saved / "state.pt").unlink()
+    (saved / "state.pkl").write_bytes(deep_pickle(300_000))
+    with pytest.raises(StateError, match="is damaged"):
+        flambe.load(saved)
+
+
+def test_tuples_in_tuples_do_not_end_the_process_in_a_file_of_torch(saved: Path) -> None:
+    with zipfile.ZipFile(saved / "state.pt") as file:
+        members = {name: file.read(name) for name in file.namelist()}
+    with zipfile.ZipFile(saved / "state.pt", "w") as file:
+        for name, data in members.items():
+            file.writestr(name, deep_pickle(300_000) if name.endswith("data.pkl") else data)
+    with pytest.raises(StateError, match="is damaged"):
+        flambe.load(saved)
+
+
+def test_states_with_many_tuples_are_read(tmp_path: Path) -> None:
+    part = LoadedPart()
+    part.steps = [(number, (number,)) for number in range(20_000)]  # type: ignore[assignment]
+    flambe.save(part, tmp_path / "many")
+    assert flambe.load(tmp_path / "many").steps == part.steps
+
+
 @pytest.mark.parametrize("name", ["state.pt", "state.pkl"])
 def test_a_state_runs_nothing(saved: Path, tmp_path: Path, name: str) -> None:
     class Evil:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from flambe._files import read_regular, regular_opener
+from flambe.compile.nesting import check_nesting
 from flambe.errors import StateError, how_to_install
 
 STATE_FILE = "state.pt"
@@ -121,7 +122,9 @@ def read_state(folder: str) -> dict[str, Any]:
 
 
 def _read_plain(file: str) -> Any:
-    return _Plain(io.BytesIO(read_regular(file))).load()
+    data = read_regular(file)
+    check_nesting(data)
+    return _Plain(io.BytesIO(data)).load()
 
 
 def _read_torch(file: str) -> Any:
@@ -135,12 +138,12 @@ def _read_torch(file: str) -> Any:
         raise StateError(f"{file} is not read\n  {hint}")
     # Once opened, it is the file that was looked at: not a pipe, nor one that was put in its way.
     with open(file, "rb", opener=regular_opener) as stream:
-        _check_stored(stream)
+        _check_zip(stream)
         return torch.load(stream, map_location="cpu", weights_only=True)
 
 
-def _check_stored(stream: IO[bytes]) -> None:
-    """Refuse a file that unpacks to more than it is: torch stores, and compresses nothing."""
+def _check_zip(stream: IO[bytes]) -> None:
+    """Refuse a file that unpacks to more than it is (torch compresses nothing), or is too deep."""
     with zipfile.ZipFile(stream) as file:
         members = file.infolist()
     stored = sum(member.file_size for member in members)
@@ -148,4 +151,8 @@ def _check_stored(stream: IO[bytes]) -> None:
         raise pickle.UnpicklingError("compressed")
     if stored > stream.seek(0, os.SEEK_END):
         raise pickle.UnpicklingError("larger than its file")
+    with zipfile.ZipFile(stream) as file:
+        for member in members:
+            if member.filename.rpartition("/")[2] == "data.pkl":
+                check_nesting(file.read(member))
     stream.seek(0)
