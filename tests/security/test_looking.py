@@ -148,5 +148,7 @@ def test_a_cluster_to_run_on_is_read_as_values(
     path = mark.with_name("looked.yaml")
     path.write_text(EXPERIMENT.format(keyword="seed: 1"))
     assert main([str(path), "--cluster", cluster(mark, "gpus")]) == 2
-    assert "'gpus' of !LocalCluster takes plain values, not !psutil.Popen" in capsys.readouterr().err
+    assert (
+        "'gpus' of !LocalCluster takes plain values, not !psutil.Popen" in capsys.readouterr().err
+    )
     assert not mark.exists()

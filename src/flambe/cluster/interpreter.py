@@ -128,7 +128,8 @@ def _build(asked: str, mirror: tuple[str, ...], facts: dict[str, Any]) -> Interp
     builds = {
         Version(build["version"]): build["key"]
         for build in json.loads(done.stdout or "[]")
-        if build["variant"] == "default" and not Version(build["version"]).is_prerelease
+        if build["variant"] == "default"
+        and not Version(build["version"]).is_prerelease
         # A list of one's own may have others, and it names a folder.
         and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", build["key"])
     }
