@@ -66,7 +66,7 @@ bench: $(WITH_DEV)  ## run every benchmark, one after another
 		echo "== $$file"; $(BIN)/python "$$file" || exit 1; \
 	done
 
-fuzz: $(WITH_DEV)  ## mutate every golden case, 100,000 inputs
+fuzz: $(WITH_DEV)  ## 100,000 broken configurations, 10,000 archives, 10,000 requests to the site
 	@FLAMBE_FUZZ=100000 $(BIN)/python -m pytest tests/fuzz -n $(WORKERS) --timeout 0 $(ARGS)
 
 faults: packages $(WITH_DEV)  ## run only the tests that kill, cut or starve something, and those that take long
