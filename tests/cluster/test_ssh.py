@@ -335,7 +335,7 @@ def test_one_altered_byte_makes_it_refuse(metal: Metal) -> None:
 def test_a_wheel_that_is_altered_on_its_way_is_not_installed(
     metal: Metal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """FAULTS 22: a byte is flipped on the orchestrator before the factories have it."""
+    """FAULTS 22: bytes are changed on the orchestrator before the factories have it."""
     from flambe.cluster import maker
 
     cluster = ssh_cluster(metal, remote_dir=".flambe-22")
@@ -347,7 +347,7 @@ def test_a_wheel_that_is_altered_on_its_way_is_not_installed(
         first.run(
             "sh",
             "-c",
-            f"for f in {place}/flambe*.whl; do printf X | dd of=$f bs=1 seek=900 conv=notrunc 2>/dev/null; done",
+            f"for f in {place}/flambe*.whl; do printf altered | dd of=$f bs=1 seek=900 conv=notrunc 2>/dev/null; done",
         )
         original(self, host)
 
