@@ -287,14 +287,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.print_help()
         return 2
     options = parser.parse_args(arguments)
+    from flambe._files import guard_umask
     from flambe.cli import commands
 
+    guard_umask()
     return commands.guarded(commands.command(command), options)
 
 
 def run() -> None:
     """Exit with what :func:`main` returns."""
-    from flambe._files import guard_umask
-
-    guard_umask()
     sys.exit(main())
