@@ -152,3 +152,16 @@ def test_a_cluster_to_run_on_is_read_as_values(
         "'gpus' of !LocalCluster takes plain values, not !psutil.Popen" in capsys.readouterr().err
     )
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("keyword", ["search", "schedulers", "pipeline"])
+def test_a_tag_in_the_place_of_a_mapping_is_a_mistake(
+    mark: Path, keyword: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = mark.with_name("looked.yaml")
+    lines = {"name": "x", "pipeline": "{stage: !LookedAt {size: 1}}"}
+    lines[keyword] = "!tune.uniform [0.0, 1.0]"
+    path.write_text("!Experiment\n" + "".join(f"{k}: {v}\n" for k, v in lines.items()))
+    assert main(["validate", str(path)]) == 2
+    error = capsys.readouterr().err
+    assert f"{keyword!r} of !Experiment takes a mapping, not !tune.uniform" in error

@@ -66,11 +66,16 @@ def _check_plain(document: Document, path: Path, schema: Schema) -> None:
         return
     hints = types.hints(target)
     for key, value in children(schema):
-        if key in tagged or types.wants_schema(hints.get(str(key))):
+        annotation = hints.get(str(key))
+        if key in tagged or types.is_schema(annotation):
             continue
-        for below, child in walk(value, (*path, key)):
+        if types.wants_schema(annotation):  # as the values of a mapping
+            tags, kind = [((*path, key), value)], "a mapping"
+        else:
+            tags, kind = list(walk(value, (*path, key))), "plain values"
+        for below, child in tags:
             if isinstance(child, Schema):
-                what = f"{key!r} of !{schema.tag} takes plain values, not !{child.tag}"
+                what = f"{key!r} of !{schema.tag} takes {kind}, not !{child.tag}"
                 document.problem(what, below, "write the value itself")
 
 

@@ -66,6 +66,14 @@ def _hints(target: Any) -> Mapping[str, Any]:
     return result
 
 
+def is_schema(annotation: Any) -> bool:
+    """Whether a parameter takes one blueprint, or something else instead."""
+    return annotation is Schema or (
+        typing.get_origin(annotation) in _UNIONS
+        and any(is_schema(arg) for arg in typing.get_args(annotation))
+    )
+
+
 def wants_schema(annotation: Any) -> bool:
     """Whether a parameter asks for blueprints rather than for built objects."""
     if annotation is Schema:
