@@ -144,14 +144,13 @@ def _read_torch(file: str) -> Any:
 
 def _check_zip(stream: IO[bytes]) -> None:
     """Refuse a file that unpacks to more than it is (torch compresses nothing), or is too deep."""
+    size = stream.seek(0, os.SEEK_END)
     with zipfile.ZipFile(stream) as file:
         members = file.infolist()
-    stored = sum(member.file_size for member in members)
-    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-        raise pickle.UnpicklingError("compressed")
-    if stored > stream.seek(0, os.SEEK_END):
-        raise pickle.UnpicklingError("larger than its file")
-    with zipfile.ZipFile(stream) as file:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise pickle.UnpicklingError("compressed")
+        if sum(member.file_size for member in members) > size:
+            raise pickle.UnpicklingError("larger than its file")
         for member in members:
             if member.filename.rpartition("/")[2] == "data.pkl":
                 check_nesting(file.read(member))
