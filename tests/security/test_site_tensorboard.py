@@ -33,15 +33,14 @@ def site(run: Written) -> Iterator[Served]:
         yield site
 
 
-def listening() -> set[int]:
-    """Return the ports of this machine at which anything listens."""
-    ports = set()
-    for name in ("tcp", "tcp6"):
-        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
-            _, local, _, state, *_ = line.split()
-            if state == "0A":
-                ports.add(int(local.rpartition(":")[2], 16))
-    return ports
+def listening(process: psutil.Process) -> set[int]:
+    """Return the ports of this machine at which a process or one below it listens."""
+    return {
+        one.laddr.port
+        for member in [process, *process.children(recursive=True)]
+        for one in member.net_connections()
+        if one.status == psutil.CONN_LISTEN
+    }
 
 
 def runs(client: httpx.Client) -> list[str]:
@@ -55,13 +54,12 @@ def socket_of(site: Served) -> Path:
     return Path(command[command.index("--socket") + 1])
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_tensorboard_listens_at_no_port(site: Served) -> None:
     """Its own port, and that of its data server, answered anybody, with any Host."""
-    before = listening()
     with site.client() as client:
         assert len(runs(client)) == 2
-        assert listening() <= before
+        assert child("flambe.report.tensorboard", site.process.pid)
+        assert listening(psutil.Process(site.process.pid)) == {site.port}
 
 
 def test_only_its_user_may_enter_the_folder_of_its_socket(site: Served) -> None:
@@ -192,7 +190,6 @@ def test_where_the_system_gives_it_no_network_of_its_own_it_needs_no_port(
 ) -> None:
     folder = tmp_path / "s"
     folder.mkdir()
-    before = listening()
     process = subprocess.Popen(
         [sys.executable, "-c", WITHOUT_NAMESPACES, "--parent", str(os.getpid()),
          "--socket", str(folder / "socket"), "--logdir", str(run.folder.root), "--path_prefix", APP],
@@ -203,7 +200,7 @@ def test_where_the_system_gives_it_no_network_of_its_own_it_needs_no_port(
         transport = httpx.HTTPTransport(uds=str(folder / "socket"))
         with httpx.Client(base_url="http://tensorboard", transport=transport, timeout=60) as client:
             assert len(runs(client)) == 2
-        assert listening() <= before
+        assert not listening(psutil.Process(process.pid))
     finally:
         process.kill()
         process.wait()
