@@ -76,11 +76,11 @@ def _status(given: str, shown: ClusterDisplay, *, alone: bool) -> int:
         table = hosts_table(name, members, width=shown.console.width, standing=standing)
         shown.console.print(table)
         for text in standing_told(standing, members):
-            shown.console.print(text, soft_wrap=True, style="dim", markup=False)
+            shown.console.print(text, soft_wrap=True, style="dim")
         for one in members:
             if one.is_orchestrator and one.report:
                 told = run_told(one.report["runs"].get(name))
-                shown.console.print(told, soft_wrap=True, style="dim", markup=False)
+                shown.console.print(told, soft_wrap=True, style="dim")
         for error in errors:
             shown.console.print(Text(str(error), "red"), soft_wrap=True)
         if errors:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import signal
@@ -13,12 +14,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from flambe.cli import streams
 from flambe.compile import Schema
 from flambe.compile.check import check
 from flambe.compile.document import header, read_file
 from flambe.compile.source import Document
 from flambe.errors import ComponentError, ConfigError, FlambeError, Interrupted, Problem
 from flambe.logging import console, redact
+from flambe.logging.plain import plain
 
 _log = logging.getLogger(__name__)
 
@@ -29,6 +32,7 @@ Command = Callable[[argparse.Namespace], int]
 
 def guarded(command: Command, options: argparse.Namespace) -> int:
     """Run a command; tell errors as people want them told; return the exit code."""
+    streams.prepare()
     console.setup(verbose=options.verbose)
     try:
         return command(options)
@@ -43,7 +47,7 @@ def guarded(command: Command, options: argparse.Namespace) -> int:
         return 130
     except BrokenPipeError:
         # Whoever read our output is gone; what is left of it goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        streams.silence(sys.stdout)
         return 1
     except Exception as error:
         _log.debug("unexpected", exc_info=True)
@@ -53,6 +57,8 @@ def guarded(command: Command, options: argparse.Namespace) -> int:
         else:
             _say(f"  more with -v, and in {console.home() / 'logs' / 'log.log'}")
         return 1
+    finally:
+        streams.finish()
 
 
 def _end_quietly() -> None:
@@ -62,7 +68,8 @@ def _end_quietly() -> None:
 
 
 def _say(text: str) -> None:
-    print(redact.hide(text), file=sys.stderr)
+    with contextlib.suppress(OSError, ValueError):  # nobody may be there to read it
+        print(plain(redact.hide(text)), file=sys.stderr, flush=True)
 
 
 def _tell(error: FlambeError, *, verbose: bool) -> None:
@@ -275,6 +282,7 @@ def _cluster(document: Document, path: str, options: argparse.Namespace) -> Any:
 def _run(runnable: Any, options: argparse.Namespace) -> None:
     from flambe.cli.display import display
     from flambe.compile.build import run_error
+    from flambe.experiment.guard import guarded
 
     resume: bool | list[str] = options.resume
     if options.resume_from:
@@ -286,6 +294,7 @@ def _run(runnable: Any, options: argparse.Namespace) -> None:
         from flambe.cli.site import SiteDisplay
 
         shown = SiteDisplay(shown)
+    shown = guarded(shown)
     try:
         runnable.run(
             force=options.force,

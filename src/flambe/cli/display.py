@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 import threading
@@ -17,15 +16,16 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from flambe.cli.terminal import console
 from flambe.compile import Schema, tags
 from flambe.errors import counted, listed
 from flambe.logging import redact
+from flambe.logging.plain import plain
 from flambe.progress import RunFolder, RunState, StageState, Status, VariantState
 
 # Lines of components are shown with their stage and variant in front, in one of these colours.
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan")
 PLAIN_PERIOD = 10.0  # seconds between two lines of progress, where there is no terminal
-PLAIN_WIDTH = 140  # columns, where there is no terminal
 RANKED = 20  # how many variants the last table shows of a stage
 MAX_STAGES = 1000  # how many stages the table of a plan shows
 
@@ -47,18 +47,11 @@ def display(*, verbose: bool = False, live: bool = True, remote: bool = False) -
     Whoever shows a remote one says where its results are.
     """
     # The stream is taken now: what components print is taken from sys.stdout later on.
-    shown = console()
-    made = LiveDisplay(shown, verbose) if live and shown.is_terminal else Display(shown, verbose)
+    shown = console(steady=True)
+    live = live and shown.is_terminal and not shown.is_dumb_terminal
+    made = LiveDisplay(shown, verbose) if live else Display(shown, verbose)
     made.remote = remote
     return made
-
-
-def console() -> Console:
-    """Return a console on the output; where it is no terminal, tables have room."""
-    shown = Console(file=sys.stdout, highlight=False, soft_wrap=False)
-    if not shown.is_terminal and "COLUMNS" not in os.environ:
-        shown.width = PLAIN_WIDTH
-    return shown
 
 
 class Display:
@@ -83,7 +76,7 @@ class Display:
     def say(self, text: str | Text, **options: Any) -> None:
         """Print a line."""
         with self._lock:
-            self.console.print(text, markup=False, soft_wrap=True, **options)
+            self.console.print(text, soft_wrap=True, **options)
 
     def note(self, text: str) -> None:
         """Say something about the run itself."""
@@ -91,7 +84,7 @@ class Display:
 
     def line(self, variant: VariantState | None, level: str, text: str) -> None:
         """Print a line of a component."""
-        text = redact.hide(text)
+        text = plain(redact.hide(text))
         if variant is None:
             self.say(text)
             return
@@ -252,7 +245,7 @@ def title(variant: VariantState, *, stage: bool = True) -> str:
     """Return what people call a variant: ``train lr=0.1,n=2``."""
     from flambe.experiment.variants import choices_text
 
-    choices = choices_text(variant.choices)
+    choices = plain(choices_text(variant.choices))
     return f"{variant.stage} {choices}".strip() if stage else choices or variant.stage
 
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from rich.text import Text
 
-from flambe.cli.display import COLOURS, console
+from flambe.cli.display import COLOURS
+from flambe.cli.terminal import console
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.local import LocalCluster
 from flambe.cluster.machine import ORCHESTRATOR
@@ -21,6 +22,7 @@ from flambe.cluster.standing import Standing
 from flambe.compile import Schema
 from flambe.errors import ConfigError, Problem, did_you_mean, listed
 from flambe.logging import redact
+from flambe.logging.plain import plain
 
 
 class ClusterDisplay:
@@ -33,12 +35,12 @@ class ClusterDisplay:
     def note(self, text: str) -> None:
         """Print a note."""
         with self.lock:
-            self.console.print(redact.hide(text), markup=False, soft_wrap=True, style="dim")
+            self.console.print(redact.hide(text), soft_wrap=True, style="dim")
 
     def host_line(self, host: str, text: str) -> None:
         """Print a line that a command on a host said."""
         colour = COLOURS[sum(host.encode()) % len(COLOURS)]
-        line = Text.assemble((host, colour), (" | ", "dim"), redact.hide(text))
+        line = Text.assemble((host, colour), (" | ", "dim"), plain(redact.hide(text)))
         with self.lock:
             self.console.print(line, soft_wrap=True)
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from flambe.cli.display import console, print_plan
+from flambe.cli.display import print_plan
+from flambe.cli.terminal import console
 from flambe.compile import Schema
 from flambe.errors import RemoteError
 from flambe.progress import VariantState, objects, variants_of

@@ -18,6 +18,7 @@ from flambe.cluster.member import Member
 from flambe.cluster.standing import outlook
 from flambe.errors import RemoteError, RunError, UnreachableError
 from flambe.logging import redact
+from flambe.logging.plain import plain
 
 
 def run_on(
@@ -51,7 +52,7 @@ def _ways_back(name: str, host: Member) -> str:
 
 
 def _show(text: str) -> None:
-    print(redact.hide(text), flush=True)
+    print(plain(redact.hide(text)), flush=True)
 
 
 def attached(host: Member, name: str, shown: ClusterDisplay, fetch: str | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the run ends in order, wherever it stands."""
+"""Ctrl-C, SIGTERM and a terminal that is closed: the run ends in order, wherever it stands."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ AGAIN = 0.1
 
 
 class Interruption:
-    """Turns SIGINT and SIGTERM into KeyboardInterrupt, and remembers them.
+    """Turns SIGINT, SIGTERM and SIGHUP into KeyboardInterrupt, and remembers them.
+
+    SIGHUP is left alone where it is ignored: ``nohup`` starts runs that outlive their terminal.
 
     An exception that is raised while a library is in a callback, or in code that is not Python, may
     be lost. :meth:`check` raises it again, at a place where it is not. One that falls into an
@@ -28,7 +30,9 @@ class Interruption:
     def __enter__(self) -> Interruption:
         # Signals reach the main thread only.
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGINT, signal.SIGTERM):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
+                    continue
                 self._earlier[number] = signal.signal(number, self._interrupt)
         return self
 

@@ -28,6 +28,7 @@ from flambe.errors import (
 )
 from flambe.experiment import local_ray
 from flambe.experiment.executor import Executor, InlineExecutor, StageOptions
+from flambe.experiment.guard import guarded
 from flambe.experiment.interruption import Interruption, not_interrupted
 from flambe.experiment.journal import Journal, LogObserver, Observer
 from flambe.experiment.listener import RunListener
@@ -72,7 +73,7 @@ class Run:
         self.force = force
         self.resume = resume or experiment.resume
         self.debug = debug or experiment.debug
-        self.observer = observer or LogObserver()
+        self.observer = guarded(observer or LogObserver())
         self.place = Place(experiment, self.observer.note, local=self.debug)
         self.folder = self.place.folder
         self.journal = Journal(self.folder, RunState(experiment.name), self.observer)

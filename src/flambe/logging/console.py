@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flambe._files import private_folder, private_opener
+from flambe.logging.plain import plain
 from flambe.logging.redact import Filter
 
 #: Whose DEBUG is logged too.
@@ -106,5 +107,5 @@ class _Plain(logging.Formatter):
     """Messages as they are; from WARNING on the level stands in front."""
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = plain(super().format(record))
         return text if record.levelno < logging.WARNING else f"{record.levelname.lower()}: {text}"
