@@ -63,6 +63,7 @@ PREFIXES: dict[str, tuple[str, ...]] = {
     "torch": ("torch.nn", "torch.optim", "torch.optim.lr_scheduler"),
     "ray": (
         "ray.tune.schedulers",
+        "ray.tune.schedulers.pb2",
         "ray.tune.search",
         "ray.tune.search.basic_variant",
         "ray.tune.search.optuna",

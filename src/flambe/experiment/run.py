@@ -103,6 +103,8 @@ class Run:
     def execute(self) -> None:
         """Run; see :meth:`Experiment.run`."""
         self.experiment.parse()
+        for name in self.experiment.pipeline:
+            Search.of(self.experiment, name).try_engines()
         named = bool(self.resume) and not isinstance(self.resume, bool)
         self.place.open(force=self.force, resume=bool(self.resume), wanted=named)
         self.reuse = Reuse(

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from flambe.compile import Schema
 from flambe.compile.values import path_text
 from flambe.errors import Problem
+from flambe.experiment import engines
 from flambe.experiment.executor import StageOptions, Tried
 from flambe.experiment.variants import Expander, Variant, domains
 
@@ -102,14 +103,26 @@ class Search:
         digest = hashlib.sha256(f"{self.seed}:{text}:{variant_id}:{index}".encode()).digest()
         return int.from_bytes(digest[:4], "big")
 
+    def try_engines(self) -> None:
+        """See that the searcher and the scheduler can be built.
+
+        Raises
+        ------
+        ConfigError
+            If one cannot.
+        """
+        for engine in (self.searcher, self.scheduling):
+            if engine is not None:
+                engines.build(engine)
+
     def scheduler(self) -> Any:
         """Build the scheduler; each search needs one of its own."""
-        return self.scheduling() if self.scheduling is not None else None
+        return engines.build(self.scheduling) if self.scheduling is not None else None
 
     def into(self, options: StageOptions) -> None:
         """Set what a searcher needs in the options of a stage."""
         assert self.searcher is not None
-        options.search = self.searcher()
+        options.search = engines.build(self.searcher)
         options.num_samples = self.num_samples
         options.max_concurrent = self.max_concurrent
         options.earlier = self.earlier

@@ -10,6 +10,8 @@ from flambe.compile.values import ClusterResource, Grid
 # The rooms that are written for torch.
 _LEARN = ("dataset", "field", "learn", "metric", "nn", "sampler")
 
+_OPTUNA = "ray.tune.search.optuna."
+
 
 def extras_of(value: Any) -> set[str]:
     """Return the extras that a configuration needs.
@@ -37,4 +39,6 @@ def _of_target(target: str) -> set[str]:
     package, _, rest = target.partition(":")[0].partition(".")
     room = rest.partition(".")[0]
     is_ours = package == "flambe" and room in _LEARN
-    return {"learn"} if is_ours or package == "torch" else set()
+    if is_ours or package == "torch":
+        return {"learn"}
+    return {"search"} if target.startswith(_OPTUNA) else set()

@@ -1,9 +1,10 @@
-"""A searcher that writes down what it is told."""
+"""Searchers and schedulers: one that writes down what it is told, and some of their own mind."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.optuna import OptunaSearch
 
 from . import note
@@ -25,3 +26,17 @@ class Recording(OptunaSearch):  # type: ignore[misc]
         found = super().suggest(trial_id)
         note(self.record, f"suggests, knowing {known}")
         return found
+
+
+class LowestFirst(ASHAScheduler):  # type: ignore[misc]
+    """Has its own idea of what is better."""
+
+    def __init__(self) -> None:
+        super().__init__(metric="metric", mode="min")
+
+
+class OfEpochs(ASHAScheduler):  # type: ignore[misc]
+    """Waits for what no variant reports."""
+
+    def __init__(self) -> None:
+        super().__init__(time_attr="epoch")

@@ -1,0 +1,264 @@
+"""What the searchers and schedulers of Ray Tune may be told, found before anything runs.
+
+flambe ranks by one figure: what ``metric()`` of a component returns, higher is better. An engine
+that ranks by something else, or waits for what no variant reports, would silently do nothing.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib import metadata, util
+from typing import Any
+
+from packaging.requirements import Requirement
+
+from flambe.compile import Schema, signatures
+from flambe.compile.values import Path, children
+from flambe.errors import ComponentError, ConfigError, Problem, listed
+
+#: The name of the figure that a trial reports, and of the number of its steps.
+METRIC = "metric"
+STEPS = "steps"
+MODE = "max"
+#: What every trial reports and only grows.
+TIME_ATTRIBUTES = ("training_iteration", STEPS, "time_total_s")
+
+Finding = tuple[Path, str, str]  # path, message, hint
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of engine: what it is called, the classes that it is built on, and an example."""
+
+    name: str
+    bases: tuple[str, ...]
+    example: str
+
+
+_KINDS = {
+    "search": _Kind(
+        "searcher",
+        ("ray.tune.search.searcher:Searcher", "ray.tune.search.search_algorithm:SearchAlgorithm"),
+        "!ray.OptunaSearch",
+    ),
+    "schedulers": _Kind(
+        "trial scheduler",
+        ("ray.tune.schedulers.trial_scheduler:TrialScheduler",),
+        "!ray.AsyncHyperBandScheduler",
+    ),
+}
+_POPULATION_BASED = (
+    "ray.tune.schedulers.pbt:PopulationBasedTraining",
+    "ray.tune.schedulers.pbt:PopulationBasedTrainingReplay",
+    "ray.tune.schedulers.pb2:PB2",
+)
+_HYPERBAND_FOR_BOHB = ("ray.tune.schedulers.hb_bohb:HyperBandForBOHB",)
+_BOHB = ("ray.tune.search.bohb.bohb_search:TuneBOHB",)
+
+# Keywords of searchers.
+_SPACES = ("space", "dim_dict")
+_POINTS = ("points_to_evaluate", "evaluated_rewards")
+_SPACE_HINT = "leave it out, and write   lr: !tune.loguniform [1e-4, 1e-1]   in the stage"
+
+# The module of a searcher → what it imports, and the distribution that has it.
+_PACKAGES: dict[str, dict[str, str]] = {
+    "ray.tune.search.ax.ax_search": {"ax": "ax-platform"},
+    "ray.tune.search.bayesopt.bayesopt_search": {"bayes_opt": "bayesian-optimization<2"},
+    "ray.tune.search.bohb.bohb_search": {"ConfigSpace": "ConfigSpace", "hpbandster": "hpbandster"},
+    "ray.tune.search.hebo.hebo_search": {"hebo": "HEBO>=0.2.0"},
+    "ray.tune.search.hyperopt.hyperopt_search": {"hyperopt": "hyperopt"},
+    "ray.tune.search.nevergrad.nevergrad_search": {"nevergrad": "nevergrad"},
+    "ray.tune.search.optuna.optuna_search": {"optuna": "optuna>=3"},
+    "ray.tune.search.zoopt.zoopt_search": {"zoopt": "zoopt>=0.4.1"},
+}
+
+
+def findings(values: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield what is wrong with the searchers and schedulers of an experiment.
+
+    Parameters
+    ----------
+    values
+        The keywords of an ``!Experiment``, not built.
+    """
+    for keyword, kind in _KINDS.items():
+        for path, engine in _written(values, keyword):
+            yield from _engine_findings(keyword, kind, path, engine)
+    yield from _pair_findings(values)
+
+
+def _written(values: Mapping[str, Any], keyword: str) -> Iterator[tuple[Path, Schema]]:
+    """Yield the engines that are written below a keyword, and where."""
+    stages = values.get(keyword)
+    for stage, value in stages.items() if isinstance(stages, Mapping) else ():
+        path: Path = (keyword, stage)
+        if keyword == "search" and isinstance(value, Mapping):
+            path, value = (*path, "searcher"), value.get("searcher")  # noqa: PLW2901
+        if isinstance(value, Schema) and value.target:
+            yield path, value
+
+
+def _engine_findings(keyword: str, kind: _Kind, path: Path, engine: Schema) -> Iterator[Finding]:
+    target = engine.resolve()
+    if not is_built_on(target, *kind.bases):
+        yield path, f"{keyword}: !{engine.tag} is not a {kind.name}", f"such as {kind.example}"
+        return
+    if is_built_on(target, *_POPULATION_BASED):
+        yield (
+            path,
+            f"{keyword}: !{engine.tag} is not supported: it gives one variant the state of another "
+            "and changes its hyper-parameters, so that no variant would be what its row says",
+            "stop bad variants early with !ray.AsyncHyperBandScheduler; a searcher "
+            "(!ray.OptunaSearch) proposes better ones",
+        )
+        return
+    if missing := missing_packages(target):
+        names = [Requirement(text).name for text in missing]
+        are = "is" if len(names) == 1 else "are"
+        yield (
+            path,
+            f"{keyword}: !{engine.tag} needs {listed(names)}, which {are} not installed here",
+            _install_line(missing),
+        )
+    for name, (below, value) in _arguments(target, engine).items():
+        for message, hint in _argument_findings(name, value):
+            yield (*path, *below), f"{keyword}: {name} of !{engine.tag} {message}", hint
+    for key, child in children(engine):
+        # One inside another: ConcurrencyLimiter, Repeater, ResourceChangingScheduler.
+        if isinstance(child, Schema) and child.target and is_built_on(child.resolve(), *kind.bases):
+            yield from _engine_findings(keyword, kind, (*path, key), child)
+
+
+def _argument_findings(name: str, value: Any) -> Iterator[tuple[str, str]]:
+    if value is None:
+        return
+    if name == "metric" and value != METRIC:
+        written = listed(value) if isinstance(value, list) else repr(value)
+        yield (
+            f"cannot be {written}: flambe ranks by what metric() of the component returns",
+            "leave it out; to rank by another figure, return that from metric()",
+        )
+    elif name == "mode" and value != MODE:
+        yield (
+            f"cannot be {value!r}: flambe ranks by metric() of the component, higher is better",
+            "leave it out; where lower is better, return the negative from metric()",
+        )
+    elif name == "time_attr" and value not in TIME_ATTRIBUTES:
+        yield (
+            f"cannot be {value!r}: no variant reports that",
+            f"{TIME_ATTRIBUTES[0]} or {STEPS} (steps of run()), or {TIME_ATTRIBUTES[2]} (seconds)",
+        )
+    elif name in _SPACES:
+        yield "is not used: the spaces are where their values go", _SPACE_HINT
+    elif name in _POINTS:
+        yield (
+            "is not supported: an engine names hyper-parameters otherwise than the file",
+            "leave it out; --resume tells a searcher what was tried before",
+        )
+
+
+def _pair_findings(values: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield engines that only work together, where one of the two is there."""
+    searchers = {path[1]: (path, engine) for path, engine in _written(values, "search")}
+    schedulers = {path[1]: (path, engine) for path, engine in _written(values, "schedulers")}
+    for stage, (path, engine) in schedulers.items():
+        other = searchers.get(stage)
+        if _holds(engine, *_HYPERBAND_FOR_BOHB) and not (other and _holds(other[1], *_BOHB)):
+            message = f"schedulers: !{engine.tag} needs the searcher !ray.TuneBOHB in this stage"
+            yield path, message, "use !ray.HyperBandScheduler without it"
+    for stage, (path, engine) in searchers.items():
+        other = schedulers.get(stage)
+        if _holds(engine, *_BOHB) and not (other and _holds(other[1], *_HYPERBAND_FOR_BOHB)):
+            message = f"search: !{engine.tag} needs the scheduler !ray.HyperBandForBOHB"
+            yield path, message, f"write it below   schedulers:   for {stage!r}"
+
+
+def _holds(engine: Schema, *bases: str) -> bool:
+    """Whether an engine, or one inside it, is built on a class."""
+    if is_built_on(engine.resolve(), *bases):
+        return True
+    return any(
+        isinstance(child, Schema) and child.target and _holds(child, *bases)
+        for _, child in children(engine)
+    )
+
+
+def _arguments(target: Any, engine: Schema) -> dict[str, tuple[Path, Any]]:
+    """Return the arguments of an engine by name, each with its path below it."""
+    known = signatures.signature(target)
+    names = list(known.parameters) if known is not None else []
+    positional = {
+        name: ((index,), value)
+        for index, (name, value) in enumerate(zip(names, engine.args, strict=False))
+    }
+    return {**positional, **{name: ((name,), value) for name, value in engine.kwargs.items()}}
+
+
+def is_built_on(target: Any, *bases: str) -> bool:
+    """Whether a class is one of those that are named, or derived from one; Ray is not imported."""
+    if not inspect.isclass(target):
+        return False
+    names = {f"{cls.__module__}:{cls.__qualname__}" for cls in inspect.getmro(target)}
+    return not names.isdisjoint(bases)
+
+
+# -- packages -----------------------------------------------------------------------------------
+
+
+def missing_packages(target: Any) -> list[str]:
+    """Return the requirements of a searcher that are not installed here, or in a wrong version."""
+    return [
+        requirement
+        for cls in inspect.getmro(target)
+        for module, requirement in _PACKAGES.get(cls.__module__, {}).items()
+        if not _is_installed(module, Requirement(requirement))
+    ]
+
+
+def _is_installed(module: str, requirement: Requirement) -> bool:
+    if util.find_spec(module) is None:
+        return False
+    try:
+        return requirement.specifier.contains(metadata.version(requirement.name), prereleases=True)
+    except metadata.PackageNotFoundError:  # importable all the same
+        return True
+
+
+def _install_line(requirements: list[str]) -> str:
+    quoted = [f"'{text}'" if set("<>=") & set(text) else text for text in requirements]
+    return f"pip install {' '.join(quoted)}"
+
+
+# -- engines that are built ---------------------------------------------------------------------
+
+
+def build(schema: Schema) -> Any:
+    """Build a searcher or scheduler, which is another object each time.
+
+    Raises
+    ------
+    ConfigError
+        If it cannot be built, or has its own idea of what to rank by.
+    """
+    try:
+        engine = schema()
+    except ComponentError as error:
+        raise ConfigError(
+            Problem(f"!{schema.tag} cannot be made: {error.message}", error.place or schema.place)
+        ) from error
+    for inner in _unpacked(engine):
+        for name in ("metric", "mode", "time_attr"):
+            value = getattr(inner, f"_{name}", None)
+            for message, hint in _argument_findings(name, value):
+                what = f"{name} of !{schema.tag} {message}"
+                raise ConfigError(Problem(what, schema.place, hint))
+    return engine
+
+
+def _unpacked(engine: Any) -> Iterator[Any]:
+    """Yield an engine, and those that it is wrapped around."""
+    while engine is not None:
+        yield engine
+        engine = getattr(engine, "searcher", None) or getattr(engine, "_base_scheduler", None)
