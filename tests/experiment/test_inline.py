@@ -349,6 +349,30 @@ def test_what_cannot_be_saved_is_named(lab: Lab) -> None:
         pieces.Walk._state = original
 
 
+def test_a_generator_is_run_step_by_step(lab: Lab) -> None:
+    outcome = lab.run("train: !pieces.Epochs {record: RECORD}").fine()
+    (variant,) = outcome.of("train")
+    assert (variant.step, variant.metric) == (3, 30.0)
+    assert outcome.figures(variant, "total") == [(1, 10), (2, 20), (3, 30)]
+    assert outcome.figures(variant, "metric") == [(1, 10), (2, 20), (3, 30)]
+    loaded = flambe.load(outcome.folder.checkpoint("train", variant.name))
+    assert loaded.total == 30
+    assert outcome.folder.checkpoint("train", variant.name).parent.name == "checkpoint"
+
+
+def test_a_generator_that_is_interrupted_begins_again(lab: Lab) -> None:
+    """From a checkpoint between two of its steps it would do them twice."""
+    pipeline = "train: !pieces.Epochs {record: RECORD, fail_after: 2}"
+    lab.run(pipeline, more="max_failures: 0").raised()
+    outcome = lab.run(pipeline, resume=True).fine()
+    assert outcome.metrics("train") == [30.0]
+    assert lab.records() == ["epoch 0", "epoch 1", "failed", "epoch 0", "epoch 1", "epoch 2"]
+    (variant,) = outcome.of("train")
+    assert variant.step == 3
+    log = (outcome.folder.variant("train", variant.name) / "variant.log").read_text()
+    assert "run() of Epochs is a generator" in log
+
+
 @pytest.mark.parametrize("value", ["text", "[1, 2]"])
 def test_a_metric_that_is_no_number_is_an_error_of_the_component(lab: Lab, value: str) -> None:
     outcome = lab.run(f"train: !pieces.Fixed {{value: {value}}}", more="max_failures: 0")

@@ -325,15 +325,11 @@ def _up(cluster: Any, **options: bool) -> int:
 
 def _run_component(component: Any) -> int:
     """Run a component that stands alone, a script for example, to its end."""
-    from flambe.compile.build import run_error
+    from flambe.compile.stepping import Stepper
 
-    try:
-        while component.run():
-            pass
-    except FlambeError:
-        raise
-    except Exception as error:
-        raise run_error(component, error) from error
+    stepper = Stepper(component, interrupt=KeyboardInterrupt)
+    while stepper.step():
+        pass
     return 0
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from flambe.compile import signatures, types
+from flambe.compile import raised, signatures, types
 from flambe.compile.values import ClusterResource, Grid, Key, Link, Path, Sample, Schema, path_text
 from flambe.errors import ComponentError, ConfigError, FlambeError, Problem, did_you_mean
 
@@ -99,7 +99,7 @@ class Builder:
 
         try:
             target: Any = schema.resolve()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _component_error(error, schema, "importing") from error
         if getattr(target, "_flambe_reads_yaml", False):
             content = self.build(schema.content, path)
@@ -126,7 +126,7 @@ class Builder:
             return call()
         except FlambeError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _component_error(error, schema, "building") from error
 
     # -- links --------------------------------------------------------------------------------
@@ -241,27 +241,27 @@ def child_at(value: Any, key: Key) -> Any:
     return _NOTHING
 
 
-def _component_error(error: Exception, schema: Schema, doing: str) -> ComponentError:
+def _component_error(error: BaseException, schema: Schema, doing: str) -> ComponentError:
     return ComponentError(
-        f"{type(error).__name__}: {error}",
+        raised.message(error),
         schema.place,
         f"{doing} !{schema.tag}",
-        "".join(traceback.format_exception(error)),
+        raised.traceback_text(error),
         _own_frame(error, schema.target.partition(".")[0].partition(":")[0]),
     )
 
 
-def run_error(component: Any, error: BaseException) -> ComponentError:
-    """Return the error to raise for one that came out of a component's ``run``."""
+def run_error(component: Any, error: BaseException, doing: str = "running") -> ComponentError:
+    """Return the error to raise for one that came out of a method of a component."""
     origin: Origin | None = None
     with contextlib.suppress(TypeError):
         origin = vars(component).get("_flambe_origin")
     tag = origin.schema.tag if origin else type(component).__name__
     return ComponentError(
-        f"{type(error).__name__}: {error}",
+        raised.message(error),
         origin.schema.place if origin else None,
-        f"running !{tag}",
-        "".join(traceback.format_exception(error)),
+        f"{doing} !{tag}",
+        raised.traceback_text(error),
         _own_frame(error, type(component).__module__.partition(".")[0]),
     )
 
@@ -282,4 +282,4 @@ def _own_frame(error: BaseException, package: str) -> str:
         return ""
     last = own[-1]
     shown = last.filename.rpartition("/site-packages/")[2]
-    return f"{shown}:{last.lineno}, in {last.name}:   {last.line}"
+    return raised.clean(f"{shown}:{last.lineno}, in {last.name}:   {last.line}")

@@ -100,12 +100,24 @@ class Component(Registered):
     #: Stored with the state and compared when it is loaded; ``"0.0.0"`` means not versioned.
     _flambe_version: ClassVar[str] = "0.0.0"
 
-    def run(self) -> bool:
-        """Do one step, and return True while there is more to do."""
+    def run(self) -> Any:
+        """Do one step, and return True while there is more to do.
+
+        Returns
+        -------
+        bool, mapping or generator
+            True while there is more to do; False or nothing at the end. A mapping of names to
+            numbers is logged, and is the end. If it is a generator, each ``yield`` is the end of a
+            step, and a mapping that is yielded is logged; interrupted, it begins again at step 1.
+            Anything else is an error.
+        """
         return False
 
     def metric(self) -> float | None:
-        """Return the figure that search, schedulers and ``reduce`` rank by; higher is better."""
+        """Return the figure that search, schedulers and ``reduce`` rank by; higher is better.
+
+        It is one number, or None where there is none yet; anything else is an error.
+        """
         return None
 
     def stopped(self) -> None:

@@ -7,6 +7,8 @@ import pdb
 from types import FrameType
 from typing import Any
 
+from flambe.compile.raised import UserInterrupt
+
 
 class Debugger(pdb.Pdb):
     """Python's debugger; to quit it is to interrupt the run, wherever it stands.
@@ -19,4 +21,4 @@ class Debugger(pdb.Pdb):
         try:
             return super().trace_dispatch(frame, event, arg)
         except bdb.BdbQuit:
-            raise KeyboardInterrupt from None
+            raise UserInterrupt from None

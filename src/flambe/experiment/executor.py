@@ -159,7 +159,7 @@ class InlineExecutor:
             with capture.printed_here(take) if self.debugger is None else capture.logged(take):
                 running = VariantTask(task, variant.id, channel)
                 if self.debugger is not None:
-                    running.call = self.debugger.runcall
+                    running.stepper.call = self.debugger.runcall
                 more = True
                 while more:
                     more = running.step()
@@ -180,6 +180,8 @@ class InlineExecutor:
         beside = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
         running.save(beside)
         name = f"checkpoint_{running.step_count:06d}"
+        if (folder / name).exists():  # a generator was at its end after its last step
+            name += "_end"
         beside.rename(folder / name)
         Checkpoints(str(self.root)).settle(str(folder), name)
         running.task.restore[running.variant.id] = str(folder / name)

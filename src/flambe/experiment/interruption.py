@@ -9,12 +9,14 @@ from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
+from flambe.compile.raised import UserInterrupt
+
 #: Seconds until an interruption that fell into an import is tried again.
 AGAIN = 0.1
 
 
 class Interruption:
-    """Turns SIGINT, SIGTERM and SIGHUP into KeyboardInterrupt, and remembers them.
+    """Turns SIGINT, SIGTERM and SIGHUP into UserInterrupt, and remembers them.
 
     SIGHUP is left alone where it is ignored: ``nohup`` starts runs that outlive their terminal.
 
@@ -49,7 +51,7 @@ class Interruption:
             again.start()
             return
         self.raised = True
-        raise KeyboardInterrupt
+        raise UserInterrupt
 
     def _again(self, number: int) -> None:
         main = threading.main_thread().ident
@@ -57,10 +59,10 @@ class Interruption:
             signal.pthread_kill(main, number)
 
     def check(self) -> None:
-        """Raise KeyboardInterrupt, if an interruption was asked for."""
+        """Raise UserInterrupt, if an interruption was asked for."""
         if self.asked:
             self.raised = True
-            raise KeyboardInterrupt
+            raise UserInterrupt
 
 
 def _imports(frame: FrameType | None) -> bool:

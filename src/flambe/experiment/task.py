@@ -5,25 +5,29 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import random
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flambe.compile import state, tags, yaml
-from flambe.compile.build import Builder, run_error
+from flambe.compile.build import Builder
 from flambe.compile.component import Component
+from flambe.compile.stepping import Stepper
 from flambe.compile.values import links
-from flambe.errors import FlambeError, StateError
+from flambe.errors import StateError
 from flambe.experiment.checkpoints import CHECKPOINT, FINAL, MANIFEST, read_manifest
 from flambe.experiment.storage import Storage
 from flambe.experiment.variants import Expander, Variant
 from flambe.logging import events
 from flambe.logging.events import Record
+
+_log = logging.getLogger("flambe.run")
 
 
 @dataclass
@@ -210,13 +214,12 @@ class VariantTask:
         self.done = False
         self.metric: float | None = None
         self.best: float | None = None
-        #: Calls a function; a debugger may.
-        self.call: Callable[[Callable[[], bool]], Any] = lambda function: function()
         events.use(channel, variant_id)
         with contextlib.suppress(StateError):  # made in Python, with values that have no YAML form
             text = yaml.dump(self.variant.config)
             channel.send(Record(variant_id, "config", "", text, None, time.time()))
         self.component = Assembly(task, self.variant).component()
+        self.stepper = Stepper(self.component)
         if variant_id in task.restore:
             self.restore(task.storage.bring(task.restore[variant_id]))
 
@@ -229,25 +232,18 @@ class VariantTask:
             If the component raises.
         """
         events.at_step(self.step_count + 1)
-        more = False
+        more, earlier = False, self.metric
         if isinstance(self.component, Component):
-            try:
-                more = bool(self.call(self.component.run))
-                self.metric = self._metric()
-            except FlambeError:
-                raise
-            except Exception as error:
-                raise run_error(self.component, error) from error
-        self.step_count += 1
+            more = self.stepper.step()
+            self.metric = self.stepper.metric()
+        if self.stepper.counts:
+            self.step_count += 1
         self.done = not more
         if self.metric is not None:
             self.best = self.metric if self.best is None else max(self.best, self.metric)
-            events.log("metric", self.metric, self.step_count)
+            if self.stepper.counts or self.metric != earlier:
+                events.log("metric", self.metric, self.step_count)
         return more
-
-    def _metric(self) -> float | None:
-        value = self.component.metric()
-        return None if value is None else float(value)
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint; its manifest comes last, so that a whole one is known."""
@@ -264,6 +260,7 @@ class VariantTask:
             "metric": self.metric,
             "best": self.best,
             "done": self.done,
+            "generator": self.stepper.is_generator,
             "files": files,
         }
         (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
@@ -273,6 +270,14 @@ class VariantTask:
         manifest = read_manifest(folder)
         if manifest is None:
             raise StateError(f"the checkpoint {folder} is not whole")
+        if manifest.get("generator"):
+            # Where a generator stood is in no checkpoint: from this state it would do steps twice.
+            _log.warning(
+                "run() of %s is a generator, which goes on from no checkpoint: it begins again, at "
+                "step 1 (a run() that does one step and returns True goes on)",
+                type(self.component).__name__,
+            )
+            return
         if isinstance(self.component, Component):
             saved = state.read(str(folder / CHECKPOINT), self.component)
             self.component.load_state(saved)

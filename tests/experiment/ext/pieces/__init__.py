@@ -233,6 +233,28 @@ class Settling(Curve):
         self.settled = 1.0
 
 
+class Epochs(Component):
+    """Its run is a generator; it may be interrupted once, after a step."""
+
+    def __init__(self, epochs: int = 3, record: str = "", fail_after: int = 0) -> None:
+        self.epochs, self.record, self.fail_after = epochs, record, fail_after
+        self.total = 0
+        self.register_attrs("total")
+
+    def run(self) -> Any:
+        for epoch in range(self.epochs):
+            self.total += 10
+            note(self.record, f"epoch {epoch}")
+            yield {"total": self.total}
+            with open(self.record, encoding="utf-8") as stream:
+                if epoch + 1 == self.fail_after and "failed" not in stream.read():
+                    note(self.record, "failed")
+                    raise ValueError("between two steps")
+
+    def metric(self) -> float:
+        return float(self.total)
+
+
 class Drawn(Component):
     """Draws from the random numbers that everyone shares, when it is built."""
 
