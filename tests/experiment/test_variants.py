@@ -31,8 +31,10 @@ def leaf(**kwargs: Any) -> Schema:
     return Schema("pieces:Leaf", "pieces.Leaf", [], kwargs)
 
 
-def expand(pipeline: Stages, seed: int = 0, context: str = "") -> dict[str, list[Variant]]:
-    expander = Expander(pipeline, seed, context)
+def expand(
+    pipeline: Stages, seed: int = 0, contents: Mapping[str, str] | None = None
+) -> dict[str, list[Variant]]:
+    expander = Expander(pipeline, seed, contents=contents or {})
     known: dict[str, list[Variant]] = {}
     for stage in pipeline:
         known[stage] = expander.expand(stage, known)
@@ -237,11 +239,29 @@ def test_any_change_of_an_ancestor_changes_all_ids_below(what: str, change: Any)
     assert [v.id for v in before["other"]] == [v.id for v in after["other"]]
 
 
-def test_the_context_and_the_stage_are_part_of_the_identity() -> None:
+def test_the_seed_the_stage_and_what_it_links_to_are_part_of_the_identity() -> None:
     pipeline: Stages = {"a": walker(rate=1), "b": walker(rate=1)}
-    known = expand(pipeline, context="0")
+    known = expand(pipeline)
     assert known["a"][0].id != known["b"][0].id
-    assert known["a"][0].id != expand(pipeline, context="1")["a"][0].id
+    assert known["a"][0].id != expand(pipeline, seed=1)["a"][0].id
+    # A resource that nobody links to is part of none.
+    assert known["a"][0].id == expand(pipeline, contents={"text": "1"})["a"][0].id
+    linked: Stages = {"a": walker(rate=Link("text")), "b": walker(start=Link("a"))}
+    one, other = (expand(linked, contents={"text": content}) for content in "12")
+    for stage in linked:
+        assert one[stage][0].id != other[stage][0].id
+        assert one[stage][0].config_id == other[stage][0].config_id
+
+
+def test_what_is_written_twice_is_one_variant() -> None:
+    known = expand({"a": walker(rate=Grid((1, 2, 1))), "b": walker(start=Link("a"))})
+    assert [v.config.kwargs["rate"] for v in known["a"]] == [1, 2]
+    assert len(known["b"]) == 2
+    # These are not the same.
+    values = (1, 1.0, True, "1", 0.1, 0.1000000001)
+    known = expand({"a": walker(rate=Grid(values))})
+    assert [v.config.kwargs["rate"] for v in known["a"]] == list(values)
+    assert len({v.name for v in known["a"]}) == len(values)
 
 
 def test_what_is_added_to_a_grid_leaves_the_others_as_they_are() -> None:

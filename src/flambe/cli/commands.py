@@ -299,6 +299,7 @@ def _run(runnable: Any, options: argparse.Namespace) -> None:
         runnable.run(
             force=options.force,
             resume=resume,
+            stale=options.stale,
             debug=options.debug,
             verbose=options.verbose,
             observer=shown,

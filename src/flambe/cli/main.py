@@ -105,6 +105,13 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="use the saved results of stages (a,b) and of all before; run what follows anew",
     )
     parser.add_argument(
+        "--stale",
+        choices=("rerun", "reuse"),
+        default="rerun",
+        help="with --resume: run again what has results of other code or resources (rerun, the "
+        "default), or use these results all the same (reuse)",
+    )
+    parser.add_argument(
         "-s",
         "--secrets",
         metavar="FILE",

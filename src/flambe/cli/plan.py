@@ -14,10 +14,11 @@ from flambe.cli.display import print_plan
 from flambe.cli.terminal import console
 from flambe.compile import Schema
 from flambe.errors import RemoteError
-from flambe.progress import VariantState, objects, variants_of
+from flambe.progress import RunFolder, objects, read_lines
 
 if TYPE_CHECKING:
     from flambe.experiment import Experiment
+    from flambe.experiment.lineage import Earlier
 
 PATIENCE = 5.0  # seconds to ask a host
 
@@ -86,7 +87,7 @@ def dry_run(
     if experiment is not None:
         _experiment(cluster, experiment, say)
         if resume:
-            earlier = _earlier(cluster, host, experiment) if host is not None else {}
+            earlier = _earlier(cluster, host, experiment) if host is not None else None
             say("reused", _reused(experiment, earlier))
     shown.print("nothing was touched", style="dim")
     return 0
@@ -121,12 +122,12 @@ def _in_the_way(cluster: Any, host: Any) -> str:
 
 def plan_here(root: Schema, experiment: Experiment, *, resume: bool = False) -> int:
     """Say what an experiment would run on this machine."""
-    from flambe.progress import RunFolder
+    from flambe.experiment.lineage import Earlier
 
     print_plan(root)
     folder = RunFolder(Path(experiment.save_path).expanduser() / f"output__{experiment.name}")
     if folder.variants.exists():
-        told = _reused(experiment, folder.read_variants())
+        told = _reused(experiment, Earlier.read(read_lines(folder.variants)))
         console().print(told if resume or experiment.resume else f"with --resume: {told}")
     console().print("nothing was touched", style="dim")
     return 0
@@ -169,29 +170,30 @@ def _slots(offered: Mapping[str, float], devices: Mapping[str, float] | None) ->
     return int(min(shares, default=0.0))
 
 
-def _earlier(cluster: Any, host: Any, experiment: Any) -> dict[str, VariantState]:
-    """Return the variants of an earlier run on the cluster; none, if there is none."""
+def _earlier(cluster: Any, host: Any, experiment: Any) -> Earlier:
+    """Return the results of earlier runs on the cluster; none, if there are none."""
+    from flambe.experiment.lineage import Earlier
     from flambe.experiment.remote import results
 
     try:
         text = host.read(f"{results(cluster, experiment)}/variants.jsonl")
     except RemoteError:
-        return {}
-    return variants_of(objects(text.splitlines()))
+        text = ""
+    return Earlier.read(objects(text.splitlines()))
 
 
-def _reused(experiment: Any, earlier: Mapping[str, VariantState]) -> str:
-    from flambe.experiment.plan import plan, variants
+def _reused(experiment: Any, earlier: Earlier | None) -> str:
+    from flambe.experiment.lineage import Earlier
+    from flambe.experiment.plan import plan, resumed
 
     # What "reduce" will leave out is not known, but how many that are.
     total = sum(stage.count for stage in plan(vars(experiment)) if stage.runs)
-    wanted = [one for one in variants(experiment) if one.runs]
-    done = [one for one in wanted if one.id in earlier and earlier[one.id].status.done]
-    begun = [one for one in wanted if one.id in earlier and earlier[one.id].step]
-    rest = (
-        f", {len(begun) - len(done)} go on from their checkpoints" if len(begun) > len(done) else ""
-    )
-    return f"{len(done)} of {total} variants are done{rest}"
+    found = resumed(experiment, earlier or Earlier({}))
+    text = f"{found.done} of {total} variants are done"
+    text += f", {found.begun} go on from their checkpoints" if found.begun else ""
+    for changes, count in found.stale.items():
+        text += f"\n  {count} have stale results and are run again: {changes}"
+    return text
 
 
 def _bytes(path: Path) -> int:

@@ -34,6 +34,7 @@ def run_on(
     job = launch.Launch(cluster, runnable, extensions, secrets if secrets.exists() else None)
     given = [f"--{name}" for name in ("resume", "verbose") if getattr(options, name)]
     given += ["--resume-from", options.resume_from] if options.resume_from else []
+    given += ["--stale", options.stale] if options.stale != "rerun" else []
     job.start(given, force=options.force, setup=options.setup)
     host = cluster.orchestrator
     shown.note(f"running on {host.name}; it goes on if you leave")

@@ -7,7 +7,7 @@ import pdb
 import socket
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -72,6 +72,9 @@ class StageOptions:
         The dimensions of a search: path as text → search space.
     earlier
         What a resumed search tried before.
+    taken
+        The ids of the variants that it suggested before: the same values once more are a
+        repetition.
     """
 
     devices: dict[str, float] = field(default_factory=lambda: {"cpu": 1.0})
@@ -83,6 +86,7 @@ class StageOptions:
     max_concurrent: int | None = None
     space: dict[str, Any] = field(default_factory=dict)
     earlier: Sequence[Tried] = ()
+    taken: Collection[str] = ()
 
     def without_search(self) -> StageOptions:
         """Return the same for variants that are known."""

@@ -113,6 +113,10 @@ class Journal:
                 parents=dict(variant.parents),
                 base=variant.base,
                 values=dict(variant.values),
+                repetition=variant.repetition,
+                config_id=variant.config_id,
+                code=dict(variant.code),
+                resources=dict(variant.resources),
             )
             for name, value in known.items():
                 setattr(entry, name, value)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from flambe.compile import Schema
 from flambe.compile.values import Grid
 from flambe.experiment.counting import count_variants
+from flambe.experiment.lineage import Earlier, expander_of, local_places
 from flambe.experiment.variants import (
-    Expander,
     Variant,
-    context_of,
     may_run,
     positions,
     stages_linked,
@@ -67,13 +67,50 @@ def plan(keywords: Mapping[str, Any]) -> list[PlannedStage]:
     return planned
 
 
-def variants(experiment: Experiment) -> list[Variant]:
-    """Return the variants of an experiment that are known before it runs."""
-    expander = Expander(experiment.pipeline, experiment.seed, context_of(experiment))
+@dataclass(frozen=True)
+class Resumed:
+    """What ``--resume`` would find: for how many variants.
+
+    Attributes
+    ----------
+    done, begun
+        Those with a result, and those that go on from a checkpoint.
+    stale
+        Why results are stale → how many: these variants are run again.
+    """
+
+    done: int = 0
+    begun: int = 0
+    stale: Counter[str] = field(default_factory=Counter)
+
+
+def resumed(experiment: Experiment, earlier: Earlier) -> Resumed:
+    """Return what an experiment would find of earlier results.
+
+    Parameters
+    ----------
+    experiment
+        The experiment; nothing of it is fetched.
+    earlier
+        The results. The content of a resource that is not on this machine is taken to be the same.
+    """
+    expander = expander_of(experiment, local_places(experiment))
+    found = {"done": 0, "begun": 0}
+    stale: Counter[str] = Counter()
     known: dict[str, list[Variant]] = {}
     for stage in experiment.pipeline:
         known[stage] = expander.expand(stage, known)
-    return [variant for found in known.values() for variant in found]
+        for variant in known[stage]:
+            result = earlier.find(variant, only_known=True)
+            if result is None or not variant.runs:
+                continue
+            if result.changes:
+                stale[result.changes] += bool(result.entry.step)
+            elif result.entry.status.done:
+                found["done"] += 1
+            elif result.entry.step:
+                found["begun"] += 1
+    return Resumed(**found, stale=+stale)
 
 
 def _component(value: Any) -> str:

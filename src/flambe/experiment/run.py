@@ -31,12 +31,13 @@ from flambe.experiment.executor import Executor, InlineExecutor, StageOptions
 from flambe.experiment.guard import guarded
 from flambe.experiment.interruption import Interruption, not_interrupted
 from flambe.experiment.journal import Journal, LogObserver, Observer
+from flambe.experiment.lineage import expander_of
 from flambe.experiment.listener import RunListener
 from flambe.experiment.place import Place
 from flambe.experiment.reuse import Reuse
 from flambe.experiment.search import Search
 from flambe.experiment.task import StageTask
-from flambe.experiment.variants import Expander, Variant, context_of, stages_linked
+from flambe.experiment.variants import Expander, Variant, positions, stages_linked
 from flambe.logging.console import home
 from flambe.packaging.resources import fetch
 from flambe.progress import VARIANT_LOG, RunState, StageState, Status, host_name
@@ -54,7 +55,7 @@ class Run:
     ----------
     experiment
         What to run.
-    force, resume, debug, observer, executor
+    force, resume, stale, debug, observer, executor
         See :meth:`Experiment.run`.
     """
 
@@ -64,6 +65,7 @@ class Run:
         *,
         force: bool = False,
         resume: bool | str | Sequence[str] | None = None,
+        stale: str = "rerun",
         debug: bool = False,
         observer: Observer | None = None,
         executor: Callable[[Path], Executor] | None = None,
@@ -72,12 +74,12 @@ class Run:
         self.experiment = experiment
         self.force = force
         self.resume = resume or experiment.resume
+        self.stale = stale
         self.debug = debug or experiment.debug
         self.observer = guarded(observer or LogObserver())
         self.place = Place(experiment, self.observer.note, local=self.debug)
         self.folder = self.place.folder
         self.journal = Journal(self.folder, RunState(experiment.name), self.observer)
-        self.expander = Expander(experiment.pipeline, experiment.seed, context_of(experiment))
         # All variants of each stage, and the ids of those that are built upon.
         self.variants: dict[str, list[Variant]] = {}
         self.flowing: set[str] = set()
@@ -108,7 +110,11 @@ class Run:
         named = bool(self.resume) and not isinstance(self.resume, bool)
         self.place.open(force=self.force, resume=bool(self.resume), wanted=named)
         self.reuse = Reuse(
-            self.folder, self.place.checkpoints, self.experiment.pipeline, self.resume
+            self.folder,
+            self.place.checkpoints,
+            self.experiment.pipeline,
+            self.resume,
+            stale=self.stale == "reuse",
         )
         self._describe()
         self.journal.begin()
@@ -117,6 +123,7 @@ class Run:
             try:
                 self.place.mirrored()
                 resources = self._resources()
+                self.expander = expander_of(self.experiment, resources)
                 for stage in self.journal.run.stages:
                     self._run_stage(stage, resources)
                 status = Status.FINISHED
@@ -149,14 +156,15 @@ class Run:
         run.command = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
         run.host, run.pid = socket.gethostname(), os.getpid()
         run.hosts = {host_name(): {"user": _user(experiment), "cpus": os.cpu_count()}}
+        order = positions(experiment.pipeline)
         links = {
-            name: stages_linked(value, self.expander.order, name)
-            for name, value in experiment.pipeline.items()
+            name: stages_linked(value, order, name) for name, value in experiment.pipeline.items()
         }
         used = {name for linked in links.values() for name in linked}
         known: dict[str, list[Variant]] = {}
+        expander = Expander(experiment.pipeline, experiment.seed)
         for name, value in experiment.pipeline.items():
-            known[name] = self.expander.expand(name, known)
+            known[name] = expander.expand(name, known)
             run.stages.append(
                 StageState(
                     name,
@@ -204,43 +212,38 @@ class Run:
     def _run_stage(self, stage: StageState, resources: Mapping[str, Any]) -> None:
         search = Search.of(self.experiment, stage.name)
         candidates = search.draw(self.expander, self.expander.expand(stage.name, self.variants))
-        self.variants[stage.name] = [] if search.searcher else candidates
-        stage.total = search.num_samples if search.searcher else len(candidates)
-        todo = []
-        for variant in candidates:
-            allowed = all(parent in self.flowing for parent in variant.ancestry.values())
-            if search.searcher:
-                todo += [variant] if allowed else []
-                continue
-            entry = self.reuse.adopt(self.journal, variant) if allowed else None
-            if not allowed:
-                self.journal.add(variant, status=Status.MASKED)
-            elif entry is None and not (variant.runs or stage.runs):
-                self.journal.add(variant, status=Status.FINISHED)
-            elif entry is None:
-                self.journal.add(variant)
-                todo.append(variant)
+        allowed = [v for v in candidates if self.flowing.issuperset(v.ancestry.values())]
         if search.searcher:
-            todo = self.reuse.adopt_searched(self.journal, search, stage.name, todo, self)
-        self._forget(stage)
+            self.variants[stage.name] = []
+            todo = self.reuse.adopt_searched(self.journal, search, stage.name, allowed, self)
+            stage.total = len(self.variants[stage.name]) + max(0, search.num_samples)
+        else:
+            todo = self._adopted(stage, candidates)
+            stage.total = len(candidates)
+        for note in self.reuse.notes(stage.name, self.journal):
+            self.observer.note(note)
         if todo:
             self._execute(stage, todo, search, resources)
         self._conclude(stage)
 
-    def _forget(self, stage: StageState) -> None:
-        """Note that variants of an earlier configuration are no part of the run."""
-        gone = [
-            entry
-            for entry in self.reuse.earlier.values()
-            if entry.stage == stage.name and entry.id not in self.journal.variants
-        ]
-        for entry in gone:
-            self.journal.forget(entry.id)
-        if done := sum(entry.status.done for entry in gone):
-            self.observer.note(
-                f"{stage.name}: the configuration has changed; {done} earlier results don't belong "
-                f"to it, and are left in {self.folder.root / stage.name}"
-            )
+    def _adopted(self, stage: StageState, candidates: Sequence[Variant]) -> list[Variant]:
+        """Note the variants of a stage that are known before it runs; return what is to be run."""
+        todo = []
+        self.variants[stage.name] = []
+        for candidate in candidates:
+            if not self.flowing.issuperset(candidate.ancestry.values()):
+                self.variants[stage.name].append(candidate)
+                self.reuse.mask(self.journal, candidate)
+                continue
+            variant, found = self.reuse.settled(candidate)
+            self.variants[stage.name].append(variant)
+            if self.reuse.adopt(self.journal, variant, found):
+                continue
+            if variant.runs or stage.runs:
+                todo.append(variant)
+            else:
+                self.journal.change(variant.id, status=Status.FINISHED)
+        return todo
 
     def _execute(
         self, stage: StageState, todo: list[Variant], search: Search, resources: Mapping[str, Any]
@@ -275,6 +278,7 @@ class Run:
                 )
                 if searched:
                     search.into(options)
+                    options.taken = {variant.id for variant in self.variants[stage.name]}
                 executor.run_stage(task, variants, options, RunListener(self))
 
     def _started_executor(self) -> Executor:

@@ -85,7 +85,7 @@ class Search:
             own = domains(base.config)
             for index in range(self.num_samples if own else 1):
                 values = {
-                    text: space().sample(random_state=self._seed(text, base.id, index))
+                    text: space().sample(random_state=self._seed(text, base.config_id, index))
                     for text, space in self.spaces_of(base).items()
                 }
                 variant = expander.suggest(base, values) if values else base
@@ -99,8 +99,8 @@ class Search:
             for path, space in domains(variant.config).items()
         }
 
-    def _seed(self, text: str, variant_id: str, index: int) -> int:
-        digest = hashlib.sha256(f"{self.seed}:{text}:{variant_id}:{index}".encode()).digest()
+    def _seed(self, text: str, config_id: str, index: int) -> int:
+        digest = hashlib.sha256(f"{self.seed}:{text}:{config_id}:{index}".encode()).digest()
         return int.from_bytes(digest[:4], "big")
 
     def try_engines(self) -> None:

@@ -67,21 +67,23 @@ class StageTask:
     restore: dict[str, str] = field(default_factory=dict)
     secrets: str = ""
 
-    def of(self, variant_id: str, values: Mapping[str, Any]) -> Variant:
+    def of(self, variant_id: str, values: Mapping[str, Any], repetition: int = 0) -> Variant:
         """Return a variant of this stage, with the values that a search suggested for it."""
         known = self.variants[self.stage]
         if not values:
             return known[variant_id]
-        variant = self.expander.suggest(known[variant_id], values)
+        variant = self.expander.suggest(known[variant_id], values, repetition)
         return known.setdefault(variant.id, variant)
 
 
-def seed_everything(seed: int, stage: str) -> None:
+def seed_everything(seed: int, stage: str, repetition: int = 0) -> None:
     """Seed Python, NumPy and torch from the seed of the run and a stage.
 
-    A stage is built from the same numbers wherever it is built, whatever was built before it.
+    A stage is built from the same numbers wherever it is built, whatever was built before it; a
+    repetition of a variant from others.
     """
-    digest = hashlib.sha256(f"{seed}:{stage}".encode()).digest()
+    text = f"{seed}:{stage}:{repetition}" if repetition else f"{seed}:{stage}"
+    digest = hashlib.sha256(text.encode()).digest()
     number = int.from_bytes(digest[:4], "big")
     random.seed(number)
     if "numpy" in sys.modules:
@@ -140,7 +142,7 @@ class Assembly:
         for _, link in links(self.names[stage]):
             elsewhere(link.root)
         builder = Builder(self.names, elsewhere)
-        seed_everything(self.task.seed, stage)
+        seed_everything(self.task.seed, stage, self.variants[stage].repetition)
         builder.stage(stage)
         return builder
 

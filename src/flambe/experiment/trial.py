@@ -35,6 +35,8 @@ NAMESPACE = "flambe"
 METRIC = "metric"
 AT_END = "at_end"
 HOST = "flambe_host"
+#: In the configuration of a trial: how often a search had suggested the same values before.
+REPETITION = "repetition"
 # How often what components said is sent and shown, in seconds.
 LINE_PERIOD = 0.2
 # Records that wait in a worker before it is slowed down, and that are sent at once.
@@ -149,7 +151,9 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
 
     def _variant(self, config: dict[str, Any]) -> Variant:
         assert self.stage_task is not None
-        return self.stage_task.of(config["variant"], config.get("values") or {})
+        return self.stage_task.of(
+            config["variant"], config.get("values") or {}, config.get(REPETITION, 0)
+        )
 
     def _run_variant(self) -> VariantTask:
         """Return what runs the variant; it is built in the first step."""

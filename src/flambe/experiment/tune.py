@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import threading
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from flambe.experiment.trial import (
     LINE_PERIOD,
     METRIC,
     NAMESPACE,
+    REPETITION,
     VariantTrainable,
     quiet_loggers,
 )
@@ -114,16 +116,35 @@ _live: dict[str, _StageRun] = {}
 class _StageRun:
     """One stage as Tune runs it: trials and the variants that they run."""
 
-    def __init__(self, executor: TuneExecutor, task: StageTask, to: Listener) -> None:
+    def __init__(
+        self, executor: TuneExecutor, task: StageTask, to: Listener, taken: Collection[str]
+    ) -> None:
         self.executor = executor
         self.task = task
         self.to = to
         self.checkpoints = task.storage.checkpoints()
+        #: Variants that a search suggested already.
+        self.taken = set(taken)
         #: Variants whose hosts were lost, and that are to be run again.
         self.lost: list[Variant] = []
 
     def variant(self, trial: Any) -> Variant:
-        return self.task.of(trial.config["variant"], trial.config.get("values") or {})
+        """Return the variant of a trial.
+
+        Tune asks for the name of a trial when it has made it. A search may have suggested the same
+        values before: it is a repetition then, and its worker is told by its configuration.
+        """
+        config = trial.config
+        values = config.get("values") or {}
+        variant = self.task.of(config["variant"], values, config.get(REPETITION, 0))
+        if values and REPETITION not in config:
+            for repetition in itertools.count():
+                variant = self.task.of(config["variant"], values, repetition)
+                if variant.id not in self.taken:
+                    break
+            config[REPETITION] = repetition
+            self.taken.add(variant.id)
+        return variant
 
     def prune(self, trial: Any, latest: str) -> None:
         """Keep the two latest checkpoints: Tune, told to do so, would save its state each time."""
@@ -286,7 +307,7 @@ class TuneExecutor:
     ) -> list[Variant]:
         """Run variants by one Tuner; return those that were lost with their hosts."""
         ray.get(self.collector.set_task.remote(task))
-        stage = _StageRun(self, task, to)
+        stage = _StageRun(self, task, to, options.taken)
         key = f"{self.name}/{task.stage}"
         _live[key] = stage
         try:

@@ -6,6 +6,7 @@ variants of the stages that it links to; variants that share an ancestor stay pa
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import inspect
 import itertools
@@ -43,8 +44,9 @@ class Variant:
     Attributes
     ----------
     id
-        A hash of the resolved configuration and of the ancestors' ids: the same on every machine,
-        and the same in the next run if nothing about it changed.
+        A hash of the resolved configuration, of the ancestors' ids, of the code of its components
+        and of the content of its resources: the same on every machine, and the same in the next
+        run if nothing about it changed.
     stage
         Its stage.
     name
@@ -62,6 +64,16 @@ class Variant:
     base, values
         Of a variant that a search suggested: the id of what it was made from, and the values of
         its search spaces by path.
+    repetition
+        How many times a search had suggested the same values before.
+    config_id
+        A hash of its configuration and of those of its ancestors alone.
+    config_parents
+        Stage → ``config_id`` of the variants that it links to directly.
+    code
+        The hash of the code of each component in it that is the user's, by its tag.
+    resources
+        The hash of the content of each resource that it links to.
     """
 
     id: str
@@ -74,6 +86,11 @@ class Variant:
     runs: bool = True
     base: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
+    repetition: int = 0
+    config_id: str = ""
+    config_parents: Mapping[str, str] = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict)
+    resources: Mapping[str, str] = field(default_factory=dict)
 
 
 # -- options ------------------------------------------------------------------------------------
@@ -206,7 +223,7 @@ def canonical(value: Any) -> Any:
     return value
 
 
-def identity(stage: str, config: Any, parents: Mapping[str, str], context: str) -> str:
+def identity(stage: str, config: Any, parents: Mapping[str, str], context: str, *more: Any) -> str:
     """Return the id of a variant: 48 bits in hexadecimal.
 
     Parameters
@@ -214,9 +231,11 @@ def identity(stage: str, config: Any, parents: Mapping[str, str], context: str) 
     stage, config, parents
         See :class:`Variant`.
     context
-        What else the result depends on: the seed, and the resources.
+        What all variants of a run depend on: the seed.
+    more
+        What else this one depends on, as JSON takes it.
     """
-    value = [stage, canonical(config), sorted(parents.items()), context]
+    value = [stage, canonical(config), sorted(parents.items()), context, *more]
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
@@ -234,11 +253,6 @@ def choices_text(choices: Mapping[str, Any]) -> str:
         f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}"
         for name, value in choices.items()
     )
-
-
-def context_of(experiment: Any) -> str:
-    """Return what all variants of an experiment depend on, beside their configurations."""
-    return f"{experiment.seed}:{canonical(experiment.resources)}"
 
 
 def positions(pipeline: Iterable[str]) -> dict[str, int]:
@@ -283,20 +297,26 @@ class Expander:
         Stage → blueprint, in order.
     seed
         Where ``!s`` draws from.
-    context
-        What else results depend on; see :func:`identity`.
+    resources
+        Name → location, as written: a part of ``config_id``.
+    code
+        Target of a blueprint → the hash of its code, of those that count; a part of ``id``.
+    contents
+        Name of a resource → the hash of its content; a part of ``id``.
     """
 
     pipeline: Mapping[str, Any]
     seed: int = 0
-    context: str = ""
+    resources: Mapping[str, Any] = field(default_factory=dict)
+    code: Mapping[str, str] = field(default_factory=dict)
+    contents: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.names = short_names(self.pipeline)
         self.order = positions(self.pipeline)
 
     def expand(self, stage: str, known: Mapping[str, Sequence[Variant]]) -> list[Variant]:
-        """Return the variants of a stage.
+        """Return the variants of a stage: one for each identity, however often it is written.
 
         Parameters
         ----------
@@ -306,37 +326,49 @@ class Expander:
             The variants of the stages before it, those that are not to be built upon left out.
         """
         joins: dict[tuple[str, ...], list[tuple[Variant, ...]]] = {}
-        variants = []
+        variants: dict[str, Variant] = {}
         for config, choices in alternatives(self.pipeline[stage], (stage,), self.seed):
             parents = tuple(stages_linked(config, self.order, stage))
             if parents not in joins:
                 joins[parents] = list(_join(parents, known))
             for joined in joins[parents]:
-                variants.append(self.variant(stage, config, choices, joined))
-        return variants
+                variant = self.variant(stage, config, choices, joined)
+                variants.setdefault(variant.id, variant)
+        return list(variants.values())
 
     def variant(self, stage: str, config: Any, own: Choices, joined: Sequence[Variant]) -> Variant:
         """Make the variant of a stage with a resolved configuration and direct ancestors."""
-        parents = {parent.stage: parent.id for parent in joined}
         ancestry: dict[str, str] = {}
         choices: dict[str, Any] = {}
         for parent in joined:
             ancestry |= {**parent.ancestry, parent.stage: parent.id}
             choices |= parent.choices
         choices |= {self.names.get(path, path_text(path)): v for path, v in own.items()}
-        variant_id = identity(stage, config, parents, self.context)
-        return Variant(
-            variant_id,
-            stage,
-            folder_name(stage, choices, variant_id),
-            config,
-            choices,
-            parents,
-            {name: ancestry[name] for name in sorted(ancestry, key=self.order.__getitem__)},
-            runs(config),
+        return self._identified(
+            Variant(
+                "",
+                stage,
+                "",
+                config,
+                choices,
+                {parent.stage: parent.id for parent in joined},
+                {name: ancestry[name] for name in sorted(ancestry, key=self.order.__getitem__)},
+                runs(config),
+                config_parents={parent.stage: parent.config_id for parent in joined},
+                code={
+                    child.tag: self.code[child.target]
+                    for _, child in walk(config)
+                    if isinstance(child, Schema) and child.target in self.code
+                },
+                resources={
+                    link.root: self.contents[link.root]
+                    for _, link in links(config)
+                    if link.root in self.contents
+                },
+            )
         )
 
-    def suggest(self, base: Variant, values: Mapping[str, Any]) -> Variant:
+    def suggest(self, base: Variant, values: Mapping[str, Any], repetition: int = 0) -> Variant:
         """Return a variant with values for the search spaces that its base has.
 
         Parameters
@@ -345,23 +377,46 @@ class Expander:
             A variant of a stage with search spaces in it.
         values
             The path of each as text → its value.
+        repetition
+            How many times the same values were suggested before: each is a variant of its own, and
+            starts from other random numbers.
         """
-        config = _substitute(base.config, (base.stage,), values)
         by_text = {path_text(path): name for path, name in self.names.items()}
         choices = {**base.choices, **{by_text.get(k, k): label(v) for k, v in values.items()}}
-        variant_id = identity(base.stage, config, base.parents, self.context)
-        return Variant(
-            variant_id,
-            base.stage,
-            folder_name(base.stage, choices, variant_id),
-            config,
-            choices,
-            base.parents,
-            base.ancestry,
-            base.runs,
-            base.id,
-            dict(values),
+        if repetition:
+            choices["repetition"] = repetition
+        return self._identified(
+            dataclasses.replace(
+                base,
+                config=_substitute(base.config, (base.stage,), values),
+                choices=choices,
+                base=base.id,
+                values=dict(values),
+                repetition=repetition,
+            )
         )
+
+    def _identified(self, variant: Variant) -> Variant:
+        """Return a variant with the identity and the name that all else of it gives."""
+        stage, config = variant.stage, variant.config
+        repeated = [["repetition", variant.repetition]] if variant.repetition else []
+        inputs = (
+            [sorted(set(variant.code.values())), sorted(variant.resources.items())]
+            if variant.code or variant.resources
+            else []
+        )
+        seeded, written = _context(self.seed, {}), _context(self.seed, self.resources)
+        variant_id = identity(stage, config, variant.parents, seeded, *inputs, *repeated)
+        return dataclasses.replace(
+            variant,
+            id=variant_id,
+            name=folder_name(stage, variant.choices, variant_id),
+            config_id=identity(stage, config, variant.config_parents, written, *repeated),
+        )
+
+
+def _context(seed: int, resources: Mapping[str, Any]) -> str:
+    return f"{seed}:{canonical(resources)}"
 
 
 def _substitute(value: Any, path: Path, values: Mapping[str, Any]) -> Any:

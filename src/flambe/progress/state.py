@@ -61,6 +61,15 @@ class VariantState:
         Stage → id, of the variants that it links to directly.
     base, values
         Of a variant that a search suggested: what it was made from, and the values.
+    repetition
+        Of a variant that a search suggested: how often it had suggested the same values before.
+    config_id, code, resources
+        What the identity is made of: its configuration with its ancestors', the code of its
+        components, and the content of its resources. Empty where nobody noted it.
+    stale
+        What had changed since the result was made, though it is used again; empty if nothing had.
+    reason
+        Why it was run again, though there was a result of the same configuration.
     metric, best, step
         The latest figure, the best so far (higher is better), and the number of steps done.
     started, ended
@@ -75,6 +84,12 @@ class VariantState:
     parents: dict[str, str] = field(default_factory=dict)
     base: str = ""
     values: dict[str, Any] = field(default_factory=dict)
+    repetition: int = 0
+    config_id: str = ""
+    code: dict[str, str] = field(default_factory=dict)
+    resources: dict[str, str] = field(default_factory=dict)
+    stale: str = ""
+    reason: str = ""
     metric: float | None = None
     best: float | None = None
     step: int = 0
