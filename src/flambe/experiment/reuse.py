@@ -284,6 +284,15 @@ class Reuse:
         for changes, count in stale.items():
             yield f"{stage}: {_variants(count)} stale, and used all the same: {changes}"
 
+    def unknown_note(self) -> str:
+        """Return what is to be said of results of which nobody noted what they were made from."""
+        if not self.unknown:
+            return ""
+        return (
+            f"{self.unknown} results are of a version of flambe that noted neither code nor "
+            "resources: whether these have changed since is not known (--force runs all again)"
+        )
+
 
 def _variants(count: int) -> str:
     return f"{count} variant is" if count == 1 else f"{count} variants are"

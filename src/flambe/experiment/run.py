@@ -9,7 +9,7 @@ import os
 import shutil
 import socket
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -126,6 +126,8 @@ class Run:
                 self.expander = expander_of(self.experiment, resources)
                 for stage in self.journal.run.stages:
                     self._run_stage(stage, resources)
+                if note := self.reuse.unknown_note():
+                    self.observer.note(note)
                 status = Status.FINISHED
             except KeyboardInterrupt:
                 status = Status.INTERRUPTED
@@ -220,11 +222,19 @@ class Run:
         else:
             todo = self._adopted(stage, candidates)
             stage.total = len(candidates)
-        for note in self.reuse.notes(stage.name, self.journal):
+        for note in [*self._repeated(stage.name), *self.reuse.notes(stage.name, self.journal)]:
             self.observer.note(note)
         if todo:
             self._execute(stage, todo, search, resources)
         self._conclude(stage)
+
+    def _repeated(self, stage: str) -> Iterator[str]:
+        if count := self.expander.repeated[stage]:
+            written = "1 variant is" if count == 1 else f"{count} variants are"
+            yield (
+                f"{stage}: {written} written more than once, and run once; to repeat it, give it "
+                "an argument of its own, such as   repeat: !g [1, 2]"
+            )
 
     def _adopted(self, stage: StageState, candidates: Sequence[Variant]) -> list[Variant]:
         """Note the variants of a stage that are known before it runs; return what is to be run."""

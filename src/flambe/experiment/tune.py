@@ -16,6 +16,7 @@ from typing import Any
 import ray
 from ray import tune
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
+from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flambe.errors import RunError
@@ -347,7 +348,7 @@ class TuneExecutor:
                 scheduler=options.scheduler,
                 search_alg=_searcher(options),
                 num_samples=1 if options.search is None else options.num_samples,
-                max_concurrent_trials=None if options.earlier else options.max_concurrent,
+                max_concurrent_trials=None if _advised(options) else options.max_concurrent,
                 reuse_actors=options.reuse_actors,
                 trial_name_creator=partial(_trial_name, key),
                 trial_dirname_creator=partial(_trial_folder, key),
@@ -400,7 +401,12 @@ class TuneExecutor:
 
 
 def _searcher(options: StageOptions) -> Any:
-    return Informed(options) if options.earlier else options.search
+    # What draws at random takes no advice: it is asked for as many as are missing.
+    return Informed(options) if _advised(options) else options.search
+
+
+def _advised(options: StageOptions) -> bool:
+    return bool(options.earlier) and isinstance(options.search, Searcher)
 
 
 def _ranking(options: StageOptions) -> Mapping[str, str]:

@@ -314,6 +314,8 @@ class Expander:
     def __post_init__(self) -> None:
         self.names = short_names(self.pipeline)
         self.order = positions(self.pipeline)
+        #: Stage → how many of its variants are written once more.
+        self.repeated: Counter[str] = Counter()
 
     def expand(self, stage: str, known: Mapping[str, Sequence[Variant]]) -> list[Variant]:
         """Return the variants of a stage: one for each identity, however often it is written.
@@ -327,6 +329,7 @@ class Expander:
         """
         joins: dict[tuple[str, ...], list[tuple[Variant, ...]]] = {}
         variants: dict[str, Variant] = {}
+        written = 0
         for config, choices in alternatives(self.pipeline[stage], (stage,), self.seed):
             parents = tuple(stages_linked(config, self.order, stage))
             if parents not in joins:
@@ -334,6 +337,8 @@ class Expander:
             for joined in joins[parents]:
                 variant = self.variant(stage, config, choices, joined)
                 variants.setdefault(variant.id, variant)
+                written += 1
+        self.repeated[stage] = written - len(variants)
         return list(variants.values())
 
     def variant(self, stage: str, config: Any, own: Choices, joined: Sequence[Variant]) -> Variant:
