@@ -99,6 +99,8 @@ class Component(Registered):
 
     #: Stored with the state and compared when it is loaded; ``"0.0.0"`` means not versioned.
     _flambe_version: ClassVar[str] = "0.0.0"
+    #: Attributes that change while it runs, and that nothing depends on: caches, say.
+    _transient: ClassVar[tuple[str, ...]] = ()
 
     def run(self) -> Any:
         """Do one step, and return True while there is more to do.

@@ -12,13 +12,14 @@ import contextlib
 import functools
 import inspect
 import io
+import json
 import math
 import os
 import sys
 import tarfile
 import tempfile
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ from flambe._files import read_regular
 from flambe.compile import archive
 from flambe.compile.state_file import checked, holds_state, read_state, write_state
 from flambe.errors import StateError, listed
+from flambe.progress.lines import parse_json
 
 if TYPE_CHECKING:
     from flambe.compile.component import Component
@@ -35,12 +37,18 @@ State = dict[str, dict[str, Any]]
 CONFIG_FILE = "config.yaml"
 VERSION_FILE = "version.txt"
 SOURCE_FILE = "source.py"
+FORGOTTEN_FILE = "forgotten.json"
 UNVERSIONED = "0.0.0"
-MAX_VERSION, MAX_REASON = 200, 10_000  # bytes that are read of it, of why it is not loaded alone
+# Bytes that are read of it, of why it is not loaded alone, and of what was not saved.
+MAX_VERSION, MAX_REASON, MAX_FORGOTTEN = 200, 10_000, 100_000
 
 
 class VersionWarning(UserWarning):
     """State was saved by another version of its class."""
+
+
+class ForgottenWarning(UserWarning):
+    """An attribute of a component was not saved."""
 
 
 # -- the tree of components ---------------------------------------------------------------------
@@ -258,14 +266,34 @@ def save(obj: Component, path: str | os.PathLike[str], *, overwrite: bool = Fals
         os.replace(written, target)
 
 
-def write(obj: Component, folder: str) -> None:
-    """Write the folders of a component into a folder that does not exist yet."""
-    values = collect(obj)
+def write(
+    obj: Component,
+    folder: str,
+    values: State | None = None,
+    forgotten: Mapping[str, Mapping[str, str]] | None = None,
+) -> None:
+    """Write the folders of a component into a folder that does not exist yet.
+
+    Parameters
+    ----------
+    obj
+        The component.
+    folder
+        The folder.
+    values
+        Its state, if it was collected before.
+    forgotten
+        Path → attribute → what is to be said where the state is read without it.
+    """
+    values = collect(obj) if values is None else values
     for path, component in components(obj):
         place = os.path.join(folder, *path.split("/")) if path else folder
         os.makedirs(place, exist_ok=True)
         where = f"{type(component).__name__}" + (f" at {path!r}" if path else "")
         write_state(place, checked(values[path], where))
+        if forgotten and path in forgotten:
+            text = json.dumps(forgotten[path], indent=1)
+            Path(place, FORGOTTEN_FILE).write_text(text, encoding="utf-8")
         for name, text in _description(component, alone=not path).items():
             with open(os.path.join(place, name), "w", encoding="utf-8") as stream:
                 stream.write(text)
@@ -369,11 +397,27 @@ def _load_folder(folder: str, extensions: Collection[str], *, trust: bool) -> An
     return obj
 
 
-def read(folder: str, obj: Component) -> State:
+def _warn_of_forgotten(key: str, text: str) -> None:
+    warnings.warn(text, ForgottenWarning, stacklevel=5)
+
+
+def read(
+    folder: str, obj: Component, notify: Callable[[str, str], None] = _warn_of_forgotten
+) -> State:
     """Read the state of a component from its folder, comparing versions.
 
     Folders of components that the object does not have are read too, so that they are not passed
     over in silence.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    obj
+        The component.
+    notify
+        Called with each attribute that was not saved: class and name, and what is to be said; by
+        default it is a warning.
     """
     values: State = {}
     known = dict(components(obj))
@@ -388,7 +432,23 @@ def read(folder: str, obj: Component) -> State:
         values[path] = read_state(place)
         if path in known:
             _compare_versions(place, path, known[path])
+            if FORGOTTEN_FILE in files:
+                cls = type(known[path])
+                for name, text in _forgotten_at(place).items():
+                    notify(f"{cls.__module__}.{cls.__qualname__}.{name}", text)
     return values
+
+
+def _forgotten_at(place: str) -> dict[str, str]:
+    """Return what a folder says of attributes that were not saved; broken files say nothing."""
+    try:
+        entries = parse_json(_read_text(os.path.join(place, FORGOTTEN_FILE), MAX_FORGOTTEN))
+        return {
+            str(name): "".join(c for c in str(text) if c.isprintable() or c == "\n")
+            for name, text in dict(entries).items()
+        }
+    except (OSError, ValueError, TypeError, RecursionError):
+        return {}
 
 
 def _compare_versions(place: str, path: str, component: Component) -> None:

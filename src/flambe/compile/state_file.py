@@ -71,6 +71,15 @@ def checked(value: Any, where: str, name: str = "") -> Any:
     )
 
 
+def needs_pickle(value: Any) -> str | None:
+    """Return the type of what would need pickle in a value, or None if nothing does."""
+    try:
+        checked(value, "")
+    except StateError:
+        return type(value).__name__
+    return None
+
+
 def _key(key: Any, where: str, name: str) -> Any:
     if type(key) in _PLAIN or key is None:
         return key

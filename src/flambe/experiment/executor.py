@@ -175,6 +175,7 @@ class InlineExecutor:
             return False
         finally:
             use(None)
+            to.lines(self.recorder.take_lines())
             channel.send(Record(variant.id, "end", "", None, None, time.time()))
         Checkpoints(str(self.root)).settle(str(folder), FINAL)
         to.finished(variant, stopped=False)

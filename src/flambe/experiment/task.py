@@ -18,6 +18,7 @@ from typing import Any
 from flambe.compile import state, tags, yaml
 from flambe.compile.build import Builder
 from flambe.compile.component import Component
+from flambe.compile.forgotten import Watch
 from flambe.compile.stepping import Stepper
 from flambe.compile.values import links
 from flambe.errors import StateError
@@ -125,6 +126,8 @@ class Assembly:
             **{name: _here(place) for name, place in task.resources.items()},
             **{stage: member.config for stage, member in self.variants.items()},
         }
+        #: What is to be said of what ancestors did not save: what it is about → text.
+        self.advice: dict[str, str] = {}
         self.shared: dict[str, Builder] = dict(shared or {})
         self.borrowed = set(self.shared)
 
@@ -166,7 +169,7 @@ class Assembly:
                 f"the checkpoint of stage {stage!r} is missing: {checkpoint}\n"
                 "  run that stage again: run with --force, or resume from a stage before it"
             )
-        saved = state.read(str(folder), component)
+        saved = state.read(str(folder), component, self.advice.__setitem__)
         if copied := self._copied(stage, component, saved):
             kept = {name: built for name, built in self.shared.items() if name not in copied}
             builder = Assembly(self.task, variant, kept)._build(stage)
@@ -220,10 +223,23 @@ class VariantTask:
         with contextlib.suppress(StateError):  # made in Python, with values that have no YAML form
             text = yaml.dump(self.variant.config)
             channel.send(Record(variant_id, "config", "", text, None, time.time()))
-        self.component = Assembly(task, self.variant).component()
+        assembly = Assembly(task, self.variant)
+        self.component = assembly.component()
         self.stepper = Stepper(self.component)
+        for about, advice in assembly.advice.items():
+            self._advise(about, advice)
         if variant_id in task.restore:
             self.restore(task.storage.bring(task.restore[variant_id]))
+        self._watch()
+
+    def _advise(self, about: str, text: str) -> None:
+        """Say something that is said once in a run."""
+        self.channel.send(Record(self.variant.id, "advice", about, text, None, time.time()))
+
+    def _watch(self) -> None:
+        """Remember what the components hold, and which of it is known to be in no state."""
+        self.forgotten: dict[str, dict[str, str]] = {}
+        self.watch = Watch(self.component) if isinstance(self.component, Component) else None
 
     def step(self) -> bool:
         """Run one step; return whether there is more to do.
@@ -250,7 +266,9 @@ class VariantTask:
     def save(self, folder: Path) -> None:
         """Write a checkpoint; its manifest comes last, so that a whole one is known."""
         if isinstance(self.component, Component):
-            state.write(self.component, str(folder / CHECKPOINT))
+            values = state.collect(self.component)
+            self._look_for_forgotten(values)
+            state.write(self.component, str(folder / CHECKPOINT), values, self.forgotten)
         files = {
             str(file.relative_to(folder)): file.stat().st_size
             for file in folder.rglob("*")
@@ -267,6 +285,15 @@ class VariantTask:
         }
         (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
 
+    def _look_for_forgotten(self, values: state.State) -> None:
+        """Name what changed and is in no state: at the first step, the last, and now and then."""
+        count = self.step_count
+        if self.watch is None or (count & (count - 1) and not self.done):
+            return
+        for lost in self.watch.forgotten(values):
+            self.forgotten.setdefault(lost.path, {})[lost.name] = lost.text
+            self._advise(lost.key, lost.text)
+
     def restore(self, folder: Path) -> None:
         """Go on from a checkpoint."""
         manifest = read_manifest(folder)
@@ -281,8 +308,9 @@ class VariantTask:
             )
             return
         if isinstance(self.component, Component):
-            saved = state.read(str(folder / CHECKPOINT), self.component)
+            saved = state.read(str(folder / CHECKPOINT), self.component, self._advise)
             self.component.load_state(saved)
+            self._watch()
         self.step_count = manifest["step"]
         self.metric, self.best = manifest["metric"], manifest["best"]
 

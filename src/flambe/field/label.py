@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -29,6 +29,9 @@ class LabelField(Field):
     vocabulary
         The labels: a label's index is its position.
     """
+
+    #: What the vocabulary, which is registered, is kept as.
+    _transient: ClassVar[tuple[str, ...]] = ("_vocabulary", "_index")
 
     def __init__(
         self,

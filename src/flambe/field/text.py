@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -45,6 +45,9 @@ class TextField(Field):
         The vectors of the vocabulary, shape (tokens, dimension), if a file is given: for
         ``!Embeddings.from_pretrained``.
     """
+
+    #: What the vocabulary, which is registered, is kept as.
+    _transient: ClassVar[tuple[str, ...]] = ("_vocabulary", "_index")
 
     def __init__(
         self,

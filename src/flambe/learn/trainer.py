@@ -8,7 +8,7 @@ import itertools
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
@@ -104,6 +104,9 @@ class Trainer(Component):
     RunError
         If the loss is not finite any more: it says at which update.
     """
+
+    #: Made again where it is needed; where the data is, the sampler knows.
+    _transient: ClassVar[tuple[str, ...]] = ("_prepared", "_call", "_stream")
 
     def __init__(
         self,

@@ -34,9 +34,11 @@ class Record:
         Whose: the id of a variant, or empty for the run itself.
     kind
         ``line``, ``scalar``, ``text``, ``histogram``, ``image`` or ``pr_curve``; ``config`` for the
-        configuration of the source, ``end`` for its end, and ``load`` for how busy a host is.
+        configuration of the source, ``end`` for its end, ``load`` for how busy a host is, and
+        ``advice`` for lines that are said once in a run, whoever says them.
     tag
-        The name of a figure; for a line its level (``INFO``, ``stdout``, ``stderr`` …).
+        The name of a figure; for a line its level (``INFO``, ``stdout``, ``stderr`` …); for advice
+        what it is about.
     value
         Text, a number or NumPy arrays.
     step

@@ -34,6 +34,7 @@ class Recorder:
         self.root = Path(root)
         self._sources: dict[str, _Source] = {}
         self._told: dict[str, float] = {}
+        self._advised: set[str] = set()
         self._lines: collections.deque[tuple[str, str, str]] = collections.deque(
             maxlen=PENDING_LINES
         )
@@ -62,6 +63,11 @@ class Recorder:
         if record.kind == "end":
             if source:
                 source.close()
+        elif record.kind == "advice":
+            if record.tag not in self._advised:
+                self._advised.add(record.tag)
+                for line in str(record.value).splitlines():
+                    self._write(replace(record, kind="line", tag="WARNING", value=line))
         elif record.kind == "line":
             text = redact.hide(str(record.value))
             stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.time))

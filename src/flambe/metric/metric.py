@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
 from flambe.compile import Component
+from flambe.compile.forgotten import names_set_by
 
 
 class Metric(Component):
@@ -19,6 +20,12 @@ class Metric(Component):
 
     #: Whether a smaller figure is a better one. What ranks (a ``metric()``) is negated then.
     lower_is_better: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # What is forgotten at each measurement anyhow need not be kept.
+        if "reset" in cls.__dict__:
+            cls._transient = (*cls._transient, *names_set_by(cls.reset))
 
     def reset(self) -> None:
         """Forget all that was given."""

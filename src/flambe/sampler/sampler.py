@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 
@@ -48,6 +48,8 @@ class BaseSampler(Component):
     epoch, position
         The epoch that :meth:`stream` is in, and how many of its batches were taken.
     """
+
+    _transient: ClassVar[tuple[str, ...]] = ("_prepared",)  # a cache
 
     def __init__(
         self,
