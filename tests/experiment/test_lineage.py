@@ -16,7 +16,6 @@ _numbers = itertools.count()
 
 CODE = """
 from pathlib import Path
-from typing import Any
 from flambe.compile import Component
 
 class Net(Component):

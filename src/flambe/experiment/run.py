@@ -28,6 +28,7 @@ from flambe.errors import (
 )
 from flambe.experiment import local_ray
 from flambe.experiment.executor import Executor, InlineExecutor, StageOptions
+from flambe.experiment.folder_lock import FolderLock
 from flambe.experiment.guard import guarded
 from flambe.experiment.interruption import Interruption, not_interrupted
 from flambe.experiment.journal import Journal, LogObserver, Observer
@@ -107,6 +108,10 @@ class Run:
         self.experiment.parse()
         for name in self.experiment.pipeline:
             Search.of(self.experiment, name).try_engines()
+        with FolderLock(self.folder.root, self.observer.note):
+            self._execute_alone()
+
+    def _execute_alone(self) -> None:
         named = bool(self.resume) and not isinstance(self.resume, bool)
         self.place.open(force=self.force, resume=bool(self.resume), wanted=named)
         self.reuse = Reuse(

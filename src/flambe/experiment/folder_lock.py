@@ -1,0 +1,207 @@
+"""The lock of an output folder: one run at a time writes there, on whatever machine it is.
+
+It is a file beside the folder that names its holder. The kernel tells whether a holder on this
+machine lives, also behind NFS (man 2 flock, "NFS details"). Where it does not, as over SSHFS, the
+holder touches the file every few seconds, and whoever finds one of another machine watches it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import getpass
+import json
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from flambe.errors import ConfigError, Problem
+
+BEAT_SECONDS = 5.0
+# A holder elsewhere that has not touched the file for so long is gone. Clients of NFS keep what
+# they know of a file for up to 60 s, but ask anew when they open it (man 5 nfs).
+EXPIRY_SECONDS = 40.0
+# What file systems answer that have no locks.
+_NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
+LARGEST = 1 << 16  # bytes
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock.
+
+    Attributes
+    ----------
+    boot
+        The identity of the machine's kernel since it was started.
+    started
+        When the run began, in seconds since the epoch.
+    """
+
+    pid: int = 0
+    host: str = ""
+    user: str = ""
+    boot: str = ""
+    started: float = 0.0
+
+    def __str__(self) -> str:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.started))
+        return f"process {self.pid} of {self.user or 'somebody'} on {self.host}, since {since}"
+
+
+class FolderLock:
+    """Held from :meth:`acquire` to :meth:`release`, or to the end of this process.
+
+    Parameters
+    ----------
+    folder
+        The folder that is written; it need not exist yet, and may be moved aside meanwhile.
+    note
+        Told what people want to know.
+    """
+
+    def __init__(self, folder: Path, note: Callable[[str], None]) -> None:
+        self.folder, self.note = folder, note
+        self.path = folder.with_name(f".{folder.name}.lock")
+        self._descriptor = -1
+        self._over = threading.Event()
+
+    def acquire(self) -> None:
+        """Take the lock.
+
+        Raises
+        ------
+        ConfigError
+            If another run holds it, or it cannot be written.
+        """
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._descriptor = self._locked()
+            holder = self._read(self._descriptor)
+            if holder is not None and holder.boot != _boot():
+                self._watch(holder)
+            self._write()
+        except OSError as error:
+            self._close()
+            raise ConfigError(
+                f"cannot make the output folder {self.folder}: {error.strerror}: {error.filename}"
+            ) from None
+        except BaseException:
+            self._close()
+            raise
+        self._over.clear()
+        threading.Thread(target=self._beat, name="flambe-folder-lock", daemon=True).start()
+
+    def release(self) -> None:
+        """Give the lock back."""
+        self._over.set()
+        if self._descriptor >= 0:
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
+            self._close()
+
+    def __enter__(self) -> FolderLock:
+        self.acquire()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.release()
+
+    def _locked(self) -> int:
+        """Return a descriptor of the file, locked in the kernel."""
+        while True:
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(self.path, flags, 0o644)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = self._read(descriptor)
+                os.close(descriptor)
+                raise self._refused(holder) from None
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    os.close(descriptor)
+                    raise
+            if _is_at(descriptor, self.path):
+                return descriptor
+            os.close(descriptor)  # whoever held it before has removed it
+
+    def _watch(self, holder: Holder) -> None:
+        """Return when a holder on another machine gives no sign of life."""
+        last, since = os.stat(self.path).st_mtime_ns, time.monotonic()
+        self.note(
+            f"{self.folder} was last written by {holder}; "
+            f"waiting up to {EXPIRY_SECONDS:.0f} s to see whether it still is"
+        )
+        while time.monotonic() - since < EXPIRY_SECONDS:
+            time.sleep(min(1.0, EXPIRY_SECONDS / 4))
+            try:
+                with open(self.path, "rb") as stream:
+                    touched = os.fstat(stream.fileno()).st_mtime_ns
+            except FileNotFoundError:
+                return  # its end
+            if touched != last:
+                raise self._refused(holder)
+
+    def _refused(self, holder: Holder | None) -> ConfigError:
+        who = str(holder) if holder is not None else "another process"
+        return ConfigError(
+            Problem(
+                f"{self.folder} is being written by another run: {who}",
+                hint="wait for it or end it; another run needs another name or save_path",
+            )
+        )
+
+    def _read(self, descriptor: int) -> Holder | None:
+        known = {field.name: field.type for field in fields(Holder)}
+        try:
+            values = json.loads(os.pread(descriptor, LARGEST, 0))
+            return Holder(**{name: _as(known[name], values[name]) for name in known})
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None  # it is new, or was cut off
+
+    def _write(self) -> None:
+        holder = Holder(os.getpid(), socket.gethostname(), _user(), _boot(), time.time())
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, json.dumps(asdict(holder)).encode(), 0)
+
+    def _beat(self) -> None:
+        while not self._over.wait(BEAT_SECONDS):
+            with contextlib.suppress(OSError):
+                os.utime(self._descriptor)
+
+    def _close(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+def _as(kind: Any, value: Any) -> Any:
+    return {"int": int, "float": float, "str": str}[str(kind)](value)
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _boot() -> str:
+    """Return what tells this machine, since its start, from all others."""
+    with contextlib.suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    return f"{socket.gethostname()} {sys.platform}"
+
+
+def _user() -> str:
+    with contextlib.suppress(Exception):
+        return getpass.getuser()
+    return ""
