@@ -23,7 +23,7 @@ from flambe.progress import RunFolder, RunState, StageState, Status
 from flambe.report import store as stores
 from flambe.report.news import News
 from flambe.report.store import Curve, Store
-from flambe.report.summary import changed_row, curves, run_summary, thin, whole_row
+from flambe.report.summary import changed_row, curves, measured, run_summary, thin, whole_row
 from tests.experiment.lab import until
 from tests.report.written import Written
 
@@ -421,3 +421,29 @@ def test_a_thinned_curve_keeps_its_ends_and_its_peaks(
         assert min(present) == min(known)
     if len(points) <= most:
         assert shown == points
+
+
+def test_figures_that_are_no_numbers_are_null_and_named(run: Written) -> None:
+    figures = {"a": math.nan, "b": 0.5, "c": None, "d": -math.inf, "e": math.inf}
+    for name, figure in figures.items():
+        run.add(name * 16, rate=name)
+        run.step(name * 16, 1, figure)
+    store = Store(run.folder.root)
+    store.refresh(now=True)
+    rows = {row.variant.id[0]: whole_row(row) for row in store.of("train")}
+    assert [rows[name]["metric"] for name in "abcde"] == [None, 0.5, None, None, None]
+    names = [rows[name]["not_finite"] for name in "abcde"]
+    low, high = {"metric": "-inf", "best": "-inf"}, {"metric": "inf", "best": "inf"}
+    assert names == [{"metric": "nan"}, {}, {}, low, high]
+    summary = run_summary(store)
+    json.dumps(summary, allow_nan=False)
+    assert [best["id"][0] for best in summary["stages"][0]["best"]] == ["e", "b", "d"]
+    assert measured(store, "train")[1] == [0.5]  # a forest takes no infinities
+    news = News({"stage": "train"}, f"{store.epoch}-{store.look}")
+    news.since(store)
+    run.step("a" * 16, 2, 0.25)
+    store.refresh(now=True)
+    told = news.since(store)
+    assert told is not None
+    [row] = told["rows"]
+    assert (row["metric"], row["not_finite"]) == (0.25, {})

@@ -13,7 +13,7 @@ from flambe.experiment.journal import Journal, LogObserver
 from flambe.experiment.variants import Variant
 from flambe.logging.events import Record
 from flambe.logging.recorder import Recorder
-from flambe.progress import RunFolder, RunState, StageState, Status
+from flambe.progress import RunFolder, RunState, StageState, Status, better
 
 
 class Written:
@@ -70,8 +70,7 @@ class Written:
 
     def step(self, identity: str, step: int, metric: float | None) -> None:
         """Note a step."""
-        best = self.journal.variants[identity].best
-        best = metric if best is None else max(best, metric or best)
+        best = better(self.journal.variants[identity].best, metric)
         self.journal.change(identity, step=step, metric=metric, best=best)
         self.record(identity, "scalar", "metric", metric, step)
 

@@ -21,7 +21,16 @@ from flambe.compile import Schema, tags
 from flambe.errors import counted, listed
 from flambe.logging import redact
 from flambe.logging.plain import plain
-from flambe.progress import RunFolder, RunState, StageState, Status, VariantState
+from flambe.progress import (
+    RunFolder,
+    RunState,
+    StageState,
+    Status,
+    VariantState,
+    figure_text,
+    is_number,
+    ranked,
+)
 
 # Lines of components are shown with their stage and variant in front, in one of these colours.
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan")
@@ -135,10 +144,10 @@ class Display:
 
     def best_so_far(self, stage: StageState) -> str:
         """Return the best variant of a stage up to now."""
-        ranked = _ranked(self.of(stage))
-        if not ranked or ranked[0].best is None:
+        first = next(iter(ranked(self.of(stage), lambda entry: entry.best)), None)
+        if first is None or not is_number(first.best):
             return ""
-        return f", best {ranked[0].best:.4g} ({title(ranked[0], stage=False)})"
+        return f", best {figure_text(first.best, 4)} ({title(first, stage=False)})"
 
     def ended(self) -> None:
         """Show the results, and where everything is."""
@@ -179,9 +188,10 @@ class Display:
         """Return the best variant of the last stage that has a metric and is built upon."""
         assert self.run is not None
         for stage in reversed(self.run.stages):
-            ranked = [e for e in _ranked(self.of(stage)) if e.status.done and e.metric is not None]
-            if stage.runs and ranked:
-                return ranked[0]
+            done = [e for e in self.of(stage) if e.status.done and is_number(e.metric)]
+            if stage.runs and done:
+                # Ranked by what is loaded: its figure is the last one, not the best on the way.
+                return ranked(done, lambda entry: entry.metric)[0]
         return None
 
     def close(self) -> None:
@@ -254,13 +264,8 @@ def _near(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _ranked(entries: list[VariantState]) -> list[VariantState]:
-    """Return variants, the best first; those without a figure come last."""
-    return sorted(entries, key=lambda e: (e.best is None, -(e.best or 0.0)))
-
-
 def _results(stage: StageState, entries: list[VariantState]) -> Table:
-    by_final = sorted(entries, key=lambda e: (e.metric is None, -(e.metric or 0.0)))
+    by_final = ranked(entries, lambda entry: entry.metric)
     columns = list(dict.fromkeys(name for entry in by_final for name in entry.choices))
     table = Table(title=stage.name, title_justify="left", title_style="bold", header_style="bold")
     table.add_column("#", justify="right", style="dim")
@@ -277,11 +282,11 @@ def _results(stage: StageState, entries: list[VariantState]) -> Table:
         table.add_row(
             str(rank),
             *(_cell(entry.choices[name]) if name in entry.choices else "" for name in columns),
-            "" if entry.metric is None else f"{entry.metric:.5g}",
+            figure_text(entry.metric),
             str(entry.step),
             took(seconds) if seconds is not None else "",
             Text(f"{mark} {entry.status.value}{kept}", style),
-            style="bold" if rank == 1 and entry.metric is not None else None,
+            style="bold" if rank == 1 and is_number(entry.metric) else None,
         )
     if len(by_final) > RANKED:
         table.caption = f"and {len(by_final) - RANKED} more"

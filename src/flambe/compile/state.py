@@ -13,7 +13,6 @@ import functools
 import inspect
 import io
 import json
-import math
 import os
 import sys
 import tarfile
@@ -468,11 +467,6 @@ def _compare_versions(place: str, path: str, component: Component) -> None:
 def _read_text(path: str, most: int) -> str:
     """Read the start of a text file, whatever it holds."""
     return read_regular(path, most).decode("utf-8", errors="replace")
-
-
-def is_number(value: Any) -> bool:
-    """Whether a metric is a number that can be ranked."""
-    return isinstance(value, int | float) and not math.isnan(value)
 
 
 def _s3() -> Any:

@@ -12,6 +12,7 @@ from typing import Any
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
 from flambe.errors import RunError
+from flambe.progress import named_value
 
 CHECKPOINT = "checkpoint.flambe"
 #: What a checkpoint ends with: a folder without it, or with other files than it names, is none.
@@ -72,6 +73,8 @@ class Checkpoints:
                 f"{checkpoint}/{MANIFEST}", compression=None
             ) as stream:
                 manifest = dict(json.loads(stream.read()))
+            for name in ("metric", "best"):
+                manifest[name] = named_value(name, manifest.get(name), manifest)
             sizes = {f"{checkpoint}/{name}": size for name, size in manifest["files"].items()}
             found = self.files.get_file_info(list(sizes))
         except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):

@@ -6,11 +6,10 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from flambe.compile.state import is_number
 from flambe.errors import ComponentError
 from flambe.experiment.variants import Variant
 from flambe.logging import redact
-from flambe.progress import Status
+from flambe.progress import Status, better
 
 if TYPE_CHECKING:
     from flambe.experiment.run import Run
@@ -50,9 +49,7 @@ class RunListener:
     def stepped(self, variant: Variant, step: int, metric: float | None, host: str) -> None:
         """A step is done."""
         self.run.interruption.check()
-        best = self.journal.variants[variant.id].best
-        if is_number(metric):
-            best = metric if best is None else max(best, float(metric or 0.0))
+        best = better(self.journal.variants[variant.id].best, metric)
         self.journal.change(variant.id, step=step, metric=metric, best=best, host=host)
 
     def finished(self, variant: Variant, *, stopped: bool) -> None:

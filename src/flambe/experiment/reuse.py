@@ -9,13 +9,20 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flambe.compile.state import is_number
 from flambe.errors import ConfigError, Problem, did_you_mean
 from flambe.experiment.checkpoints import FINAL, RESUMED, Checkpoints
 from flambe.experiment.executor import Tried
 from flambe.experiment.lineage import Earlier, Found
 from flambe.experiment.variants import Variant
-from flambe.progress import RunFolder, Status, VariantState, end_last_line, read_lines
+from flambe.progress import (
+    RunFolder,
+    Status,
+    VariantState,
+    better,
+    end_last_line,
+    is_number,
+    read_lines,
+)
 
 if TYPE_CHECKING:
     from flambe.experiment.journal import Journal
@@ -142,7 +149,8 @@ class Reuse:
         if manifest is None or not (entry.status.done or manifest["done"]):
             return False
         self.kept.settle(place, FINAL)
-        entry.step, entry.metric, entry.best = (manifest[k] for k in ("step", "metric", "best"))
+        entry.step, entry.metric = manifest["step"], manifest["metric"]
+        entry.best = _best(manifest, entry)
         return True
 
     def adopt(self, journal: Journal, variant: Variant, found: Found | None) -> bool:
@@ -226,7 +234,7 @@ class Reuse:
                 if not self.adopt(journal, variant, found):
                     again.append(variant)
                 elif is_number(entry.metric):
-                    tried = Tried(suggested.base, entry.values, float(entry.metric or 0.0))
+                    tried = Tried(suggested.base, entry.values, float(entry.metric))
                     search.earlier.append(tried)
         search.num_samples -= len(run.variants[stage])
         return again + (bases if search.num_samples > 0 else [])
@@ -253,8 +261,9 @@ class Reuse:
                 found[variant.id] = kept
                 manifest = self.kept.manifest(kept)
                 if manifest is not None and variant.id in journal.variants:
-                    known = {name: manifest[name] for name in ("step", "metric", "best")}
-                    journal.change(variant.id, **known)
+                    known = {name: manifest[name] for name in ("step", "metric")}
+                    best = _best(manifest, self.earlier.entries[variant.id])
+                    journal.change(variant.id, **known, best=best)
         return found
 
     # -- what people are told -----------------------------------------------------------------
@@ -302,3 +311,9 @@ def _above(journal: Journal, variant: Variant) -> str:
     """Return the stages with stale results that a variant is built on, for people."""
     stale = [stage for stage, parent in variant.parents.items() if journal.variants[parent].stale]
     return f"built on stale results of {', '.join(stale)}" if stale else ""
+
+
+def _best(manifest: Mapping[str, Any], earlier: VariantState) -> float | None:
+    """Return what was best up to a checkpoint; where that is NaN, the journal knows."""
+    best: float | None = manifest["best"]
+    return best if best is None or is_number(best) else better(earlier.best, manifest["metric"])

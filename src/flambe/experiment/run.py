@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from flambe._version import __version__
 from flambe.compile import Schema, tags, yaml
 from flambe.compile.build import Origin, folder_of
-from flambe.compile.state import is_number
 from flambe.errors import (
     ConfigError,
     Interrupted,
@@ -41,7 +40,16 @@ from flambe.experiment.task import StageTask
 from flambe.experiment.variants import Expander, Variant, positions, stages_linked
 from flambe.logging.console import home
 from flambe.packaging.resources import fetch
-from flambe.progress import VARIANT_LOG, RunState, StageState, Status, host_name
+from flambe.progress import (
+    VARIANT_LOG,
+    RunState,
+    StageState,
+    Status,
+    VariantState,
+    host_name,
+    is_number,
+    ranked,
+)
 
 if TYPE_CHECKING:
     from flambe.experiment.experiment import Experiment
@@ -354,14 +362,23 @@ class Run:
         masked_only = bool(entries) and all(e.status is Status.MASKED for e in entries)
         self.journal.stage(stage, Status.MASKED if masked_only else Status.FINISHED)
 
-    def _reduce(self, stage: StageState, done: list[Any]) -> list[Any]:
-        ranked = [entry for entry in done if is_number(entry.metric)]
-        if not ranked and done:
+    def _reduce(self, stage: StageState, done: list[VariantState]) -> list[VariantState]:
+        """Return the best; a variant whose figure is NaN, or that has none, is not among them."""
+        numbers = [entry for entry in done if is_number(entry.metric)]
+        if not numbers and done:
+            undefined = sum(entry.metric is not None for entry in done)
             raise RunError(
-                f"reduce: no variant of stage {stage.name!r} has a metric to rank by\n"
+                f"reduce: no variant of stage {stage.name!r} has a metric to rank by"
+                f"{f': of {undefined} it is NaN' if undefined else ''}\n"
                 "  its component must return a number from metric()"
             )
-        return sorted(ranked, key=lambda entry: -float(entry.metric))[: stage.reduce]
+        kept = ranked(numbers, lambda entry: entry.metric)[: stage.reduce]
+        if len(kept) < min(stage.reduce or 0, len(done)):
+            self.observer.note(
+                f"{stage.name}: {len(kept)} of {len(done)} variants flow on, and not "
+                f"{stage.reduce}: the others have no figure to rank by"
+            )
+        return kept
 
 
 def _user(experiment: Experiment) -> str:

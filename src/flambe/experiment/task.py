@@ -27,6 +27,7 @@ from flambe.experiment.storage import Storage
 from flambe.experiment.variants import Expander, Variant
 from flambe.logging import events
 from flambe.logging.events import Record
+from flambe.progress import better, with_names
 
 _log = logging.getLogger("flambe.run")
 
@@ -258,7 +259,7 @@ class VariantTask:
             self.step_count += 1
         self.done = not more
         if self.metric is not None:
-            self.best = self.metric if self.best is None else max(self.best, self.metric)
+            self.best = better(self.best, self.metric)
             if self.stepper.counts or self.metric != earlier:
                 events.log("metric", self.metric, self.step_count)
         return more
@@ -283,7 +284,8 @@ class VariantTask:
             "generator": self.stepper.is_generator,
             "files": files,
         }
-        (folder / MANIFEST).write_text(json.dumps(manifest), encoding="utf-8")
+        text = json.dumps(with_names(manifest), allow_nan=False)
+        (folder / MANIFEST).write_text(text, encoding="utf-8")
 
     def _look_for_forgotten(self, values: state.State) -> None:
         """Name what changed and is in no state: at the first step, the last, and now and then."""

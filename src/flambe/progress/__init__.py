@@ -17,6 +17,16 @@ so is a file that is not a regular one.
 ==================================  ===============================================================
 """
 
+from flambe.progress.figures import (
+    NOT_FINITE,
+    better,
+    figure_text,
+    is_number,
+    named_value,
+    rank,
+    ranked,
+    with_names,
+)
 from flambe.progress.lines import (
     Tail,
     bounded_lines,
@@ -46,6 +56,7 @@ from flambe.progress.state import (
 __all__ = [
     "FORMAT",
     "METRICS",
+    "NOT_FINITE",
     "TENSORBOARD",
     "VARIANT_CONFIG",
     "VARIANT_LOG",
@@ -56,13 +67,20 @@ __all__ = [
     "Tail",
     "VariantState",
     "apply_line",
+    "better",
     "bounded_lines",
     "change_line",
     "end_last_line",
+    "figure_text",
     "finite",
     "host_name",
+    "is_number",
+    "named_value",
     "objects",
     "open_regular",
+    "rank",
+    "ranked",
     "read_lines",
     "variants_of",
+    "with_names",
 ]

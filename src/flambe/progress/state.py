@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from flambe.progress.figures import named_value, with_names
 from flambe.progress.lines import open_regular, parse_json, read_lines
 
 FORMAT = 1
@@ -71,7 +72,8 @@ class VariantState:
     reason
         Why it was run again, though there was a result of the same configuration.
     metric, best, step
-        The latest figure, the best so far (higher is better), and the number of steps done.
+        The latest figure, the best so far (higher is better), and the number of steps done. A
+        figure may be NaN or infinite; the best is a number, or None.
     started, ended
         Seconds since the epoch.
     """
@@ -276,7 +278,8 @@ def apply_line(variants: dict[str, VariantState], line: Mapping[str, Any]) -> st
         if name == "status":
             entry.status = _status(value)
         elif name in _CHANGING_FIELDS and _fits(_CHANGING_FIELDS[name], value):
-            setattr(entry, name, finite(value) if isinstance(value, dict) else value)
+            restored = finite(value) if isinstance(value, dict) else value
+            setattr(entry, name, named_value(name, restored, line))
     return identity
 
 
@@ -290,9 +293,11 @@ def _status(value: Any) -> Status:
 def change_line(changes: Mapping[str, Any]) -> str:
     """Return a line of the journal: the ``id`` of a variant, and the fields that changed.
 
+    What is not finite is null in it, and named beside it: see :mod:`flambe.progress.figures`.
+
     ``gone`` says that a variant of an earlier configuration is no part of the run any more.
     """
-    return json.dumps(finite(dict(changes))) + "\n"
+    return json.dumps(finite(with_names(changes))) + "\n"
 
 
 def _is_number(value: Any) -> bool:

@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import psutil
 
 from flambe.progress import (
+    NOT_FINITE,
     RunFolder,
     RunState,
     Status,
@@ -28,6 +29,7 @@ from flambe.progress import (
     VariantState,
     apply_line,
     finite,
+    with_names,
 )
 
 _T = TypeVar("_T")
@@ -39,6 +41,7 @@ CHANGING = (
     "status",
     "metric",
     "best",
+    NOT_FINITE,
     "step",
     "started",
     "ended",
@@ -204,6 +207,7 @@ class Store:
         return changed
 
     def _apply(self, line: dict[str, Any], look: int) -> None:
+        before = not_finite(self._variants.get(str(line.get("id"))))
         identity = apply_line(self._variants, line)
         if identity is None:
             return
@@ -213,6 +217,7 @@ class Store:
             gone = self.rows.pop(identity)
             self.order[gone.variant.stage].remove(identity)
             return
+        variant.choices = {name: _shown(value) for name, value in variant.choices.items()}
         row = self.rows.get(identity)
         if row is None:
             row = self.rows[identity] = Row(variant, born=look)
@@ -222,6 +227,8 @@ class Store:
         for name in line:
             if name in row.looks:
                 row.looks[name] = look
+        if not_finite(variant) != before:
+            row.looks[NOT_FINITE] = look
         step, metric = line.get("step"), line.get("metric")
         if isinstance(step, int) and 0 < step < 2**63 and "metric" in line:
             row.curve.add(step, _figure(metric), look)
@@ -256,6 +263,19 @@ def _figure(value: Any) -> float:
         return float(value) if isinstance(value, int | float) else math.nan
     except OverflowError:
         return math.nan
+
+
+def not_finite(variant: VariantState | None) -> dict[str, str]:
+    """Return the figures of a variant that JSON has no number for, by name: ``nan``, ``inf``."""
+    if variant is None:
+        return {}
+    figures = {"metric": variant.metric, "best": variant.best}
+    return dict(with_names(figures).get(NOT_FINITE, {}))
+
+
+def _shown(choice: Any) -> Any:
+    """Return a hyper-parameter as JSON takes it: ``inf`` as text."""
+    return choice if not isinstance(choice, float) or math.isfinite(choice) else str(choice)
 
 
 def process_lives(pid: int, since: float) -> bool:

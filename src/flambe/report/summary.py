@@ -7,9 +7,16 @@ import time
 from collections.abc import Iterable
 from typing import Any
 
-from flambe.progress import StageState, Status, VariantState
+from flambe.progress import (
+    NOT_FINITE,
+    StageState,
+    Status,
+    VariantState,
+    is_number,
+    ranked,
+)
 from flambe.report.files import printable
-from flambe.report.store import CHANGING, Row, Store
+from flambe.report.store import CHANGING, Row, Store, not_finite
 
 BEST = 5  # how many of the best variants the overview shows of each stage
 FAILURES = 30  # how many failures the overview shows
@@ -140,20 +147,24 @@ def _until(stage: StageState, variants: list[VariantState]) -> int | None:
 
 
 def _ranked(variants: Iterable[VariantState]) -> list[VariantState]:
-    measured = [variant for variant in variants if isinstance(variant.best, int | float)]
-    return sorted(measured, key=lambda variant: -(variant.best or 0.0))
+    measured = [variant for variant in variants if is_number(variant.best)]
+    return ranked(measured, lambda variant: variant.best)
 
 
 def _brief(variant: VariantState) -> dict[str, Any]:
     return {
+        **_figures(variant),
         "id": variant.id,
         "stage": variant.stage,
         "choices": variant.choices,
         "status": variant.status.value,
-        "best": variant.best,
-        "metric": variant.metric,
         "kept": variant.kept,
     }
+
+
+def _figures(variant: VariantState) -> dict[str, Any]:
+    """Return the figures of a variant; beside one that is null stands whether it is a NaN."""
+    return {name: _value(variant, name) for name in ("metric", "best", NOT_FINITE)}
 
 
 def _winner(stages: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -196,16 +207,21 @@ def changed_row(row: Row, since: int) -> dict[str, Any] | None:
 
 
 def _value(variant: VariantState, name: str) -> Any:
+    if name == NOT_FINITE:
+        return not_finite(variant)
     value = getattr(variant, name)
     if name == "error" and value:
         return value.splitlines()[0][:300]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
     return value.value if isinstance(value, Status) else value
 
 
 def measured(store: Store, stage: str) -> tuple[list[dict[str, Any]], list[float]]:
-    """Return the hyper-parameters and the best metric of the variants that have one."""
-    variants = [row.variant for row in store.of(stage) if row.variant.best is not None]
-    return [variant.choices for variant in variants], [float(v.best or 0.0) for v in variants]
+    """Return the hyper-parameters and the best metric of the variants that have a finite one."""
+    found = [(row.variant.choices, row.variant.best) for row in store.of(stage)]
+    finite = [(c, float(best)) for c, best in found if best is not None and math.isfinite(best)]
+    return [choices for choices, _ in finite], [best for _, best in finite]
 
 
 def curves(store: Store, stage: str) -> dict[str, list[list[Any]]]:

@@ -358,3 +358,24 @@ class Once(Component):
 
 class NothingToRun(Component):
     """It has no run()."""
+
+
+class Measured(Component):
+    """Its figures are what it is given, one a step; it is interrupted once before a step."""
+
+    def __init__(self, figures: Sequence[Any], record: str = "", stop: int = 0) -> None:
+        self.figures = figures
+        self.record = record
+        self.stop = stop
+        self.done = 0
+        self.register_attrs("done")
+
+    def run(self) -> bool:
+        if self.done + 1 == self.stop and not os.path.exists(self.record):
+            note(self.record, "interrupted")
+            signal.raise_signal(signal.SIGINT)
+        self.done += 1
+        return self.done < len(self.figures)
+
+    def metric(self) -> Any:
+        return self.figures[self.done - 1] if self.done else None

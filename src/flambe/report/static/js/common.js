@@ -11,10 +11,16 @@ export const $ = (id) => document.getElementById(id);
 export function number(value) {
   if (value === null || value === undefined) return "";
   if (typeof value !== "number") return String(value);
+  if (!Number.isFinite(value)) return Number.isNaN(value) ? "nan" : value > 0 ? "inf" : "-inf";
   if (Number.isInteger(value)) return String(value);
   const rounded = Number(value.toPrecision(5));
   return Math.abs(rounded) < 1e-4 ? rounded.toExponential() : String(rounded);
 }
+
+const NOT_FINITE = { nan: NaN, inf: Infinity, "-inf": -Infinity };
+
+/** A figure of a variant, "metric" or "best". JSON has no NaN and no infinities: `not_finite` names them. */
+export const measure = (variant, name) => variant[name] ?? NOT_FINITE[variant.not_finite?.[name]];
 
 export function duration(seconds) {
   if (seconds === null || seconds === undefined) return "";

@@ -1,6 +1,6 @@
 // The overview: how far the run is, which variant wins, what failed and why, and on which hosts.
 import "./page.js";
-import { base, bytes, choices, data, duration, figure, html, nothing, now, number, pill, render, repeat, took, variantLink, word, $ } from "./common.js";
+import { base, bytes, choices, data, duration, figure, html, measure, nothing, now, number, pill, render, repeat, took, variantLink, word, $ } from "./common.js";
 import { graph } from "./graph.js";
 import { live, merge } from "./live.js";
 
@@ -22,7 +22,7 @@ function summary() {
       <progress max="${Math.max(1, run.planned)}" value="${run.done}" aria-label="progress"></progress>`, true)}
     ${figure(run.status === "running" ? "running for" : "took", duration(took(run) ?? 0))}
     ${left.length ? figure(waiting ? `left in ${running[0].name}` : "left", `about ${duration(Math.max(...left))}`) : nothing}
-    ${run.best ? figure(`best of ${run.best.stage}`, html`${number(run.best.best)} <small>${variantLink(run.best)}</small>`) : nothing}
+    ${run.best ? figure(`best of ${run.best.stage}`, html`${number(measure(run.best, "best"))} <small>${variantLink(run.best)}</small>`) : nothing}
     ${run.failed ? figure("failures", html`<a class="failed" href="#failures">${run.failed}</a>`) : nothing}`;
 }
 
@@ -44,7 +44,7 @@ function best() {
       <thead><tr><th>variant</th><th class="number">best</th><th class="number extra">last</th><th>state</th></tr></thead>
       <tbody>${stage.best.map((variant) => html`<tr>
         <td class="wrap">${variantLink(variant)}</td>
-        <td class="number">${number(variant.best)}</td><td class="number extra">${number(variant.metric)}</td>
+        <td class="number">${number(measure(variant, "best"))}</td><td class="number extra">${number(measure(variant, "metric"))}</td>
         <td>${pill(variant.status)}${variant.kept ? html`<span class="kept">kept</span>` : nothing}</td></tr>`)}
       </tbody></table></div>`)}`;
 }

@@ -1,12 +1,12 @@
 // The table of variants: sorted and filtered here, so that it answers at once.
-import { html, nothing, number, pill, repeat, took, duration, variantLink } from "./common.js";
+import { html, measure, nothing, number, pill, repeat, took, duration, variantLink } from "./common.js";
 
 const STEP = 100; // rows that are shown at a time
 const MANY = 6;
 
 const FIXED = [
-  { key: "best", title: "best", value: (row) => row.best, show: (row) => number(row.best), number: true },
-  { key: "metric", title: "last", value: (row) => row.metric, show: (row) => number(row.metric), number: true },
+  { key: "best", title: "best", value: (row) => measure(row, "best"), show: (row) => number(measure(row, "best")), number: true },
+  { key: "metric", title: "last", value: (row) => measure(row, "metric"), show: (row) => number(measure(row, "metric")), number: true },
   { key: "step", title: "steps", value: (row) => row.step, show: (row) => (row.step ? number(row.step) : ""), number: true },
   { key: "time", title: "time", value: took, show: (row) => duration(took(row)), number: true },
   { key: "host", title: "host", value: (row) => row.host, show: (row) => row.host },
@@ -53,7 +53,8 @@ export class VariantTable {
     const column = columns.find(({ key }) => key === this.sort.key);
     if (!column) return rows;
     const value = new Map(rows.map((row) => [row.id, column.value(row)]));
-    const missing = (v) => v === null || v === undefined || v === "";
+    // What is missing comes last, and NaN before it, whichever way the others are sorted.
+    const missing = (v) => (v === null || v === undefined || v === "" ? 2 : Number.isNaN(v) ? 1 : 0);
     return rows.sort((a, b) => {
       const [x, y] = [value.get(a.id), value.get(b.id)];
       if (missing(x) || missing(y)) return missing(x) - missing(y);
@@ -106,7 +107,7 @@ function test(term, columns) {
     if (operator === "=" || operator === "!=") {
       const same = typeof value === "number" && wanted !== "" && !Number.isNaN(figure)
         ? value === figure || number(value) === wanted
-        : String(value ?? "").toLowerCase() === wanted.toLowerCase() || (column.key === "state" && wanted === "kept" && row.kept === true);
+        : number(value).toLowerCase() === wanted.toLowerCase() || (column.key === "state" && wanted === "kept" && row.kept === true);
       return same === (operator === "=");
     }
     if (typeof value !== "number") return false;

@@ -1,6 +1,6 @@
 // The page of a variant: its state and its figures as they come, and the end of its log.
 import "./page.js";
-import { ask, base, data, duration, figure, html, nothing, number, pill, render, repeat, took, $ } from "./common.js";
+import { ask, base, data, duration, figure, html, measure, nothing, number, pill, render, repeat, took, $ } from "./common.js";
 import { chart, lines, PALETTE } from "./charts.js";
 import { follow, live } from "./live.js";
 import { entry } from "./logview.js";
@@ -13,7 +13,7 @@ function draw() {
   const time = took(row);
   render(html`
     ${figure("state", html`${pill(row.status)}${row.kept ? html`<span class="kept">kept</span>` : nothing}`)}
-    ${figure("best", number(row.best) || "–")}${figure("last", number(row.metric) || "–")}${figure("steps", row.step)}
+    ${figure("best", number(measure(row, "best")) || "–")}${figure("last", number(measure(row, "metric")) || "–")}${figure("steps", row.step)}
     ${time !== null ? figure("time", duration(time)) : nothing}
     ${row.host ? figure("host", row.host) : nothing}
     ${row.attempts > 1 ? figure("attempts", row.attempts) : nothing}`, $("state"));
