@@ -16,7 +16,7 @@ import torch
 
 from flambe.compile import Component, Grid, Link, Sample, Schema
 from flambe.compile import types as compile_types
-from flambe.compile.types import fits, hints, kind_of, misfit, name_of, wants_schema
+from flambe.compile.types import fits, hints, kind_of, misfits, name_of, wants_schema
 from flambe.compile.values import BROKEN, ClusterResource
 
 
@@ -143,7 +143,7 @@ def test_links_options_and_mistakes_fit_as_what_they_stand_for(
 def test_what_does_not_fit_can_be_told(annotation: Any, right: list[Any], wrong: list[Any]) -> None:
     assert name_of(annotation)
     for value in wrong:
-        path, inner, wanted = misfit(value, annotation)
+        path, inner, wanted = next(misfits(value, annotation))
         assert not fits(inner, wanted)
         found = value
         for key in path:
@@ -168,11 +168,16 @@ def test_search_spaces_and_factories_fit_anything() -> None:
 
 
 def test_the_innermost_misfit() -> None:
-    assert misfit([1, "x"], list[int]) == ((1,), "x", int)
-    assert misfit({"a": [1, "x"]}, dict[str, list[int]] | None) == (("a", 1), "x", int)
-    assert misfit([1], tuple[int, str]) == ((), [1], tuple[int, str])
-    assert misfit(Grid((1, [2])), int) == ((1,), [2], int)
-    assert misfit("x", int | None) == ((), "x", int | None)
+    assert list(misfits([1, "x"], list[int])) == [((1,), "x", int)]
+    assert list(misfits({"a": [1, "x"]}, dict[str, list[int]] | None)) == [(("a", 1), "x", int)]
+    assert list(misfits([1], tuple[int, str])) == [((), [1], tuple[int, str])]
+    assert list(misfits(Grid((1, [2])), int)) == [((1,), [2], int)]
+    assert list(misfits(Grid(("a", 1, "b")), int)) == [((0,), "a", int), ((2,), "b", int)]
+    assert [path for path, _, _ in misfits({"a": ["x", 1, "y"]}, dict[str, list[int]])] == [
+        ("a", 0),
+        ("a", 2),
+    ]
+    assert list(misfits("x", int | None)) == [((), "x", int | None)]
 
 
 def test_annotations_for_people() -> None:

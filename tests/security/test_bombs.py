@@ -139,9 +139,14 @@ def tens(number: int) -> str:
     return f"{HEADER}  train: !pieces.Walk\n    extra: [{', '.join([TEN] * number)}]\n"
 
 
+def grids_of_tens(start: int) -> str:
+    tens = (", ".join(str(10 * n + i) for i in range(10, 20)) for n in range(start, start + 40))
+    return f"!g [{', '.join(f'!g [{ten}]' for ten in tens)}]"
+
+
 def linked_twice(number: int) -> str:
     lines = ["  s0: !pieces.Walk {steps: 1}"]
-    lines += [f"  s{n}: !g [!@ s{n - 1}, !@ s{n - 1}]" for n in range(1, number)]
+    lines += [f"  s{n}: !g [!@ s{n - 1}, !@ s{n - 1}.x]" for n in range(1, number)]
     return HEADER + "\n".join(lines) + "\n"
 
 
@@ -175,7 +180,7 @@ BOMBS = {
     "a long grid": (grid(20_001), "stage 'a' has 20,001 variants"),
     "a long sample": (grid(0).replace("!g []", "!s [0.0, 1.0, 100000]"), "has 100,000 variants"),
     "grids in grids": (
-        tens(1).replace("9]]", f"{', '.join(['!g [' + ', '.join([TEN] * 40) + ']'] * 30)}]]"),
+        tens(1).replace("9]]", f"{', '.join(grids_of_tens(40 * n) for n in range(30))}]]"),
         "stage 'train' has 12,009 variants",
     ),
     "links in options": (crossing(40), " × 2 = 1,099,511,627,776 variants"),

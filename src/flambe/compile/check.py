@@ -187,12 +187,13 @@ def _check_call(document: Document, path: Path, schema: Schema) -> None:
         annotation = hints.get(name, Any)
         default = parameters[name].default
         if not types.fits(value, annotation) and not (value is None and default is None):
-            below, wrong, wanted = types.misfit(value, annotation)
-            document.problem(
-                f"{path_text((name, *below))!r} of !{schema.tag} cannot be {types.kind_of(wrong)}",
-                (*path, position, *below),
-                f"expected {types.name_of(wanted)}",
-            )
+            for below, wrong, wanted in types.misfits(value, annotation):
+                what = path_text((name, *below))
+                document.problem(
+                    f"{what!r} of !{schema.tag} cannot be {types.kind_of(wrong)}",
+                    (*path, position, *below),
+                    f"expected {types.name_of(wanted)}",
+                )
 
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -12,7 +12,7 @@ import os
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, Union
 
@@ -169,14 +169,19 @@ def _plain_fits(value: Any, annotation: Any) -> bool:
     return isinstance(value, annotation)
 
 
-def misfit(value: Any, annotation: Any) -> tuple[Path, Any, Any]:
-    """Return the innermost value that does not fit, where it stands, and what it should fit."""
+def misfits(value: Any, annotation: Any) -> Iterator[tuple[Path, Any, Any]]:
+    """Yield each innermost value that does not fit, where it stands, and what it should fit."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
-        return misfit(value, args[0])
+        yield from misfits(value, args[0])
+        return
     if origin in _UNIONS and not isinstance(value, Grid):
-        inner = [arg for arg in args if misfit(value, arg)[0]]
-        return misfit(value, inner[0]) if len(inner) == 1 else ((), value, annotation)
+        inner = [arg for arg in args if any(path for path, _, _ in misfits(value, arg))]
+        if len(inner) == 1:
+            yield from misfits(value, inner[0])
+        else:
+            yield (), value, annotation
+        return
     pairs: list[tuple[Key, Any, Any]] = []
     if isinstance(value, Grid):
         pairs = [(i, element, annotation) for i, element in enumerate(value.elements)]
@@ -187,11 +192,12 @@ def misfit(value: Any, annotation: Any) -> tuple[Path, Any, Any]:
         wanted = args if fixed else (args[0],) * len(value)
         if len(wanted) == len(value):
             pairs = [(i, item, wanted[i]) for i, item in enumerate(value)]
-    for key, child, wanted_here in pairs:
-        if not fits(child, wanted_here):
-            path, wrong, expected = misfit(child, wanted_here)
-            return (key, *path), wrong, expected
-    return (), value, annotation
+    wrong = [(key, child, wanted) for key, child, wanted in pairs if not fits(child, wanted)]
+    for key, child, wanted_here in wrong:
+        for path, innermost, expected in misfits(child, wanted_here):
+            yield (key, *path), innermost, expected
+    if not wrong:
+        yield (), value, annotation
 
 
 def name_of(annotation: Any) -> str:

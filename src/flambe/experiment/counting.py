@@ -15,10 +15,16 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flambe.compile.values import Grid, Link, Sample, children
+from flambe.compile.values import Grid, Link, Path, Sample, Schema, children
 from flambe.errors import ConfigError, Problem
-from flambe.experiment.search import Search
-from flambe.experiment.variants import is_domain
+from flambe.experiment.search import Search, distinct_values
+from flambe.experiment.variants import (
+    alternatives,
+    canonical_text,
+    grid_elements,
+    has_options,
+    is_domain,
+)
 
 DEFAULT_MAX_VARIANTS = 10_000
 LARGEST_MAX_VARIANTS = 100_000
@@ -33,8 +39,9 @@ Ways = Counter[frozenset[str]]
 _State = tuple[frozenset[int], frozenset[int]]
 _NOTHING: frozenset[int] = frozenset()
 _END: _State = (_NOTHING, _NOTHING)
-# In ways, beside the names of stages: the configuration has a search space.
-_SPACE = ""
+# In ways, beside the names of stages: the configuration has a search space. One that has fewer
+# values than are drawn has a mark of its own, which starts like this.
+_SPACE = "\0"
 
 
 class _TooManyVariantsError(Exception):
@@ -106,7 +113,7 @@ def _counts(keywords: Mapping[str, Any], *, reduced: bool = False) -> dict[str, 
     search = keywords.get("search") or {}
     reduce = (keywords.get("reduce") or {}) if reduced else {}
     most = keywords.get("max_variants", DEFAULT_MAX_VARIANTS)
-    counter = _Counter(math.inf if reduced else most)
+    counter = _Counter(math.inf if reduced else most, keywords.get("seed", 0))
     counts: dict[str, StageCount] = {}
     total = 0
     for stage, value in keywords["pipeline"].items():
@@ -144,8 +151,12 @@ class _Stage:
 class _Counter:
     """Counts the variants of stages that are added in the order of the pipeline."""
 
-    def __init__(self, most: float) -> None:
+    def __init__(self, most: float, seed: int) -> None:
         self.most = most
+        self.seed = seed
+        #: How many are drawn from each search space of the stage, and how many values some have.
+        self.drawn = 1
+        self.values: dict[str, int] = {}
         self.names: list[str] = []
         self.positions: dict[str, int] = {}
         self.stages: list[_Stage] = []
@@ -155,16 +166,18 @@ class _Counter:
     def add(self, name: str, value: Any, search: Search, reduce: int | None) -> StageCount:
         """Return how many variants a stage has."""
         self.names.append(name)
-        sizes = option_sizes(value)
+        self.drawn, self.values = search.num_samples, {}
+        sizes = self._sizes(value, (name,))
         if math.prod(sizes) > self.most:
             raise self._too_many(sizes, math.prod(sizes))
-        ways = self._ways(value)
-        spaces = {linked: number for linked, number in ways.items() if _SPACE in linked}
+        ways = self._ways(value, (name,))
+        spaces = {linked for linked in ways if any(mark.startswith(_SPACE) for mark in linked)}
         method = "grid" if not spaces else "draw" if search.searcher is None else "search"
         if method == "draw":
-            ways.update({linked: n * (search.num_samples - 1) for linked, n in spaces.items()})
-            all_drawn = len(spaces) == len(ways)
-            sizes = [*sizes, search.num_samples] if all_drawn else [sum(ways.values())]
+            draws = {linked: self._draws(linked) for linked in spaces}
+            ways = Counter({linked: n * draws.get(linked, 1) for linked, n in ways.items()})
+            alike = len(spaces) == len(ways) and len(set(draws.values())) == 1
+            sizes = [*sizes, *set(draws.values())] if alike else [sum(ways.values())]
         stage = _Stage(sizes, self._needed(ways))
         count = sum(n * self._count((needed, _NOTHING)) for needed, n in stage.ways.items())
         if count > self.most:
@@ -198,7 +211,7 @@ class _Counter:
 
     # -- one stage ----------------------------------------------------------------------------
 
-    def _ways(self, value: Any) -> Ways:
+    def _ways(self, value: Any, path: Path) -> Ways:
         """Return which stages the configurations of a value link to → how many do."""
         if isinstance(value, Link):
             return Counter({frozenset((value.root,)): 1})
@@ -206,14 +219,14 @@ class _Counter:
             return Counter({frozenset(): value.n})
         if isinstance(value, Grid):
             elements: Ways = Counter()
-            for element in value.elements:
-                elements.update(self._ways(element))
+            for element in self._distinct(value, path):
+                elements.update(self._ways(element, path))
             return elements
         ways: Ways = Counter({frozenset(): 1})
-        always: set[str] = {_SPACE} if is_domain(value) else set()
+        always: set[str] = {self._mark(value)} if is_domain(value) else set()
         factor = 1
-        for _, child in children(value):
-            below = self._ways(child)
+        for key, child in () if is_domain(value) else children(value):
+            below = self._ways(child, (*path, key))
             if len(below) == 1:
                 [(linked, number)] = below.items()
                 always |= linked
@@ -221,6 +234,52 @@ class _Counter:
             else:
                 ways = self._multiplied(ways, below)
         return self._multiplied(ways, Counter({frozenset(always): factor}))
+
+    def _sizes(self, value: Any, path: Path) -> list[int]:
+        """Return the sizes of the options in a value: their product is what it has of ways."""
+        if isinstance(value, Grid):
+            elements = self._distinct(value, path)
+            return [sum(math.prod(self._sizes(element, path)) for element in elements)]
+        if isinstance(value, Sample):
+            return [value.n]
+        if is_domain(value):
+            return []
+        return [n for key, child in children(value) for n in self._sizes(child, (*path, key))]
+
+    def _distinct(self, grid: Grid, path: Path) -> list[Any]:
+        """Return the elements of a grid, what is equal once.
+
+        Elements with options in them that may turn out equal are replaced by all that they may be.
+        """
+        groups: dict[Any, list[Any]] = {}
+        for element in grid_elements(grid):
+            groups.setdefault(_shape(element), []).append(element)
+        result: list[Any] = []
+        for group in groups.values():
+            options = [element for element in group if has_options(element)]
+            size = sum(math.prod(self._sizes(element, path)) for element in options)
+            if not options:
+                result += {canonical_text(element): element for element in group}.values()
+            elif len(group) == 1 or size > self.most:
+                result += group
+            else:
+                self._step(size)
+                result += (found for found, _ in alternatives(Grid(tuple(group)), path, self.seed))
+        return result
+
+    def _mark(self, space: Any) -> str:
+        """Return what says of a configuration that it has this search space."""
+        size = distinct_values(space)
+        if size >= self.drawn:
+            return _SPACE
+        self.values[mark := f"{_SPACE}{len(self.values)}"] = int(size)
+        return mark
+
+    def _draws(self, linked: frozenset[str]) -> int:
+        """Return how many different values are drawn from the search spaces together."""
+        if _SPACE in linked:
+            return self.drawn
+        return min(self.drawn, math.prod(self.values[m] for m in linked if m in self.values))
 
     def _multiplied(self, ways: Ways, others: Ways) -> Ways:
         self._step(len(ways) * len(others))
@@ -306,13 +365,15 @@ class _Counter:
         return factors
 
 
-def option_sizes(value: Any) -> list[int]:
-    """Return the sizes of the options in a value; their product is its number of configurations."""
-    if isinstance(value, Grid):
-        return [sum(math.prod(option_sizes(element)) for element in value.elements)]
-    if isinstance(value, Sample):
-        return [value.n]
-    return [size for _, child in children(value) for size in option_sizes(child)]
+def _shape(value: Any) -> Any:
+    """Return what two values that may turn out equal have in common."""
+    if isinstance(value, Schema):
+        return value.target, len(value.args), frozenset(value.kwargs)
+    if isinstance(value, Mapping):
+        return Mapping, frozenset(map(str, value))
+    if isinstance(value, list | tuple):
+        return list, len(value)
+    return Link if isinstance(value, Link) else None
 
 
 def _hint(count: float) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -12,12 +14,13 @@ from flambe.compile.values import path_text
 from flambe.errors import Problem
 from flambe.experiment import engines
 from flambe.experiment.executor import StageOptions, Tried
-from flambe.experiment.variants import Expander, Variant, domains
+from flambe.experiment.variants import Expander, Variant, canonical_text, domains
 
 if TYPE_CHECKING:
     from flambe.experiment.experiment import Experiment
 
 SAMPLES = 10
+TRIES = 20  # draws for each value that is wanted
 KEYWORDS = ("searcher", "num_samples", "max_concurrent_trials")
 
 
@@ -82,15 +85,34 @@ class Search:
             return bases
         result: dict[str, Variant] = {}
         for base in bases:
-            own = domains(base.config)
-            for index in range(self.num_samples if own else 1):
-                values = {
-                    text: space().sample(random_state=self._seed(text, base.config_id, index))
-                    for text, space in self.spaces_of(base).items()
-                }
+            drawn: dict[str, Variant] = {}
+            own = self.spaces_of(base)
+            there_are = math.prod(distinct_values(space) for space in own.values())
+            wanted = min(self.num_samples, there_are)
+            for values in self._points(base, own):
                 variant = expander.suggest(base, values) if values else base
-                result[variant.id] = variant
+                drawn.setdefault(variant.id, variant)
+                if len(drawn) >= wanted:
+                    break
+            result |= drawn
         return list(result.values())
+
+    def _points(self, base: Variant, own: Mapping[str, Schema]) -> Iterator[dict[str, Any]]:
+        """Yield values to draw; what is drawn twice is replaced, as long as there is more."""
+        if not own:
+            yield {}
+            return
+        spaces = {text: space() for text, space in own.items()}
+        for index in range(TRIES * self.num_samples):
+            yield {
+                text: space.sample(random_state=self._seed(text, base.config_id, index))
+                for text, space in spaces.items()
+            }
+        # Some values are rarely drawn.
+        known = [values_of(space) for space in own.values()]
+        for point in itertools.product(*(values for values in known if values is not None)):
+            if len(point) == len(own):
+                yield dict(zip(own, point, strict=True))
 
     def spaces_of(self, variant: Variant) -> dict[str, Schema]:
         """Return the search spaces of one base variant."""
@@ -127,6 +149,52 @@ class Search:
         options.max_concurrent = self.max_concurrent
         options.earlier = self.earlier
         options.space = {text: space() for text, space in (self.spaces or {}).items()}
+
+
+def values_of(space: Schema) -> Sequence[Any] | None:
+    """Return the different values of a search space, if there are finitely many and it is known."""
+    from ray.tune.search.sample import Categorical, Float, Integer, Quantized
+
+    try:
+        domain: Any = space()
+        if isinstance(domain, Categorical):
+            return list({canonical_text(value): value for value in domain.categories}.values())
+        if not isinstance(domain, Float | Integer):
+            return None
+        sampler: Any = domain.get_sampler()
+        q: float = sampler.q if isinstance(sampler, Quantized) else 0
+        if q not in (0, 1):
+            first, last = math.ceil(domain.lower / q - 1e-9), math.floor(domain.upper / q + 1e-9)
+            return _Multiples(range(first, last + 1), q)
+        if isinstance(domain, Integer):
+            return range(int(domain.lower), int(domain.upper))
+        if q == 1:
+            return _Multiples(range(math.ceil(domain.lower), math.floor(domain.upper) + 1), 1.0)
+    except Exception:  # a mistake in it, or bounds that are infinite
+        return None
+    return None
+
+
+class _Multiples(Sequence[Any]):
+    """Multiples of a number, as a quantized space draws them."""
+
+    def __init__(self, factors: range, of: float) -> None:
+        self.factors, self.of = factors, of
+
+    def __len__(self) -> int:
+        return len(self.factors)
+
+    def __getitem__(self, index: Any) -> Any:
+        return self.factors[index] * self.of
+
+
+def distinct_values(space: Schema) -> float:
+    """Return how many different values a search space has; infinity if that is not known."""
+    values = values_of(space)
+    try:
+        return len(values) if values else math.inf
+    except OverflowError:  # more than can be counted
+        return math.inf
 
 
 def findings(stage: str, value: Any) -> list[Problem]:

@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import itertools
 import json
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -130,12 +131,7 @@ def alternatives(value: Any, path: Path, seed: int) -> list[tuple[Any, Choices]]
     What has no options is shared between the results, so that many variants stay small.
     """
     if isinstance(value, Grid):
-        labels = _labels(value)
-        return [
-            (resolved, {path: label, **choices})
-            for label, element in zip(labels, value.elements, strict=True)
-            for resolved, choices in alternatives(element, path, seed)
-        ]
+        return _alternatives_of_grid(value, path, seed)
     if isinstance(value, Sample):
         text = f"{seed}:{path_text(path)}:{value!r}"
         return [(number, {path: number}) for number in value.draw(text)]
@@ -155,17 +151,44 @@ def alternatives(value: Any, path: Path, seed: int) -> list[tuple[Any, Choices]]
     return result
 
 
+def _written(value: Any) -> int:
+    """Return how many ways through the options of a value are written, equal ones included."""
+    if isinstance(value, Grid):
+        return sum(map(_written, value.elements))
+    if isinstance(value, Sample):
+        return value.n
+    return math.prod(_written(child) for _, child in children(value))
+
+
 def _chooser(chosen: Mapping[Any, Any]) -> Callable[[Any, Any], Any]:
     return lambda key, _: chosen[key]
 
 
-def _labels(grid: Grid) -> list[Any]:
-    labels = [label(element) for element in grid.elements]
-    occurrences = Counter(map(str, labels))
-    return [
-        f"{text}#{index}" if occurrences[str(text)] > 1 else text
-        for index, text in enumerate(labels)
-    ]
+def grid_elements(grid: Grid) -> Iterator[Any]:
+    """Yield the elements of a grid, those of a grid that is an element itself among them."""
+    for element in grid.elements:
+        if isinstance(element, Grid):
+            yield from grid_elements(element)
+        else:
+            yield element
+
+
+def _alternatives_of_grid(grid: Grid, path: Path, seed: int) -> list[tuple[Any, Choices]]:
+    """Return each value that a grid tries, once: equal values would be the same variant."""
+    unique: dict[str, tuple[int, Any, Choices]] = {}
+    for index, element in enumerate(grid_elements(grid)):
+        for resolved, choices in alternatives(element, path, seed):
+            unique.setdefault(canonical_text(resolved), (index, resolved, choices))
+    # A label that elements share is told apart by their positions.
+    owners: dict[str, set[int]] = {}
+    for index, resolved, _ in unique.values():
+        owners.setdefault(str(label(resolved)), set()).add(index)
+    result = []
+    for index, resolved, choices in unique.values():
+        text = label(resolved)
+        own = f"{text}#{index}" if len(owners[str(text)]) > 1 else text
+        result.append((resolved, {path: own, **choices}))
+    return result
 
 
 def label(value: Any) -> Any:
@@ -176,7 +199,15 @@ def label(value: Any) -> Any:
         return value.tag
     if isinstance(value, Link):
         return str(value)
-    return json.dumps(canonical(value), separators=(",", ":"))[:40]
+    return json.dumps(_readable(value), separators=(",", ":"))[:40]
+
+
+def _readable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _readable(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return [_readable(child) for child in value]
+    return f"!{value.tag}" if isinstance(value, Schema) else canonical(value)
 
 
 def short_names(pipeline: Mapping[str, Any]) -> dict[Path, str]:
@@ -217,10 +248,29 @@ def canonical(value: Any) -> Any:
     if isinstance(value, Sample):
         return ["!s", value.low, value.high, value.n, value.decimals]
     if isinstance(value, Mapping):
-        return {str(key): canonical(child) for key, child in value.items()}
+        pairs = [(key, canonical(child)) for key, child in value.items()]
+        if all(isinstance(key, str) for key, _ in pairs):
+            return dict(pairs)
+        # A key of JSON is text: {1: x} is not {"1": x}.
+        return [_MAPPING, sorted(([key, child] for key, child in pairs), key=_sorting_text)]
     if isinstance(value, list | tuple):
-        return [canonical(child) for child in value]
+        parts = [canonical(child) for child in value]
+        # A list of the user's may start like one of the above.
+        return [_LIST, parts] if parts and parts[0] in _MARKS else parts
     return value
+
+
+_MAPPING, _LIST = "!map", "!list"
+_MARKS = ("!", "!@", "!cluster", "!g", "!s", _MAPPING, _LIST)
+
+
+def _sorting_text(pair: list[Any]) -> str:
+    return json.dumps(pair[0])
+
+
+def canonical_text(value: Any) -> str:
+    """Return :func:`canonical` as text: equal for the same meaning, whatever the order of keys."""
+    return json.dumps(canonical(value), sort_keys=True, separators=(",", ":"))
 
 
 def identity(stage: str, config: Any, parents: Mapping[str, str], context: str, *more: Any) -> str:
@@ -314,7 +364,7 @@ class Expander:
     def __post_init__(self) -> None:
         self.names = short_names(self.pipeline)
         self.order = positions(self.pipeline)
-        #: Stage → how many of its variants are written once more.
+        #: Stage → how many of its configurations are written once more.
         self.repeated: Counter[str] = Counter()
 
     def expand(self, stage: str, known: Mapping[str, Sequence[Variant]]) -> list[Variant]:
@@ -329,16 +379,15 @@ class Expander:
         """
         joins: dict[tuple[str, ...], list[tuple[Variant, ...]]] = {}
         variants: dict[str, Variant] = {}
-        written = 0
-        for config, choices in alternatives(self.pipeline[stage], (stage,), self.seed):
+        configs = alternatives(self.pipeline[stage], (stage,), self.seed)
+        self.repeated[stage] = _written(self.pipeline[stage]) - len(configs)
+        for config, choices in configs:
             parents = tuple(stages_linked(config, self.order, stage))
             if parents not in joins:
                 joins[parents] = list(_join(parents, known))
             for joined in joins[parents]:
                 variant = self.variant(stage, config, choices, joined)
                 variants.setdefault(variant.id, variant)
-                written += 1
-        self.repeated[stage] = written - len(variants)
         return list(variants.values())
 
     def variant(self, stage: str, config: Any, own: Choices, joined: Sequence[Variant]) -> Variant:
