@@ -12,7 +12,7 @@ import pytest
 
 from flambe.errors import ConfigError, RunError
 from flambe.progress import Status
-from tests.experiment.lab import Lab, Outcome
+from tests.experiment.lab import Lab, Outcome, environment, flambe
 
 pytestmark = pytest.mark.xdist_group("ray")
 
@@ -386,3 +386,11 @@ def test_a_stage_that_builds_on_many_files_of_the_driver(
         more="resources: {data: ./data.txt}",
     ).fine()
     assert lab.records() == [f"{tmp_path}/data.txt: here"]
+
+
+def test_another_ray_is_not_joined_whatever_its_address_says(lab: Lab, tmp_path: Path) -> None:
+    """The address of one that is gone made a run hang for minutes."""
+    lab.write("a: !pieces.Walk {steps: 1}")
+    done = flambe(lab.config, env=environment(RAY_ADDRESS="127.0.0.1:1"))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("RAY_ADDRESS is not used") == 1

@@ -788,3 +788,25 @@ def test_every_control_has_a_name_and_is_reached_by_keyboard(
             assert {"Skip to the content", "Console"} <= reached
             assert any(text.startswith("judge" if path == "/" else "bonus") for text in reached)
     looking.problems = [one for one in looking.problems if "tensorboard/app" not in one]
+
+
+def test_a_stale_result_is_marked(look: Callable[..., Looking], tmp_path: Path) -> None:
+    run = Written(tmp_path / "output__trial").walked(2)
+    stale, fresh = run.journal.variants
+    run.journal.change(stale, status=Status.REUSED, stale="code of ext.Net changed")
+    run.journal.change(fresh, reason="resource 'text' changed")
+    run.end()
+    with serving(create_app(run.folder.root, token=TOKEN)) as base:
+        looking = look(base)
+        page = looking.go("/stage/train")
+        looking.settled()
+        assert page.locator("#table .stale").get_attribute("title") == "code of ext.Net changed"
+        page.locator("#filter").fill("state=stale")
+        soon(lambda: count(page) == "1 of 2", "the stale one", 5)
+        looking.go(f"/variant/{stale}")
+        looking.settled()
+        assert "stale" in page.locator("#state").inner_text()
+        assert "used again all the same: code of ext.Net" in page.locator("#reuse").inner_text()
+        looking.go(f"/variant/{fresh}")
+        looking.settled()
+        assert "run again: resource 'text' changed" in page.locator("#reuse").inner_text()

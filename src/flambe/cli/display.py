@@ -278,6 +278,7 @@ def _results(stage: StageState, entries: list[VariantState]) -> Table:
     for rank, entry in enumerate(by_final[:RANKED], start=1):
         mark, style = _MARKS[entry.status]
         kept = ", kept" if entry.kept else ""
+        kept += ", stale" if entry.stale else ""
         seconds = (entry.ended - entry.started) if entry.ended and entry.started else None
         table.add_row(
             str(rank),

@@ -307,6 +307,10 @@ class Run:
     def _started_executor(self) -> Executor:
         if self._executor is None:
             self.observer.note("stopping before each step" if self.debug else "starting Ray")
+            if self.experiment.env is None and not self.debug and os.environ.get("RAY_ADDRESS"):
+                self.observer.note(
+                    "RAY_ADDRESS is not used: a run on this machine has a Ray of its own"
+                )
             self._executor = self._make_executor(self.folder.root)
             self._executor.start()
             self.interruption.check()

@@ -47,6 +47,8 @@ CHANGING = (
     "ended",
     "host",
     "kept",
+    "stale",
+    "reason",
     "attempts",
     "error",
 )

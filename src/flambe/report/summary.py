@@ -159,6 +159,7 @@ def _brief(variant: VariantState) -> dict[str, Any]:
         "choices": variant.choices,
         "status": variant.status.value,
         "kept": variant.kept,
+        "stale": variant.stale,
     }
 
 

@@ -51,6 +51,9 @@ export function took(thing) {
 const WORDS = { masked: "skipped", stopped: "stopped early", empty: "nothing yet" };
 export const word = (status) => WORDS[status] || status;
 export const pill = (status) => html`<span class="pill ${status}">${word(status)}</span>`;
+// The state of a variant, and whether it flows on and is of other code or resources than today's.
+export const standing = (row) => html`${pill(row.status)}${row.kept ? html`<span class="kept">kept</span>` : nothing}${
+  row.stale ? html`<span class="stale" title=${row.stale}>stale</span>` : nothing}`;
 
 export const short = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 

@@ -1,6 +1,6 @@
 // The overview: how far the run is, which variant wins, what failed and why, and on which hosts.
 import "./page.js";
-import { base, bytes, choices, data, duration, figure, html, measure, nothing, now, number, pill, render, repeat, took, variantLink, word, $ } from "./common.js";
+import { base, bytes, choices, data, duration, figure, html, measure, nothing, now, number, pill, render, repeat, standing, took, variantLink, word, $ } from "./common.js";
 import { graph } from "./graph.js";
 import { live, merge } from "./live.js";
 
@@ -45,7 +45,7 @@ function best() {
       <tbody>${stage.best.map((variant) => html`<tr>
         <td class="wrap">${variantLink(variant)}</td>
         <td class="number">${number(measure(variant, "best"))}</td><td class="number extra">${number(measure(variant, "metric"))}</td>
-        <td>${pill(variant.status)}${variant.kept ? html`<span class="kept">kept</span>` : nothing}</td></tr>`)}
+        <td>${standing(variant)}</td></tr>`)}
       </tbody></table></div>`)}`;
 }
 

@@ -1,5 +1,5 @@
 // The table of variants: sorted and filtered here, so that it answers at once.
-import { html, measure, nothing, number, pill, repeat, took, duration, variantLink } from "./common.js";
+import { html, measure, nothing, number, repeat, standing, took, duration, variantLink } from "./common.js";
 
 const STEP = 100; // rows that are shown at a time
 const MANY = 6;
@@ -11,7 +11,7 @@ const FIXED = [
   { key: "time", title: "time", value: took, show: (row) => duration(took(row)), number: true },
   { key: "host", title: "host", value: (row) => row.host, show: (row) => row.host },
   { key: "state", title: "state", value: (row) => row.status,
-    show: (row) => html`${pill(row.status)}${row.kept ? html`<span class="kept">kept</span>` : nothing}` },
+    show: standing },
   { key: "error", title: "error", value: (row) => row.error, show: (row) => html`<span class="failed">${row.error}</span>`, wrap: true },
 ];
 
@@ -107,7 +107,7 @@ function test(term, columns) {
     if (operator === "=" || operator === "!=") {
       const same = typeof value === "number" && wanted !== "" && !Number.isNaN(figure)
         ? value === figure || number(value) === wanted
-        : number(value).toLowerCase() === wanted.toLowerCase() || (column.key === "state" && wanted === "kept" && row.kept === true);
+        : number(value).toLowerCase() === wanted.toLowerCase() || (column.key === "state" && ((wanted === "kept" && row.kept === true) || (wanted === "stale" && !!row.stale)));
       return same === (operator === "=");
     }
     if (typeof value !== "number") return false;

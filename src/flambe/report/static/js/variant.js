@@ -1,6 +1,6 @@
 // The page of a variant: its state and its figures as they come, and the end of its log.
 import "./page.js";
-import { ask, base, data, duration, figure, html, measure, nothing, number, pill, render, repeat, took, $ } from "./common.js";
+import { ask, base, data, duration, figure, html, measure, nothing, number, render, repeat, standing, took, $ } from "./common.js";
 import { chart, lines, PALETTE } from "./charts.js";
 import { follow, live } from "./live.js";
 import { entry } from "./logview.js";
@@ -12,12 +12,14 @@ const plots = new Map();
 function draw() {
   const time = took(row);
   render(html`
-    ${figure("state", html`${pill(row.status)}${row.kept ? html`<span class="kept">kept</span>` : nothing}`)}
+    ${figure("state", standing(row))}
     ${figure("best", number(measure(row, "best")) || "–")}${figure("last", number(measure(row, "metric")) || "–")}${figure("steps", row.step)}
     ${time !== null ? figure("time", duration(time)) : nothing}
     ${row.host ? figure("host", row.host) : nothing}
     ${row.attempts > 1 ? figure("attempts", row.attempts) : nothing}`, $("state"));
   render(row.error ? html`<div class="card problem" role="alert"><strong>${row.status === "failed" ? "It failed." : "It failed before, and was tried again."}</strong><pre>${row.error}</pre></div>` : nothing, $("error"));
+  render(row.stale ? html`<p class="notice">This result is stale and was used again all the same: ${row.stale}.</p>`
+    : row.reason ? html`<p class="dim">It was run again: ${row.reason}.</p>` : nothing, $("reuse"));
 }
 
 async function drawFigures() {
