@@ -150,7 +150,7 @@ flood: !crops.Trouble
 """
     more = "max_failures: 1\nstop_on_failure: false"
     run = farm.run(farm.write("troubled", pipeline, more=more))
-    said = run.ends()
+    said = run.ends(code=1)
     folder = farm.output("troubled")
     found = {(v.stage, rate(v)): v for v in folder.read_variants().values()}
     bad = found["grow", 0.2]

@@ -219,7 +219,7 @@ grow: !crops.Trouble
     thread = threading.Thread(target=watch)
     thread.start()
     try:
-        run.ends(seconds=500)
+        run.ends(code=1, seconds=500)
     finally:
         over.set()
         thread.join()

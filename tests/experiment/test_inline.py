@@ -252,18 +252,69 @@ def test_a_failure_stops_the_run_after_its_stage(lab: Lab) -> None:
 
 
 def test_or_the_run_goes_on_without_it(lab: Lab) -> None:
-    outcome = lab.run(HALF, more="max_failures: 0\nstop_on_failure: false").fine()
+    outcome = lab.run(HALF, more="max_failures: 0\nstop_on_failure: false")
+    assert str(outcome.raised()).startswith("1 of 5 variants failed;")
     assert outcome.statuses("train") == [Status.FINISHED, Status.FAILED, Status.FINISHED]
     assert outcome.statuses("next") == [Status.FINISHED, Status.MASKED, Status.FINISHED]
+    assert outcome.of("next")[1].reason == "train rate=2 failed"
     assert outcome.state.status is Status.FINISHED
+    assert outcome.state.outcome == "finished with 1 failed"
+    assert "no luck at step 2" in outcome.state.error
 
 
-def test_a_stage_in_which_all_failed_ends_the_run_anyway(lab: Lab) -> None:
+ALONE = """
+fit: !pieces.Failing {at: 1, record: RECORD, rate: !g [1.0, 2.0]}
+upon: !pieces.Fixed {value: 1.0, other: !@ fit}
+further: !pieces.Fixed {value: 1.0, other: !@ upon}
+alone: !pieces.Fixed {value: !g [2.0, 3.0]}
+"""
+
+
+def test_a_stage_in_which_all_failed_leaves_the_independent_ones(lab: Lab) -> None:
+    outcome = lab.run(ALONE, more="max_failures: 0\nstop_on_failure: false")
+    error = str(outcome.raised())
+    assert error.startswith("2 of 4 variants failed; the run is at its end without them\n")
+    assert "fit rate=1, and 1 other alike: " in error
+    assert error.count("variant.log") == 1
+    assert outcome.metrics("alone") == [2.0, 3.0]
+    for stage in ("upon", "further"):
+        assert outcome.statuses(stage) == [Status.MASKED, Status.MASKED]
+        assert [v.reason for v in outcome.of(stage)] == ["fit rate=1 failed", "fit rate=2 failed"]
+    state = outcome.state
+    assert [stage.status.value for stage in state.stages] == [
+        *("failed", "masked", "masked", "finished")
+    ]
+    assert (state.status, state.failed) == (Status.FINISHED, 2)
+    assert "upon is skipped: fit rate=1 failed" in outcome.watcher.notes
+    # What was not kept is not run for another reason.
+    kept = lab.run(
+        """
+        fit: !pieces.Fixed {value: !g [1.0, 2.0]}
+        upon: !pieces.Fixed {value: 1.0, other: !@ fit}
+        """,
+        more="reduce: {fit: 1}", force=True,
+    ).fine()  # fmt: skip
+    assert kept.of("upon")[0].reason == "fit value=1 was not kept by reduce"
+    # Failed ones are tried again.
+    lab.record.write_text("")
+    again = lab.run(
+        ALONE.replace("at: 1", "at: 9"), more="stop_on_failure: false", force=True
+    ).fine()
+    assert again.state.outcome == "finished"
+
+
+def test_each_failure_is_in_the_logs(lab: Lab) -> None:
     outcome = lab.run(
-        "train: !pieces.Failing {record: RECORD, rate: !g [1.0, 2.0]}",
-        more="max_failures: 0\nstop_on_failure: false",
+        "train: !pieces.Failing {at: 2, record: RECORD, rate: !g [1.0, 2.0], only: 2.0}",
+        more="max_failures: 1",
     )
-    assert "2 of 2 variants" in str(outcome.raised())
+    failed = outcome.of("train")[1]
+    for log in (
+        outcome.folder.log,
+        outcome.folder.variant("train", failed.name) / "variant.log",
+    ):
+        assert log.read_text().count("ValueError: no luck at step 2") == 2
+    assert sum("no luck at step 2" in text for _, _, text in outcome.watcher.lines) == 2
 
 
 @pytest.mark.parametrize("limit", [1, 2, -1])

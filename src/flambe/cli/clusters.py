@@ -12,9 +12,9 @@ from collections.abc import Callable
 from rich.text import Text
 
 from flambe.cli import ending, running
-from flambe.cli.display import took
 from flambe.cli.hosts import hosts_table, run_told, standing_told
 from flambe.cli.members import ClusterDisplay, chosen, members_of, standing_of
+from flambe.cli.results import took
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.member import Member
 from flambe.cluster.record import ClusterFiles, known

@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from flambe.cli.results import mark, results_table, title, took
 from flambe.cli.terminal import console
 from flambe.compile import Schema, tags
 from flambe.errors import counted, listed
@@ -35,19 +36,7 @@ from flambe.progress import (
 # Lines of components are shown with their stage and variant in front, in one of these colours.
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan")
 PLAIN_PERIOD = 10.0  # seconds between two lines of progress, where there is no terminal
-RANKED = 20  # how many variants the last table shows of a stage
 MAX_STAGES = 1000  # how many stages the table of a plan shows
-
-_MARKS = {
-    Status.WAITING: ("·", "dim"),
-    Status.RUNNING: ("▶", "bold cyan"),
-    Status.FINISHED: ("✔", "green"),
-    Status.STOPPED: ("✔", "green"),
-    Status.REUSED: ("↺", "green"),
-    Status.FAILED: ("✘", "bold red"),
-    Status.INTERRUPTED: ("■", "yellow"),
-    Status.MASKED: ("-", "dim"),
-}
 
 
 def display(*, verbose: bool = False, live: bool = True, remote: bool = False) -> Display:
@@ -139,7 +128,8 @@ class Display:
         planned = stage.total - counts[Status.MASKED]
         text = f"{done} of {planned} variants done"
         for status in (Status.RUNNING, Status.FAILED, Status.MASKED, Status.REUSED):
-            text += f", {counts[status]} {status.value}" if counts[status] else ""
+            word = "skipped" if status is Status.MASKED else status.value
+            text += f", {counts[status]} {word}" if counts[status] else ""
         return text
 
     def best_so_far(self, stage: StageState) -> str:
@@ -157,15 +147,15 @@ class Display:
         for stage in self.run.stages:
             entries = [e for e in self.of(stage) if e.attempts or e.status is Status.REUSED]
             if stage.runs and entries:
-                self.console.print(_results(stage, entries))
+                self.console.print(results_table(stage, entries))
         self._where()
 
     def _where(self) -> None:
         assert self.run is not None
         assert self.folder is not None
         seconds = (self.run.ended or 0) - (self.run.started or 0)
-        mark, style = _MARKS[self.run.status]
-        self.say(Text(f"{mark} {self.run.name} {self.run.status.value} in {took(seconds)}", style))
+        sign, style = mark(self.run.status, self.run.failed)
+        self.say(Text(f"{sign} {self.run.name} {self.run.outcome} in {took(seconds)}", style))
         kept = self.run.storage or str(_near(self.folder.root))
         if self.run.storage:
             self.say(f"  checkpoints  {kept}")
@@ -230,13 +220,14 @@ class LiveDisplay(Display):
         for stage in self.run.stages:
             if not stage.runs:
                 continue
-            mark, style = _MARKS[stage.status]
             entries = self.of(stage)
+            failed = sum(entry.status is Status.FAILED for entry in entries)
+            sign, style = mark(stage.status, failed)
             done = sum(entry.status.done for entry in entries)
             masked = sum(entry.status is Status.MASKED for entry in entries)
             since = (stage.ended or time.time()) - stage.started if stage.started else None
             table.add_row(
-                Text(f"{mark} {stage.name}", style),
+                Text(f"{sign} {stage.name}", style),
                 ProgressBar(max(1, stage.total - masked), done, width=24),
                 self.counted(stage),
                 took(since) if since is not None else "",
@@ -251,61 +242,9 @@ class LiveDisplay(Display):
             self._live = None
 
 
-def title(variant: VariantState, *, stage: bool = True) -> str:
-    """Return what people call a variant: ``train lr=0.1,n=2``."""
-    from flambe.experiment.variants import choices_text
-
-    choices = plain(choices_text(variant.choices))
-    return f"{variant.stage} {choices}".strip() if stage else choices or variant.stage
-
-
 def _near(path: Path) -> Path:
     """Return a path as people type it here: relative, where it is below the current folder."""
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def _results(stage: StageState, entries: list[VariantState]) -> Table:
-    by_final = ranked(entries, lambda entry: entry.metric)
-    columns = list(dict.fromkeys(name for entry in by_final for name in entry.choices))
-    table = Table(title=stage.name, title_justify="left", title_style="bold", header_style="bold")
-    table.add_column("#", justify="right", style="dim")
-    for name in columns:
-        table.add_column(name, overflow="fold")
-    table.add_column("metric", justify="right")
-    table.add_column("steps", justify="right")
-    table.add_column("time", justify="right")
-    table.add_column("state")
-    for rank, entry in enumerate(by_final[:RANKED], start=1):
-        mark, style = _MARKS[entry.status]
-        kept = ", kept" if entry.kept else ""
-        kept += ", stale" if entry.stale else ""
-        seconds = (entry.ended - entry.started) if entry.ended and entry.started else None
-        table.add_row(
-            str(rank),
-            *(_cell(entry.choices[name]) if name in entry.choices else "" for name in columns),
-            figure_text(entry.metric),
-            str(entry.step),
-            took(seconds) if seconds is not None else "",
-            Text(f"{mark} {entry.status.value}{kept}", style),
-            style="bold" if rank == 1 and is_number(entry.metric) else None,
-        )
-    if len(by_final) > RANKED:
-        table.caption = f"and {len(by_final) - RANKED} more"
-    return table
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def took(seconds: float) -> str:
-    """Return a duration as people read it: ``12 s``, ``3 min 04 s``, ``2 h 05 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s" if whole >= 10 else f"{seconds:.1f} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def print_plan(root: Schema) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from flambe.cli.display import took
+from flambe.cli.results import took
 from flambe.cluster import gpus, launch
 from flambe.cluster.member import Member
 from flambe.cluster.standing import Standing, ends

@@ -171,6 +171,7 @@ class InlineExecutor:
                     to.stepped(variant, running.step_count, running.metric, host)
         except FlambeError as error:
             known = error if isinstance(error, ComponentError) else None
+            take("ERROR", str(error))
             to.failed(variant, known, str(error), final)
             return False
         finally:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import IO, Any, Protocol
 
-from flambe.experiment.variants import Variant
+from flambe.experiment.variants import Variant, choices_text
 from flambe.logging import redact
 from flambe.progress import (
     RunFolder,
@@ -68,7 +68,7 @@ class LogObserver:
 
     def ended(self) -> None:
         """Log how it ended."""
-        _log.info("%s: %s", self.run.name, self.run.status.value)
+        _log.info("%s: %s", self.run.name, self.run.outcome)
 
 
 class Journal:
@@ -120,9 +120,26 @@ class Journal:
             )
             for name, value in known.items():
                 setattr(entry, name, value)
+            if entry.status is Status.MASKED:
+                entry.reason = self._why_masked(variant)
             self.variants[variant.id] = entry
             self._append(asdict(entry))
             return entry
+
+    def _why_masked(self, variant: Variant) -> str:
+        """Return why a variant is not run: of the stages that it links to, what is missing."""
+        for stage, identity in variant.parents.items():
+            parent = self.variants.get(identity)
+            if parent is None or parent.status is Status.MASKED:
+                if parent is not None and parent.reason:
+                    return parent.reason
+                return f"{stage} was not run"
+            name = f"{stage} {choices_text(parent.choices)}".strip()
+            if parent.status is Status.FAILED:
+                return f"{name} failed"
+            if parent.kept is False:
+                return f"{name} was not kept by reduce"
+        return ""
 
     def change(self, variant_id: str, **changes: Any) -> None:
         """Note what changed about a variant."""

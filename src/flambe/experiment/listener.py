@@ -72,7 +72,8 @@ class RunListener:
         if not final:
             entry = self.journal.variants[variant.id]
             name = f"{entry.stage}/{entry.name}"
-            self.run.observer.note(f"{name} failed and is tried again: {text.splitlines()[0]}")
+            reason = next(iter(redact.hide(text).splitlines()), "")
+            self.run.observer.note(f"{name} failed and is tried again: {reason}")
 
     def lines(self, lines: Sequence[tuple[str, str, str]]) -> None:
         """Lines that components printed and logged."""

@@ -6,7 +6,10 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -16,6 +19,21 @@ def sigterm_is_ours() -> Iterator[None]:
     yield
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, handler)
+
+
+def log_raylet() -> None:
+    """Keep off the terminal what Ray's own processes have to say: it goes to the log.
+
+    Of a worker that died, flambe tells which variant that was.
+    """
+    from ray._private import worker
+
+    def take(data: Mapping[str, Any], *_: Any, **__: Any) -> None:
+        for line in data.get("lines", ()):
+            _log.debug("Ray: %s", line)
+
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = take
 
 
 @contextlib.contextmanager

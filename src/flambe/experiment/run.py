@@ -27,6 +27,7 @@ from flambe.errors import (
 )
 from flambe.experiment import local_ray
 from flambe.experiment.executor import Executor, InlineExecutor, StageOptions
+from flambe.experiment.failed import failure_report
 from flambe.experiment.folder_lock import FolderLock
 from flambe.experiment.guard import guarded
 from flambe.experiment.interruption import Interruption, not_interrupted
@@ -41,7 +42,6 @@ from flambe.experiment.variants import Expander, Variant, positions, stages_link
 from flambe.logging.console import home
 from flambe.packaging.resources import fetch
 from flambe.progress import (
-    VARIANT_LOG,
     RunState,
     StageState,
     Status,
@@ -141,7 +141,7 @@ class Run:
                     self._run_stage(stage, resources)
                 if note := self.reuse.unknown_note():
                     self.observer.note(note)
-                status = Status.FINISHED
+                status, error = Status.FINISHED, self._failures()
             except KeyboardInterrupt:
                 status = Status.INTERRUPTED
                 raise Interrupted(
@@ -162,6 +162,8 @@ class Run:
                     if self._executor is not None:
                         self._executor.close()
                     self.place.close()
+        if error:  # it finished, without the variants that failed
+            raise RunError(error)
 
     # -- before the first stage ---------------------------------------------------------------
 
@@ -353,18 +355,32 @@ class Run:
         entries = self.journal.of(stage.name)
         failed = [entry for entry in entries if entry.status is Status.FAILED]
         done = [entry for entry in entries if entry.status.done]
-        if failed and (self.experiment.stop_on_failure or not done):
+        if failed and self.experiment.stop_on_failure:
             self.journal.stage(stage, Status.FAILED)
-            what = f"{len(failed)} of {len(entries)} variants of stage {stage.name!r} failed"
-            log = self.folder.variant(stage.name, failed[0].name) / VARIANT_LOG
-            raise RunError(f"{what}\n{failed[0].error}\n  its log: {log}")
+            summary = f"{len(failed)} of {len(entries)} variants of stage {stage.name!r} failed"
+            raise RunError(failure_report(self.folder, failed, summary))
         kept = self._reduce(stage, done) if stage.reduce is not None else done
         for entry in entries:
             if stage.reduce is not None and entry.status.done:
                 self.journal.change(entry.id, kept=entry in kept)
         self.flowing |= {entry.id for entry in kept}
-        masked_only = bool(entries) and all(e.status is Status.MASKED for e in entries)
-        self.journal.stage(stage, Status.MASKED if masked_only else Status.FINISHED)
+        status = Status.FINISHED
+        if failed and not done:
+            status = Status.FAILED
+        elif entries and all(entry.status is Status.MASKED for entry in entries):
+            status = Status.MASKED
+            self.observer.note(f"{stage.name} is skipped: {entries[0].reason}")
+        self.journal.stage(stage, status)
+
+    def _failures(self) -> str:
+        """Return what failed in a run that is at its end, or nothing."""
+        entries = [e for s in self.journal.run.stages if s.runs for e in self.journal.of(s.name)]
+        failed = [entry for entry in entries if entry.status is Status.FAILED]
+        if not failed:
+            return ""
+        run = [entry for entry in entries if entry.status is not Status.MASKED]
+        summary = f"{len(failed)} of {len(run)} variants failed; the run is at its end without them"
+        return failure_report(self.folder, failed, summary)
 
     def _reduce(self, stage: StageState, done: list[VariantState]) -> list[VariantState]:
         """Return the best; a variant whose figure is NaN, or that has none, is not among them."""

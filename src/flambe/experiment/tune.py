@@ -7,6 +7,7 @@ import itertools
 import logging
 import os
 import threading
+import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
@@ -22,11 +23,11 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from flambe.errors import RunError
 from flambe.experiment.checkpoints import FINAL, RESUMED, Checkpoints, Upkeep
 from flambe.experiment.collector import Collector
-from flambe.experiment.executor import Listener, StageOptions
+from flambe.experiment.executor import Listener, StageOptions, variant_title
 from flambe.experiment.failures import Failure, unreported
 from flambe.experiment.informed import Informed
 from flambe.experiment.local_ray import LocalRay
-from flambe.experiment.manners import quiet_ray, sigterm_is_ours
+from flambe.experiment.manners import log_raylet, quiet_ray, sigterm_is_ours
 from flambe.experiment.nodes import Nodes
 from flambe.experiment.task import StageTask
 from flambe.experiment.trial import (
@@ -41,6 +42,7 @@ from flambe.experiment.trial import (
 )
 from flambe.experiment.variants import Variant
 from flambe.logging import redact
+from flambe.logging.events import Record
 
 TRAINABLE = "flambe_variant"
 START_ATTEMPTS = 3
@@ -163,7 +165,8 @@ class _StageRun:
 
     def fail(self, trial: Any, *, final: bool) -> None:
         variant = self.variant(trial)
-        failure = self.executor.failure(variant.id) or unreported(trial)
+        reported = self.executor.failure(variant.id)
+        failure = reported or unreported(trial)
         if self.executor.nodes is not None and failure.host_lost and self._may_be_lost(trial):
             # It did nothing wrong: another host goes on with it.
             if final:
@@ -172,6 +175,8 @@ class _StageRun:
                 trial.run_metadata.num_failures -= 1
             self.to.failed(variant, None, "its host was lost; another one goes on", final=False)
             return
+        if reported is None:
+            self.executor.log_failure(variant, failure)
         self.to.failed(variant, failure.error, failure.text, final)
 
     def _may_be_lost(self, trial: Any) -> bool:
@@ -222,6 +227,7 @@ class TuneExecutor:
         if not ray.is_initialized():
             with quiet_ray(), sigterm_is_ours():
                 self._start_ray()
+            log_raylet()
             self._started_ray = True
         if self.nodes is not None:
             self.nodes.await_all()
@@ -283,6 +289,14 @@ class TuneExecutor:
             )
             return failure
         return None
+
+    def log_failure(self, variant: Variant, failure: Failure) -> None:
+        """Log why a variant failed whose worker could not say so itself."""
+        with contextlib.suppress(Exception):  # the collector is lost: so is the run
+            folder = f"{variant.stage}/{variant.name}"
+            self.collector.open.remote(variant.id, folder, variant_title(variant))
+            record = Record(variant.id, "line", "ERROR", failure.text, None, time.time())
+            ray.get(self.collector.write.remote([record]), timeout=ANSWER_SECONDS)
 
     def run_stage(
         self, task: StageTask, variants: Sequence[Variant], options: StageOptions, to: Listener

@@ -50,6 +50,7 @@ from flambe.progress.state import (
     change_line,
     finite,
     host_name,
+    outcome,
     variants_of,
 )
 
@@ -78,6 +79,7 @@ __all__ = [
     "named_value",
     "objects",
     "open_regular",
+    "outcome",
     "rank",
     "ranked",
     "read_lines",

@@ -70,7 +70,8 @@ class VariantState:
     stale
         What had changed since the result was made, though it is used again; empty if nothing had.
     reason
-        Why it was run again, though there was a result of the same configuration.
+        Why it was run again, though there was a result of the same configuration; of one that is
+        masked, why it is not run.
     metric, best, step
         The latest figure, the best so far (higher is better), and the number of steps done. A
         figure may be NaN or infinite; the best is a number, or None.
@@ -153,9 +154,25 @@ class RunState:
     hosts: dict[str, dict[str, Any]] = field(default_factory=dict)
     stages: list[StageState] = field(default_factory=list)
 
+    @property
+    def failed(self) -> int:
+        """How many variants failed for good."""
+        return sum(stage.counts.get(Status.FAILED.value, 0) for stage in self.stages)
+
+    @property
+    def outcome(self) -> str:
+        """How it stands, for people: ``finished``, or ``finished with 9 failed``."""
+        return outcome(self.status, self.failed)
+
     def stage(self, name: str) -> StageState:
         """Return the stage of that name."""
         return next(stage for stage in self.stages if stage.name == name)
+
+
+def outcome(status: Status, failed: int) -> str:
+    """Return how a run or a stage stands, of whose variants some failed."""
+    partly = status is Status.FINISHED and failed
+    return f"{status.value} with {failed} failed" if partly else status.value
 
 
 @dataclass(frozen=True)

@@ -63,12 +63,14 @@ class News:
         return [row] if row else []
 
     def _shown(self, store: Store) -> tuple[dict[str, Any], dict[str, tuple[str, list[Any]]]]:
+        run = run_summary(store)
         if "variant" in self.scope:
-            return {"status": store.status}, {}
+            return {name: run[name] for name in ("status", "lost")}, {}
         if "stage" in self.scope:
             stage = stage_summary(store, self.scope["stage"])
-            return {"status": store.status}, {"stages": ("name", [stage] if stage else [])}
-        run = run_summary(store)
+            return {name: run[name] for name in ("status", "lost")}, {
+                "stages": ("name", [stage] if stage else [])
+            }
         lists = {
             "stages": ("name", run.pop("stages")),
             "failures": ("id", run.pop("failures")),

@@ -34,10 +34,12 @@ def _run_summary(store: Store) -> dict[str, Any]:
     run = store.run
     if run is None:
         name = printable(store.folder.root.name.removeprefix("output__"))
-        return {"name": name, "status": "empty", "stages": [], "failures": []}
+        return {"name": name, "status": "empty", "lost": 0, "stages": [], "failures": []}
     stages = [_shared_summary(store, stage) for stage in run.stages]
     running = [stage for stage in stages if stage["runs"]]
     failed = [row.variant for row in store.rows.values() if row.variant.error]
+    # What failed for good comes first.
+    failed.sort(key=lambda variant: variant.status is not Status.FAILED)
     return {
         "name": run.name,
         "status": store.status,
@@ -48,6 +50,7 @@ def _run_summary(store: Store) -> dict[str, Any]:
         "planned": sum(stage["planned"] for stage in running),
         "stages": stages,
         "best": _winner(stages),
+        "lost": sum(stage["lost"] for stage in running),
         "failed": len(failed),
         "failures": [_failure(variant) for variant in failed[:FAILURES]],
     }
@@ -121,6 +124,7 @@ def _stage_summary(store: Store, stage: StageState) -> dict[str, Any]:
         "reduce": stage.reduce,
         "done": done,
         "planned": max(0, max(stage.total, len(variants)) - counts[Status.MASKED]),
+        "lost": counts[Status.FAILED],
         "counts": {one.value: count for one, count in counts.items() if count},
         "started": stage.started,
         "ended": stage.ended,
@@ -188,7 +192,12 @@ def _failure(variant: VariantState) -> dict[str, Any]:
 def whole_row(row: Row) -> dict[str, Any]:
     """Return all that a table shows of a variant."""
     variant = row.variant
-    static = {"id": variant.id, "name": variant.name, "choices": variant.choices}
+    static = {
+        "id": variant.id,
+        "name": variant.name,
+        "choices": variant.choices,
+        "reason": variant.reason,
+    }
     return {**static, **{name: _value(variant, name) for name in CHANGING}}
 
 

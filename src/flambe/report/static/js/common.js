@@ -54,6 +54,9 @@ export const pill = (status) => html`<span class="pill ${status}">${word(status)
 // The state of a variant, and whether it flows on and is of other code or resources than today's.
 export const standing = (row) => html`${pill(row.status)}${row.kept ? html`<span class="kept">kept</span>` : nothing}${
   row.stale ? html`<span class="stale" title=${row.stale}>stale</span>` : nothing}`;
+/** How a run or a stage stands; `lost` is how many of its variants failed for good. */
+export const outcome = ({ status, lost }) =>
+  (status === "finished" && lost ? html`<span class="pill partly">finished with ${lost} failed</span>` : pill(status));
 
 export const short = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 

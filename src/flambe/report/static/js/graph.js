@@ -46,7 +46,7 @@ function node(stage, { x, y }) {
   const top = y - HEIGHT / 2;
   const share = stage.planned ? Math.min(1, stage.done / stage.planned) : 0;
   const text = told(stage);
-  return svg`<a class="node ${stage.status} ${stage.runs ? "" : "still"}" href="${base}/stage/${encodeURIComponent(stage.name)}" aria-label="${stage.name}: ${text}">
+  return svg`<a class="node ${stage.status === "finished" && stage.lost ? "partly" : stage.status} ${stage.runs ? "" : "still"}" href="${base}/stage/${encodeURIComponent(stage.name)}" aria-label="${stage.name}: ${text}">
     <title>${stage.name}${stage.tag ? ` (${stage.tag})` : ""}: ${text}${stage.runs ? "" : ", built where used"}${stage.reduce ? `; kept: the best ${stage.reduce}` : ""}</title>
     <rect class="box" x="${left}" y="${top}" width="${WIDTH}" height="${HEIGHT}" rx="8"></rect>
     <rect class="fill" x="${left}" y="${top + 10}" width="4" height="${HEIGHT - 20}" rx="2"></rect>

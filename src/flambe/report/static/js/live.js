@@ -1,5 +1,5 @@
 // News of a run as they come; a page that lost its connection, or was hidden, catches up by itself.
-import { base, pill, render, $ } from "./common.js";
+import { base, outcome, render, $ } from "./common.js";
 
 const SHOWN = { on: "live", lost: "reconnecting", over: "" };
 
@@ -75,9 +75,11 @@ export function live(scope, onNews) {
   const query = new URLSearchParams(scope);
   const handlers = {
     news(news) {
-      if (news.run?.status) {
-        render(pill(news.run.status), $("run-status"));
-        $("live").dataset.status = news.run.status;
+      if (news.run) {
+        const shown = $("live").dataset;
+        shown.status = news.run.status ?? shown.status;
+        shown.lost = news.run.lost ?? shown.lost;
+        render(outcome({ status: shown.status, lost: Number(shown.lost) }), $("run-status"));
         show($("live").dataset.connection);
       }
       onNews(news);

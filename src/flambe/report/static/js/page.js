@@ -1,7 +1,8 @@
 // What is the same on every page: the state of the run, the theme, and forms that are sent when something is chosen.
-import { pill, render, $ } from "./common.js";
+import { outcome, render, $ } from "./common.js";
 
-render(pill($("live").dataset.status), $("run-status"));
+const { status, lost } = $("live").dataset;
+render(outcome({ status, lost: Number(lost) }), $("run-status"));
 
 $("theme").addEventListener("click", () => {
   const root = document.documentElement;

@@ -1,6 +1,6 @@
 // The page of a stage. The table and the curves come first, the other plots when these are there.
 import "./page.js";
-import { ask, choices, data, duration, html, nothing, now, number, pill, render, $ } from "./common.js";
+import { ask, choices, data, duration, html, nothing, now, number, outcome, render, $ } from "./common.js";
 import { AXIS, chart, curveChart, parallel } from "./charts.js";
 import { live, merge } from "./live.js";
 import { VariantTable } from "./table.js";
@@ -21,7 +21,7 @@ function draw() {
   const chosen = table.chosen();
   render(table.view(chosen), $("table"));
   $("count").textContent = chosen.length === rows.length ? `${rows.length}` : `${chosen.length} of ${rows.length}`;
-  render(html`${pill(stage.status)} <span class="dim">${stage.runs ? `${stage.done} of ${stage.planned} done` : "built where it is used: nothing runs here"}${
+  render(html`${outcome(stage)} <span class="dim">${stage.runs ? `${stage.done} of ${stage.planned} done` : "built where it is used: nothing runs here"}${
     stage.counts.masked ? `, ${stage.counts.masked} skipped` : ""}${stage.counts.failed ? `, ${stage.counts.failed} failed` : ""}${
     stage.reduce ? `; the best ${stage.reduce === 1 ? "one flows" : `${stage.reduce} flow`} on` : ""}${
     stage.until ? `; about ${duration(Math.max(0, stage.until - now()))} left` : ""}</span>`, $("stage-state"));

@@ -4,6 +4,8 @@ import { html, measure, nothing, number, repeat, standing, took, duration, varia
 const STEP = 100; // rows that are shown at a time
 const MANY = 6;
 
+const why = (row) => row.error || (row.status === "masked" ? row.reason : "");
+
 const FIXED = [
   { key: "best", title: "best", value: (row) => measure(row, "best"), show: (row) => number(measure(row, "best")), number: true },
   { key: "metric", title: "last", value: (row) => measure(row, "metric"), show: (row) => number(measure(row, "metric")), number: true },
@@ -12,7 +14,7 @@ const FIXED = [
   { key: "host", title: "host", value: (row) => row.host, show: (row) => row.host },
   { key: "state", title: "state", value: (row) => row.status,
     show: standing },
-  { key: "error", title: "error", value: (row) => row.error, show: (row) => html`<span class="failed">${row.error}</span>`, wrap: true },
+  { key: "error", title: "error", value: why, show: (row) => html`<span class="${row.error ? "failed" : "dim"}">${why(row)}</span>`, wrap: true },
 ];
 
 export class VariantTable {

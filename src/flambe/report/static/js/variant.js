@@ -17,6 +17,7 @@ function draw() {
     ${time !== null ? figure("time", duration(time)) : nothing}
     ${row.host ? figure("host", row.host) : nothing}
     ${row.attempts > 1 ? figure("attempts", row.attempts) : nothing}`, $("state"));
+  if (row.status === "masked" && row.reason) { render(html`<div class="card"><strong>It was skipped:</strong> ${row.reason}</div>`, $("error")); return; }
   render(row.error ? html`<div class="card problem" role="alert"><strong>${row.status === "failed" ? "It failed." : "It failed before, and was tried again."}</strong><pre>${row.error}</pre></div>` : nothing, $("error"));
   render(row.stale ? html`<p class="notice">This result is stale and was used again all the same: ${row.stale}.</p>`
     : row.reason ? html`<p class="dim">It was run again: ${row.reason}.</p>` : nothing, $("reuse"));

@@ -1,0 +1,115 @@
+"""The results of a run in tables: what each variant reached, and why others did not."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from flambe.logging.plain import plain
+from flambe.progress import StageState, Status, VariantState, figure_text, is_number, ranked
+
+RANKED = 20  # how many variants a table shows of a stage
+LONGEST_REASON = 160  # characters of a reason that a table shows
+
+MARKS = {
+    Status.WAITING: ("·", "dim"),
+    Status.RUNNING: ("▶", "bold cyan"),
+    Status.FINISHED: ("✔", "green"),
+    Status.STOPPED: ("✔", "green"),
+    Status.REUSED: ("↺", "green"),
+    Status.FAILED: ("✘", "bold red"),
+    Status.INTERRUPTED: ("■", "yellow"),
+    Status.MASKED: ("-", "dim"),
+}
+PARTLY = ("✘", "yellow")  # finished, but for some variants
+# What stands before a reason in the text of an error: its place, and what was done.
+_PLACE = re.compile(r"^\S.*?:\d+:\d+: (?:\w+ )?!\S+: ")
+
+
+def mark(status: Status, failed: int = 0) -> tuple[str, str]:
+    """Return a sign and its style, of a run or a stage of whose variants some failed."""
+    return PARTLY if failed and status is Status.FINISHED else MARKS[status]
+
+
+def title(variant: VariantState, *, stage: bool = True) -> str:
+    """Return what people call a variant: ``train lr=0.1,n=2``."""
+    from flambe.experiment.variants import choices_text
+
+    choices = plain(choices_text(variant.choices))
+    return f"{variant.stage} {choices}".strip() if stage else choices or variant.stage
+
+
+def reason(entry: VariantState) -> str:
+    """Return on a line why a variant failed or was not run; nothing of others."""
+    if entry.status is not Status.FAILED:
+        return entry.reason if entry.status is Status.MASKED else ""
+    text = _PLACE.sub("", plain(entry.error).strip().partition("\n")[0])
+    return text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON - 1]}…"
+
+
+def results_table(stage: StageState, entries: Sequence[VariantState], most: int = RANKED) -> Table:
+    """Return the variants of a stage, the best first.
+
+    Failed ones are shown with their reasons, even if there is no room for all others.
+    """
+    by_final = ranked(entries, lambda entry: entry.metric)
+    failed = [entry for entry in by_final if entry.status is Status.FAILED]
+    others = [entry for entry in by_final if entry.status is not Status.FAILED]
+    shown = [*others[:most], *failed[:most]]
+    names = list(dict.fromkeys(name for entry in shown for name in entry.choices))
+    table = Table(title=stage.name, title_justify="left", title_style="bold", header_style="bold")
+    table.add_column("#", justify="right", style="dim")
+    for name in names:
+        numbers = all(_is_figure(entry.choices.get(name, 0)) for entry in shown)
+        table.add_column(name, overflow="fold", justify="right" if numbers else "left")
+    for name in ("metric", "steps", "time"):
+        table.add_column(name, justify="right")
+    table.add_column("state")
+    if failed:
+        table.add_column("reason", overflow="fold")
+    for rank, entry in enumerate(shown, start=1):
+        table.add_row(
+            str(rank) if entry.status is not Status.FAILED else "",
+            *(_cell(entry.choices[name]) if name in entry.choices else "" for name in names),
+            *_reached(entry),
+            *([Text(reason(entry), "red")] if failed else []),
+            style="bold" if rank == 1 and is_number(entry.metric) else None,
+        )
+    if left := len(by_final) - len(shown):
+        table.caption = f"and {left} more"
+    return table
+
+
+def _reached(entry: VariantState) -> list[str | Text]:
+    sign, style = MARKS[entry.status]
+    kept = ", kept" if entry.kept else ""
+    kept += ", stale" if entry.stale else ""
+    seconds = (entry.ended - entry.started) if entry.ended and entry.started else None
+    return [
+        figure_text(entry.metric),
+        str(entry.step),
+        took(seconds) if seconds is not None else "",
+        Text(f"{sign} {entry.status.value}{kept}", style),
+    ]
+
+
+def _is_figure(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _cell(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def took(seconds: float) -> str:
+    """Return a duration as people read it: ``12 s``, ``3 min 04 s``, ``2 h 05 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s" if whole >= 10 else f"{seconds:.1f} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
