@@ -294,3 +294,12 @@ def test_a_search_that_repeats_itself(lab: Lab) -> None:
     kept = lab.folder.read_variants()
     assert {v.id: v.metric for v in kept.values()} == before
     assert {v.status for v in kept.values()} == {Status.REUSED}
+
+
+def test_stale_without_resume_is_a_mistake(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    from flambe.cli.main import main
+
+    lab.write("a: !pieces.Walk {steps: 1}")
+    assert main([str(lab.config), "--stale", "reuse"]) == 2
+    assert "add --resume" in capsys.readouterr().err
+    assert not lab.folder.root.exists()

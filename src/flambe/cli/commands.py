@@ -180,6 +180,12 @@ def run(options: argparse.Namespace) -> int:
         if value and cluster is None:
             hint = f"give --cluster, or leave {name} out"
             raise ConfigError(Problem(f"{name} is for runs on a cluster", hint=hint))
+    resumed = options.resume or options.resume_from or document.root.kwargs.get("resume")
+    if options.stale == "reuse" and not resumed:
+        hint = "add --resume"
+        raise ConfigError(
+            Problem("--stale is for a run that goes on with an earlier one", hint=hint)
+        )
     if options.detach and options.fetch is not None:
         hint = "flambe fetch CLUSTER -f   does that later"
         raise ConfigError(Problem("--fetch needs somebody who stays: no --detach", hint=hint))
