@@ -123,7 +123,7 @@ def test_autogen_splits_all_rows_once(tmp_path: Path) -> None:
         ("a,b\n1,2\n3\n", "data.csv:3: column 2: 1 columns, not 2"),
         ("a,b\n1,2\n\n3,4,5\n", "data.csv:4: column 3: 3 columns, not 2"),
         ("a,a\n1,2\n", "data.csv:1: column 2: 'a' stands there twice"),
-        ('a,b\n1,"2\n', "data.csv:2: unexpected end of data"),
+        ('a,b\n1,"2\n', "data.csv:2: column 2: a quote is not closed"),
         ("", "data.csv is empty"),
         ("a,b\n", "data.csv has no rows"),
     ],

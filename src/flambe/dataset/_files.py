@@ -6,13 +6,12 @@ import contextlib
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from flambe.dataset._text import Lines, Quoting, other_separator
 from flambe.dataset.dataset import DataError
 from flambe.errors import did_you_mean, listed
 
-_SEPARATORS = {".csv": ",", ".tsv": "\t", ".tab": "\t"}
 # Some texts are longer than the csv module allows by default.
 _LONGEST_FIELD = 2**30
 
@@ -29,12 +28,18 @@ class Rows:
         Each of the same length.
     file, lines
         The file, and the line that each row starts in; empty for rows that come from elsewhere.
+    sep
+        What separates the columns in the file.
+    drawn
+        Whether they were drawn from a file at random.
     """
 
     names: list[str] | None
     rows: list[Sequence[Any]]
     file: str = ""
     lines: list[int] = field(default_factory=list)
+    sep: str = ""
+    drawn: bool = False
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -45,9 +50,10 @@ class Rows:
         return len(self.names) if self.names else (len(self.rows[0]) if self.rows else 0)
 
     def take(self, indices: Sequence[int]) -> Rows:
-        """Return some of the rows."""
+        """Return some of the rows, drawn at random."""
         lines = [self.lines[index] for index in indices] if self.lines else []
-        return Rows(self.names, [self.rows[index] for index in indices], self.file, lines)
+        rows = [self.rows[index] for index in indices]
+        return Rows(self.names, rows, self.file, lines, self.sep, drawn=True)
 
     def column(self, key: str | int, why: str) -> int:
         """Return the index of a column.
@@ -65,7 +71,12 @@ class Rows:
         if not self.names:
             raise DataError(f"{where}{why}: the columns have no names; give their numbers")
         if key not in self.names:
-            hint = did_you_mean(key, self.names) or f"there are {listed(self.names)}"
+            sep = other_separator(self.names, self.sep) if self.file else ""
+            hint = (
+                (f"the columns seem to be separated by {sep!r} (set sep)" if sep else "")
+                or did_you_mean(key, self.names)
+                or f"there are {listed(self.names)}"
+            )
             raise DataError(f"{where}{why}: no column {key!r}: {hint}")
         return self.names.index(key)
 
@@ -83,6 +94,7 @@ def read_file(
     header: bool = True,
     columns: Sequence[str] | None = None,
     encoding: str = "utf-8",
+    quoting: Quoting | None = None,
 ) -> Rows:
     """Read a file.
 
@@ -96,8 +108,8 @@ def read_file(
         Whether the first line holds the names of the columns.
     columns
         Their names, instead.
-    encoding
-        Of the text.
+    encoding, quoting
+        Of the text; see :class:`~flambe.dataset._text.Lines`.
 
     Raises
     ------
@@ -108,7 +120,8 @@ def read_file(
     rows: list[Sequence[Any]] = []
     lines: list[int] = []
     with _long_fields():
-        parsed = _parsed(path, sep, encoding)
+        text = Lines(path, sep, encoding, quoting)
+        parsed = iter(text)
         if header:
             line, first = next(parsed, (1, []))
             found = _header(path, line, first)
@@ -126,7 +139,7 @@ def read_file(
             lines.append(line)
     if not rows:
         raise DataError(f"{path} has no rows")
-    return Rows(names, rows, path, lines)
+    return Rows(names, rows, path, lines, text.sep)
 
 
 def _header(path: str, line: int, row: list[str]) -> list[str]:
@@ -137,51 +150,6 @@ def _header(path: str, line: int, row: list[str]) -> list[str]:
         if names.index(name) != column - 1:
             raise DataError(f"{path}:{line}: column {column}: {name!r} stands there twice")
     return names
-
-
-def _parsed(path: str, sep: str | None, encoding: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row with the line that it starts in; empty lines are skipped."""
-    # Excel marks UTF-8 files in a way that would become a part of the first name.
-    encoding = "utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding
-    try:
-        with open(path, encoding=encoding, newline="") as stream:
-            reader = csv.reader(stream, delimiter=sep or _separator(path, encoding), strict=True)
-            start = 1
-            try:
-                for row in reader:
-                    if row:
-                        yield start, row
-                    start = reader.line_num + 1
-            except csv.Error as error:
-                raise DataError(f"{path}:{start}: {error}") from None
-            except UnicodeDecodeError as error:
-                line, column = _undecodable(path, encoding)
-                raise DataError(
-                    f"{path}:{line}: column {column}: not {error.encoding}: {error.reason} "
-                    "(set encoding)"
-                ) from None
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from None
-
-
-def _undecodable(path: str, encoding: str) -> tuple[int, int]:
-    """Return the line, and the byte in it, that cannot be decoded."""
-    data = Path(path).read_bytes()
-    try:
-        data.decode(encoding)
-    except UnicodeDecodeError as error:
-        before = data[: error.start]
-        return before.count(b"\n") + 1, error.start - (before.rfind(b"\n") + 1) + 1
-    return 1, 1
-
-
-def _separator(path: str, encoding: str) -> str:
-    known = _SEPARATORS.get(Path(path).suffix.lower())
-    if known:
-        return known
-    with open(path, encoding=encoding, errors="replace") as stream:
-        first = stream.readline()
-    return max(("\t", ",", ";", "|"), key=first.count)
 
 
 @contextlib.contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from flambe.compile import registrable_factory
 from flambe.dataset._files import Rows, read_file
@@ -74,6 +74,7 @@ class TabularDataset(BaseDataset):
         header: bool = True,
         columns: Sequence[str] | None = None,
         encoding: str = "utf-8",
+        quoting: Literal["minimal", "none"] | None = None,
         transform: Transform | None = None,
     ) -> TabularDataset:
         """Read one file for each split.
@@ -91,11 +92,16 @@ class TabularDataset(BaseDataset):
             Their names, instead of those in the file.
         encoding
             Of the text.
+        quoting
+            ``minimal``: a value may stand in quotes, which are not a part of it. ``none``: quotes
+            are text like any other. By default ``minimal``; but in tab-separated files a value
+            ends with its line, so that a quote without a second one is text, and in others it is a
+            mistake if a quote joins lines that would be rows on their own.
         transform
             As in the constructor.
         """
         splits = [
-            read_file(path, sep, header, columns, encoding) if path is not None else None
+            read_file(path, sep, header, columns, encoding, quoting) if path is not None else None
             for path in (train_path, val_path, test_path)
         ]
         return cls._of(splits, transform)
@@ -114,6 +120,7 @@ class TabularDataset(BaseDataset):
         header: bool = True,
         columns: Sequence[str] | None = None,
         encoding: str = "utf-8",
+        quoting: Literal["minimal", "none"] | None = None,
         transform: Transform | None = None,
     ) -> TabularDataset:
         """Split the rows of one file at random.
@@ -128,11 +135,11 @@ class TabularDataset(BaseDataset):
             The share of validation and of test data.
         seed
             Of the split: the same on every machine.
-        sep, header, columns, encoding, transform
+        sep, header, columns, encoding, quoting, transform
             As in :meth:`from_path`.
         """
-        rows = read_file(data_path, sep, header, columns, encoding)
-        test = read_file(test_path, sep, header, columns, encoding) if test_path else None
+        rows = read_file(data_path, sep, header, columns, encoding, quoting)
+        test = read_file(test_path, sep, header, columns, encoding, quoting) if test_path else None
         if test is not None:
             test_ratio = 0.0
         if not (val_ratio >= 0 and test_ratio >= 0 and val_ratio + test_ratio < 1):
@@ -225,4 +232,10 @@ def _placed(rows: Rows, indices: list[int], columns: list[list[Any]]) -> Iterato
             ),
             indices[0],
         )
-        raise DataError(f"{rows.place(error.row, column)}: {error}") from None
+        why = (
+            "\n  the split left it out of the training data: list all labels (labels: [...]), or "
+            "set another seed"
+            if error.unseen and rows.drawn
+            else ""
+        )
+        raise DataError(f"{rows.place(error.row, column)}: {error}{why}") from None

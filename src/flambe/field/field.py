@@ -20,12 +20,15 @@ class FieldError(RunError):
     ----------
     row
         The index of the value in its column, if known.
+    unseen
+        Whether the value is one that the training data lacks.
     """
 
-    def __init__(self, message: str, row: int | None = None) -> None:
-        super().__init__(message, row)
+    def __init__(self, message: str, row: int | None = None, unseen: bool = False) -> None:
+        super().__init__(message, row, unseen)
         self.message = message
         self.row = row
+        self.unseen = unseen
 
     def __str__(self) -> str:
         return self.message
@@ -65,8 +68,18 @@ class Field(Component):
             If it cannot be.
         """
         try:
-            return torch.as_tensor(value)
+            tensor = torch.as_tensor(value)
+            infinite = torch.isinf(tensor) if tensor.is_floating_point() else None
+            if infinite is not None and infinite.any():
+                exact = torch.as_tensor(value, dtype=torch.float64)
+                if not torch.equal(infinite, torch.isinf(exact)):
+                    raise FieldError(
+                        f"{value!r} is too large for {tensor.dtype}".replace("torch.", "")
+                    )
+            return tensor
         except (TypeError, ValueError, RuntimeError) as error:
+            if isinstance(error, FieldError):
+                raise
             raise FieldError(f"{value!r} is not a number: {error}") from None
 
     def process_column(self, values: Sequence[Any]) -> torch.Tensor | Ragged:

@@ -109,7 +109,7 @@ class LabelField(Field):
             try:
                 found = [self._lookup(label) for label in self._split(value)]
             except FieldError as error:
-                raise FieldError(error.message, row) from None
+                raise FieldError(error.message, row, error.unseen) from None
             rows += [row] * len(found)
             indices += found
         if not self.one_hot:
@@ -124,6 +124,7 @@ class LabelField(Field):
             hint = did_you_mean(label, self.vocabulary)
             raise FieldError(
                 f"unknown label {label!r}{f': {hint}' if hint else ''}; "
-                f"the labels of the training data: {listed(self.vocabulary)}"
+                f"the labels of the training data: {listed(self.vocabulary)}",
+                unseen=self.labels is None,
             )
         return index

@@ -11,6 +11,10 @@ import torch
 from flambe.field.field import Field, FieldError
 from flambe.field.ragged import Ragged
 
+# What becomes infinite in float32: half a unit above its largest number.
+_TOO_LARGE = 2.0**128 * (1 - 2.0**-25)
+_LONGEST = 60  # characters of a value in a message
+
 
 class NumberField(Field):
     """Turns columns of numbers into one tensor: the features of a model.
@@ -68,12 +72,30 @@ class NumberField(Field):
     def _parsed(self, values: Sequence[Any]) -> torch.Tensor:
         numbers: list[float] = []
         for row, value in enumerate(values):
-            try:
-                number = int(value) if self.integers else float(value)
-            except (TypeError, ValueError):
-                kind = "whole number" if self.integers else "number"
-                raise FieldError(f"{value!r} is not a {kind}", row) from None
-            if not math.isfinite(number):
+            number = self._number(value, row)
+            if self.integers:
+                if not -(2**63) <= number < 2**63:
+                    raise FieldError(f"{_shown(value)} is too large for int64", row)
+            elif not math.isfinite(number):
                 raise FieldError(f"{value!r} is not a finite number", row)
+            elif abs(number) >= _TOO_LARGE:
+                raise FieldError(f"{value!r} is too large for float32", row)
             numbers.append(number)
         return torch.tensor(numbers, dtype=torch.int64 if self.integers else torch.float32)
+
+    def _number(self, value: Any, row: int) -> float:
+        try:
+            if not self.integers:
+                return float(value)
+            whole = int(value)
+        except (TypeError, ValueError, OverflowError):
+            kind = "whole number" if self.integers else "number"
+            raise FieldError(f"{_shown(value)} is not a {kind}", row) from None
+        if isinstance(value, float) and whole != value:
+            raise FieldError(f"{value!r} is not a whole number", row)
+        return whole
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"
