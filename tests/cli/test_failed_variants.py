@@ -98,7 +98,7 @@ def test_ends_of_every_kind_are_told_where_ray_runs_them(tmp_path: Path) -> None
     assert entries.pop("fine").status is Status.FINISHED
     for how, entry in entries.items():
         assert entry.status is Status.FAILED
-        reason = entry.error.splitlines()[0]
+        reason = entry.error.splitlines()[0].removeprefix("StateError: ")
         assert reason
         for log in (folder.log, folder.variant("a", entry.name) / "variant.log"):
             assert reason in log.read_text(), (how, log)

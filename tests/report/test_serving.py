@@ -97,7 +97,7 @@ def test_folders_without_a_run_or_with_several_are_told(tmp_path: Path) -> None:
         Written(tmp_path / f"output__{name}").end()
     done = flambe("site", tmp_path)
     assert done.returncode == 2
-    assert f"flambe site {tmp_path / 'output__one'}" in done.stderr
+    assert f"flambe site {tmp_path / 'output__one'}   finished, 20" in done.stderr
 
 
 def test_beyond_this_machine_it_needs_the_token_and_says_what_it_shows(run: Written) -> None:

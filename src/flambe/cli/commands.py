@@ -349,6 +349,10 @@ def command(name: str) -> Command:
         from flambe.cli.site import site
 
         return site
+    if name == "results":
+        from flambe.cli.runs import show_results
+
+        return show_results
     if name in ("aws", "gc"):
         from flambe.cli import aws
 

@@ -6,7 +6,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from flambe.cli.results import mark, results_table, title, took
+from flambe.cli import results
+from flambe.cli.results import COLOURS, mark, near, title, took
 from flambe.cli.terminal import console
 from flambe.compile import Schema, tags
 from flambe.errors import counted, listed
@@ -33,9 +34,9 @@ from flambe.progress import (
     ranked,
 )
 
-# Lines of components are shown with their stage and variant in front, in one of these colours.
-COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan")
+LATEST = 8  # of how many variants the line that they write is shown
 PLAIN_PERIOD = 10.0  # seconds between two lines of progress, where there is no terminal
+PROGRESS = "progress"  # the level of a line that is not ended
 MAX_STAGES = 1000  # how many stages the table of a plan shows
 
 
@@ -64,12 +65,13 @@ class Display:
         self.variants: Mapping[str, VariantState] = {}
         self._stages: dict[str, Status] = {}
         self._said = 0.0
+        self._progress_said: dict[str, float] = {}
         self._lock = threading.RLock()
 
     def begun(self, folder: RunFolder, run: RunState, variants: Mapping[str, VariantState]) -> None:
         """The run begins."""
         self.folder, self.run, self.variants = folder, run, variants
-        self.say(f"{run.name}: results in {_near(folder.root)}")
+        self.say(f"{run.name}: results in {near(folder.root)}")
 
     def say(self, text: str | Text, **options: Any) -> None:
         """Print a line."""
@@ -85,11 +87,17 @@ class Display:
         text = plain(redact.hide(text))
         if variant is None:
             self.say(text)
-            return
-        name = title(variant)
-        colour = COLOURS[int(variant.id[:6], 16) % len(COLOURS)]
-        style = "red" if level in ("ERROR", "CRITICAL") else ""
-        self.say(Text.assemble((name, colour), (" | ", "dim"), (text, style)))
+        elif level == PROGRESS:
+            self.progress_line(variant, text)
+        else:
+            self.say(_line_of(variant, text, "red" if level in ("ERROR", "CRITICAL") else ""))
+
+    def progress_line(self, variant: VariantState, text: str) -> None:
+        """Print now and then the line that a component writes and has not ended."""
+        now = time.monotonic()
+        if now - self._progress_said.setdefault(variant.id, now) > PLAIN_PERIOD:
+            self._progress_said[variant.id] = now
+            self.say(_line_of(variant, text))
 
     def changed(self) -> None:
         """Say what changed: stages at once, progress now and then."""
@@ -118,7 +126,7 @@ class Display:
 
     def of(self, stage: StageState) -> list[VariantState]:
         """Return the variants of a stage."""
-        return [variant for variant in list(self.variants.values()) if variant.stage == stage.name]
+        return [variant for variant in self._entries() if variant.stage == stage.name]
 
     def counted(self, stage: StageState) -> str:
         """Return ``3 of 12 variants done, 2 running``."""
@@ -144,45 +152,32 @@ class Display:
         self.close()
         if self.run is None or self.folder is None:
             return
-        for stage in self.run.stages:
-            entries = [e for e in self.of(stage) if e.attempts or e.status is Status.REUSED]
-            if stage.runs and entries:
-                self.console.print(results_table(stage, entries))
+        for table in results.tables(self.run, self._entries()):
+            self.console.print(table)
         self._where()
+
+    def _entries(self) -> list[VariantState]:
+        return list(self.variants.values())
 
     def _where(self) -> None:
         assert self.run is not None
         assert self.folder is not None
-        seconds = (self.run.ended or 0) - (self.run.started or 0)
-        sign, style = mark(self.run.status, self.run.failed)
-        self.say(Text(f"{sign} {self.run.name} {self.run.outcome} in {took(seconds)}", style))
-        kept = self.run.storage or str(_near(self.folder.root))
+        self.say(results.headline(self.run, self._entries()))
         if self.run.storage:
-            self.say(f"  checkpoints  {kept}")
+            self.say(f"  checkpoints  {self.run.storage}")
         if self.remote:
             return
-        self.say(f"  results      {_near(self.folder.root)}")
-        self.say(f"  logs         {_near(self.folder.log)}")
+        self.say(f"  results      {near(self.folder.root)}")
+        self.say(f"  logs         {near(self.folder.log)}")
         # It is where this Python is, if not on the path.
         beside = Path(sys.executable).with_name("tensorboard")
-        program = "tensorboard" if shutil.which("tensorboard") else _near(beside)
-        self.say(f"  TensorBoard  {program} --logdir {_near(self.folder.root)}")
-        self.say(f"  Report Site  flambe site {_near(self.folder.root)}")
-        best = self._winner()
+        program = "tensorboard" if shutil.which("tensorboard") else near(beside)
+        self.say(f"  TensorBoard  {program} --logdir {near(self.folder.root)}")
+        self.say(f"  Report Site  flambe site {near(self.folder.root)}")
+        best = results.best(self.run, self._entries())
         if best is not None:
-            path = self.folder.checkpoint(best.stage, best.name).relative_to(self.folder.root)
-            declared = f", extensions={sorted(tags.declared)}" if tags.declared else ""
-            self.say(f"  the best     flambe.load('{kept}/{path}'{declared})")
-
-    def _winner(self) -> VariantState | None:
-        """Return the best variant of the last stage that has a metric and is built upon."""
-        assert self.run is not None
-        for stage in reversed(self.run.stages):
-            done = [e for e in self.of(stage) if e.status.done and is_number(e.metric)]
-            if stage.runs and done:
-                # Ranked by what is loaded: its figure is the last one, not the best on the way.
-                return ranked(done, lambda entry: entry.metric)[0]
-        return None
+            call = results.loading(self.folder, self.run, best, tags.declared)
+            self.say(f"  the best     {call}")
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -194,6 +189,18 @@ class LiveDisplay(Display):
     def __init__(self, console: Console, verbose: bool = False) -> None:
         super().__init__(console, verbose)
         self._live: Live | None = None
+        # Id → the line that a component writes and has not ended, such as a progress bar.
+        self._latest: dict[str, str] = {}
+
+    def line(self, variant: VariantState | None, level: str, text: str) -> None:
+        """Print a line of a component."""
+        if variant is not None and level != PROGRESS:
+            self._latest.pop(variant.id, None)
+        super().line(variant, level, text)
+
+    def progress_line(self, variant: VariantState, text: str) -> None:
+        """Keep the line that a component writes: it is shown with the stages."""
+        self._latest[variant.id] = text
 
     def begun(self, folder: RunFolder, run: RunState, variants: Mapping[str, VariantState]) -> None:
         """Begin to show."""
@@ -233,7 +240,15 @@ class LiveDisplay(Display):
                 took(since) if since is not None else "",
                 self.best_so_far(stage).removeprefix(", "),
             )
-        return Group(Text(""), table)
+        return Group(Text(""), table, *self._progress_lines())
+
+    def _progress_lines(self) -> Iterator[Text]:
+        for identity, text in list(self._latest.items())[-LATEST:]:
+            variant = self.variants.get(identity)
+            if variant is not None and variant.status is Status.RUNNING:
+                yield _line_of(variant, text, no_wrap=True)
+            else:
+                self._latest.pop(identity, None)
 
     def close(self) -> None:
         """Leave the terminal as it was."""
@@ -242,9 +257,11 @@ class LiveDisplay(Display):
             self._live = None
 
 
-def _near(path: Path) -> Path:
-    """Return a path as people type it here: relative, where it is below the current folder."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+def _line_of(variant: VariantState, text: str, style: str = "", *, no_wrap: bool = False) -> Text:
+    """Return a line of a component, with its stage and variant in front."""
+    colour = COLOURS[int(variant.id[:6], 16) % len(COLOURS)]
+    parts = ((title(variant), colour), (" | ", "dim"), (text, style))
+    return Text.assemble(*parts, no_wrap=no_wrap, overflow="ellipsis" if no_wrap else None)
 
 
 def print_plan(root: Schema) -> None:

@@ -18,6 +18,7 @@ commands:
   flambe CONFIG            run the file: an experiment, a script, a cluster, any Runnable
   flambe validate CONFIG   say what is wrong with the file, and what it would run; build nothing
   flambe site FOLDER       see a run in a browser: one that goes on, or one that is over
+  flambe results FOLDER    show the results of a run, and which variant is the best
   flambe plan CONFIG       say what a run would do, with --cluster also what is sent; run nothing
 
 commands for clusters (CLUSTER is a file, or the name of one that was used before):
@@ -131,6 +132,14 @@ def _plan(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(dry_run=True)
 
 
+def _results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder", metavar="FOLDER", help="the output of a run, or the folder that it is in"
+    )
+    parser.add_argument("stage", metavar="STAGE", nargs="?", help="of this stage; all by default")
+    parser.add_argument("--all", action="store_true", help="all variants, not only the best")
+
+
 def _site(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "folder",
@@ -235,6 +244,11 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
         _add_config,
     ),
     "plan": ("Say what a run would make, send and run; nothing is touched.", _plan),
+    "results": (
+        "Show the results of a run in tables, and the best variant of a stage: of the last one "
+        "that has a figure, by default.",
+        _results,
+    ),
     "site": ("See a run in a browser: its stages, variants, curves and logs, live.", _site),
     "status": ("Show the hosts of a cluster, or of all that were used, and what runs.", _status),
     "logs": ("Show what the run of a cluster says.", _logs),

@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.text import Text
 
-from flambe.cli.display import COLOURS
+from flambe.cli.results import COLOURS
 from flambe.cli.terminal import console
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.local import LocalCluster

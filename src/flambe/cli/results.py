@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from flambe.logging.plain import plain
-from flambe.progress import StageState, Status, VariantState, figure_text, is_number, ranked
+from flambe.progress import (
+    RunFolder,
+    RunState,
+    StageState,
+    Status,
+    VariantState,
+    figure_text,
+    is_number,
+    ranked,
+)
 
 RANKED = 20  # how many variants a table shows of a stage
+# What is about a host or a variant has one of these colours in front.
+COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan")
 LONGEST_REASON = 160  # characters of a reason that a table shows
 
 MARKS = {
@@ -82,6 +95,56 @@ def results_table(stage: StageState, entries: Sequence[VariantState], most: int 
     if left := len(by_final) - len(shown):
         table.caption = f"and {left} more"
     return table
+
+
+def tables(
+    run: RunState, entries: Sequence[VariantState], stage: str = "", most: int = RANKED
+) -> Iterator[Table]:
+    """Yield the tables of the stages of a run, or of one."""
+    for one in run.stages:
+        began = [e for e in entries if e.stage == one.name and (e.attempts or e.status.done)]
+        if one.runs and began and stage in ("", one.name):
+            yield results_table(one, began, most)
+
+
+def headline(run: RunState, entries: Sequence[VariantState]) -> Text:
+    """Return how a run ended, or stands, and how long it took."""
+    sign, style = mark(run.status, run.failed)
+    text = f"{sign} {run.name} {run.outcome}"
+    reused = sum(entry.status is Status.REUSED for entry in entries)
+    if run.status is Status.FINISHED and reused and not any(entry.attempts for entry in entries):
+        are = "its result is" if reused == 1 else f"the results of its {reused} variants are"
+        return Text(f"{text}: there was nothing to run, {are} those of an earlier run", style)
+    if run.started:
+        time_to = "in" if run.ended else "for"
+        text += f" {time_to} {took((run.ended or time.time()) - run.started)}"
+    return Text(text, style)
+
+
+def best(run: RunState, entries: Sequence[VariantState], stage: str = "") -> VariantState | None:
+    """Return the best variant: of a stage, or of the last one that has a figure."""
+    for one in reversed(run.stages):
+        done = [e for e in entries if e.stage == one.name and e.status.done]
+        measured = [entry for entry in done if is_number(entry.metric)]
+        if one.runs and measured and stage in ("", one.name):
+            # Ranked by what is loaded: its figure is the last one, not the best on the way.
+            return ranked(measured, lambda entry: entry.metric)[0]
+    return None
+
+
+def loading(
+    folder: RunFolder, run: RunState, variant: VariantState, extensions: Collection[str]
+) -> str:
+    """Return the Python that loads what a variant ended with."""
+    path = folder.checkpoint(variant.stage, variant.name).relative_to(folder.root)
+    root = run.storage or str(near(folder.root))
+    declared = f", extensions={sorted(extensions)}" if extensions else ""
+    return f"flambe.load('{root}/{path}'{declared})"
+
+
+def near(path: Path) -> Path:
+    """Return a path as people type it here: relative, where it is below the current folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _reached(entry: VariantState) -> list[str | Text]:

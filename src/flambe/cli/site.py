@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flambe.cli.display import Display
+from flambe.cli.runs import run_folder
 from flambe.errors import ConfigError, Problem
 from flambe.progress import RunFolder, RunState, VariantState
 
@@ -82,31 +83,6 @@ def _exposed(address: Any) -> str:
     return told
 
 
-def run_folder(path: Path) -> RunFolder:
-    """Return the run in a folder: itself, or the only one in there.
-
-    Raises
-    ------
-    ConfigError
-        If there is none, or there are several.
-    """
-    if not path.is_dir():
-        raise ConfigError(
-            Problem(f"there is no folder {path}", hint="the output of a run is there")
-        )
-    folder = RunFolder(path)
-    found = sorted(one.parent for one in path.glob("output__*/state.json"))
-    if folder.state.exists() or folder.previous_state.exists() or path.name.startswith("output__"):
-        return folder
-    if not found:
-        hint = "a run writes <save_path>/output__<name>, ./flambe-output/output__<name> by default"
-        raise ConfigError(Problem(f"{path} holds no run", hint=hint))
-    if len(found) > 1:
-        names = "\n".join(f"  flambe site {one}" for one in found)
-        raise ConfigError(f"{path} holds {len(found)} runs; choose one:\n{names}")
-    return RunFolder(found[0])
-
-
 class SiteDisplay:
     """Serves the site of a run for as long as it goes on; an Observer around another one.
 
@@ -119,6 +95,7 @@ class SiteDisplay:
 
     def begun(self, folder: RunFolder, run: RunState, variants: Mapping[str, VariantState]) -> None:
         """Start the site, and say where it is as soon as it is there."""
+        self.shown.begun(folder, run, variants)
         command = [sys.executable, "-m", "flambe", "site", str(folder.root)]
         self._process = subprocess.Popen(
             [*command, "--parent", str(os.getpid())],
@@ -128,7 +105,6 @@ class SiteDisplay:
             # Ctrl-C is for the run; the site sees its end.
             start_new_session=True,
         )
-        self.shown.begun(folder, run, variants)
         self._told = threading.Thread(target=self._tell, daemon=True)
         self._told.start()
 

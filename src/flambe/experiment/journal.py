@@ -59,7 +59,9 @@ class LogObserver:
         """Nothing is shown."""
 
     def line(self, variant: VariantState | None, level: str, text: str) -> None:
-        """Log it."""
+        """Log it, unless it is not ended."""
+        if level == "progress":
+            return
         _log.info("%s | %s", f"{variant.stage}/{variant.name}" if variant else "", text)
 
     def note(self, text: str) -> None:

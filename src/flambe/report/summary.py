@@ -50,10 +50,19 @@ def _run_summary(store: Store) -> dict[str, Any]:
         "planned": sum(stage["planned"] for stage in running),
         "stages": stages,
         "best": _winner(stages),
+        "idle": _is_idle(store),
         "lost": sum(stage["lost"] for stage in running),
         "failed": len(failed),
         "failures": [_failure(variant) for variant in failed[:FAILURES]],
     }
+
+
+def _is_idle(store: Store) -> bool:
+    """Whether all that a run has is of an earlier one: there was nothing to run."""
+    variants = [row.variant for row in store.rows.values()]
+    return any(v.status is Status.REUSED for v in variants) and not any(
+        v.attempts for v in variants
+    )
 
 
 def stage_summary(store: Store, name: str) -> dict[str, Any] | None:

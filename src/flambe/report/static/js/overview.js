@@ -20,7 +20,8 @@ function summary() {
   return html`
     ${figure("progress", html`${run.done} of ${run.planned} variants
       <progress max="${Math.max(1, run.planned)}" value="${run.done}" aria-label="progress"></progress>`, true)}
-    ${figure(run.status === "running" ? "running for" : "took", duration(took(run) ?? 0))}
+    ${run.idle && run.status === "finished" ? figure("took", "nothing was left to run")
+      : figure(run.status === "running" ? "running for" : "took", duration(took(run) ?? 0))}
     ${left.length ? figure(waiting ? `left in ${running[0].name}` : "left", `about ${duration(Math.max(...left))}`) : nothing}
     ${run.best ? figure(`best of ${run.best.stage}`, html`${number(measure(run.best, "best"))} <small>${variantLink(run.best)}</small>`) : nothing}
     ${run.failed ? figure("failures", html`<a class="failed" href="#failures">${run.failed}</a>`) : nothing}`;
