@@ -38,6 +38,9 @@ class Net(Base):
     """A net."""
     def run(self):
         # One step.
+        from NAME.deep import late as l
+        import NAME.deep.later
+        l.do(NAME.deep.later.there())
         return helper(scale(2)) > t.shift(1) + NAME.deep.inner.turn() + np.pi
 
     @classmethod
@@ -65,6 +68,8 @@ class Package:
         self.write("tools.py", TOOLS)
         self.write("deep/__init__.py", "")
         self.write("deep/inner.py", INNER)
+        self.write("deep/late.py", "def do(x):\n    return x\n")
+        self.write("deep/later.py", "def there():\n    return 1\n")
 
     def write(self, file: str, text: str) -> None:
         (self.folder / file).write_text(text.replace("NAME", self.name), encoding="utf-8")
@@ -118,6 +123,8 @@ def test_what_changes_nothing(package: Package, file: str, old: str, new: str) -
         ("tools.py", "x * 2", "x * 3"),  # imported by name
         ("tools.py", "    return x\n", "    return x + 1\n"),  # through its module
         ("deep/inner.py", "return 1", "return 2"),  # through a package
+        ("deep/late.py", "return x", "return x + 1"),  # imported where it is used
+        ("deep/later.py", "return 1", "return 2"),
     ],
 )
 def test_what_changes_it(package: Package, file: str, old: str, new: str) -> None:

@@ -240,7 +240,7 @@ def _as_written_before(outcome: Outcome) -> None:
     lines = []
     for line in outcome.folder.variants.read_text().splitlines():
         entry = json.loads(line)
-        for field in ("config_id", "code", "resources", "stale", "reason", "repetition"):
+        for field in ("config_id", "code", "data", "stale", "reason", "repetition"):
             entry.pop(field, None)
         entry["id"] = names[entry["id"]]
         if "parents" in entry:
@@ -303,3 +303,33 @@ def test_stale_without_resume_is_a_mistake(lab: Lab, capsys: pytest.CaptureFixtu
     assert main([str(lab.config), "--stale", "reuse"]) == 2
     assert "add --resume" in capsys.readouterr().err
     assert not lab.folder.root.exists()
+
+
+# -- files that components name -----------------------------------------------------------------
+
+
+def test_a_script_and_what_it_imports(lab: Lab) -> None:
+    (lab.root / "train.py").write_text("import helper\nprint(helper.STEPS)\n")
+    (lab.root / "helper.py").write_text("STEPS = 1\n")
+    lab.write("a: !Script {script: train.py}")
+    lab.run().fine()
+    (lab.root / "train.py").write_text("# It prints.\nimport helper\nprint(helper.STEPS)\n")
+    assert all_reused(lab.run(resume=True))
+    (lab.root / "helper.py").write_text("STEPS = 2\n")
+    again = lab.run(resume=True)
+    assert [v.reason for v in fresh(again)] == ["file helper.py changed"]
+
+
+def test_the_files_of_a_table(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(lab.root)
+    pipeline = """
+        data: !TabularDataset.from_path {train_path: FILE}
+        a: !pieces.Drawn {other: !@ data}
+    """.replace("FILE", "train.csv")
+    (lab.root / "train.csv").write_text("x\n1\n")
+    lab.write(pipeline)
+    lab.run().fine()
+    assert lab.run(resume=True).fine().statuses("a") == [Status.REUSED]
+    (lab.root / "train.csv").write_text("x\n2\n")
+    again = lab.run(resume=True).fine()
+    assert [v.reason for v in again.of("a")] == ["file train.csv changed"]

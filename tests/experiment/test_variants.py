@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from flambe.compile import Grid, Link, Sample, Schema
 from flambe.compile.values import walk
+from flambe.experiment.inputs import Inputs
 from flambe.experiment.variants import Expander, Variant, folder_name, short_names
 from tests.experiment.lab import environment
 
@@ -34,7 +35,7 @@ def leaf(**kwargs: Any) -> Schema:
 def expand(
     pipeline: Stages, seed: int = 0, contents: Mapping[str, str] | None = None
 ) -> dict[str, list[Variant]]:
-    expander = Expander(pipeline, seed, contents=contents or {})
+    expander = Expander(pipeline, seed, inputs=Inputs(contents=contents or {}))
     known: dict[str, list[Variant]] = {}
     for stage in pipeline:
         known[stage] = expander.expand(stage, known)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
 from flambe.compile import state, tags
@@ -162,6 +163,24 @@ class Component(Registered):
     def _load_state(self, values: dict[str, Any]) -> dict[str, Any]:
         """Change, before it is loaded, the component's own state (a hook)."""
         return values
+
+    @classmethod
+    def input_files(cls, schema: Schema) -> Iterable[str | os.PathLike[str]]:
+        """Return the files that results depend on, of what a blueprint describes (a hook).
+
+        Their content is a part of the identity of a variant, as that of resources is.
+
+        Parameters
+        ----------
+        schema
+            The blueprint of a component of this class; links stand in it as they are written.
+
+        Returns
+        -------
+        Iterable
+            Paths, from the current folder on. Files that are not there are passed over.
+        """
+        return ()
 
     @classmethod
     def schema(cls, *args: Any, **kwargs: Any) -> Schema:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from flambe.compile import registrable_factory
+from flambe.compile import Schema, registrable_factory
 from flambe.dataset._files import Rows, read_file
 from flambe.dataset.dataset import BaseDataset, DataError
 from flambe.dataset.table import Column, Table
@@ -150,6 +151,17 @@ class TabularDataset(BaseDataset):
         parts = [order[n_test + n_val :], order[n_test : n_test + n_val], order[:n_test]]
         train, val, split_off = (rows.take(sorted(part)) for part in parts)
         return cls._of([train, val, split_off if test is None else test], transform)
+
+    @classmethod
+    def input_files(cls, schema: Schema) -> Iterator[str]:
+        """Yield the files of the splits."""
+        try:
+            bound = inspect.signature(schema.resolve()).bind_partial(*schema.args, **schema.kwargs)
+        except TypeError:
+            return  # it is told where it is checked
+        for name in ("train_path", "val_path", "test_path", "data_path"):
+            if isinstance(path := bound.arguments.get(name), str):
+                yield path
 
     @classmethod
     def _of(cls, splits: Sequence[Rows | None], transform: Transform | None) -> TabularDataset:

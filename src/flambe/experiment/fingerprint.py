@@ -59,6 +59,20 @@ def fingerprints(pipeline: Mapping[str, Any], extensions: Collection[str] = ()) 
     return found
 
 
+def script_hash(path: Path) -> str:
+    """Return the hash of what a Python file does; of one that is none, of its text.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    text = path.read_bytes()
+    with contextlib.suppress(SyntaxError, ValueError, RecursionError):
+        text = json.dumps(_shape(ast.parse(text))).encode()
+    return hashlib.sha256(text).hexdigest()[:LENGTH]
+
+
 class Sources:
     """The definitions in the modules of extensions and of the user.
 
@@ -107,12 +121,24 @@ class Sources:
         return self._modules[name]
 
     def _parsed(self, name: str) -> _Module | None:
-        file = _file(name)
-        if file is None or not self._counts(name, file):
+        file = self._file(name)
+        if file is None:
             return None
-        with contextlib.suppress(OSError, SyntaxError, ValueError):
+        with contextlib.suppress(OSError, SyntaxError, ValueError, RecursionError):
             return _Module(name, file, ast.parse(file.read_bytes()))
         return None
+
+    def _file(self, name: str) -> Path | None:
+        """Return the source of a module that counts; nothing is imported to find it."""
+        module = sys.modules.get(name)
+        origin = getattr(module, "__file__", None)
+        if module is not None:
+            file = Path(origin).resolve() if isinstance(origin, str) else None
+        else:
+            file = _found(name)
+        if file is None or file.suffix != ".py" or not self._counts(name, file):
+            return None
+        return file
 
     def _counts(self, name: str, file: Path) -> bool:
         top = name.partition(".")[0]
@@ -188,15 +214,23 @@ class _Module:
 
     def _used(self, node: ast.AST) -> Iterator[_Definition]:
         """Yield the names of this module, and of modules that it imports, that a node uses."""
+        imports: dict[str, list[ast.stmt]] = {}  # within a function
+        for one in ast.walk(node):
+            if isinstance(one, ast.Import | ast.ImportFrom):
+                for name in self._names(one):
+                    imports.setdefault(name, []).append(one)
+                    yield self._imported(one, name)
         for one in ast.walk(node):
             if isinstance(one, ast.Name) and one.id in self.nodes:
                 yield self.name, one.id
             elif isinstance(one, ast.Name) and self.stars:
                 yield from ((star, one.id) for star in self.stars)
             elif isinstance(one, ast.Attribute):
-                yield from self._through_modules(one)
+                yield from self._through_modules(one, imports)
 
-    def _through_modules(self, node: ast.Attribute) -> Iterator[_Definition]:
+    def _through_modules(
+        self, node: ast.Attribute, imports: Mapping[str, list[ast.stmt]]
+    ) -> Iterator[_Definition]:
         """Yield what ``module.name`` and ``package.module.name`` stand for."""
         names: list[str] = []
         base: ast.expr = node
@@ -205,7 +239,7 @@ class _Module:
             base = base.value
         if not isinstance(base, ast.Name):
             return
-        for imported in self.nodes.get(base.id, ()):
+        for imported in [*self.nodes.get(base.id, ()), *imports.get(base.id, ())]:
             if isinstance(imported, ast.Import | ast.ImportFrom):
                 module, name = self._imported(imported, base.id)
                 path = [part for part in (module, name) if part]
@@ -269,16 +303,21 @@ def _without_docstring(body: list[Any]) -> list[Any]:
     ]
 
 
-def _file(name: str) -> Path | None:
-    """Return the file of a module; one that is not imported yet is looked for."""
-    module = sys.modules.get(name)
-    origin = getattr(module, "__file__", None)
-    if module is None:
-        with contextlib.suppress(ImportError, ValueError, AttributeError):
-            spec = importlib.util.find_spec(name)
-            origin = spec.origin if spec is not None and spec.has_location else None
-    file = Path(origin) if isinstance(origin, str) else None
-    return file.resolve() if file is not None and file.suffix == ".py" else None
+def _found(name: str) -> Path | None:
+    """Return the file of a module that is not imported, as the path of Python leads to it."""
+    top, *below = name.split(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError, AttributeError):
+        return None
+    if spec is None:
+        return None
+    places = [Path(place).joinpath(*below) for place in spec.submodule_search_locations or ()]
+    files = [*(place / "__init__.py" for place in places)]
+    files += [place.with_suffix(".py") for place in places] if below else []
+    if not below and spec.has_location and spec.origin:
+        files.append(Path(spec.origin))
+    return next((file.resolve() for file in files if file.is_file()), None)
 
 
 @functools.cache

@@ -118,7 +118,7 @@ class Journal:
                 repetition=variant.repetition,
                 config_id=variant.config_id,
                 code=dict(variant.code),
-                resources=dict(variant.resources),
+                data=dict(variant.data),
             )
             for name, value in known.items():
                 setattr(entry, name, value)

@@ -1,87 +1,18 @@
-"""What results depend on, and which earlier results a variant has: its own, or stale ones.
+"""Which earlier results a variant has: its own, or stale ones.
 
-A result belongs to a variant when both have one identity: configuration, ancestors, code and the
-content of resources. One of the same configuration whose code, resources or ancestors have changed
-since is stale.
+A result belongs to a variant when both have one identity: configuration, ancestors, code and data.
+One of the same configuration whose code, data or ancestors have changed since is stale.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlparse
+from typing import Any
 
-from flambe.compile import tags
-from flambe.compile.build import folder_of
-from flambe.compile.values import ClusterResource, links
-from flambe.errors import ResourceError, listed
-from flambe.experiment.fingerprint import fingerprints
-from flambe.experiment.variants import Expander, Variant
-from flambe.packaging.contents import content_hash, listing_hash
+from flambe.errors import listed
+from flambe.experiment.variants import Variant
 from flambe.progress import VariantState, apply_line
-
-if TYPE_CHECKING:
-    from flambe.experiment.experiment import Experiment
-
-
-def expander_of(experiment: Experiment, places: Mapping[str, Any]) -> Expander:
-    """Return what expands an experiment, with the code and the resources as they are now.
-
-    Parameters
-    ----------
-    experiment
-        The experiment.
-    places
-        Resource → its path on this host, of those that are here.
-
-    Raises
-    ------
-    ResourceError
-        If one cannot be read.
-    """
-    pipeline = experiment.pipeline
-    linked = {link.root for value in pipeline.values() for _, link in links(value)}
-    contents = {}
-    for name in linked & set(experiment.resources) & set(places):
-        if value := _content(name, experiment.resources[name], places[name]):
-            contents[name] = value
-    return Expander(
-        pipeline,
-        experiment.seed,
-        experiment.resources,
-        fingerprints(pipeline, tags.declared),
-        contents,
-    )
-
-
-def local_places(experiment: Experiment) -> dict[str, Path]:
-    """Return the paths of the resources that are on this machine: nothing is fetched."""
-    base = folder_of(experiment)
-    found = {}
-    for name, location in experiment.resources.items():
-        if isinstance(location, str) and not urlparse(location).scheme:
-            path = base / os.path.expanduser(location)
-            if path.exists():
-                found[name] = path
-    return found
-
-
-def _content(name: str, written: Any, place: Any) -> str:
-    """Return the hash of a resource; empty if it is not on this host.
-
-    What stands on a cluster already may be larger than can be read: of that, the names and sizes.
-    """
-    path = os.path.expanduser(str(place))
-    brought = not isinstance(written, ClusterResource) or bool(urlparse(written.location).scheme)
-    try:
-        return content_hash(path) if brought else listing_hash(path)
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        raise ResourceError(f"resource {name!r} cannot be read: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -95,7 +26,7 @@ class Found:
     changes
         Why it is stale: what has changed since it was made; empty if nothing has.
     unknown
-        Whether nobody noted what code and resources it was made from.
+        Whether nobody noted what code and data it was made from.
     """
 
     entry: VariantState
@@ -144,7 +75,7 @@ class Earlier:
         variant
             The variant. Its ancestors must have been asked for before: what changed may be theirs.
         only_known
-            Whether resources whose content is not known here are taken to be the same.
+            Whether data whose content is not known here is taken to be the same.
         """
         self._asked[variant.id] = variant
         if variant.id in self.entries:
@@ -152,7 +83,7 @@ class Earlier:
         entry = self._by_config.get(variant.config_id)
         if entry is None or not variant.runs:
             return None
-        if _config_id(entry) == entry.id and not (entry.code or entry.resources):
+        if _config_id(entry) == entry.id and not (entry.code or entry.data):
             return Found(entry, unknown=True)
         changes = self._changes(variant, entry, only_known=only_known)
         return Found(entry, listed(changes, 3))
@@ -161,9 +92,9 @@ class Earlier:
         """Return what differs between a variant and an earlier result of its configuration."""
         found = [f"code of {tag} changed" for tag in _differing(variant.code, entry.code)]
         found += [
-            f"resource {name!r} changed"
-            for name in _differing(variant.resources, entry.resources)
-            if name in variant.resources or not only_known
+            f"{name} changed"
+            for name in _differing(variant.data, entry.data)
+            if name in variant.data or not only_known
         ]
         for stage in _differing(variant.parents, entry.parents) if not found else ():
             parent = self._asked.get(variant.parents.get(stage, ""))

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from flambe.compile import Schema
 from flambe.compile.values import Grid
 from flambe.experiment.counting import count_variants
-from flambe.experiment.lineage import Earlier, expander_of, local_places
+from flambe.experiment.inputs import Inputs, local_places
+from flambe.experiment.lineage import Earlier
 from flambe.experiment.variants import (
+    Expander,
     Variant,
     may_run,
     positions,
@@ -94,7 +96,8 @@ def resumed(experiment: Experiment, earlier: Earlier) -> Resumed:
     earlier
         The results. The content of a resource that is not on this machine is taken to be the same.
     """
-    expander = expander_of(experiment, local_places(experiment))
+    inputs = Inputs.of(experiment, local_places(experiment))
+    expander = Expander(experiment.pipeline, experiment.seed, experiment.resources, inputs)
     found = {"done": 0, "begun": 0}
     stale: Counter[str] = Counter()
     known: dict[str, list[Variant]] = {}

@@ -44,7 +44,7 @@ class Reuse:
     resume
         As :class:`Experiment` takes it.
     stale
-        Whether results are used whose code, resources or ancestors have changed since.
+        Whether results are used whose code, data or ancestors have changed since.
 
     Attributes
     ----------
@@ -130,9 +130,7 @@ class Reuse:
             return variant, None
         self.unknown += found.unknown
         if found.changes or found.unknown:
-            variant = dataclasses.replace(
-                variant, id=entry.id, code=entry.code, resources=entry.resources
-            )
+            variant = dataclasses.replace(variant, id=entry.id, code=entry.code, data=entry.data)
         return dataclasses.replace(variant, name=entry.name), found
 
     def _begun(self, entry: VariantState) -> bool:
@@ -299,7 +297,7 @@ class Reuse:
             return ""
         return (
             f"{self.unknown} results are of a version of flambe that noted neither code nor "
-            "resources: whether these have changed since is not known (--force runs all again)"
+            "data: whether these have changed since is not known (--force runs all again)"
         )
 
 

@@ -30,9 +30,9 @@ from flambe.experiment.executor import Executor, InlineExecutor, StageOptions
 from flambe.experiment.failed import failure_report
 from flambe.experiment.folder_lock import FolderLock
 from flambe.experiment.guard import guarded
+from flambe.experiment.inputs import Inputs
 from flambe.experiment.interruption import Interruption, not_interrupted
 from flambe.experiment.journal import Journal, LogObserver, Observer
-from flambe.experiment.lineage import expander_of
 from flambe.experiment.listener import RunListener
 from flambe.experiment.place import Place
 from flambe.experiment.reuse import Reuse
@@ -136,7 +136,12 @@ class Run:
             try:
                 self.place.mirrored()
                 resources = self._resources()
-                self.expander = expander_of(self.experiment, resources)
+                self.expander = Expander(
+                    self.experiment.pipeline,
+                    self.experiment.seed,
+                    self.experiment.resources,
+                    Inputs.of(self.experiment, resources),
+                )
                 for stage in self.journal.run.stages:
                     self._run_stage(stage, resources)
                 if note := self.reuse.unknown_note():

@@ -33,6 +33,7 @@ from flambe.compile.values import (
     replace,
     walk,
 )
+from flambe.experiment.inputs import Inputs
 
 NAME_LENGTH = 100
 Choices = dict[Path, Any]
@@ -46,7 +47,7 @@ class Variant:
     ----------
     id
         A hash of the resolved configuration, of the ancestors' ids, of the code of its components
-        and of the content of its resources: the same on every machine, and the same in the next
+        and of the content of what it reads: the same on every machine, and the same in the next
         run if nothing about it changed.
     stage
         Its stage.
@@ -73,8 +74,8 @@ class Variant:
         Stage → ``config_id`` of the variants that it links to directly.
     code
         The hash of the code of each component in it that is the user's, by its tag.
-    resources
-        The hash of the content of each resource that it links to.
+    data
+        The hash of the content of what it reads: ``"resource 'corpus'"``, ``"file data.csv"``.
     """
 
     id: str
@@ -91,7 +92,7 @@ class Variant:
     config_id: str = ""
     config_parents: Mapping[str, str] = field(default_factory=dict)
     code: Mapping[str, str] = field(default_factory=dict)
-    resources: Mapping[str, str] = field(default_factory=dict)
+    data: Mapping[str, str] = field(default_factory=dict)
 
 
 # -- options ------------------------------------------------------------------------------------
@@ -349,17 +350,14 @@ class Expander:
         Where ``!s`` draws from.
     resources
         Name → location, as written: a part of ``config_id``.
-    code
-        Target of a blueprint → the hash of its code, of those that count; a part of ``id``.
-    contents
-        Name of a resource → the hash of its content; a part of ``id``.
+    inputs
+        The code and the data of configurations: a part of ``id``.
     """
 
     pipeline: Mapping[str, Any]
     seed: int = 0
     resources: Mapping[str, Any] = field(default_factory=dict)
-    code: Mapping[str, str] = field(default_factory=dict)
-    contents: Mapping[str, str] = field(default_factory=dict)
+    inputs: Inputs = field(default_factory=Inputs)
 
     def __post_init__(self) -> None:
         self.names = short_names(self.pipeline)
@@ -409,16 +407,8 @@ class Expander:
                 {name: ancestry[name] for name in sorted(ancestry, key=self.order.__getitem__)},
                 runs(config),
                 config_parents={parent.stage: parent.config_id for parent in joined},
-                code={
-                    child.tag: self.code[child.target]
-                    for _, child in walk(config)
-                    if isinstance(child, Schema) and child.target in self.code
-                },
-                resources={
-                    link.root: self.contents[link.root]
-                    for _, link in links(config)
-                    if link.root in self.contents
-                },
+                code=self.inputs.code_of(config),
+                data=self.inputs.data_of(config),
             )
         )
 
@@ -455,8 +445,8 @@ class Expander:
         stage, config = variant.stage, variant.config
         repeated = [["repetition", variant.repetition]] if variant.repetition else []
         inputs = (
-            [sorted(set(variant.code.values())), sorted(variant.resources.items())]
-            if variant.code or variant.resources
+            [sorted(set(variant.code.values())), sorted(variant.data.items())]
+            if variant.code or variant.data
             else []
         )
         seeded, written = _context(self.seed, {}), _context(self.seed, self.resources)

@@ -6,6 +6,7 @@ import collections
 import contextlib
 import json
 import logging
+import modulefinder
 import os
 import shlex
 import signal
@@ -95,6 +96,17 @@ class Script(Component):
             if not path.is_file():
                 hint = "paths start at the folder of the configuration"
                 yield ("script",), f"there is no script {path}", hint
+
+    @classmethod
+    def input_files(cls, schema: Schema) -> Iterator[str]:
+        """Yield the script, and what it imports from its own folder."""
+        given = dict(zip(("script", "args", "kwargs"), schema.args, strict=False)) | schema.kwargs
+        script, folder = given.get("script"), given.get("folder")
+        base = schema.place.folder if schema.place is not None else os.getcwd()
+        if isinstance(script, str) and isinstance(folder, str | None):
+            path = _folder(Path(base), folder) / script
+            yield str(path)
+            yield from _imported(path)
 
     @property
     def command(self) -> list[str]:
@@ -186,6 +198,15 @@ class _Figures:
 
 def _folder(base: Path, folder: str | None) -> Path:
     return (base / Path(folder or ".").expanduser()).resolve()
+
+
+def _imported(script: Path) -> Iterator[str]:
+    """Yield the files that a script imports from its own folder; they are read, not run."""
+    finder = modulefinder.ModuleFinder(path=[str(script.parent)])
+    with contextlib.suppress(Exception):  # what is no Python raises what it will
+        finder.run_script(str(script))
+    files = {str(getattr(module, "__file__", None) or script) for module in finder.modules.values()}
+    yield from sorted(files - {str(script)})
 
 
 def _option(key: str, value: Value) -> list[str]:

@@ -64,9 +64,9 @@ class VariantState:
         Of a variant that a search suggested: what it was made from, and the values.
     repetition
         Of a variant that a search suggested: how often it had suggested the same values before.
-    config_id, code, resources
+    config_id, code, data
         What the identity is made of: its configuration with its ancestors', the code of its
-        components, and the content of its resources. Empty where nobody noted it.
+        components, and the content of what it reads. Empty where nobody noted it.
     stale
         What had changed since the result was made, though it is used again; empty if nothing had.
     reason
@@ -90,7 +90,7 @@ class VariantState:
     repetition: int = 0
     config_id: str = ""
     code: dict[str, str] = field(default_factory=dict)
-    resources: dict[str, str] = field(default_factory=dict)
+    data: dict[str, str] = field(default_factory=dict)
     stale: str = ""
     reason: str = ""
     metric: float | None = None
