@@ -30,6 +30,7 @@ class Watcher:
     def __init__(self) -> None:
         self.lines: list[tuple[str, str, str]] = []
         self.notes: list[str] = []
+        self.states: list[tuple[str, str]] = []
         self.calls: list[str] = []
         self.run: RunState | None = None
         self.on_line: Callable[[str], None] = lambda text: None
@@ -45,6 +46,9 @@ class Watcher:
     def line(self, variant: VariantState | None, level: str, text: str) -> None:
         self.lines.append((variant.name if variant else "", level, text))
         self.on_line(text)
+
+    def working(self, variant: VariantState | None, text: str) -> None:
+        self.states.append((variant.name if variant else "", text))
 
     def note(self, text: str) -> None:
         self.notes.append(text)

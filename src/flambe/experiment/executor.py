@@ -14,6 +14,8 @@ from typing import Any, Protocol
 
 from flambe.errors import ComponentError, FlambeError
 from flambe.experiment.checkpoints import FINAL, Checkpoints
+from flambe.experiment.failures import reported, whole_text
+from flambe.experiment.last_words import printed_last
 from flambe.experiment.task import StageTask, VariantTask
 from flambe.experiment.variants import Variant, choices_text
 from flambe.logging import capture
@@ -152,7 +154,8 @@ class InlineExecutor:
         channel = DirectChannel(self.recorder)
 
         def take(level: str, text: str) -> None:
-            channel.send(Record(variant.id, "line", level, text, None, time.time()))
+            kind = "progress" if level == capture.PROGRESS else "line"
+            channel.send(Record(variant.id, kind, level, text, None, time.time()))
             to.lines(self.recorder.take_lines())
 
         host = socket.gethostname()
@@ -170,9 +173,14 @@ class InlineExecutor:
                     self._save(running, folder)
                     to.stepped(variant, running.step_count, running.metric, host)
         except FlambeError as error:
-            known = error if isinstance(error, ComponentError) else None
-            take("ERROR", str(error))
-            to.failed(variant, known, str(error), final)
+            if whole := whole_text(error):
+                channel.send(Record(variant.id, "whole", "ERROR", whole, None, time.time()))
+            failure = reported(error)
+            if failure.exits:
+                lines = [text for _, text in self.recorder.tail(variant.id)]
+                failure = failure.followed_by(printed_last(lines))
+            take("ERROR", failure.text)
+            to.failed(variant, failure.error, failure.text, final)
             return False
         finally:
             use(None)

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flambe._files import read_regular
-from flambe.errors import ComponentError
+from flambe.compile import raised
+from flambe.errors import ComponentError, FlambeError
+from flambe.logging import redact
 
 # What Ray says where the host of a worker is gone; see ray.exceptions.
 _LOST = re.compile(r"node has died|local raylet died|^The actor \w* ?is unavailable", re.MULTILINE)
@@ -32,22 +34,54 @@ class Failure:
         What people are told.
     host_lost
         Whether the trial ended because its host did: it did nothing wrong.
+    exits
+        Whether it called ``sys.exit``: what it printed before says why.
     """
 
     error: ComponentError | None
     text: str
     host_lost: bool = False
+    exits: bool = False
+
+    def hidden(self) -> Failure:
+        """Return the same without the hidden values."""
+        error = redact.hidden(self.error) if self.error is not None else None
+        assert error is None or isinstance(error, ComponentError)
+        return replace(self, error=error, text=redact.hide(self.text))
+
+    def followed_by(self, text: str) -> Failure:
+        """Return the same with more at the end of its message."""
+        if self.error is None:
+            return replace(self, text=self.text + text)
+        known = self.error
+        error = ComponentError(
+            known.message + text, known.place, known.what, known.traceback, known.frame
+        )
+        return replace(self, error=error, text=str(error))
 
 
-def reported(error: Exception) -> Failure:
+def reported(error: BaseException) -> Failure:
     """Return what a worker reports of an exception."""
     # An error of a remote task is an instance of its cause's class as well: the cause counts.
     while isinstance(inner := getattr(error, "cause", None), Exception):
         error = inner
     if isinstance(error, ComponentError):
-        return Failure(error, str(error))
-    text = str(error).strip()
-    return Failure(None, f"{type(error).__name__}: {text}" if text else type(error).__name__)
+        exits = isinstance(error.__cause__, SystemExit)
+        # The cause may not survive the way.
+        error = error.with_traceback(None)
+        error.__cause__ = error.__context__ = None
+        return Failure(error, str(error), exits=exits)
+    if isinstance(error, FlambeError):
+        return Failure(None, raised.clean(raised.bounded(str(error), raised.MOST_MESSAGE)))
+    return Failure(None, raised.message(error))
+
+
+def whole_text(error: BaseException) -> str:
+    """Return all that an error says that is too long to be shown, or nothing."""
+    if error.__cause__ is None:
+        return ""
+    whole = raised.whole_message(error.__cause__)
+    return whole if len(whole) > raised.MOST_MESSAGE else ""
 
 
 def unreported(trial: Any) -> Failure:

@@ -41,6 +41,11 @@ class GuardedObserver:
         if not self._failed:
             self._call("line", variant, level, text)
 
+    def working(self, variant: VariantState | None, text: str) -> None:
+        """See :class:`Observer`."""
+        if not self._failed and hasattr(self._observer, "working"):
+            self._call("working", variant, text)
+
     def note(self, text: str) -> None:
         """See :class:`Observer`."""
         if not self._failed:

@@ -12,6 +12,7 @@ from typing import IO, Any, Protocol
 
 from flambe.experiment.variants import Variant, choices_text
 from flambe.logging import redact
+from flambe.logging.capture import PROGRESS
 from flambe.progress import (
     RunFolder,
     RunState,
@@ -40,6 +41,12 @@ class Observer(Protocol):
     def line(self, variant: VariantState | None, level: str, text: str) -> None:
         """A component printed or logged a line."""
 
+    def working(self, variant: VariantState | None, text: str) -> None:
+        """A component has something on a line that is not ended: a progress bar, for one.
+
+        The next line of the variant, or the next of these, stands instead of it.
+        """
+
     def note(self, text: str) -> None:
         """Something that people want to know."""
 
@@ -63,6 +70,9 @@ class LogObserver:
         if level == "progress":
             return
         _log.info("%s | %s", f"{variant.stage}/{variant.name}" if variant else "", text)
+
+    def working(self, variant: VariantState | None, text: str) -> None:
+        """Nothing is shown."""
 
     def note(self, text: str) -> None:
         """Log it."""
@@ -217,4 +227,7 @@ class Journal:
             if time.monotonic() - self._written > BEAT_PERIOD:
                 self.write()
         for source, level, text in lines:
-            self.observer.line(self.variants.get(source), level, text)
+            if level == PROGRESS:
+                self.observer.working(self.variants.get(source), text)
+            else:
+                self.observer.line(self.variants.get(source), level, text)

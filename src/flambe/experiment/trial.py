@@ -6,6 +6,8 @@ import collections
 import contextlib
 import functools
 import logging
+import signal
+import sys
 import tempfile
 import threading
 import time
@@ -17,9 +19,11 @@ import ray
 from ray import tune
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
+from flambe.errors import RunError
 from flambe.experiment import storage
 from flambe.experiment.executor import variant_title
-from flambe.experiment.failures import reported
+from flambe.experiment.failures import reported, whole_text
+from flambe.experiment.last_words import Will
 from flambe.experiment.task import StageTask, VariantTask
 from flambe.experiment.variants import Variant
 from flambe.logging import capture, load, redact
@@ -89,21 +93,23 @@ class _CollectorChannel:
 
 
 def _reported(method: Callable[P, T]) -> Callable[P, T]:
-    """Report what a method of a trial raises; what is secret in it stays here."""
+    """Report whatever a method of a trial raises; what is secret in it stays here.
+
+    Ray and Tune hear that it failed, and of what in one text: an exception of a component may be
+    one that does not survive the way, or that ends their process.
+    """
 
     @functools.wraps(method)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        trial = args[0]
+        assert isinstance(trial, VariantTrainable)
         try:
             return method(*args, **kwargs)
-        except Exception as error:
-            # Ray and Tune write what is raised, with all that it came from, to files of theirs.
-            shown = redact.hidden(error) if redact.holds(error) else error
-            trial = args[0]
-            assert isinstance(trial, VariantTrainable)
-            trial.report(shown)
-            if shown is not error:
-                raise shown from None
-            raise
+        except BaseException as error:
+            if trial.terminated:
+                raise
+            text = trial.report(error)
+        raise RunError(text)
 
     return wrapper
 
@@ -122,21 +128,42 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
         self.channel = _CollectorChannel(self.collector)
         self.source = ""
         load.watch(self.channel.send)
-        self.printed = capture.Printed(self._take)
+        self.terminated = False
+        self._note_sigterm()
+        self.will = Will()
+        self.printed = capture.Printed(self._take, self.will.folder)
         self.printed.start()
         self._logged = contextlib.ExitStack()
         self._logged.enter_context(capture.logged(self._take))
         self._begin(config)
 
-    def report(self, error: Exception) -> None:
-        """Report what ends the trial, and log it."""
-        self._take("ERROR", str(error))
+    def _note_sigterm(self) -> None:
+        """Know it when Ray ends this process: what is raised then is not the component's."""
+        earlier: Any = signal.getsignal(signal.SIGTERM)
+
+        def terminate(number: int, frame: Any) -> None:
+            self.terminated = True
+            if callable(earlier):
+                earlier(number, frame)
+            sys.exit(1)
+
+        signal.signal(signal.SIGTERM, terminate)
+
+    def report(self, error: BaseException) -> str:
+        """Report what ends the trial, and log it; return what Ray may know of it."""
+        self.printed.settle()
+        if whole := whole_text(error):
+            self.channel.send(Record(self.source, "whole", "ERROR", whole, None, time.time()))
+        failure = reported(error).hidden()
+        self._take("ERROR", failure.text)
         self.channel.flush()
         with contextlib.suppress(Exception):  # the collector is lost: so is the run
-            ray.get(self.collector.report_failure.remote(self.source, reported(error)))
+            ray.get(self.collector.report_failure.remote(self.source, failure))
+        return failure.text
 
     def _take(self, level: str, text: str) -> None:
-        self.channel.send(Record(self.source, "line", level, text, None, time.time()))
+        kind = "progress" if level == capture.PROGRESS else "line"
+        self.channel.send(Record(self.source, kind, level, text, None, time.time()))
 
     def _begin(self, config: dict[str, Any]) -> None:
         if self.stage_task is None or self.stage_task.stage != config["stage"]:
@@ -148,6 +175,8 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
         self.source = variant.id
         folder = f"{variant.stage}/{variant.name}"
         self.collector.open.remote(variant.id, folder, variant_title(variant))
+        node = ray.get_runtime_context().get_node_id()
+        self.collector.attend.remote(variant.id, node, str(self.will.folder))
 
     def _variant(self, config: dict[str, Any]) -> Variant:
         assert self.stage_task is not None
@@ -222,9 +251,7 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
 
     def _end(self) -> None:
         """See that all that the variant said has arrived."""
-        # The descriptors are taken anew, so that what was printed is known to have been sent.
-        self.printed.stop()
-        self.printed.start()
+        self.printed.settle()
         self.channel.send(Record(self.source, "end", "", None, None, time.time()))
         self.channel.flush()
 
@@ -233,6 +260,7 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
         self.printed.stop()
         self._logged.close()
         self.channel.flush()
+        self.will.revoke()
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:

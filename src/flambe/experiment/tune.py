@@ -7,7 +7,6 @@ import itertools
 import logging
 import os
 import threading
-import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
@@ -21,10 +20,10 @@ from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flambe.errors import RunError
+from flambe.experiment import inquest
 from flambe.experiment.checkpoints import FINAL, RESUMED, Checkpoints, Upkeep
 from flambe.experiment.collector import Collector
-from flambe.experiment.executor import Listener, StageOptions, variant_title
-from flambe.experiment.failures import Failure, unreported
+from flambe.experiment.executor import Listener, StageOptions
 from flambe.experiment.informed import Informed
 from flambe.experiment.local_ray import LocalRay
 from flambe.experiment.manners import log_raylet, quiet_ray, sigterm_is_ours
@@ -42,7 +41,8 @@ from flambe.experiment.trial import (
 )
 from flambe.experiment.variants import Variant
 from flambe.logging import redact
-from flambe.logging.events import Record
+
+_log = logging.getLogger(__name__)
 
 TRAINABLE = "flambe_variant"
 START_ATTEMPTS = 3
@@ -165,8 +165,7 @@ class _StageRun:
 
     def fail(self, trial: Any, *, final: bool) -> None:
         variant = self.variant(trial)
-        reported = self.executor.failure(variant.id)
-        failure = reported or unreported(trial)
+        failure = inquest.failure_of(self.executor.collector, variant, trial)
         if self.executor.nodes is not None and failure.host_lost and self._may_be_lost(trial):
             # It did nothing wrong: another host goes on with it.
             if final:
@@ -175,8 +174,6 @@ class _StageRun:
                 trial.run_metadata.num_failures -= 1
             self.to.failed(variant, None, "its host was lost; another one goes on", final=False)
             return
-        if reported is None:
-            self.executor.log_failure(variant, failure)
         self.to.failed(variant, failure.error, failure.text, final)
 
     def _may_be_lost(self, trial: Any) -> bool:
@@ -280,23 +277,6 @@ class TuneExecutor:
                 known = name.lower() if name in ("CPU", "GPU") else name
                 most[known] = max(amount, most.get(known, 0.0))
         return most
-
-    def failure(self, variant_id: str) -> Failure | None:
-        """Return what the worker of a variant reported before it failed, once; None if nothing."""
-        with contextlib.suppress(Exception):  # the collector's process is gone too
-            failure: Failure | None = ray.get(
-                self.collector.take_failure.remote(variant_id), timeout=ANSWER_SECONDS
-            )
-            return failure
-        return None
-
-    def log_failure(self, variant: Variant, failure: Failure) -> None:
-        """Log why a variant failed whose worker could not say so itself."""
-        with contextlib.suppress(Exception):  # the collector is lost: so is the run
-            folder = f"{variant.stage}/{variant.name}"
-            self.collector.open.remote(variant.id, folder, variant_title(variant))
-            record = Record(variant.id, "line", "ERROR", failure.text, None, time.time())
-            ray.get(self.collector.write.remote([record]), timeout=ANSWER_SECONDS)
 
     def run_stage(
         self, task: StageTask, variants: Sequence[Variant], options: StageOptions, to: Listener

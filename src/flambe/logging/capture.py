@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import io
 import logging
 import os
+import secrets
+import select
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from flambe.logging import witness
+from flambe.logging.plain import plain
 
 Take = Callable[[str, str], None]  # (level, line)
 
+#: The level of what is on a line that is not ended, such as a progress bar. The next that is taken
+#: of the same source stands instead of it, and none of it is for logs.
+PROGRESS = "progress"
+PROGRESS_PERIOD = 0.5  # seconds between two states of a line
+LONGEST_LINE = 16_000_000  # characters; a longer one is taken in parts
+SETTLE_SECONDS = 2.0
 
 # What runs components speaks for itself: its messages are not theirs.
 _ENGINE = "flambe.experiment"
@@ -33,16 +47,39 @@ class _Handler(logging.Handler):
             return
         if record.name.partition(".")[0] == "ray" and record.levelno < logging.WARNING:
             return
+        if _is_printed(record):
+            return
         if self.taking:  # whoever takes the line may log it
             return
         self.taking = True
         try:
             for line in self.format(record).splitlines():
-                self.take(record.levelname, line)
+                self.take(record.levelname, _text(line))
         except Exception:
             self.handleError(record)
         finally:
             self.taking = False
+
+
+def _is_printed(record: logging.LogRecord) -> bool:
+    """Whether a library prints its records by a handler of its own: then they are taken there."""
+    logger: logging.Logger | None = logging.getLogger(record.name)
+    while logger is not None and logger.parent is not None:
+        for handler in logger.handlers:
+            if (
+                isinstance(handler, logging.StreamHandler)
+                and handler.stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__)
+                and record.levelno >= handler.level
+            ):
+                return True
+        logger = logger.parent if logger.propagate else None
+    return False
+
+
+def _text(line: str) -> str:
+    """Return a line as text that can be encoded and shown; half a surrogate pair is escaped."""
+    text = plain(line)
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 @contextlib.contextmanager
@@ -60,25 +97,76 @@ def logged(take: Take) -> Iterator[None]:
         root.setLevel(level)
 
 
+class _Assembly:
+    """Makes lines of pieces of text, and tells now and then what is on one that is not ended."""
+
+    def __init__(self, take: Take, level: str) -> None:
+        self.take, self.level = take, level
+        self.rest = self.told = ""
+        self.due = time.monotonic() + PROGRESS_PERIOD
+
+    def feed(self, text: str) -> None:
+        if "\n" in text:
+            *lines, self.rest = (self.rest + text).split("\n")
+            for line in lines:
+                self._give(line)
+        else:
+            self.rest += text
+        # A progress bar rewrites its line: its last state is kept.
+        if "\r" in self.rest:
+            last = self.rest.rstrip("\r").rfind("\r")
+            self.rest = self.rest[last + 1 :]
+        if len(self.rest) > LONGEST_LINE:
+            self.end()
+
+    def tell(self) -> None:
+        """Take what is on the line, if there is something new and it is time."""
+        now = time.monotonic()
+        if self.rest and self.rest != self.told and now >= self.due:
+            self.told, self.due = self.rest, now + PROGRESS_PERIOD
+            self.take(PROGRESS, _text(self._last(self.rest[-1000:])))
+
+    def end(self) -> None:
+        if self.rest:
+            self._give(self.rest)
+            self.rest = ""
+
+    @staticmethod
+    def _last(line: str) -> str:
+        return line.rstrip("\r").rpartition("\r")[2]
+
+    def _give(self, line: str) -> None:
+        self.told, self.due = "", time.monotonic() + PROGRESS_PERIOD
+        text = _text(self._last(line))
+        if text or not line.rstrip("\r"):  # a line of nothing but escape sequences is none
+            self.take(self.level, text)
+
+
+def lines_of(text: str) -> list[str]:
+    """Return the lines of what was printed, as they are taken."""
+    lines: list[str] = []
+    assembly = _Assembly(lambda level, line: lines.append(line), "")
+    assembly.feed(text)
+    assembly.end()
+    return lines
+
+
 class _Lines(io.TextIOBase):
     """A text stream that gives on whole lines."""
 
     def __init__(self, take: Take, level: str) -> None:
-        self.take, self.level, self.rest = take, level, ""
+        self.assembly = _Assembly(take, level)
 
     def writable(self) -> bool:
         return True
 
     def write(self, text: str) -> int:
-        *lines, self.rest = (self.rest + text).split("\n")
-        for line in lines:
-            self.take(self.level, line)
+        self.assembly.feed(text)
+        self.assembly.tell()
         return len(text)
 
     def end(self) -> None:
-        if self.rest:
-            self.take(self.level, self.rest)
-            self.rest = ""
+        self.assembly.end()
 
 
 @contextlib.contextmanager
@@ -97,42 +185,132 @@ class Printed:
     """Takes all that this process and the programs that it starts print: file descriptors 1 and 2.
 
     It is for processes that run components only. :meth:`start` and :meth:`stop` may be called again
-    and again; :meth:`stop` returns when all that was printed has been taken.
+    and again; :meth:`stop` and :meth:`settle` return when all that was printed has been taken.
+
+    Parameters
+    ----------
+    take
+        Takes it.
+    folder
+        Where a witness writes what was printed last, if this process dies.
     """
 
-    def __init__(self, take: Take) -> None:
+    def __init__(self, take: Take, folder: Path | None = None) -> None:
         self.take = take
-        self._saved: list[tuple[int, int]] = []
-        self._threads: list[threading.Thread] = []
+        self.folder = folder
+        self._streams: list[_Stream] = []
+        self._witness: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Begin to take."""
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for descriptor, level in ((1, "stdout"), (2, "stderr")):
-            read, write = os.pipe()
-            self._saved.append((descriptor, os.dup(descriptor)))
-            os.dup2(write, descriptor)
-            os.close(write)
-            thread = threading.Thread(target=self._read, args=(read, level), daemon=True)
-            thread.start()
-            self._threads.append(thread)
+        _flush()
+        self._streams = [_Stream(1, "stdout", self.take), _Stream(2, "stderr", self.take)]
+        if self.folder is not None:
+            self._witness = _place_witness(self.folder, self._streams)
+        for stream in self._streams:
+            stream.start()
+
+    def settle(self) -> None:
+        """Wait for what was printed before; what came without the end of a line is one, too."""
+        _flush()
+        for stream in self._streams:
+            stream.mark()
+        deadline = time.monotonic() + SETTLE_SECONDS
+        for stream in self._streams:
+            stream.marked.wait(max(0.0, deadline - time.monotonic()))
 
     def stop(self) -> None:
         """Give the descriptors back, and wait for what was printed before."""
-        sys.stdout.flush()
-        sys.stderr.flush()
-        for descriptor, saved in self._saved:
-            os.dup2(saved, descriptor)
-            os.close(saved)
+        _flush()
+        for stream in self._streams:
+            stream.give_back()
         deadline = time.monotonic() + 1.0
-        for thread in self._threads:
+        for stream in self._streams:
             # A program that was left behind may hold the pipe open: it is not waited for.
-            thread.join(max(0.0, deadline - time.monotonic()))
-        self._saved, self._threads = [], []
+            stream.thread.join(max(0.0, deadline - time.monotonic()))
+        if self._witness is not None:
+            self._witness.kill()
+            self._witness.wait()
+        self._streams, self._witness = [], None
 
-    def _read(self, descriptor: int, level: str) -> None:
-        with open(descriptor, encoding="utf-8", errors="replace", newline="\n") as stream:
-            for line in stream:
-                # A progress bar rewrites its line: its last state is kept.
-                self.take(level, line.rstrip("\n").rstrip("\r").rpartition("\r")[2])
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        # A component may have closed them, or put something else there.
+        with contextlib.suppress(ValueError, OSError, AttributeError):
+            stream.flush()
+
+
+class _Stream:
+    """A file descriptor that is a pipe, for the time being, and the thread that reads it."""
+
+    def __init__(self, descriptor: int, level: str, take: Take) -> None:
+        self.descriptor = descriptor
+        self.read, self.write = os.pipe()
+        self.assembly = _Assembly(take, level)
+        self.marked = threading.Event()
+        # What nobody prints, and Python's own text layer takes as it is.
+        self._mark = f"\0{secrets.token_hex(8)}\0"
+        self.thread = threading.Thread(target=self._run, name=f"flambe-{level}", daemon=True)
+
+    def start(self) -> None:
+        self._saved = os.dup(self.descriptor)
+        os.dup2(self.write, self.descriptor)
+        self.thread.start()
+
+    def mark(self) -> None:
+        self.marked.clear()
+        os.dup2(self.write, self.descriptor)  # it may have been closed or replaced
+        os.write(self.write, self._mark.encode())
+
+    def give_back(self) -> None:
+        os.dup2(self._saved, self.descriptor)
+        os.close(self._saved)
+        os.close(self.write)
+
+    def _run(self) -> None:
+        decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        pending = ""
+        while True:
+            if self.assembly.rest and not select.select([self.read], [], [], PROGRESS_PERIOD)[0]:
+                self.assembly.tell()
+            data = os.read(self.read, witness.CHUNK)
+            text = pending + decoder.decode(data)
+            before, mark, text = text.rpartition(self._mark)
+            if mark:
+                self.assembly.feed(before.replace(self._mark, ""))
+                self.assembly.end()
+                self.marked.set()
+            # The start of a mark may be at the end of a piece.
+            cut = text.rfind("\0", -len(self._mark))
+            pending = text[cut:] if cut >= 0 and self._mark.startswith(text[cut:]) else ""
+            self.assembly.feed(text[: len(text) - len(pending)])
+            self.assembly.tell()
+            if not data:
+                break
+        self.assembly.feed(pending)
+        self.assembly.end()
+        os.close(self.read)
+
+
+def _place_witness(folder: Path, streams: list[_Stream]) -> subprocess.Popen[bytes]:
+    """Let a process stand between the pipes and their readers that survives this one."""
+    ends: list[int] = []
+    for stream in streams:
+        read, write = os.pipe()
+        ends += [stream.read, write]
+        stream.read = read
+    command = [sys.executable, "-I", "-S", witness.__file__, str(folder)]
+    command += [str(os.getpid()), *map(str, ends)]
+    # Its own session: it is not killed with the group of this process.
+    process = subprocess.Popen(
+        command,
+        pass_fds=ends,
+        start_new_session=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    for end in ends:
+        os.close(end)
+    return process

@@ -35,7 +35,8 @@ class Record:
     kind
         ``line``, ``scalar``, ``text``, ``histogram``, ``image`` or ``pr_curve``; ``config`` for the
         configuration of the source, ``end`` for its end, ``load`` for how busy a host is, and
-        ``advice`` for lines that are said once in a run, whoever says them.
+        ``advice`` for lines that are said once in a run, whoever says them; ``progress`` for a line
+        that is not ended, and ``whole`` for text that is for its log only.
     tag
         The name of a figure; for a line its level (``INFO``, ``stdout``, ``stderr`` …); for advice
         what it is about.

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import IO, Any
 
 from flambe.logging import redact
+from flambe.logging.capture import PROGRESS
 from flambe.logging.events import Record
 from flambe.progress import METRICS, TENSORBOARD, VARIANT_CONFIG, VARIANT_LOG, end_last_line
 
 # Lines kept for the console when it is slower than the components.
 PENDING_LINES = 20_000
+TAIL_LINES, TAIL_WIDTH = 200, 1_000  # of each variant, that are remembered
 LOAD_PERIOD = 4.0  # seconds between two lines about a host
 
 
@@ -42,7 +44,9 @@ class Recorder:
         self._lock = threading.RLock()
         self.root.mkdir(parents=True, exist_ok=True)
         end_last_line(self.root / "run.log")
-        self._run_log = open(self.root / "run.log", "a", encoding="utf-8", buffering=1)
+        self._run_log = open(
+            self.root / "run.log", "a", encoding="utf-8", errors="backslashreplace", buffering=1
+        )
 
     def open(self, source: str, folder: str, name: str) -> None:
         """Say where a source's files go, below the root, and what people call it."""
@@ -75,7 +79,14 @@ class Recorder:
             self._run_log.write(f"{stamp} {record.tag:<7} {name}{' | ' if name else ''}{text}\n")
             self._lines.append((record.source, record.tag, text))
             if source:
+                source.tail.append((record.tag, text[:TAIL_WIDTH]))
                 source.line(stamp, record.tag, text)
+        elif record.kind == "whole":
+            if source:
+                stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.time))
+                source.line(stamp, record.tag, redact.hide(str(record.value)))
+        elif record.kind == "progress":
+            self._lines.append((record.source, PROGRESS, redact.hide(str(record.value))))
         elif record.kind == "load":
             self._load(record)
         elif source:
@@ -88,6 +99,12 @@ class Recorder:
             line = {"host": record.tag, "time": round(record.time, 1), **record.value}
             with open(self.root / "hosts.jsonl", "a", encoding="utf-8") as stream:
                 stream.write(json.dumps(line) + "\n")
+
+    def tail(self, source: str) -> list[tuple[str, str]]:
+        """Return the last lines of a source: ``(level, text)``."""
+        with self._lock:
+            known = self._sources.get(source)
+            return list(known.tail) if known else []
 
     def take_lines(self) -> list[tuple[str, str, str]]:
         """Return the lines since the last call: ``(source, level, text)``."""
@@ -122,12 +139,15 @@ class _Source:
         self._files: dict[str, IO[str]] = {}
         self._events: Any = None
         self._dirty = False
+        self.tail: collections.deque[tuple[str, str]] = collections.deque(maxlen=TAIL_LINES)
 
     def _file(self, name: str) -> IO[str]:
         if name not in self._files:
             self.folder.mkdir(parents=True, exist_ok=True)
             end_last_line(self.folder / name)
-            self._files[name] = open(self.folder / name, "a", encoding="utf-8")
+            self._files[name] = open(
+                self.folder / name, "a", encoding="utf-8", errors="backslashreplace"
+            )
         self._dirty = True
         return self._files[name]
 
@@ -183,6 +203,7 @@ class _Source:
             self._dirty = False
 
     def close(self) -> None:
+        self.tail.clear()
         for file in self._files.values():
             file.close()
         self._files = {}

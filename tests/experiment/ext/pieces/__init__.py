@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import logging
 import os
 import random
 import signal
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -231,6 +233,57 @@ class Settling(Curve):
 
     def stopped(self) -> None:
         self.settled = 1.0
+
+
+class NeedsTwo(Exception):
+    """It cannot be made again of what it keeps."""
+
+    def __init__(self, one: int, two: int) -> None:
+        super().__init__(f"{one} and {two}")
+        self.lock = threading.Lock()
+
+
+class Ending(Component):
+    """Prints something, and ends in one of many ways."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def run(self) -> bool:
+        print(f"last of {self.how}")
+        print(f"\x1b[31mnot ended by {self.how}", end="", flush=True)
+        getattr(self, self.how)()
+        return False
+
+    def exit(self) -> None:
+        sys.exit(0)
+
+    def argparse(self) -> None:
+        argparse.ArgumentParser("tool").parse_args(["--what"])
+
+    def os_exit(self) -> None:
+        os._exit(3)
+
+    def kill(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def crash(self) -> None:
+        os.kill(os.getpid(), signal.SIGSEGV)
+
+    def interrupt(self) -> None:
+        raise KeyboardInterrupt
+
+    def two(self) -> None:
+        raise NeedsTwo(1, 2)
+
+    def half(self) -> None:
+        raise ValueError("bad \udcff text")
+
+    def huge(self) -> None:
+        raise ValueError("start" + "x" * 3_000_000 + "end")
+
+    def of_its_own(self) -> None:
+        raise type("Own", (BaseException,), {})("mine")
 
 
 class Epochs(Component):

@@ -1,0 +1,73 @@
+"""What a trial failed of, as the driver of a run finds it: its report, or how its process ended."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from typing import Any
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from flambe.experiment import last_words
+from flambe.experiment.executor import variant_title
+from flambe.experiment.failures import Failure, unreported
+from flambe.experiment.last_words import LastWords
+from flambe.experiment.variants import Variant
+from flambe.logging.events import Record
+
+_log = logging.getLogger(__name__)
+ANSWER_SECONDS = 30  # of the collector, and of the host of a trial
+
+
+def failure_of(collector: Any, variant: Variant, trial: Any) -> Failure:
+    """Return what a variant failed of: what its worker reported, or how its process ended.
+
+    Parameters
+    ----------
+    collector
+        The collector of the run.
+    variant, trial
+        What failed, and as what of Tune.
+    """
+    with contextlib.suppress(Exception):  # the collector's process is gone too
+        reported: Failure | None = ray.get(
+            collector.take_failure.remote(variant.id), timeout=ANSWER_SECONDS
+        )
+        if reported is not None:
+            return reported
+    failure = unreported(trial)
+    if not failure.host_lost:
+        failure = _death(collector, variant, failure.text)
+        with contextlib.suppress(Exception):  # the collector is lost: so is the run
+            folder = f"{variant.stage}/{variant.name}"
+            collector.open.remote(variant.id, folder, variant_title(variant))
+            record = Record(variant.id, "line", "ERROR", failure.text, None, time.time())
+            ray.get(collector.write.remote([record]), timeout=ANSWER_SECONDS)
+    return failure
+
+
+def _death(collector: Any, variant: Variant, ray_text: str) -> Failure:
+    """Return how a process ended without a word; what it printed last is logged."""
+    _log.debug("%s: %s", variant.name, ray_text)
+    words, last = LastWords(), []
+    with contextlib.suppress(Exception):  # the host is lost meanwhile
+        words = _last_words(collector, variant.id)
+    with contextlib.suppress(Exception):
+        asked = collector.last_lines.remote(variant.id, words.printed)
+        last = ray.get(asked, timeout=ANSWER_SECONDS)
+    return last_words.failure_of(variant, words, ray_text, last)
+
+
+def _last_words(collector: Any, variant_id: str) -> LastWords:
+    will = ray.get(collector.will.remote(variant_id), timeout=ANSWER_SECONDS)
+    if will is None:
+        return LastWords()
+    node, folder = will
+    if node == ray.get_runtime_context().get_node_id():
+        return last_words.read(folder)
+    there = NodeAffinitySchedulingStrategy(node, soft=False)
+    read = ray.remote(last_words.read).options(num_cpus=0, scheduling_strategy=there)
+    words: LastWords = ray.get(read.remote(folder), timeout=ANSWER_SECONDS)
+    return words

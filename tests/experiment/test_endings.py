@@ -1,0 +1,121 @@
+"""However the process of a variant ends: how, and what it printed last, is told."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from flambe.experiment import last_words
+from flambe.experiment.last_words import LastWords
+from flambe.progress import Status
+from tests.experiment.lab import Lab, Outcome
+
+pytestmark = pytest.mark.xdist_group("ray")
+
+# How it ends → what is said of it, with Ray; where it is another thing, without.
+HERE = {
+    "exit": r"SystemExit: it called sys.exit\(0\), .*",
+    "argparse": r"SystemExit: it called sys.exit\(2\), .*",
+    "interrupt": "KeyboardInterrupt: it was raised by the component, not by Ctrl-C",
+    "two": "NeedsTwo: 1 and 2",
+    "half": r"ValueError: bad \\udcff text",
+    "huge": r"ValueError: startx+ \[… 2,99\d,\d+ characters …\] x+end",
+    "of_its_own": "Own: mine",
+}
+DEATHS = {
+    "os_exit": r"its process ended: it called os._exit\(3\)",
+    "kill": r"its process was (killed, or exited, without a word: by|ended by a signal:) SIGKILL.*",
+    "crash": "its process crashed: Segmentation fault.*",
+}
+MORE = "max_failures: 0\nstop_on_failure: false"
+
+
+def check(outcome: Outcome, how: str, text: str) -> None:
+    variant = next(v for v in outcome.of("end") if v.choices["how"] == how)
+    assert variant.status is Status.FAILED
+    first, *more = variant.error.splitlines()
+    assert re.search(rf"config.yaml:\d+:\d+: running !pieces.Ending: {text}$", first), first
+    assert "Ray" not in variant.error
+    assert "Actor" not in variant.error
+    log = (outcome.folder.variant("end", variant.name) / "variant.log").read_text()
+    # Each line once, though the end of one was never printed.
+    assert len(re.findall(rf" stdout +last of {how}\n", log)) == 1
+    assert len(re.findall(rf" stdout +not ended by {how}\n", log)) == 1
+    assert first in log
+    if how in ("exit", "argparse", *DEATHS):
+        assert "  it printed last:" in more
+        shown = [line for line in more if line.startswith("  | ")]
+        assert f"  | last of {how}" in shown
+        assert f"  | not ended by {how}" in shown
+    if how == "argparse":
+        assert "  | tool: error: unrecognized arguments: --what" in more
+    if how == "huge":
+        assert "x" * 3_000_000 + "end\n" in log
+        assert len(variant.error) < 6_000
+    if how not in DEATHS or how in ("os_exit", "crash"):
+        assert re.search(rf"  at .*pieces/__init__.py:\d+, in {how}", variant.error)
+
+
+def test_whatever_ends_a_variant_here(lab: Lab) -> None:
+    outcome = lab.run(f"end: !pieces.Ending {{how: !g [{', '.join(HERE)}]}}", more=MORE)
+    for how, text in HERE.items():
+        check(outcome, how, text)
+
+
+@pytest.fixture(scope="module")
+def _ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    from flambe.experiment.tune import TuneExecutor
+
+    first = TuneExecutor(tmp_path_factory.mktemp("first"))
+    first.start()
+    yield
+    first.close()
+
+
+@pytest.mark.usefixtures("_ray")
+def test_whatever_ends_a_variant_by_tune(lab: Lab) -> None:
+    ways = {**HERE, **DEATHS}
+    pipeline = f"""
+    end: !pieces.Ending {{how: !g [{", ".join(ways)}]}}
+    """
+    outcome = lab.run(pipeline, more=MORE, executor=None)
+    for how, text in ways.items():
+        check(outcome, how, text)
+
+
+@pytest.mark.parametrize(
+    ("lines", "taken", "missing"),
+    [
+        (["a", "b"], [], ["a", "b"]),
+        (["a", "b", "c"], ["a", "b"], ["c"]),
+        (["a", "b", "c"], ["x", "a", "b", "c"], []),
+        (["b", "c", "d"], ["a", "b", "c"], ["d"]),
+        (["x", "x", "x"], ["x", "x"], ["x"]),
+        (["a", "b", "c", "d"], ["b", "c"], ["d"]),
+        (["c", "d"], ["a", "b"], ["c", "d"]),
+        ([], ["a"], []),
+    ],
+)
+def test_what_did_not_arrive_is_known(
+    lines: list[str], taken: list[str], missing: list[str]
+) -> None:
+    assert last_words.unseen(lines, taken) == missing
+
+
+@pytest.mark.parametrize(
+    ("words", "ray_text", "text"),
+    [
+        (LastWords(), "", "killed, or exited, without a word"),
+        (LastWords(status=9), "", "ended by a signal: SIGKILL"),
+        (LastWords(status=3 << 8), "", "ended with exit code 3"),
+        (LastWords(status=9, out_of_memory=True), "", "killed (SIGKILL): the host ran out of"),
+        (LastWords(out_of_memory=True), "", "killed (SIGKILL): the host ran out of memory"),
+        (LastWords(status=15, out_of_memory=True), "", "ended by a signal: SIGTERM"),
+        (LastWords(), "Task was killed due to the node running low on memory", "ran out of memory"),
+        (LastWords(fatal="Fatal Python error: Aborted\n", status=134), "", "Aborted (SIGABRT)"),
+    ],
+)
+def test_how_a_process_ended_is_told(words: LastWords, ray_text: str, text: str) -> None:
+    assert text in last_words._how(words, ray_text)[0]
