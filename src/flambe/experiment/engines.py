@@ -62,6 +62,12 @@ _SPACES = ("space", "dim_dict")
 _POINTS = ("points_to_evaluate", "evaluated_rewards")
 _SPACE_HINT = "leave it out, and write   lr: !tune.loguniform [1e-4, 1e-1]   in the stage"
 
+# They have a keyword of their own, max_concurrent.
+_LIMITING = (
+    "ray.tune.search.concurrency_limiter:ConcurrencyLimiter",
+    "ray.tune.search.basic_variant:BasicVariantGenerator",
+)
+
 # The module of a searcher → what it imports, and the distribution that has it.
 _PACKAGES: dict[str, dict[str, str]] = {
     "ray.tune.search.ax.ax_search": {"ax": "ax-platform"},
@@ -160,8 +166,12 @@ def _argument_findings(name: str, value: Any) -> Iterator[tuple[str, str]]:
 
 
 def _pair_findings(values: Mapping[str, Any]) -> Iterator[Finding]:
-    """Yield engines that only work together, where one of the two is there."""
+    """Yield what does not go together, or not without the other."""
     searchers = {path[1]: (path, engine) for path, engine in _written(values, "search")}
+    for stage, (path, engine) in searchers.items():
+        limit = values["search"][stage]
+        if path[-1] == "searcher" and limit.get("max_concurrent_trials") is not None:
+            yield from _limit_findings((*path[:-1], "max_concurrent_trials"), engine)
     schedulers = {path[1]: (path, engine) for path, engine in _written(values, "schedulers")}
     for stage, (path, engine) in schedulers.items():
         other = searchers.get(stage)
@@ -173,6 +183,12 @@ def _pair_findings(values: Mapping[str, Any]) -> Iterator[Finding]:
         if _holds(engine, *_BOHB) and not (other and _holds(other[1], *_HYPERBAND_FOR_BOHB)):
             message = f"search: !{engine.tag} needs the scheduler !ray.HyperBandForBOHB"
             yield path, message, f"write it below   schedulers:   for {stage!r}"
+
+
+def _limit_findings(path: Path, engine: Schema) -> Iterator[Finding]:
+    if is_built_on(engine.resolve(), *_LIMITING):
+        message = f"search: max_concurrent_trials has no effect on !{engine.tag}"
+        yield path, message, f"leave it out: max_concurrent of !{engine.tag} says how many"
 
 
 def _holds(engine: Schema, *bases: str) -> bool:

@@ -47,11 +47,14 @@ class Listener(Protocol):
 
 @dataclass(frozen=True)
 class Tried:
-    """What a search tried in an earlier run: its base variant, the values, and the figure."""
+    """What a search tried in an earlier run: its base variant, the values, and the figure.
+
+    The figure is None if the point failed: it had none, or one that was no number.
+    """
 
     base: str
     values: Mapping[str, Any]
-    metric: float
+    metric: float | None
 
 
 @dataclass

@@ -9,6 +9,7 @@ from typing import Any
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.variant_generator import parse_spec_vars
 
+from flambe.experiment.engines import METRIC
 from flambe.experiment.executor import StageOptions, Tried
 
 
@@ -19,8 +20,8 @@ class Informed(ConcurrencyLimiter):  # type: ignore[misc]
     what is known, which takes it to where it was.
     """
 
-    def __init__(self, options: StageOptions) -> None:
-        super().__init__(options.search, max_concurrent=options.max_concurrent or 1)
+    def __init__(self, searcher: Any, options: StageOptions) -> None:
+        super().__init__(searcher, max_concurrent=options.max_concurrent or 1)
         self.earlier = options.earlier
         self.asked_as: dict[str, str] = {}
 
@@ -33,7 +34,7 @@ class Informed(ConcurrencyLimiter):  # type: ignore[misc]
             values["variant"] = tried.base
             point = {name: values[name] for name in names if name in values}
             with contextlib.suppress(NotImplementedError):
-                self.add_evaluated_point(point, tried.metric)
+                self.add_evaluated_point(point, tried.metric, error=tried.metric is None)
         return known
 
     def suggest(self, trial_id: str) -> Any:
@@ -45,7 +46,8 @@ class Informed(ConcurrencyLimiter):  # type: ignore[misc]
             tried = self._tried(found) if isinstance(found, Mapping) else None
             if tried is None:
                 break
-            super().on_trial_complete(asked, {self.metric: tried.metric})
+            failed = tried.metric is None
+            super().on_trial_complete(asked, None if failed else {METRIC: tried.metric}, failed)
         return found
 
     def _tried(self, found: Mapping[str, Any]) -> Tried | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from flambe.errors import ComponentError
 from flambe.experiment.variants import Variant
 from flambe.logging import redact
-from flambe.progress import Status, better
+from flambe.progress import Status, better, is_number
 
 if TYPE_CHECKING:
     from flambe.experiment.run import Run
@@ -22,11 +22,15 @@ class RunListener:
     ----------
     run
         The run.
+    searcher
+        The tag of the searcher that suggests the variants, if one does.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, searcher: str = "") -> None:
         self.run = run
         self.journal = run.journal
+        #: Who is still to be named when a variant ends without a figure.
+        self.searcher = searcher
 
     def _known(self, variant: Variant) -> None:
         self.run.interruption.check()
@@ -56,6 +60,14 @@ class RunListener:
         """It is at its end, or a scheduler stopped it."""
         status = Status.STOPPED if stopped else Status.FINISHED
         self.journal.change(variant.id, status=status, ended=time.time(), error="", traceback="")
+        entry = self.journal.variants[variant.id]
+        if self.searcher and not is_number(entry.metric):
+            had = "without a figure" if entry.metric is None else "with the figure NaN"
+            self.run.observer.note(
+                f"{entry.stage}/{entry.name} ended {had}: !{self.searcher} is told that the point "
+                "failed; so it is of others, which are not named"
+            )
+            self.searcher = ""
 
     def failed(
         self, variant: Variant, error: ComponentError | None, text: str, final: bool

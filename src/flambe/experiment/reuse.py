@@ -231,8 +231,9 @@ class Reuse:
                 run.variants[stage].append(variant)
                 if not self.adopt(journal, variant, found):
                     again.append(variant)
-                elif is_number(entry.metric):
-                    tried = Tried(suggested.base, entry.values, float(entry.metric))
+                else:
+                    figure = entry.metric if is_number(entry.metric) else None
+                    tried = Tried(suggested.base, entry.values, figure)
                     search.earlier.append(tried)
         search.num_samples -= len(run.variants[stage])
         return again + (bases if search.num_samples > 0 else [])

@@ -309,7 +309,8 @@ class Run:
                 if searched:
                     search.into(options)
                     options.taken = {variant.id for variant in self.variants[stage.name]}
-                executor.run_stage(task, variants, options, RunListener(self))
+                searcher = search.searcher.tag if searched and search.searcher else ""
+                executor.run_stage(task, variants, options, RunListener(self, searcher))
 
     def _started_executor(self) -> Executor:
         if self._executor is None:

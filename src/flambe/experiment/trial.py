@@ -21,6 +21,7 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from flambe.errors import RunError
 from flambe.experiment import storage
+from flambe.experiment.engines import METRIC, STEPS
 from flambe.experiment.executor import variant_title
 from flambe.experiment.failures import reported, whole_text
 from flambe.experiment.last_words import Will
@@ -36,7 +37,6 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 NAMESPACE = "flambe"
-METRIC = "metric"
 AT_END = "at_end"
 HOST = "flambe_host"
 #: In the configuration of a trial: how often a search had suggested the same values before.
@@ -201,7 +201,7 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
             self._end()
         # Tune sets its own "done" too when a scheduler stops a trial.
         result: dict[str, Any] = {
-            "steps": running.step_count,
+            STEPS: running.step_count,
             AT_END: not more,
             tune.result.DONE: not more,
             HOST: host_name(),

@@ -8,7 +8,7 @@ import logging
 import os
 import threading
 import uuid
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,17 +23,18 @@ from flambe.errors import RunError
 from flambe.experiment import inquest
 from flambe.experiment.checkpoints import FINAL, RESUMED, Checkpoints, Upkeep
 from flambe.experiment.collector import Collector
+from flambe.experiment.engines import METRIC, MODE, STEPS
 from flambe.experiment.executor import Listener, StageOptions
 from flambe.experiment.informed import Informed
 from flambe.experiment.local_ray import LocalRay
 from flambe.experiment.manners import log_raylet, quiet_ray, sigterm_is_ours
 from flambe.experiment.nodes import Nodes
+from flambe.experiment.ranking import ranked_scheduler, ranked_searcher
 from flambe.experiment.task import StageTask
 from flambe.experiment.trial import (
     AT_END,
     HOST,
     LINE_PERIOD,
-    METRIC,
     NAMESPACE,
     REPETITION,
     VariantTrainable,
@@ -84,7 +85,7 @@ class _Callback(tune.Callback):  # type: ignore[misc]
     ) -> None:
         if self.stage.executor.nodes is not None:
             self.stage.executor.nodes.progressed()
-        step, metric = result.get("steps"), result.get(METRIC)
+        step, metric = result.get(STEPS), result.get(METRIC)
         if step is not None:
             host = str(result.get(HOST, ""))
             self.stage.to.stepped(self.stage.variant(trial), step, metric, host)
@@ -338,8 +339,9 @@ class TuneExecutor:
             TRAINABLE,
             param_space=space,
             tune_config=TuneConfig(
-                **_ranking(options),
-                scheduler=options.scheduler,
+                metric=METRIC,
+                mode=MODE,
+                scheduler=ranked_scheduler(options.scheduler),
                 search_alg=_searcher(options),
                 num_samples=1 if options.search is None else options.num_samples,
                 max_concurrent_trials=None if _advised(options) else options.max_concurrent,
@@ -396,16 +398,9 @@ class TuneExecutor:
 
 def _searcher(options: StageOptions) -> Any:
     # What draws at random takes no advice: it is asked for as many as are missing.
-    return Informed(options) if _advised(options) else options.search
+    searcher = ranked_searcher(options.search)
+    return Informed(searcher, options) if _advised(options) else searcher
 
 
 def _advised(options: StageOptions) -> bool:
     return bool(options.earlier) and isinstance(options.search, Searcher)
-
-
-def _ranking(options: StageOptions) -> Mapping[str, str]:
-    """Return what to rank by, unless the scheduler or searcher has it of its own."""
-    for engine in (options.scheduler, options.search):
-        if getattr(engine, "metric", None) or getattr(engine, "_metric", None):
-            return {}
-    return {"metric": METRIC, "mode": "max"}

@@ -432,3 +432,16 @@ class Measured(Component):
 
     def metric(self) -> Any:
         return self.figures[self.done - 1] if self.done else None
+
+
+class Sometimes(Component):
+    """It has a figure where x is large; else none, or one that is not defined."""
+
+    def __init__(self, x: float) -> None:
+        self.x = x
+
+    def run(self) -> bool:
+        return False
+
+    def metric(self) -> float | None:
+        return self.x if self.x > 0.6 else float("nan") if self.x > 0.3 else None

@@ -28,6 +28,19 @@ class Recording(OptunaSearch):  # type: ignore[misc]
         return found
 
 
+class States(OptunaSearch):  # type: ignore[misc]
+    """Optuna's, with a record of what became of each point."""
+
+    def __init__(self, record: str, metric: str | None = None, mode: str | None = None) -> None:
+        super().__init__(seed=1, metric=metric, mode=mode)
+        self.record = record
+
+    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+        super().on_trial_complete(trial_id, result, error)
+        trial = self._ot_study.trials[-1]
+        note(self.record, f"{trial.state.name} {trial.params['values/walk[x]']:.6f} {trial.value}")
+
+
 class LowestFirst(ASHAScheduler):  # type: ignore[misc]
     """Has its own idea of what is better."""
 
