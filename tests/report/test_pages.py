@@ -685,6 +685,96 @@ def test_thirty_stages_and_many_variants(look: Callable[..., Looking], tmp_path:
         )
 
 
+def figured(root: Path) -> Written:
+    """Write a run of variants with options of several kinds, one of which failed."""
+    run = Written(root / "output__trial", [StageState("train", "Trainer", total=12)])
+    for number in range(12):
+        identity = f"{number:02}" + "ab" * 7
+        options = {"lr": 1e-5 * 3.0**number, "size": [32, 64, 128][number % 3]}
+        run.add(identity, f"v{number}", share=0.1 + 0.2 + number, kind="ab"[number % 2], **options)
+        run.step(identity, 1, float(number))
+        if number == 11:
+            run.done(identity, Status.FAILED, error="it ended\nall that it said")
+        else:
+            run.done(identity)
+            run.folder.checkpoint("train", f"v{number}").mkdir(parents=True)
+    run.end()
+    return run
+
+
+def test_a_row_begins_with_its_options_and_ends_with_its_id(
+    look: Callable[..., Looking], tmp_path: Path
+) -> None:
+    run = figured(tmp_path)
+    with serving(create_app(run.folder.root, token=TOKEN)) as base:
+        looking = look(base)
+        page = looking.go("/stage/train")
+        looking.settled()
+        heads = [text.strip(" ↑↓") for text in page.locator("#table thead th").all_inner_texts()]
+        assert (heads[:4], heads[-1]) == (["share", "kind", "lr", "size"], "id")
+        row = page.locator("#table tbody tr").nth(1)
+        assert row.locator("td").first.inner_text() == "10.3"
+        assert row.locator("td").last.inner_text() == "10ababab"
+        row.locator("td").first.get_by_role("link").click()
+        page.wait_for_url("**/variant/10*")
+        assert "share 10.3" in page.locator("h1").inner_text()
+        checkpoint = run.folder.checkpoint("train", "v10")
+        assert f"flambe.load('{checkpoint}')" in page.locator("main").inner_text()
+        # Of one that failed nothing can be loaded; all of its reason is told.
+        page = looking.go("/variant/11" + "ab" * 7)
+        looking.settled()
+        assert "all that it said" in page.locator("#error").inner_text()
+        assert "flambe.load" not in page.locator("main").inner_text()
+        page = looking.go("/")
+        assert page.locator("#run-status").inner_text() == "finished with 1 failed"
+        assert "partly" in str(page.locator("#run-status .pill").get_attribute("class"))
+        assert page.locator("#best tbody tr").first.locator("td").nth(1).inner_text() == "10"
+
+
+AXES = """async () => {
+  const { parallel } = await import(document.documentElement.dataset.base + "/static/js/charts.js");
+  const row = (lr, size, share, one, kind) => ({ choices: { lr, size, share, one, kind }, best: lr });
+  const rows = [];
+  for (let i = 0; i < 12; i += 1)
+    rows.push(row(1e-5 * 3 ** i, [32, 64, 128][i % 3], 0.1 + 0.2 + i, 7, i % 2 ? "a" : true));
+  const drawn = parallel(rows, ["lr", "size", "share", "one", "kind"], "best");
+  return drawn.parallelAxis.map(({ name, type, min, max, axisLabel }) =>
+    [name, type, (axisLabel.customValues || [min, max]).map((value) => axisLabel.formatter(value ?? ""))]);
+}"""
+
+
+def test_axes_show_numbers_as_numbers(look: Callable[..., Looking], tmp_path: Path) -> None:
+    run = figured(tmp_path)
+    with serving(create_app(run.folder.root, token=TOKEN)) as base:
+        looking = look(base)
+        page = looking.go("/stage/train")
+        looking.settled()
+        axes = {name: (kind, labels) for name, kind, labels in page.evaluate(AXES)}
+    assert axes["lr"] == ("log", ["1e-5", "1.77"])
+    assert axes["size"] == ("log", ["32", "64", "128"])
+    assert axes["share"] == ("value", ["0.3", "11.3"])
+    assert axes["one"] == ("value", ["7"])
+    assert axes["kind"][0] == "category"
+    assert axes["best"][0] == "value"
+
+
+def test_a_table_on_a_phone_says_that_it_scrolls(
+    look: Callable[..., Looking], tmp_path: Path
+) -> None:
+    run = figured(tmp_path)
+    hint = "getComputedStyle(document.getElementById('table'), '::before').content"
+    with serving(create_app(run.folder.root, token=TOKEN)) as base:
+        looking = look(base)
+        page = looking.page
+        page.set_viewport_size({"width": 390, "height": 844})
+        looking.go("/stage/train")
+        looking.settled()
+        soon(lambda: "scroll sideways" in page.evaluate(hint), "the hint", 10)
+        sideways(page, "/stage/train")
+        page.set_viewport_size({"width": 1600, "height": 900})
+        soon(lambda: page.locator("#table.wide").count() == 0, "there is room", 10)
+
+
 # -- for everyone -------------------------------------------------------------------------------
 
 PAGES = ("/", "/stage/train", "VARIANT", "/console", "/downloads", "/tensorboard")

@@ -142,7 +142,8 @@ class Display:
 
     def best_so_far(self, stage: StageState) -> str:
         """Return the best variant of a stage up to now."""
-        first = next(iter(ranked(self.of(stage), lambda entry: entry.best)), None)
+        entries = [entry for entry in self.of(stage) if entry.status is not Status.FAILED]
+        first = next(iter(ranked(entries, lambda entry: entry.best)), None)
         if first is None or not is_number(first.best):
             return ""
         return f", best {figure_text(first.best, 4)} ({title(first, stage=False)})"

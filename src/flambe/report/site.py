@@ -137,6 +137,8 @@ class Site:
         )
         # Hyper-parameters stand in the order of the configuration.
         environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
+        environment.filters["option"] = _option
+        environment.filters["python"] = repr
         return Jinja2Templates(env=environment)
 
     async def show(
@@ -158,6 +160,11 @@ class Site:
         return await asyncio.to_thread(
             self.templates.TemplateResponse, request, template, shown, status
         )
+
+
+def _option(value: Any) -> str:
+    """Return a hyper-parameter as people read it: 0.3 and not 0.30000000000000004."""
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _common(store: Store) -> dict[str, Any]:

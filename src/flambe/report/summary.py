@@ -160,7 +160,8 @@ def _until(stage: StageState, variants: list[VariantState]) -> int | None:
 
 
 def _ranked(variants: Iterable[VariantState]) -> list[VariantState]:
-    measured = [variant for variant in variants if is_number(variant.best)]
+    # What failed is not built upon, whatever it reached before.
+    measured = [v for v in variants if is_number(v.best) and v.status is not Status.FAILED]
     return ranked(measured, lambda variant: variant.best)
 
 

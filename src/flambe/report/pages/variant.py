@@ -9,7 +9,7 @@ from starlette.requests import Request
 
 from flambe.progress import VARIANT_CONFIG, VariantState
 from flambe.report.downloads import listing
-from flambe.report.files import RunPath
+from flambe.report.files import RunPath, printable
 from flambe.report.site import Page, Site
 from flambe.report.store import Store
 from flambe.report.summary import whole_row
@@ -20,18 +20,32 @@ MOST_SHOWN = 1 << 20  # bytes of a configuration
 async def _data(site: Site, request: Request) -> dict[str, Any]:
     variant = (await site.row(request)).variant
     folder = site.file(f"{variant.stage}/{variant.name}")
+    row = await site.read(lambda store: whole_row(store.rows[variant.id]))
     config = await asyncio.to_thread(_text, site.file(f"{folder.name}/{VARIANT_CONFIG}"))
     return {
         "variant": variant,
         "config": config,
+        "checkpoint": await asyncio.to_thread(_checkpoint, site, variant),
         "parents": await site.read(_parents, variant),
         "files": await asyncio.to_thread(listing, folder),
-        "data": {"row": await site.read(lambda store: whole_row(store.rows[variant.id]))},
+        "data": {"row": {**row, "error": variant.error}},
     }
 
 
 def _text(path: RunPath) -> str:
     return path.read(MOST_SHOWN).decode("utf-8", "replace")
+
+
+def _checkpoint(site: Site, variant: VariantState) -> str:
+    """Return where the final state of a variant is, or nothing where there is none."""
+    path = site.store.folder.checkpoint(variant.stage, variant.name)
+    below = path.relative_to(site.store.folder.root).as_posix()
+    if site.store.run is not None and site.store.run.storage:
+        # It is not looked for there: a variant that has steps has written one when it is done.
+        is_written = variant.status.done and variant.step > 0
+        return f"{site.store.run.storage}/{below}" if is_written else ""
+    place = site.root.below(below)
+    return printable(str(path)) if place is not None and place.path.is_dir() else ""
 
 
 def _parents(store: Store, variant: VariantState) -> list[tuple[str, VariantState]]:

@@ -185,7 +185,9 @@ export function parallel(measured, names, metric) {
   const dims = [...names.map((name) => ({ name, values: measured.map((row) => row.choices[name] ?? null) })),
     { name: metric, values: measured.map((row) => row[metric]) }];
   const [low, high] = spread(dims.at(-1).values);
-  for (const dim of dims) dim.scale = dim === dims.at(-1) ? scaleOf(dim.values, true) : scaleOf(dim.values);
+  for (const dim of dims) dim.scale = scaleOf(dim.values);
+  const figures = dims.at(-1);
+  if (figures.scale.type === "log") Object.assign(figures.scale, { type: "value", scale: true });
   return {
     ...common(),
     parallel: { left: 50, right: 70, top: 42, bottom: 24, parallelAxisDefault: { nameTextStyle: { color: colour("--text"), fontWeight: 600 }, axisLine: { lineStyle: { color: colour("--dim") } }, axisLabel: { color: colour("--text"), backgroundColor: colour("--card"), padding: [1, 3], borderRadius: 3 }, nameTruncate: { maxWidth: AXIS - 10 }, areaSelectStyle: { color: colour("--accent"), opacity: 0.25 } } },
@@ -199,13 +201,30 @@ export function parallel(measured, names, metric) {
 
 const plain = (value) => (typeof value === "number" || value === null ? value : String(value));
 
-function scaleOf(values, continuous = false) {
+const TICKS = 8; // values of a grid that are written beside their axis
+
+/** How an axis shows values: text by kind; numbers by size, by their logarithm where that spreads them more evenly. */
+function scaleOf(values) {
   const known = values.filter((value) => value !== null);
-  if (!known.every((value) => typeof value === "number")) return { type: "category", data: [...new Set(values.map(String))], axisLabel: { formatter: (text) => short(text, 14) } };
+  if (!known.every((value) => typeof value === "number")) {
+    return { type: "category", data: [...new Set(values.map(String))], axisLabel: { formatter: (text) => short(text, 14) } };
+  }
   const distinct = [...new Set(known)].sort((a, b) => a - b);
-  // The values of a grid stand evenly.
-  if (!continuous && distinct.length <= 8 && values.length === known.length) return { type: "category", data: distinct.map(String) };
-  const [low, high] = spread(known);
-  if (low > 0 && high / low >= 50) return { type: "log", min: low, max: high, axisLabel: { formatter: number } };
-  return { type: "value", scale: true, min: low, max: high > low ? high : low + 1, axisLabel: { formatter: number } };
+  const [low, high] = [distinct[0], distinct.at(-1)];
+  const type = isGeometric(distinct) ? "log" : "value";
+  const [min, max] = low < high ? [low, high] : type === "log" ? [low / 2, low * 2] : [low - 0.5, low + 0.5];
+  const own = distinct.length <= TICKS ? { customValues: distinct } : {};
+  const formatter = distinct.length <= TICKS ? number : (value) => number(Number(value.toPrecision(3)));
+  return { type, min, max, axisTick: own, axisLabel: { formatter, hideOverlap: true, ...own } };
+}
+
+/** Whether sorted numbers, all positive, lie more evenly by their logarithms than as they are. */
+export function isGeometric(sorted) {
+  const [low, high] = [sorted[0], sorted.at(-1)];
+  if (!(low > 0) || high / low < 3 || sorted.length < 2) return false;
+  const uneven = (map) => {
+    const length = map(high) - map(low);
+    return Math.max(...sorted.slice(1).map((value, i) => (map(value) - map(sorted[i])) / length));
+  };
+  return high / low >= 1000 && sorted.length === 2 ? true : uneven(Math.log) < uneven((value) => value) - 1e-9;
 }

@@ -38,6 +38,7 @@ function told(stage) {
   const failed = stage.counts.failed ? `, ${stage.counts.failed} failed` : "";
   if (!stage.runs) return `${stage.planned} variant${stage.planned === 1 ? "" : "s"}`;
   if (stage.status === "running") return `running, ${stage.done} of ${stage.planned}${failed}`;
+  if (stage.status === "finished" && failed) return `${stage.done} of ${stage.planned}${failed}`;
   return `${word(stage.status)}, ${stage.done} of ${stage.planned}${failed}`;
 }
 

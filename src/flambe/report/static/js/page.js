@@ -17,3 +17,15 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => disp
 for (const select of document.querySelectorAll("select[data-submit]")) {
   select.addEventListener("change", () => select.form.submit());
 }
+
+// Where a table is wider than the page, it says that it can be scrolled.
+let hinting = null;
+function hint() {
+  hinting ??= requestAnimationFrame(() => {
+    hinting = null;
+    for (const box of document.querySelectorAll(".scroll")) box.classList.toggle("wide", box.scrollWidth > box.clientWidth + 2);
+  });
+}
+new MutationObserver(hint).observe($("main"), { childList: true, subtree: true });
+addEventListener("resize", hint);
+hint();

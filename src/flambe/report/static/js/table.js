@@ -1,5 +1,5 @@
 // The table of variants: sorted and filtered here, so that it answers at once.
-import { html, measure, nothing, number, repeat, standing, took, duration, variantLink } from "./common.js";
+import { base, html, measure, nothing, number, repeat, standing, took, duration, variantLink } from "./common.js";
 
 const STEP = 100; // rows that are shown at a time
 const MANY = 6;
@@ -37,7 +37,7 @@ export class VariantTable {
 
   get columns() {
     const own = this.names.map((name) => ({
-      key: name, title: name, value: (row) => row.choices[name], show: (row) => number(row.choices[name]),
+      key: name, own: true, title: name, value: (row) => row.choices[name], show: (row) => number(row.choices[name]),
       number: this.rows.every((row) => typeof (row.choices[name] ?? 0) === "number"),
     }));
     const fixed = FIXED.filter(({ key, value }) => key !== "error" || this.rows.some(value))
@@ -67,14 +67,16 @@ export class VariantTable {
 
   view(rows) {
     const columns = this.columns;
+    // The first hyper-parameter leads to the variant, too: its id is at the end.
+    const first = columns.findIndex(({ own }) => own);
     return html`<table class="data">
-      <thead><tr><th>variant</th>${columns.map((column) => html`
+      <thead><tr>${columns.map((column) => html`
         <th class="${column.number ? "number" : ""}" aria-sort="${this.sort.key !== column.key ? "none" : this.sort.down ? "descending" : "ascending"}">
-          <button type="button" @click=${() => this.order(column)}>${column.title}</button></th>`)}</tr></thead>
+          <button type="button" @click=${() => this.order(column)}>${column.title}</button></th>`)}<th>id</th></tr></thead>
       <tbody @mouseleave=${() => this.hover(null)}>${repeat(rows.slice(0, this.most), (row) => row.id, (row) => html`
         <tr @mouseenter=${() => this.hover(row.id)} @focusin=${() => this.hover(row.id)}>
-          <td>${variantLink(row, row.id.slice(0, 8))}</td>
-          ${columns.map((column) => cell(column, row))}</tr>`)}
+          ${columns.map((column, index) => cell(column, row, index === first))}
+          <td>${variantLink(row, row.id.slice(0, 8))}</td></tr>`)}
       </tbody></table>
       ${rows.length > this.most ? html`<p><button type="button" @click=${() => { this.most += STEP; this.changed(); }}>Show ${Math.min(STEP, rows.length - this.most)} more</button></p>` : nothing}
       ${rows.length ? nothing : html`<p class="dim">${this.rows.length ? "No variant is like that." : "There are no variants yet."}</p>`}`;
@@ -88,9 +90,10 @@ export class VariantTable {
   }
 }
 
-function cell(column, row) {
+function cell(column, row, leads) {
   const value = column.value(row);
-  return html`<td class="${column.number ? "number" : ""} ${column.wrap ? "wrap" : ""}" title="${typeof value === "string" && value.length > 30 ? value : nothing}">${column.show(row)}</td>`;
+  const shown = column.show(row);
+  return html`<td class="${column.number ? "number" : ""} ${column.wrap ? "wrap" : ""}" title="${typeof value === "string" && value.length > 30 ? value : nothing}">${leads && shown !== "" ? html`<a href="${base}/variant/${row.id}">${shown}</a>` : shown}</td>`;
 }
 
 const TERM = /^(.+?)(>=|<=|!=|=|>|<)(.*)$/;

@@ -75,6 +75,8 @@ setInterval(() => { if (row.status === "running") draw(); }, 1000);
 live({ variant: row.id }, (news) => {
   for (const change of news.rows || []) {
     const { points, rewound, ...fields } = change;
+    // What comes live is the first line of an error; the page has all of it, and the traceback.
+    if (fields.error && row.error.startsWith(fields.error)) delete fields.error;
     const failed = fields.error && fields.error !== row.error;
     Object.assign(row, fields);
     if (failed) location.reload(); // the traceback is in the page
