@@ -690,7 +690,7 @@ def figured(root: Path) -> Written:
     run = Written(root / "output__trial", [StageState("train", "Trainer", total=12)])
     for number in range(12):
         identity = f"{number:02}" + "ab" * 7
-        options = {"lr": 1e-5 * 3.0**number, "size": [32, 64, 128][number % 3]}
+        options: dict[str, Any] = {"lr": 1e-5 * 3.0**number, "size": [32, 64, 128][number % 3]}
         run.add(identity, f"v{number}", share=0.1 + 0.2 + number, kind="ab"[number % 2], **options)
         run.step(identity, 1, float(number))
         if number == 11:
