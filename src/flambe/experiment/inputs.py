@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 import os
 from collections.abc import Iterator, Mapping
@@ -64,6 +65,8 @@ class Inputs:
 
     def code_of(self, config: Any) -> dict[str, str]:
         """Return the tag of each component in a configuration that is the user's → its hash."""
+        if not self.code:
+            return {}
         return {
             child.tag: self.code[child.target]
             for _, child in walk(config)
@@ -94,12 +97,20 @@ class Inputs:
 
 def _input_files(schema: Any) -> Iterator[str]:
     """Yield the files that the component of a blueprint says that it reads."""
-    if not isinstance(schema, Schema) or not schema.target:
-        return
-    target = schema.resolve()
-    owner = target if inspect.isclass(target) else getattr(target, "__self__", None)
-    if inspect.isclass(owner) and issubclass(owner, Component):
+    owner = _reader(schema.target) if isinstance(schema, Schema) and schema.target else None
+    if owner is not None:
         yield from map(str, owner.input_files(schema))
+
+
+@functools.cache
+def _reader(target: str) -> type[Component] | None:
+    """Return the class of components that a target leads to, if it names files."""
+    found = tags.import_target(target)
+    owner = found if inspect.isclass(found) else getattr(found, "__self__", None)
+    if not (inspect.isclass(owner) and issubclass(owner, Component)):
+        return None
+    own = owner.input_files.__func__  # type: ignore[attr-defined]
+    return None if own is Component.input_files.__func__ else owner  # type: ignore[attr-defined]
 
 
 def _named(path: str, schema: Schema) -> str:
