@@ -8,13 +8,15 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from flambe.progress import RunFolder, Status
+from flambe.experiment import mirror
+from flambe.progress import RunFolder, RunState, Status
 from tests.experiment.buckets import NAME, Bucket
 from tests.experiment.farm import figures
 from tests.experiment.lab import Lab, environment, flambe, kill_all, until
@@ -253,3 +255,39 @@ def test_settings_of_aws_that_are_none_are_told_too(
     assert f"storage: {URL}/output__wrong cannot be used" in run.stderr
     assert "Traceback" not in run.stderr
     assert lab.records() == []
+
+
+def test_a_run_that_writes_there_from_elsewhere_is_not_disturbed(
+    lab: Lab, use: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its machine is another: nobody here holds its lock, but it renews its state."""
+    other = RunFolder(tmp_path / "other")
+    other.root.mkdir()
+    state = RunState("held", status=Status.RUNNING, host="far", pid=7, started=time.time())
+    state.storage = f"{URL}/output__held"
+    over = threading.Event()
+
+    def write() -> None:
+        other.write_state(state)
+        use.put("fruit/output__held/state.json", other.state.read_bytes())
+
+    def renew() -> None:
+        while not over.wait(0.2):
+            write()
+
+    monkeypatch.setattr(mirror, "SILENCE", 4.0)
+    prepare(lab, "held", single=True, steps=1)
+    write()
+    thread = threading.Thread(target=renew)
+    thread.start()
+    try:
+        for options in ({"resume": True}, {"force": True}):
+            said = str(lab.run(**options).raised())  # type: ignore[arg-type]
+            assert "is being written by another run: process 7 on far" in said
+    finally:
+        over.set()
+        thread.join()
+    assert use.keys("fruit/output__held/") == {"state.json"}
+    done = lab.run(resume=True, executor=None)  # it is silent now
+    assert done.fine().state.status is Status.FINISHED
+    assert any("waiting up to 4 s" in note for note in done.watcher.notes)

@@ -14,10 +14,13 @@ from pathlib import Path
 from pyarrow.fs import FileSelector, FileType, LocalFileSystem, copy_files
 
 from flambe.experiment.checkpoints import Checkpoints
-from flambe.progress import RunFolder, RunState
+from flambe.progress import RunFolder, RunState, Status
 
 # Seconds between two copies: of the state and the journal, and of all else.
 JOURNAL_PERIOD, PERIOD = 5.0, 30.0
+# A run renews its state every 30 seconds at least: one that has not for SILENCE is over. Who was
+# silent for longer than RECENT before, by whatever clock, is not waited for.
+SILENCE, RECENT, LOOK_PERIOD = 45.0, 120.0, 3.0
 PAUSES = (5.0, 15.0)  # seconds between two tries of the last copy
 # A file of more bytes is copied again when it has grown by that part of itself, and at the end.
 LARGE, GROWTH = 8 << 20, 8
@@ -53,15 +56,45 @@ class Mirror:
             info.type is FileType.Directory for info in self.there.files.get_file_info(selector)
         )
 
-    def bring(self) -> bool:
-        """Copy what is there to here, if it is newer; return whether it was."""
-        here = self.folder.read_state()
+    def state(self) -> RunState | None:
+        """Return the state of the run that was copied there last; None if there is none."""
         with tempfile.TemporaryDirectory() as beside:
             there = RunFolder(Path(beside))
             for path in (there.state, there.previous_state):
                 with contextlib.suppress(FileNotFoundError):
                     self._bring(path.name, path)
-            state = there.read_state()
+            return there.read_state()
+
+    def writer(self) -> RunState | None:
+        """Return the state of a run that writes there from another folder; None if none does.
+
+        It renews its state at least every half minute. The lock of this folder must be held: a run
+        that was begun in it is over then.
+        """
+        state, here = self.state(), self.folder.read_state()
+        if state is None or state.status is not Status.RUNNING:
+            return None
+        if here is not None and (here.started, here.pid) == (state.started, state.pid):
+            return None
+        if abs(time.time() - _time(state)) > RECENT:
+            return None
+        self.note(
+            f"{self.there.root} was written a moment ago by process {state.pid} on {state.host}; "
+            f"waiting up to {SILENCE:.0f} s to see whether it still is"
+        )
+        end = time.monotonic() + SILENCE
+        while time.monotonic() < end:
+            time.sleep(min(LOOK_PERIOD, SILENCE / 4))
+            now = self.state()
+            if now is None or now.status is not Status.RUNNING:
+                return None
+            if _time(now) != _time(state):
+                return now
+        return None
+
+    def bring(self) -> bool:
+        """Copy what is there to here, if it is newer; return whether it was."""
+        here, state = self.folder.read_state(), self.state()
         if state is None or (here is not None and _time(here) >= _time(state)):
             return False
         selector = FileSelector(self.there.root, recursive=True)

@@ -107,6 +107,15 @@ class Place:
         with self._reached():
             self.checkpoints = self.storage.checkpoints()
             self._mirror = Mirror(self.folder, self.checkpoints, self.note)
+            writer = self._mirror.writer()
+        if writer is not None:
+            raise ConfigError(
+                Problem(
+                    f"{self.storage.url} is being written by another run: process {writer.pid} on "
+                    f"{writer.host}",
+                    hint="wait for it or end it; another run needs another name or storage",
+                )
+            )
 
     @contextlib.contextmanager
     def _reached(self) -> Iterator[None]:
