@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import linecache
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -174,3 +176,21 @@ def test_circles_and_stars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     two.write_text(two.read_text().replace("twice(0)", "twice(2)"))
     assert Sources().fingerprint("round_one:Net") != before
     assert "round_one" not in sys.modules  # it is read, not imported
+
+
+def test_a_class_of_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cells are in no file, but Python's own line cache has them."""
+    notebook = types.ModuleType("notebook_of_a_test")
+    monkeypatch.setitem(sys.modules, notebook.__name__, notebook)
+
+    def cell(number: int, body: str) -> str:
+        text = f"class Net:\n    def run(self):\n        {body}\n"
+        name = f"<cell {number}>"
+        linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+        exec(compile(text, name, "exec"), vars(notebook))
+        return Sources().fingerprint(f"{notebook.__name__}:Net")
+
+    first = cell(1, "return 1")
+    assert first != ""
+    assert cell(2, "return 1  # again") == first
+    assert cell(3, "return 2") != first

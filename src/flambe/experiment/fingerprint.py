@@ -14,16 +14,18 @@ import contextlib
 import functools
 import hashlib
 import importlib.util
+import inspect
 import json
 import os
 import site
 import sys
 import sysconfig
+import textwrap
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from flambe.compile import Schema
+from flambe.compile import Schema, tags
 from flambe.compile.state import UNVERSIONED
 from flambe.compile.values import walk
 
@@ -95,9 +97,24 @@ class Sources:
         start = (module, path.partition(".")[0])
         definitions = dict(self._reached(start))
         if start not in definitions:
-            return ""
+            return self._without_file(module, target)
         text = json.dumps(sorted([*name, shape] for name, shape in definitions.items()))
         return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
+
+    def _without_file(self, module: str, target: str) -> str:
+        """Return the hash of the methods of a class that stands in no file: in a notebook, say."""
+        if getattr(sys.modules.get(module), "__file__", None) or module not in sys.modules:
+            return ""
+        shapes = []
+        with contextlib.suppress(OSError, TypeError, SyntaxError, ValueError, RecursionError):
+            found = tags.import_target(target)
+            owner = found if inspect.isclass(found) else found.__self__
+            for name, member in sorted(vars(owner).items()):
+                function = inspect.unwrap(getattr(member, "__func__", member))
+                if inspect.isfunction(function):  # Python finds classes in files only
+                    text = textwrap.dedent(inspect.getsource(function))
+                    shapes.append([name, _shape(ast.parse(text))])
+        return hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:LENGTH] if shapes else ""
 
     def _reached(self, start: _Definition) -> Iterator[tuple[_Definition, Any]]:
         """Yield each definition that one uses, itself included, with what it says."""

@@ -17,7 +17,7 @@ from flambe.compile.build import folder_of
 from flambe.compile.values import ClusterResource, links, walk
 from flambe.errors import ResourceError
 from flambe.experiment.fingerprint import fingerprints, script_hash
-from flambe.packaging.contents import content_hash, listing_hash
+from flambe.packaging.contents import Note, content_hash, listing_hash, silent
 
 if TYPE_CHECKING:
     from flambe.experiment.experiment import Experiment
@@ -40,7 +40,7 @@ class Inputs:
     _files: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, experiment: Experiment, places: Mapping[str, Any]) -> Inputs:
+    def of(cls, experiment: Experiment, places: Mapping[str, Any], note: Note = silent) -> Inputs:
         """Return the code and the data of an experiment as they are now.
 
         Parameters
@@ -49,6 +49,8 @@ class Inputs:
             The experiment.
         places
             Resource → its path on this host, of those that are here.
+        note
+            Told what people want to know.
 
         Raises
         ------
@@ -58,7 +60,7 @@ class Inputs:
         pipeline, resources = experiment.pipeline, experiment.resources
         linked = {link.root for value in pipeline.values() for _, link in links(value)}
         contents = {
-            name: _content(name, resources[name], places[name])
+            name: _content(name, resources[name], places[name], note)
             for name in linked & set(resources) & set(places)
         }
         return cls(fingerprints(pipeline, tags.declared), {k: v for k, v in contents.items() if v})
@@ -132,7 +134,7 @@ def local_places(experiment: Experiment) -> dict[str, Path]:
     return found
 
 
-def _content(name: str, written: Any, place: Any) -> str:
+def _content(name: str, written: Any, place: Any, note: Note) -> str:
     """Return the hash of a resource; empty if it is not on this host.
 
     What stands on a cluster already may be larger than can be read: of that, the names and sizes.
@@ -140,7 +142,7 @@ def _content(name: str, written: Any, place: Any) -> str:
     path = os.path.expanduser(str(place))
     brought = not isinstance(written, ClusterResource) or bool(urlparse(written.location).scheme)
     try:
-        return content_hash(path) if brought else listing_hash(path)
+        return content_hash(path, note) if brought else listing_hash(path)
     except FileNotFoundError:
         return ""
     except OSError as error:

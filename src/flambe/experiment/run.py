@@ -140,7 +140,7 @@ class Run:
                     self.experiment.pipeline,
                     self.experiment.seed,
                     self.experiment.resources,
-                    Inputs.of(self.experiment, resources),
+                    Inputs.of(self.experiment, resources, self.observer.note),
                 )
                 for stage in self.journal.run.stages:
                     self._run_stage(stage, resources)

@@ -8,7 +8,7 @@ import os
 import sqlite3
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flambe.logging.console import home_folder
@@ -18,10 +18,17 @@ CHUNK = 1 << 20
 # A file that was changed so short a time ago may change again and show the same time: its hash is
 # not kept. Git speaks of racily clean entries (git-scm.com/docs/racy-git).
 RACY_SECONDS = 2.0
+MUCH = 1 << 30  # bytes
 _TABLE = "CREATE TABLE IF NOT EXISTS hashes (file TEXT PRIMARY KEY, status TEXT, hash TEXT)"
 
+Note = Callable[[str], None]
 
-def content_hash(path: str | os.PathLike[str]) -> str:
+
+def silent(text: str) -> None:
+    """Say nothing."""
+
+
+def content_hash(path: str | os.PathLike[str], note: Note = silent) -> str:
     """Return the hash of the content of a file, or of all files in a folder and their names.
 
     Hashes are kept in ``~/.flambe/cache``, by the device and the inode of a file, its size and the
@@ -31,6 +38,8 @@ def content_hash(path: str | os.PathLike[str]) -> str:
     ----------
     path
         A file or a folder; links are followed to files.
+    note
+        Told when more is read than takes a moment.
 
     Returns
     -------
@@ -42,7 +51,7 @@ def content_hash(path: str | os.PathLike[str]) -> str:
     OSError
         If it cannot be read.
     """
-    with contextlib.closing(_Kept()) as kept:
+    with contextlib.closing(_Kept(lambda: note(f"reading {path}, to know its content"))) as kept:
         if not os.path.isdir(path):
             return kept.hash(Path(path))[:LENGTH]
         digest = hashlib.sha256()
@@ -88,7 +97,8 @@ def _raise(error: OSError) -> None:
 class _Kept:
     """The hashes that were computed before; without a database that can be used, there are none."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_much: Callable[[], None]) -> None:
+        self._on_much, self._read = on_much, 0
         self._database: sqlite3.Connection | None = None
         with contextlib.suppress(sqlite3.Error, OSError):
             file = home_folder("cache") / "contents.sqlite"
@@ -105,6 +115,9 @@ class _Kept:
             digest = hashlib.sha256()
             while chunk := stream.read(CHUNK):
                 digest.update(chunk)
+                self._read += len(chunk)
+                if self._read - len(chunk) < MUCH <= self._read:
+                    self._on_much()
             after = os.fstat(stream.fileno())
         settled = time.time() - max(after.st_mtime, after.st_ctime) > RACY_SECONDS
         if settled and _status(after) == status and stat.S_ISREG(after.st_mode):
