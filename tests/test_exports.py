@@ -12,7 +12,7 @@ from flambe.compile import tags
 
 # Package -> its public names: documented, importable, and no others.
 PUBLIC = {
-    "flambe": "__version__ load log save",
+    "flambe": "__version__ load log save trust",
     "flambe.compile": (
         "Component Grid Link MappedRegistrable Registrable Sample Schema alias load"
         " registrable_factory save yaml"

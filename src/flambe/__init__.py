@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from flambe._version import __version__
 
 if TYPE_CHECKING:
+    from flambe.compile.pickled import trust
     from flambe.compile.state import load, save
     from flambe.logging import log
 
-__all__ = ["__version__", "load", "log", "save"]
+__all__ = ["__version__", "load", "log", "save", "trust"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,6 +20,10 @@ def __getattr__(name: str) -> Any:
         from flambe.compile import state
 
         return getattr(state, name)
+    if name == "trust":
+        from flambe.compile.pickled import trust
+
+        return trust
     if name == "log":
         from flambe.logging import log
 

@@ -14,6 +14,7 @@
     │       │   └── DeadlineError    … or had not ended in time, and was killed
     │       └── FanOutError          several hosts: the error of each
     ├── StateError               a saved component cannot be written or read
+    │   └── UnsavableError           it holds what no file of a state can: trying again is no use
     ├── UnsafePathError          a folder that must be ours alone is a link or another user's
     └── Interrupted              the user stopped the run: exit code 130
 
@@ -260,6 +261,10 @@ class FanOutError(RemoteError):
 
 class StateError(FlambeError):
     """A saved component cannot be written or read."""
+
+
+class UnsavableError(StateError):
+    """A component holds what no file of its state can: trying again is of no use."""
 
 
 class UnsafePathError(FlambeError, PermissionError):

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from flambe.compile import Component
+from flambe.compile.encoding import Encoder, decode
 from flambe.compile.state import VersionWarning, components, same
-from flambe.compile.state_file import checked
 from flambe.errors import StateError
 from flambe.nn import Module
 
@@ -82,6 +82,10 @@ class StateContainer(Module):
 class StatePlainContainer(Component):
     def __init__(self) -> None:
         self.network = torch.nn.Sequential(torch.nn.Linear(2, 2), StateLayer())
+
+
+def checked(values: Any, where: str) -> Any:
+    return {name: decode(Encoder(where).encode(v, name)) for name, v in values.items()}
 
 
 def fill(module: Any, value: float) -> None:
@@ -260,17 +264,8 @@ class TensorOfOurs(torch.Tensor):
 @pytest.mark.parametrize(
     "value",
     [
-        *(object(), {1, 2}, frozenset(), lambda: 0, np.zeros(2), np.array(["a"]), StateCounter),
-        *(
-            Colour.GREY,
-            Tagged("x"),
-            b"",
-            1j,
-            range(3),
-            np.dtype("int8"),
-            len,
-            torch.nn.Linear(1, 1),
-        ),
+        *(object(), lambda: 0, np.array([{}]), StateCounter, np.dtype("int8"), len),
+        *(Colour.GREY, Tagged("x"), torch.nn.Linear(1, 1), np.ma.zeros(2), iter([1])),
         torch.zeros(2).as_subclass(TensorOfOurs),
     ],
     ids=lambda value: type(value).__name__,
@@ -285,17 +280,9 @@ def test_what_would_need_pickle_is_refused_and_named(value: Any) -> None:
         )
 
 
-@pytest.mark.parametrize(
-    "value", [np.datetime64(1, "s"), np.timedelta64(1, "s"), np.complex64(1), np.longdouble(1)]
-)
-def test_scalars_that_are_no_plain_values_are_refused(value: Any) -> None:
-    with pytest.raises(StateError, match="its 'best' is a"):
-        checked({"best": value}, "StateCounter")
-
-
-@pytest.mark.parametrize("key", [(1, 2), Colour.GREY, object()])
+@pytest.mark.parametrize("key", [(1, Tagged("x")), Colour.GREY, object()])
 def test_keys_that_would_need_pickle_are_refused(key: Any) -> None:
-    with pytest.raises(StateError, match="a key of 'best' is a"):
+    with pytest.raises(StateError, match="a key of best.* is a"):
         checked({"best": {key: 1}}, "StateCounter")
 
 
@@ -306,11 +293,8 @@ def test_what_is_kept() -> None:
         "torch": [torch.float32, torch.device("cpu"), torch.Size([1, 2])],
     }
     assert checked(values, "x") == values
-    assert checked(np.float64(1.5), "x") == 1.5
-    assert type(checked(np.float64(1.5), "x")) is float
-    assert type(checked(np.int64(2), "x")) is int
     parameter = torch.nn.Parameter(torch.ones(2))
-    assert type(checked(parameter, "x")) is torch.Tensor
+    assert type(checked({"best": parameter}, "x")["best"]) is torch.Tensor
 
 
 def test_equality_of_states() -> None:

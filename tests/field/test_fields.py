@@ -7,8 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flambe.compile.state_file import checked
 from flambe.field import CharTokenizer, FieldError, LabelField, NumberField, Ragged, TextField
+from tests.learn.helpers import through_file
 
 
 @given(st.lists(st.lists(st.integers(1, 9), max_size=6), min_size=1, max_size=9), st.data())
@@ -120,7 +120,7 @@ def test_pretrained_vectors(tmp_path: Path, first: str) -> None:
     assert matrix[0].tolist() == [0, 0, 0]
 
     again = TextField(embeddings=str(file))
-    again.load_state(checked(field.get_state(), "it"))
+    again.load_state(through_file(field))
     assert again.process("bird cat").tolist() == field.process("bird cat").tolist()
     assert again.embedding_matrix is not None
     assert torch.equal(again.embedding_matrix, matrix)

@@ -130,10 +130,30 @@ class Component(Registered):
         component that keeps its best apart from its last brings it forward here.
         """
 
-    def register_attrs(self, *names: str) -> None:
-        """Make attributes part of the state: numbers, text, tensors, and containers of those."""
+    def register_attrs(self, *names: str, pickle: bool = False) -> None:
+        """Make attributes part of the state.
+
+        Parameters
+        ----------
+        names
+            Attributes that hold numbers, text, bytes, dates, paths, tensors, arrays of NumPy,
+            tables of pandas, and containers of those.
+        pickle
+            Whether they hold anything that can be pickled: a fitted estimator, say. A pickle can
+            run code when it is read, so it is a file of its own, which is read only where it is
+            trusted: by the runs of the same user, and by ``flambe.load(path, trust=True)``.
+
+        Raises
+        ------
+        ValueError
+            If a name is not one of an attribute.
+        """
+        if odd := [name for name in names if not name.isidentifier()]:
+            raise ValueError(f"register_attrs takes the names of attributes, not {odd[0]!r}")
         known: list[str] = vars(self).setdefault("_flambe_attributes", [])
         known += [name for name in names if name not in known]
+        if pickle:
+            vars(self).setdefault("_flambe_pickled", []).extend(names)
 
     def get_state(self) -> dict[str, dict[str, Any]]:
         """Return the state of this component and of all below it.

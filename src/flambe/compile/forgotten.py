@@ -18,8 +18,8 @@ from typing import Any
 
 from flambe.compile import state
 from flambe.compile.component import Component
+from flambe.compile.encoding import needs_pickle
 from flambe.compile.fingerprint import fingerprint
-from flambe.compile.state_file import needs_pickle
 
 MOST_COMPONENTS = 10_000  # of a tree that is watched
 _SHOWN = 40  # characters of a value

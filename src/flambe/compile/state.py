@@ -23,8 +23,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flambe._files import read_regular
-from flambe.compile import archive
-from flambe.compile.state_file import checked, holds_state, read_state, write_state
+from flambe.compile import archive, pickled
+from flambe.compile.encoding import Encoder
+from flambe.compile.pickled import NOBODY, Trust
+from flambe.compile.state_file import holds_state, read_state, write_state
 from flambe.errors import StateError, listed
 from flambe.progress.lines import parse_json
 
@@ -150,7 +152,12 @@ def own(component: Any) -> dict[str, Any]:
     for name, holder in _holders(component):
         held = holder.state_dict()
         theirs = _components_in(holder, held)
-        values[name] = {k: v for k, v in held.items() if k not in theirs} if theirs else held
+        # Modules give an OrderedDict: what they take is any mapping.
+        values[name] = (
+            {k: v for k, v in held.items() if k not in theirs}
+            if isinstance(held, Mapping)
+            else held
+        )
     return values
 
 
@@ -205,15 +212,27 @@ def _set(component: Any, values: dict[str, Any]) -> Iterator[str]:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two states are equal, tensors by value."""
+    """Whether two states are equal: tensors, arrays and tables by value, NaN equal to NaN."""
+    if one is other:
+        return True
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
     if isinstance(one, list | tuple) and isinstance(other, list | tuple):
         return len(one) == len(other) and all(map(same, one, other))
-    torch = sys.modules.get("torch")
+    torch, numpy, pandas = (sys.modules.get(name) for name in ("torch", "numpy", "pandas"))
     if torch is not None and isinstance(one, torch.Tensor):
         return isinstance(other, torch.Tensor) and bool(torch.equal(one.cpu(), other.cpu()))
-    return bool(one == other)
+    if numpy is not None and isinstance(one, numpy.ndarray):
+        alike = isinstance(other, numpy.ndarray) and one.dtype == other.dtype
+        return alike and one.shape == other.shape and one.tobytes() == other.tobytes()
+    if pandas is not None and isinstance(one, pandas.DataFrame | pandas.Series | pandas.Index):
+        return type(one) is type(other) and bool(one.equals(other))
+    if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
+        return math.isnan(other)
+    try:
+        return bool(one == other)
+    except Exception:  # of an object that compares in its own way
+        return False
 
 
 # -- files --------------------------------------------------------------------------------------
@@ -270,6 +289,7 @@ def write(
     folder: str,
     values: State | None = None,
     forgotten: Mapping[str, Mapping[str, str]] | None = None,
+    key: bytes = b"",
 ) -> None:
     """Write the folders of a component into a folder that does not exist yet.
 
@@ -283,19 +303,38 @@ def write(
         Its state, if it was collected before.
     forgotten
         Path → attribute → what is to be said where the state is read without it.
+    key
+        Who reads with this key trusts what is pickled.
+
+    Raises
+    ------
+    UnsavableError
+        If something cannot be saved: the attribute is named.
     """
     values = collect(obj) if values is None else values
     for path, component in components(obj):
         place = os.path.join(folder, *path.split("/")) if path else folder
         os.makedirs(place, exist_ok=True)
         where = f"{type(component).__name__}" + (f" at {path!r}" if path else "")
-        write_state(place, checked(values[path], where))
+        write_state(place, _encoded(component, values[path], place, where, key))
         if forgotten and path in forgotten:
             text = json.dumps(forgotten[path], indent=1)
             Path(place, FORGOTTEN_FILE).write_text(text, encoding="utf-8")
         for name, text in _description(component, alone=not path).items():
             with open(os.path.join(place, name), "w", encoding="utf-8") as stream:
                 stream.write(text)
+
+
+def _encoded(
+    component: Component, values: Mapping[str, Any], place: str, where: str, key: bytes
+) -> dict[str, Any]:
+    encoder, apart = Encoder(where), vars(component).get("_flambe_pickled", ())
+    return {
+        name: pickled.write(place, name, value, where, key)
+        if name in apart
+        else encoder.encode(value, name)
+        for name, value in values.items()
+    }
 
 
 def _description(component: Component, *, alone: bool) -> dict[str, str]:
@@ -392,7 +431,7 @@ def _load_folder(folder: str, extensions: Collection[str], *, trust: bool) -> An
     obj = yaml.load_standalone(config, extensions, trust=trust)
     if not isinstance(obj, Component):
         raise StateError(f"{config} describes a {type(obj).__name__}, which is no component")
-    restore(obj, read(folder, obj))
+    restore(obj, read(folder, obj, trust=Trust(everybody=trust)))
     return obj
 
 
@@ -401,7 +440,10 @@ def _warn_of_forgotten(key: str, text: str) -> None:
 
 
 def read(
-    folder: str, obj: Component, notify: Callable[[str, str], None] = _warn_of_forgotten
+    folder: str,
+    obj: Component,
+    notify: Callable[[str, str], None] = _warn_of_forgotten,
+    trust: Trust = NOBODY,
 ) -> State:
     """Read the state of a component from its folder, comparing versions.
 
@@ -417,6 +459,13 @@ def read(
     notify
         Called with each attribute that was not saved: class and name, and what is to be said; by
         default it is a warning.
+    trust
+        Whose pickles are read.
+
+    Raises
+    ------
+    StateError
+        If a state is damaged, or a pickle is not trusted.
     """
     values: State = {}
     known = dict(components(obj))
@@ -428,7 +477,10 @@ def read(
             continue
         path = os.path.relpath(place, folder).replace(os.sep, "/")
         path = "" if path == "." else path
-        values[path] = read_state(place)
+        where = type(known[path]).__name__ if path in known else path
+        values[path] = read_state(
+            place, functools.partial(pickled.read, place, where=where, trust=trust)
+        )
         if path in known:
             _compare_versions(place, path, known[path])
             if FORGOTTEN_FILE in files:

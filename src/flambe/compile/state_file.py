@@ -3,7 +3,7 @@
 Where torch is installed, it is a file of ``torch.save``, read with ``weights_only=True``. Elsewhere
 all values are plain, and it is a pickle that is read by one who knows no class and no function
 (docs.python.org/3/library/pickle.html, "Restricting Globals"): unlike JSON, it keeps tuples and the
-types of keys, as torch does. A state that would need more is refused when it is saved.
+types of keys, as torch does. What it holds is encoded, the same in both: see :mod:`encoding`.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ import io
 import os
 import pickle
 import re
-import sys
 import zipfile
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
 from flambe._files import read_regular, regular_opener
+from flambe.compile.encoding import decode
 from flambe.compile.nesting import check_nesting
+from flambe.compile.pickled import is_pickled
 from flambe.errors import StateError, how_to_install
 
 STATE_FILE = "state.pt"
@@ -28,66 +29,14 @@ PLAIN_FILE = "state.pkl"
 # Before it, ``weights_only`` could be got round: nvd.nist.gov/vuln/detail/CVE-2025-32434
 SAFE_TORCH = (2, 6)
 
-# Not their sub-classes, such as enumerations: those would be pickled by name.
-_PLAIN = (bool, str, int, float)
-
 
 def holds_state(files: Collection[str]) -> bool:
     """Whether a folder with these files is that of a component."""
     return STATE_FILE in files or PLAIN_FILE in files
 
 
-def checked(value: Any, where: str, name: str = "") -> Any:
-    """Return a state made of what can be read back without pickle.
-
-    Raises
-    ------
-    StateError
-        Naming the attribute that cannot.
-    """
-    if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
-        value = value.item()  # NumPy's scalars: some are floats too, but would be pickled
-    if value is None or type(value) in _PLAIN:
-        return value
-    if isinstance(value, Mapping):
-        return {
-            _key(k, where, name): checked(v, where, f"{name}[{k!r}]" if name else str(k))
-            for k, v in value.items()
-        }
-    if type(value) in (list, tuple):
-        items = [checked(v, where, f"{name}[{i}]") for i, v in enumerate(value)]
-        return tuple(items) if isinstance(value, tuple) else items
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(value, torch.dtype | torch.device | torch.Size):
-        return value
-    if torch is not None and isinstance(value, torch.Tensor):
-        tensor = value.detach().cpu()
-        if type(tensor) is torch.Tensor:
-            return tensor
-    raise StateError(
-        f"cannot save {where}: its {name!r} is a {type(value).__module__}.{type(value).__name__}, "
-        "which would need pickle\n  register tensors, numbers, text, lists and mappings; "
-        "change it in the _state hook, and back in _load_state"
-    )
-
-
-def needs_pickle(value: Any) -> str | None:
-    """Return the type of what would need pickle in a value, or None if nothing does."""
-    try:
-        checked(value, "")
-    except StateError:
-        return type(value).__name__
-    return None
-
-
-def _key(key: Any, where: str, name: str) -> Any:
-    if type(key) in _PLAIN or key is None:
-        return key
-    raise StateError(f"cannot save {where}: a key of {name!r} is a {type(key).__name__}")
-
-
 def write_state(folder: str, values: dict[str, Any]) -> None:
-    """Write a checked state into the folder of its component."""
+    """Write an encoded state into the folder of its component."""
     if importlib.util.find_spec("torch") is None:
         Path(folder, PLAIN_FILE).write_bytes(pickle.dumps(values, protocol=4))
         return
@@ -108,8 +57,15 @@ class _Plain(pickle._Unpickler):
         raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
 
 
-def read_state(folder: str) -> dict[str, Any]:
+def read_state(folder: str, pickled: Callable[[str, dict[str, Any]], Any]) -> dict[str, Any]:
     """Read the state of a component from its folder.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    pickled
+        Reads an attribute that has a file of its own: its name, and what the state says of it.
 
     Raises
     ------
@@ -118,7 +74,11 @@ def read_state(folder: str) -> dict[str, Any]:
     """
     plain, tensors = os.path.join(folder, PLAIN_FILE), os.path.join(folder, STATE_FILE)
     try:
-        return dict(_read_plain(plain) if os.path.exists(plain) else _read_torch(tensors))
+        written = dict(_read_plain(plain) if os.path.exists(plain) else _read_torch(tensors))
+        return {
+            name: pickled(name, value) if is_pickled(value) else decode(value)
+            for name, value in written.items()
+        }
     except StateError:
         raise
     except pickle.UnpicklingError as error:  # torch's tells how to load it all the same
@@ -127,7 +87,7 @@ def read_state(folder: str) -> dict[str, Any]:
             raise StateError(f"the state in {folder} is refused: {what}") from None
         raise StateError(f"cannot read the state in {folder}: it is damaged") from None
     except Exception as error:  # what is damaged raises what it will
-        raise StateError(f"cannot read the state in {folder}: {error}") from None
+        raise StateError(f"cannot read the state in {folder}: {str(error)[:2000]}") from None
 
 
 def _read_plain(file: str) -> Any:

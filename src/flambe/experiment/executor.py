@@ -183,8 +183,8 @@ class InlineExecutor:
                 lines = [text for _, text in self.recorder.tail(variant.id)]
                 failure = failure.followed_by(printed_last(lines))
             take("ERROR", failure.text)
-            to.failed(variant, failure.error, failure.text, final)
-            return False
+            to.failed(variant, failure.error, failure.text, final or failure.lasting)
+            return failure.lasting
         finally:
             use(None)
             to.lines(self.recorder.take_lines())

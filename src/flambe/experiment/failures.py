@@ -13,7 +13,7 @@ from typing import Any
 
 from flambe._files import read_regular
 from flambe.compile import raised
-from flambe.errors import ComponentError, FlambeError
+from flambe.errors import ComponentError, FlambeError, UnsavableError
 from flambe.logging import redact
 
 # What Ray says where the host of a worker is gone; see ray.exceptions.
@@ -36,12 +36,15 @@ class Failure:
         Whether the trial ended because its host did: it did nothing wrong.
     exits
         Whether it called ``sys.exit``: what it printed before says why.
+    lasting
+        Whether the next try would end in the same way.
     """
 
     error: ComponentError | None
     text: str
     host_lost: bool = False
     exits: bool = False
+    lasting: bool = False
 
     def hidden(self) -> Failure:
         """Return the same without the hidden values."""
@@ -72,7 +75,8 @@ def reported(error: BaseException) -> Failure:
         error.__cause__ = error.__context__ = None
         return Failure(error, str(error), exits=exits)
     if isinstance(error, FlambeError):
-        return Failure(None, raised.clean(raised.bounded(str(error), raised.MOST_MESSAGE)))
+        text = raised.clean(raised.bounded(str(error), raised.MOST_MESSAGE))
+        return Failure(None, text, lasting=isinstance(error, UnsavableError))
     return Failure(None, raised.message(error))
 
 

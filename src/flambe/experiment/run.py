@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from flambe._version import __version__
 from flambe.compile import Schema, tags, yaml
 from flambe.compile.build import Origin, folder_of
+from flambe.compile.pickled import user_key
 from flambe.errors import (
     ConfigError,
     Interrupted,
@@ -295,6 +296,7 @@ class Run:
             self.experiment.seed,
             self.reuse.checkpoints(self.journal, todo),
             self._secrets(),
+            user_key(),
         )
         self.journal.stage(stage, Status.RUNNING)
         static = [v for v in todo if v.id in self.journal.variants]

@@ -10,18 +10,19 @@ import os
 import random
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from flambe.compile import state, tags, yaml
-from flambe.compile.build import Builder
+from flambe.compile.build import Builder, run_error
 from flambe.compile.component import Component
 from flambe.compile.forgotten import Watch
+from flambe.compile.pickled import Trust
 from flambe.compile.stepping import Stepper
 from flambe.compile.values import links
-from flambe.errors import StateError
+from flambe.errors import FlambeError, StateError
 from flambe.experiment.checkpoints import CHECKPOINT, FINAL, MANIFEST, read_manifest
 from flambe.experiment.storage import Storage
 from flambe.experiment.variants import Expander, Variant
@@ -56,6 +57,8 @@ class StageTask:
         Id → the checkpoint that a variant goes on from.
     secrets
         The file of secrets, from flambe's own folder: its variables are set where variants run.
+    key
+        What was pickled with it is trusted: see :mod:`flambe.compile.pickled`.
     """
 
     stage: str
@@ -68,6 +71,7 @@ class StageTask:
     seed: int = 0
     restore: dict[str, str] = field(default_factory=dict)
     secrets: str = ""
+    key: bytes = field(default=b"", repr=False)
 
     def of(self, variant_id: str, values: Mapping[str, Any], repetition: int = 0) -> Variant:
         """Return a variant of this stage, with the values that a search suggested for it."""
@@ -170,15 +174,19 @@ class Assembly:
                 f"the checkpoint of stage {stage!r} is missing: {checkpoint}\n"
                 "  run that stage again: run with --force, or resume from a stage before it"
             )
-        saved = state.read(str(folder), component, self.advice.__setitem__)
+        saved = state.read(
+            str(folder), component, self.advice.__setitem__, Trust(key=self.task.key)
+        )
         if copied := self._copied(stage, component, saved):
             kept = {name: built for name, built in self.shared.items() if name not in copied}
             builder = Assembly(self.task, variant, kept)._build(stage)
             component = builder.stage(stage)
-        component.load_state(saved)
+        with _blamed(component, "loading the state of"):
+            component.load_state(saved)
         manifest = read_manifest(folder.parent)
         if manifest is not None and not manifest["done"]:
-            component.stopped()
+            with _blamed(component, "stopped() of"):
+                component.stopped()
         return builder
 
     def _copied(self, stage: str, component: Component, saved: state.State) -> set[str]:
@@ -267,9 +275,11 @@ class VariantTask:
     def save(self, folder: Path) -> None:
         """Write a checkpoint; its manifest comes last, so that a whole one is known."""
         if isinstance(self.component, Component):
-            values = state.collect(self.component)
+            with _blamed(self.component, "saving the state of"):
+                values = state.collect(self.component)
             self._look_for_forgotten(values)
-            state.write(self.component, str(folder / CHECKPOINT), values, self.forgotten)
+            place = str(folder / CHECKPOINT)
+            state.write(self.component, place, values, self.forgotten, self.task.key)
         files = {
             str(file.relative_to(folder)): file.stat().st_size
             for file in folder.rglob("*")
@@ -310,11 +320,25 @@ class VariantTask:
             )
             return
         if isinstance(self.component, Component):
-            saved = state.read(str(folder / CHECKPOINT), self.component, self._advise)
-            self.component.load_state(saved)
+            saved = state.read(
+                str(folder / CHECKPOINT), self.component, self._advise, Trust(key=self.task.key)
+            )
+            with _blamed(self.component, "loading the state of"):
+                self.component.load_state(saved)
             self._watch()
         self.step_count = manifest["step"]
         self.metric, self.best = manifest["metric"], manifest["best"]
+
+
+@contextlib.contextmanager
+def _blamed(component: Component, doing: str) -> Iterator[None]:
+    """Say of which component an error is that one of its hooks raised."""
+    try:
+        yield
+    except FlambeError:
+        raise
+    except Exception as error:
+        raise run_error(component, error, doing) from error
 
 
 def _here(place: Any) -> Any:

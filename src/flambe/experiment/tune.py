@@ -78,6 +78,8 @@ class _Callback(tune.Callback):  # type: ignore[misc]
         return _live[self.key]
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self.stage.trials[trial.trial_id] = trial
+        trial.should_recover = _Recovery(self.key, trial.trial_id)
         self.stage.to.started(self.stage.variant(trial), trial.node_ip or "")
 
     def on_trial_result(
@@ -105,6 +107,21 @@ class _Callback(tune.Callback):  # type: ignore[misc]
         self.stage.fail(trial, final=True)
 
 
+class _Recovery:
+    """Says whether Tune tries a trial again: not if the next try would end in the same way.
+
+    Tune asks the trial itself, and pickles it: this knows the trial by its id.
+    """
+
+    def __init__(self, key: str, trial_id: str) -> None:
+        self.key, self.trial_id = key, trial_id
+
+    def __call__(self) -> bool:
+        stage = _live[self.key]
+        trial = stage.trials[self.trial_id]
+        return not stage.failure(trial).lasting and bool(type(trial).should_recover(trial))
+
+
 def _trial_name(key: str, trial: Any) -> str:
     return _live[key].variant(trial).id
 
@@ -129,6 +146,9 @@ class _StageRun:
         self.checkpoints = task.storage.checkpoints()
         #: Variants that a search suggested already.
         self.taken = set(taken)
+        #: The trials that were started, by their ids, and what those that fail reported.
+        self.trials: dict[str, Any] = {}
+        self.failures: dict[str, Failure] = {}
         #: Variants whose hosts were lost, and that are to be run again.
         self.lost: list[Variant] = []
 
@@ -164,9 +184,18 @@ class _StageRun:
         self.executor.upkeep.settle(self.checkpoints, folder, FINAL)
         self.to.finished(variant, stopped=stopped)
 
+    def failure(self, trial: Any) -> Failure:
+        """Return what a trial failed of; Tune asks whether to try it again before it says so."""
+        if trial.trial_id not in self.failures:
+            self.failures[trial.trial_id] = inquest.failure_of(
+                self.executor.collector, self.variant(trial), trial
+            )
+        return self.failures[trial.trial_id]
+
     def fail(self, trial: Any, *, final: bool) -> None:
         variant = self.variant(trial)
-        failure = inquest.failure_of(self.executor.collector, variant, trial)
+        failure = self.failure(trial)
+        self.failures.pop(trial.trial_id, None)
         if self.executor.nodes is not None and failure.host_lost and self._may_be_lost(trial):
             # It did nothing wrong: another host goes on with it.
             if final:
