@@ -6,6 +6,7 @@ The variables are those of ``test_fuzz``; a tenth of its number of inputs is mad
 from __future__ import annotations
 
 import contextlib
+import datetime
 import gzip
 import io
 import os
@@ -17,14 +18,18 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable
+from decimal import Decimal
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 
 import flambe
 from flambe.compile import Component, tags, yaml
+from flambe.compile.encoding import MARK, Encoder, unblob
 from flambe.errors import FlambeError
 from flambe.nn import Module
 from tests.fuzz.test_fuzz import COUNT, ONLY, SEED, limited
@@ -56,10 +61,76 @@ CONFIGS = [
 ]
 
 
+def encodable() -> list[Any]:
+    """Return values of each kind that is written in a form of its own."""
+    return [
+        *(
+            {1, "a"},
+            b"bytes",
+            Path("a"),
+            datetime.datetime(2020, 1, 1),
+            Decimal("1.5"),
+            {(1, 2): 3},
+        ),
+        *(
+            np.arange(6.0).reshape(2, 3),
+            np.float32(1),
+            np.array([(1, "x")], [("a", "i4"), ("b", "U2")]),
+        ),
+        pd.DataFrame({"a": [1, 2], "b": ["x", None], "c": pd.Categorical(["u", "v"])}),
+        pd.Series(pd.date_range("2020", periods=2, tz="Europe/Berlin"), name="s"),
+    ]
+
+
+def mutated(value: Any, rng: random.Random) -> Any:
+    """Return an encoded value with something in it changed for what a stranger may think of."""
+    if rng.random() < 0.15:
+        return rng.choice([*ODD, {MARK: rng.choice(KINDS_OF_VALUES), "value": rng.choice(ODD)}])
+    if isinstance(value, dict):
+        changed = {key: mutated(child, rng) for key, child in value.items()}
+        if rng.random() < 0.1 and changed:
+            changed.pop(rng.choice(list(changed)))
+        return changed
+    if isinstance(value, list | tuple):
+        return type(value)(mutated(child, rng) for child in value)
+    return value
+
+
+ODD: list[Any] = [
+    *(
+        None,
+        True,
+        -1,
+        10**15,
+        10**400,
+        1e308,
+        float("nan"),
+        "",
+        "O",
+        "T",
+        "|V99999999999",
+        "x" * 300,
+    ),
+    *([], [[]], [10**12], [-1], {}, b"x", "../../etc/passwd", "dateutil/etc/passwd", "<M8[x]"),
+]
+KINDS_OF_VALUES = [
+    *("set", "dict", "deque", "datetime", "Path", "Random", "pickle", "os.system", "defaultdict"),
+    *("numpy.ndarray", "numpy.generic", "numpy.Generator", "torch.Generator", "numpy.load"),
+    *(
+        "pandas.DataFrame",
+        "pandas.Series",
+        "pandas.Index",
+        "pandas.RangeIndex",
+        "pandas.MultiIndex",
+    ),
+    *("pandas.dates", "pandas.texts", "pandas.periods", "pandas.read_pickle", "pandas.categories"),
+]
+
+
 class FuzzedPart(Component):
     def __init__(self, size: Any = 2) -> None:
         self.steps = size
-        self.table = {"a": [1, 2.5, None], "b": ("x", True)}
+        self.table = {"a": [1, 2.5, None], "b": ("x", True), "c": encodable()}
         self.register_attrs("steps", "table")
 
 
@@ -123,6 +194,18 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
+def _plainly(value: Any) -> Any:
+    """Return an encoded value as it is written without torch."""
+    if isinstance(value, dict):
+        return {key: _plainly(child) for key, child in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(_plainly, value))
+    return bytes(unblob(value)) if type(value).__name__ == "Tensor" else value
+
+
+ENCODED_PLAIN = pickle.dumps(_plainly(Encoder("").encode(encodable(), "")))
+
+
 def plain_state(rng: random.Random) -> bytes:
     values: list[Any] = [
         *(3, "x", [1], {"a": 1}, None, (1, 2), 10**400, float("nan"), b"x", {1, 2}, "\udcff", -1),
@@ -130,6 +213,9 @@ def plain_state(rng: random.Random) -> bytes:
     ]
     names = ["steps", "table", "linear", "__class__", "part", "x\ny"]
     state = {rng.choice(names): rng.choice(values) for _ in range(rng.randint(0, 4))}
+    if rng.random() < 0.4:
+        plain = pickle.loads(ENCODED_PLAIN)
+        state = {"steps": 3, "table": mutated(plain, rng)}
     data = pickle.dumps(rng.choice([state, *values]), protocol=rng.randint(0, 5))
     return damaged(data, rng) if rng.random() < 0.5 else data
 
@@ -150,6 +236,8 @@ def torch_state(rng: random.Random) -> bytes:
     }
     if rng.random() < 0.5:
         state = {name: state[name] for name in ("weight", "seen")}
+    elif rng.random() < 0.7:
+        state = {"steps": 3, "table": mutated(Encoder("").encode(encodable(), ""), rng)}
     buffer = io.BytesIO()
     torch.save(rng.choice([state, state, state, *values]), buffer)
     return buffer.getvalue()

@@ -13,6 +13,7 @@ import functools
 import inspect
 import io
 import json
+import math
 import os
 import sys
 import tarfile
