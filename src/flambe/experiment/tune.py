@@ -25,6 +25,7 @@ from flambe.experiment.checkpoints import FINAL, RESUMED, Checkpoints, Upkeep
 from flambe.experiment.collector import Collector
 from flambe.experiment.engines import METRIC, MODE, STEPS
 from flambe.experiment.executor import Listener, StageOptions
+from flambe.experiment.failures import Failure
 from flambe.experiment.informed import Informed
 from flambe.experiment.local_ray import LocalRay
 from flambe.experiment.manners import log_raylet, quiet_ray, sigterm_is_ours
