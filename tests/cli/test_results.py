@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from flambe.cli import display
 from flambe.cli.display import Display, LiveDisplay
 from flambe.cli.terminal import TextConsole
 from flambe.progress import RunFolder, RunState, StageState, Status, VariantState
-from tests.cli.inline import flambe, write
+from tests.cli.inline import Terminal, flambe, write
 
 TWO = """\
   early: !says.Says {text: e, metric: !g [0.5, .nan, 0.75]}
@@ -78,7 +79,7 @@ def test_the_line_that_a_component_writes_is_shown_live() -> None:
     live, out, variant = shown(LiveDisplay)
     assert isinstance(live, LiveDisplay)
     for percent in range(0, 100, 10):
-        live.line(variant, "progress", f"\x1b[A{percent}%|#### {'x' * 100}")
+        live.working(variant, f"\x1b[A{percent}%|#### {'x' * 100}")
     live.console.print(live._render())
     drawn = out.getvalue()
     assert "fit v=1" in drawn
@@ -87,7 +88,7 @@ def test_the_line_that_a_component_writes_is_shown_live() -> None:
     assert "\x1b[A" not in out.getvalue().replace("\x1b[1A", "")
     # Its own lines come after it, and a variant that ended writes nothing more.
     live.line(variant, "stdout", "100% done")
-    live.line(variant, "progress", "next")
+    live.working(variant, "next")
     variant.status = Status.FINISHED
     live.console.print(live._render())
     assert "next" not in out.getvalue()
@@ -96,10 +97,40 @@ def test_the_line_that_a_component_writes_is_shown_live() -> None:
 
 def test_elsewhere_it_is_shown_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
     plain, out, variant = shown(Display)
-    plain.line(variant, "progress", "1%")
+    plain.working(variant, "1%")
     assert "1%" not in out.getvalue()
     monkeypatch.setattr(display, "PLAIN_PERIOD", -1.0)
-    plain.line(variant, "progress", "2%")
+    plain.working(variant, "2%")
     monkeypatch.setattr(display, "PLAIN_PERIOD", 10.0)
-    plain.line(variant, "progress", "3%")
+    plain.working(variant, "3%")
     assert out.getvalue().splitlines()[1:] == ["fit v=1 | 2%"]
+
+
+BAR = """
+import sys, time
+from flambe.compile import Component
+
+class Bar(Component):
+    def run(self):
+        for percent in range(0, 100, 2):
+            sys.stderr.write(f"\\r\\x1b[31m{percent}%|##")
+            time.sleep(0.05)
+        sys.stderr.write("\\r100%|####\\n")
+        return False
+    def metric(self):
+        return 1.0
+"""
+
+
+def test_a_progress_bar_of_a_component_moves_on_a_terminal(tmp_path: Path) -> None:
+    (tmp_path / "bars.py").write_text(BAR)
+    config = write(tmp_path, "  a: !bars.Bar {}")
+    config.write_text("bars: ./bars.py\n" + config.read_text())
+    terminal = Terminal(tmp_path, config)
+    drawn = terminal.read()
+    assert terminal.code() == 0, drawn
+    states = set(re.findall(r"(\d+)%\|##", drawn))
+    assert len(states) > 3  # 50 were printed within two and a half seconds
+    assert "100%|####" in drawn
+    log = tmp_path / "flambe-output/output__shown/run.log"
+    assert log.read_text().count("%|") == 1  # its last state

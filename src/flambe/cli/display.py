@@ -36,7 +36,6 @@ from flambe.progress import (
 
 LATEST = 8  # of how many variants the line that they write is shown
 PLAIN_PERIOD = 10.0  # seconds between two lines of progress, where there is no terminal
-PROGRESS = "progress"  # the level of a line that is not ended
 MAX_STAGES = 1000  # how many stages the table of a plan shows
 
 
@@ -65,7 +64,7 @@ class Display:
         self.variants: Mapping[str, VariantState] = {}
         self._stages: dict[str, Status] = {}
         self._said = 0.0
-        self._progress_said: dict[str, float] = {}
+        self._working_said: dict[str, float] = {}
         self._lock = threading.RLock()
 
     def begun(self, folder: RunFolder, run: RunState, variants: Mapping[str, VariantState]) -> None:
@@ -87,17 +86,15 @@ class Display:
         text = plain(redact.hide(text))
         if variant is None:
             self.say(text)
-        elif level == PROGRESS:
-            self.progress_line(variant, text)
         else:
             self.say(_line_of(variant, text, "red" if level in ("ERROR", "CRITICAL") else ""))
 
-    def progress_line(self, variant: VariantState, text: str) -> None:
+    def working(self, variant: VariantState | None, text: str) -> None:
         """Print now and then the line that a component writes and has not ended."""
-        now = time.monotonic()
-        if now - self._progress_said.setdefault(variant.id, now) > PLAIN_PERIOD:
-            self._progress_said[variant.id] = now
-            self.say(_line_of(variant, text))
+        now, identity = time.monotonic(), variant.id if variant is not None else ""
+        if variant and now - self._working_said.setdefault(identity, now) > PLAIN_PERIOD:
+            self._working_said[identity] = now
+            self.say(_line_of(variant, plain(redact.hide(text))))
 
     def changed(self) -> None:
         """Say what changed: stages at once, progress now and then."""
@@ -113,6 +110,7 @@ class Display:
 
     def stage_changed(self, stage: StageState) -> None:
         """Say where a stage stands."""
+        self._said = time.monotonic()
         self.say(f"{stage.name}: {stage.status.value}, {self.counted(stage)}")
 
     def progress(self) -> None:
@@ -195,13 +193,14 @@ class LiveDisplay(Display):
 
     def line(self, variant: VariantState | None, level: str, text: str) -> None:
         """Print a line of a component."""
-        if variant is not None and level != PROGRESS:
+        if variant is not None:
             self._latest.pop(variant.id, None)
         super().line(variant, level, text)
 
-    def progress_line(self, variant: VariantState, text: str) -> None:
+    def working(self, variant: VariantState | None, text: str) -> None:
         """Keep the line that a component writes: it is shown with the stages."""
-        self._latest[variant.id] = text
+        if variant is not None:
+            self._latest[variant.id] = plain(redact.hide(text))
 
     def begun(self, folder: RunFolder, run: RunState, variants: Mapping[str, VariantState]) -> None:
         """Begin to show."""
@@ -241,9 +240,9 @@ class LiveDisplay(Display):
                 took(since) if since is not None else "",
                 self.best_so_far(stage).removeprefix(", "),
             )
-        return Group(Text(""), table, *self._progress_lines())
+        return Group(Text(""), table, *self._working_lines())
 
-    def _progress_lines(self) -> Iterator[Text]:
+    def _working_lines(self) -> Iterator[Text]:
         for identity, text in list(self._latest.items())[-LATEST:]:
             variant = self.variants.get(identity)
             if variant is not None and variant.status is Status.RUNNING:

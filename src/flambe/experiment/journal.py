@@ -66,9 +66,7 @@ class LogObserver:
         """Nothing is shown."""
 
     def line(self, variant: VariantState | None, level: str, text: str) -> None:
-        """Log it, unless it is not ended."""
-        if level == "progress":
-            return
+        """Log it."""
         _log.info("%s | %s", f"{variant.stage}/{variant.name}" if variant else "", text)
 
     def working(self, variant: VariantState | None, text: str) -> None:
