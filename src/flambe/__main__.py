@@ -1,6 +1,12 @@
 """``python -m flambe``: the ``flambe`` command."""
 
-from flambe.cli.main import run
+import os
+import sys
 
 if __name__ == "__main__":
+    # Python would import from the working folder first, which the command itself does not.
+    if not sys.flags.safe_path and sys.path[:1] == [os.getcwd()]:
+        del sys.path[0]
+    from flambe.cli.main import run
+
     run()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -104,3 +105,17 @@ def test_the_hello_example_is_installed_and_run(tmp_path: Path, home: Path) -> N
         command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
     assert again.returncode == 0, again.stderr
+    # A second copy runs its own code, or nothing.
+    other = tmp_path / "other"
+    shutil.copytree(ROOT / "examples" / "hello", other / "hello")
+    shutil.copy(ROOT / "examples" / "hello.yaml", other)
+    (source,) = (path for path in other.rglob("*.py") if "hello, " in path.read_text())
+    source.write_text(source.read_text().replace("hello, ", "bye, "))
+    told = subprocess.run(command, cwd=other, capture_output=True, text=True, check=False)
+    assert told.returncode == 2
+    assert f"declared as ./hello ({other / 'hello'}), but Python imports it from" in told.stderr
+    ran = subprocess.run(
+        [*command, "-i"], cwd=other, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.splitlines().count("bye, world") == 2

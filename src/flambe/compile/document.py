@@ -107,7 +107,7 @@ def read_text(
     if declared is None:
         tags.declare(document.extensions)
     else:
-        document.undeclared = set(document.extensions) - set(declared)
+        document.undeclared, document.saved = set(document.extensions) - set(declared), True
     NodeReader(document).read(nodes[-1])
     return document
 

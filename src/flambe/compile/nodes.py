@@ -11,6 +11,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from flambe.compile import tags
+from flambe.compile.provenance import mismatch
 from flambe.compile.source import Document
 from flambe.compile.values import BROKEN, ClusterResource, Grid, Link, Path, Sample, Schema
 from flambe.errors import Place, Problem
@@ -51,6 +52,12 @@ class NodeReader:
         for name, origin in self.document.extensions.items():
             if name in self.document.undeclared:
                 continue
+            if what := self._mismatch(name, origin):
+                broken.add(name)
+                place = self.document.extension_places[name]
+                hint = f"run again with -i to install it from {origin}"
+                self.document.add(Problem(what, place, hint))
+                continue
             try:
                 importlib.import_module(name)
             except (Exception, SystemExit) as error:  # an extension may raise anything at import
@@ -67,6 +74,12 @@ class NodeReader:
                     )
                 )
         return broken
+
+    def _mismatch(self, name: str, origin: str) -> str:
+        # What is declared in Python, or by the reader of a saved component, is theirs to choose.
+        if not self.document.source.folder or self.document.saved:
+            return ""
+        return mismatch(name, origin, self.document.source.folder)
 
     def read(self, node: Node) -> None:
         """Make the root of the document of a node."""

@@ -60,6 +60,8 @@ class Document:
     extensions: dict[str, str] = field(default_factory=dict)
     #: Those of them that the reader of a saved component did not declare: see tags.resolve().
     undeclared: set[str] = field(default_factory=set)
+    #: Whether it describes a saved component: where its extensions came from is history.
+    saved: bool = False
     root: Any = None
     places: Places = field(default_factory=Places)
     extension_places: dict[str, Place] = field(default_factory=dict)

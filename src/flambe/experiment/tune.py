@@ -26,6 +26,7 @@ from flambe.experiment.collector import Collector
 from flambe.experiment.engines import METRIC, MODE, STEPS
 from flambe.experiment.executor import Listener, StageOptions
 from flambe.experiment.failures import Failure
+from flambe.experiment.import_path import job_config
 from flambe.experiment.informed import Informed
 from flambe.experiment.local_ray import LocalRay
 from flambe.experiment.manners import log_raylet, quiet_ray, sigterm_is_ours
@@ -284,6 +285,7 @@ class TuneExecutor:
                     "log_to_driver": False,
                     "logging_level": logging.ERROR,
                     "configure_logging": False,
+                    "job_config": job_config(),
                 }
                 if self.nodes is not None:
                     ray.init(address=self.nodes.address, **common)

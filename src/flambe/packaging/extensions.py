@@ -50,6 +50,7 @@ def install(name: str, origin: str, base: Path, say: Say = lambda text: None) ->
     redact.add_url(origin)
     source = git_source(origin)
     folder = base / os.path.expanduser(origin)
+    before = _linked_folders()
     if source is not None:
         say(f"{name}: updating from {source.url}")
         folder = checkout(source, say)
@@ -68,7 +69,9 @@ def install(name: str, origin: str, base: Path, say: Say = lambda text: None) ->
     else:
         say(f"{name}: installing {origin}")
         _pip(name, ["--", origin])
-    # A new .pth file (of an editable install) is read at start only.
+    # A new .pth file (of an editable install) is read at start only; and what it replaced is gone.
+    gone = before - _linked_folders()
+    sys.path[:] = [entry for entry in sys.path if entry not in gone]
     site.addsitedir(sysconfig.get_paths()["purelib"])
     importlib.invalidate_caches()
     if importlib.util.find_spec(name) is None:
@@ -78,6 +81,13 @@ def install(name: str, origin: str, base: Path, say: Say = lambda text: None) ->
                 hint="an extension is declared by the name of its top-level module",
             )
         )
+
+
+def _linked_folders() -> set[str]:
+    """Return the folders that .pth files name: those of editable installs."""
+    files = Path(sysconfig.get_paths()["purelib"]).glob("*.pth")
+    lines = (line for file in files for line in file.read_text(errors="replace").splitlines())
+    return {line.strip() for line in lines if line.strip() and not line.startswith(("#", "import"))}
 
 
 def checkout(source: GitSource, say: Say = lambda text: None) -> Path:

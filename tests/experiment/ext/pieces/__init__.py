@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 import random
@@ -445,3 +446,17 @@ class Sometimes(Component):
 
     def metric(self) -> float | None:
         return self.x if self.x > 0.6 else float("nan") if self.x > 0.3 else None
+
+
+class Loads(Component):
+    """Imports modules; its metric is how many are not of the working folder."""
+
+    def __init__(self, modules: Sequence[str] = ()) -> None:
+        self.modules = modules
+
+    def run(self) -> bool:
+        return False
+
+    def metric(self) -> float:
+        found = [importlib.import_module(name).__file__ or "" for name in self.modules]
+        return float(sum(not os.path.samefile(os.path.dirname(path), os.curdir) for path in found))
