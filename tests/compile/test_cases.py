@@ -117,6 +117,18 @@ def test_options_are_read() -> None:
     assert not sample["extra"].whole
 
 
+def test_a_choice_is_written_as_a_list_or_as_ray_takes_it() -> None:
+    written = {name: stage("tune_choice", name).kwargs["extra"] for name in ("plain", "listed")}
+    assert written["plain"] == written["listed"]
+    assert written["plain"].args == [["a", "b", 3]]
+    assert written["plain"]().categories == ["a", "b", 3]
+    others = {n: stage("tune_choice", n).kwargs["extra"]() for n in ("named", "lists", "one")}
+    assert others["named"].categories == ["a", "b", 3]
+    assert others["lists"].categories == [[1, 2], [3]]
+    assert others["one"].categories == ["a"]
+    assert stage("tune_choice", "maps").kwargs["extra"]().categories == [{"a": 1}]
+
+
 def test_resources_of_a_cluster_are_read() -> None:
     resources = root_of(case("cluster")).kwargs["resources"]
     assert resources["far"] == ClusterResource("s3://bucket/a b")

@@ -161,9 +161,27 @@ def test_samples() -> None:
     assert not fits(Sample(1, 3, 2), str)
 
 
-def test_search_spaces_and_factories_fit_anything() -> None:
-    for annotation in (int, float, str, list[int], FitBase):
-        assert fits(SPACE, annotation)
+def space(kind: str, *args: Any) -> Schema:
+    return Schema(f"ray.tune.search.sample:{kind}", f"tune.{kind}", list(args))
+
+
+def test_search_spaces_fit_where_what_they_draw_does() -> None:
+    real: list[Any] = [float, float | None, Any, int | float]
+    assert all(fits(SPACE, annotation) for annotation in real)
+    others: list[Any] = [int, str, list[int], FitBase, int | None]
+    assert not any(fits(SPACE, annotation) for annotation in others)
+    whole = space("qrandint", 16, 32, 16)
+    either: list[Any] = [int, float, int | None, Literal[16, 32], Literal[16, 32] | None]
+    assert all(fits(whole, annotation) for annotation in either)
+    assert not fits(whole, str)
+    assert fits(space("choice", [1, None]), int | None)
+    assert not fits(space("choice", [1, "a"]), int | None)
+    wrong = list(misfits(space("choice", [1, "a", [2]]), int | None))
+    assert wrong == [((0, 1), "a", int | None), ((0, 2), [2], int | None)]
+    assert fits(space("sample_from", "function"), int)  # nobody knows what it draws
+
+
+def test_factories_fit_anything() -> None:
     assert fits(Schema.of(FitBase.schema), FitOther)
 
 

@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from flambe.compile import signatures, types
+from flambe.compile import signatures, spaces, types
 from flambe.compile.reach import Reach, Scope
 from flambe.compile.source import Document
 from flambe.compile.values import (
@@ -192,8 +192,15 @@ def _check_call(document: Document, path: Path, schema: Schema) -> None:
                 document.problem(
                     f"{what!r} of !{schema.tag} cannot be {types.kind_of(wrong)}",
                     (*path, position, *below),
-                    f"expected {types.name_of(wanted)}",
+                    f"expected {types.name_of(wanted)}{_whole_numbers(wrong, wanted)}",
                 )
+
+
+def _whole_numbers(value: Any, annotation: Any) -> str:
+    """Return which space draws whole numbers, where they are expected of another one."""
+    if spaces.is_space(value) and spaces.draws_real(value) and types.fits(1, annotation):
+        return ", which   !tune.randint [low, high]   draws"
+    return ""
 
 
 _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

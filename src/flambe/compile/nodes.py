@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
-from flambe.compile import tags
+from flambe.compile import spaces, tags
 from flambe.compile.provenance import mismatch
 from flambe.compile.source import Document
 from flambe.compile.values import BROKEN, ClusterResource, Grid, Link, Path, Sample, Schema
@@ -308,7 +308,12 @@ class NodeReader:
         elif isinstance(node, MappingNode):
             schema.kwargs = self._mapping(node, path, names=True)
         elif isinstance(node, SequenceNode):
-            schema.args = [self.value(child, (*path, i)) for i, child in enumerate(node.value)]
+            if target == spaces.CHOICE and not _is_list_of_one_list(node):
+                # !tune.choice [a, b] is   !tune.choice [[a, b]], as Ray takes it.
+                path = (*path, 0)
+                schema.args = [[self.value(c, (*path, i)) for i, c in enumerate(node.value)]]
+            else:
+                schema.args = [self.value(child, (*path, i)) for i, child in enumerate(node.value)]
         elif node.value or _quoted(node):
             schema.args = [self._implicit(node, path)]
         return schema
@@ -326,6 +331,10 @@ class NodeReader:
         if isinstance(node, SequenceNode):
             return [self.value(child, (*path, i)) for i, child in enumerate(node.value)]
         return self._implicit(node, path)
+
+
+def _is_list_of_one_list(node: SequenceNode) -> bool:
+    return len(node.value) == 1 and tag_of(node.value[0]) == f"{STANDARD}seq"
 
 
 def _merges(key: Node) -> bool:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, Union
 
+from flambe.compile import spaces
 from flambe.compile.values import (
     Broken,
     ClusterResource,
@@ -89,6 +90,8 @@ def fits(value: Any, annotation: Any) -> bool:
         return all(fits(element, annotation) for element in value.elements)
     if isinstance(value, Sample):
         return fits(value.low, annotation) if value.whole else fits(0.5, annotation)
+    if spaces.is_space(value):
+        return _space_fits(value, annotation)
     if annotation is None:
         annotation = type(None)
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
@@ -111,12 +114,26 @@ def fits(value: Any, annotation: Any) -> bool:
     return _plain_fits(value, annotation)
 
 
+def _space_fits(space: Schema, annotation: Any) -> bool:
+    """Whether what a search space draws may be passed to a parameter."""
+    if known := spaces.categories(space):
+        return all(fits(category, annotation) for category in known[1])
+    if spaces.draws_whole(space):
+        return fits(1, annotation) or _has_literal(annotation)
+    return not spaces.draws_real(space) or fits(0.5, annotation)
+
+
+def _has_literal(annotation: Any) -> bool:
+    """Whether some values only are expected: which of them a space draws is not looked at."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return True
+    return any(map(_has_literal, typing.get_args(annotation)))
+
+
 def _schema_fits(schema: Schema, annotation: Any) -> bool:
     if not schema.target or not inspect.isclass(annotation) or annotation is Schema:
         return True
     made = schema.resolve()
-    if getattr(made, "__module__", "").startswith("ray.tune"):
-        return True  # a search space: its values are known later
     if annotation in (str, int, float, bool, list, dict, tuple):
         return inspect.isclass(made) and issubclass(made, annotation)
     if not inspect.isclass(made) or getattr(annotation, "_is_protocol", False):
@@ -174,6 +191,13 @@ def misfits(value: Any, annotation: Any) -> Iterator[tuple[Path, Any, Any]]:
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         yield from misfits(value, args[0])
+        return
+    if spaces.is_space(value) and (known := spaces.categories(value)):
+        below, chosen = known
+        for index, category in enumerate(chosen):
+            if not fits(category, annotation):
+                for path, innermost, expected in misfits(category, annotation):
+                    yield (*below, index, *path), innermost, expected
         return
     if origin in _UNIONS and not isinstance(value, Grid):
         inner = [arg for arg in args if any(path for path, _, _ in misfits(value, arg))]

@@ -9,7 +9,7 @@ from flambe._grammar import NAME_HINT, wrong_ascii_name, wrong_name, wrong_path,
 from flambe.compile import Schema
 from flambe.compile.values import ClusterResource, Grid, Path
 from flambe.errors import ConfigError, Problem, did_you_mean, listed
-from flambe.experiment import counting, engines, mistakes, search, variants
+from flambe.experiment import counting, engines, mistakes, search, space_checks, variants
 from flambe.experiment.counting import DEFAULT_MAX_VARIANTS, LARGEST_MAX_VARIANTS
 from flambe.runnable import ClusterRunnable, RemoteEnvironment
 
@@ -217,6 +217,7 @@ def _findings(values: Mapping[str, Any]) -> Iterator[Finding]:
     yield from mistakes.option_findings(pipeline, _mapping(values.get("search")))
     yield from _number_findings(values)
     yield from engines.findings(values)
+    yield from space_checks.findings(values)
     storage = values.get("storage")
     if isinstance(storage, str) and (wrong_url(storage, "s3") or {"?", "#"} & set(storage)):
         yield (

@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flambe.compile import spaces
 from flambe.compile.component import Component
 from flambe.compile.component import runs as has_run
 from flambe.compile.values import (
@@ -100,7 +101,7 @@ class Variant:
 
 def is_domain(value: Any) -> bool:
     """Whether a value is a search space of Ray Tune (``!tune.loguniform …``)."""
-    return isinstance(value, Schema) and value.target.startswith("ray.tune.search.sample:")
+    return spaces.is_space(value)
 
 
 def domains(value: Any) -> dict[Path, Schema]:

@@ -1,0 +1,39 @@
+"""Search spaces of Ray Tune (``!tune.uniform [0, 1]``): which values they draw. Ray is not used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flambe.compile.values import Key, Schema
+
+_MODULE = "ray.tune.search.sample:"
+CHOICE = f"{_MODULE}choice"
+
+
+def is_space(value: Any) -> bool:
+    """Whether a value is a search space."""
+    return isinstance(value, Schema) and value.target.startswith(_MODULE)
+
+
+def kind(space: Schema) -> str:
+    """Return which kind of space it is: ``loguniform``."""
+    return space.target.removeprefix(_MODULE)
+
+
+def draws_whole(space: Schema) -> bool:
+    """Whether a space draws whole numbers."""
+    return kind(space).endswith("randint")
+
+
+def draws_real(space: Schema) -> bool:
+    """Whether a space draws numbers with a fraction."""
+    return kind(space).endswith(("uniform", "randn"))
+
+
+def categories(space: Schema) -> tuple[tuple[Key, ...], list[Any]] | None:
+    """Return where it is written what a space chooses from, and that; None if unknown."""
+    if space.target != CHOICE:
+        return None
+    key: Key = 0 if space.args else "categories"
+    written = space.args[0] if space.args else space.kwargs.get("categories")
+    return ((key,), written) if isinstance(written, list) else None
