@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flambe.errors import ConfigError
+from flambe.experiment.inputs import Inputs
 from flambe.progress import Status, VariantState
 from tests.experiment.lab import Lab, Outcome, flambe
 
@@ -333,3 +334,29 @@ def test_the_files_of_a_table(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None
     (lab.root / "train.csv").write_text("x\n2\n")
     again = lab.run(resume=True).fine()
     assert [v.reason for v in again.of("a")] == ["file train.csv changed"]
+
+
+def test_what_stands_on_a_cluster_counts_by_its_names_and_sizes(lab: Lab) -> None:
+    corpus = lab.root / "corpus"
+    corpus.mkdir()
+    (corpus / "x").write_text("1")
+    (lab.root / "y").write_text("1")
+    lab.write(
+        "a: !pieces.Drawn {other: !@ there}\nb: !pieces.Drawn {other: !@ here}",
+        more=f"resources: {{there: !cluster {corpus}, here: ./y, far: !cluster /nowhere}}",
+    )
+    experiment = lab.experiment()
+
+    def contents() -> dict[str, str]:
+        places = {"there": str(corpus), "here": str(lab.root / "y"), "far": "/nowhere"}
+        return dict(Inputs.of(experiment, places).contents)
+
+    before = contents()
+    assert set(before) == {"there", "here"}  # nobody links to the other
+    (corpus / "x").write_text("2")
+    assert contents() == before
+    (corpus / "x").write_text("22")
+    (lab.root / "y").write_text("2")
+    after = contents()
+    assert after["there"] != before["there"]
+    assert after["here"] != before["here"]
