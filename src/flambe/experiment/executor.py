@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from flambe.errors import ComponentError, FlambeError
+from flambe.errors import ComponentError, FlambeError, listed
 from flambe.experiment.checkpoints import FINAL, Checkpoints
 from flambe.experiment.failures import reported, whole_text
+from flambe.experiment.isolation import Isolation
 from flambe.experiment.last_words import printed_last
-from flambe.experiment.task import StageTask, VariantTask
+from flambe.experiment.task import StageTask, VariantTask, load_libraries
 from flambe.experiment.variants import Variant, choices_text
 from flambe.logging import capture
 from flambe.logging.events import Record, use
@@ -165,6 +166,8 @@ class InlineExecutor:
         to.started(variant, host)
         folder = RunFolder(self.root).variant(variant.stage, variant.name)
         folder.mkdir(parents=True, exist_ok=True)
+        load_libraries(task.extensions)
+        isolation = Isolation(task.extensions)
         try:
             with capture.printed_here(take) if self.debugger is None else capture.logged(take):
                 running = VariantTask(task, variant.id, channel)
@@ -186,6 +189,9 @@ class InlineExecutor:
             to.failed(variant, failure.error, failure.text, final or failure.lasting)
             return failure.lasting
         finally:
+            if left := isolation.restore():
+                text = f"it left {listed(left, 3)}, beside which the variants after it run"
+                channel.send(Record(variant.id, "advice", "process", text, None, time.time()))
             use(None)
             to.lines(self.recorder.take_lines())
             channel.send(Record(variant.id, "end", "", None, None, time.time()))

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import json
 import logging
 import os
 import random
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,17 @@ def seed_everything(seed: int, stage: str, repetition: int = 0) -> None:
         import torch
 
         torch.manual_seed(number)
+
+
+def load_libraries(extensions: Iterable[str] = ()) -> None:
+    """Import what variants use, so that the first in a process finds what the others do.
+
+    A library that is loaded while the first one is built has not had its random numbers seeded, and
+    what it does as it is imported would be taken for something that this variant did.
+    """
+    for name in ("numpy", "torch", *extensions):
+        with contextlib.suppress(Exception):  # it is not installed, or says so when it is used
+            importlib.import_module(name)
 
 
 class Assembly:

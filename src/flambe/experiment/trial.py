@@ -6,6 +6,7 @@ import collections
 import contextlib
 import functools
 import logging
+import os
 import signal
 import sys
 import tempfile
@@ -19,13 +20,14 @@ import ray
 from ray import tune
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
-from flambe.errors import RunError
+from flambe.errors import RunError, listed
 from flambe.experiment import storage
 from flambe.experiment.engines import METRIC, STEPS
 from flambe.experiment.executor import variant_title
 from flambe.experiment.failures import reported, whole_text
+from flambe.experiment.isolation import Isolation
 from flambe.experiment.last_words import Will
-from flambe.experiment.task import StageTask, VariantTask
+from flambe.experiment.task import StageTask, VariantTask, load_libraries
 from flambe.experiment.variants import Variant
 from flambe.logging import capture, load, redact
 from flambe.logging.console import home
@@ -43,6 +45,12 @@ HOST = "flambe_host"
 REPETITION = "repetition"
 # How often what components said is sent and shown, in seconds.
 LINE_PERIOD = 0.2
+# How long a process may take to end.
+END_SECONDS = 5.0
+_NOT_AGAIN = (
+    "its process is not used for another variant, for it left {left}: a process that is started "
+    "anew takes a second or two (end threads and programs before the last step returns)"
+)
 # Records that wait in a worker before it is slowed down, and that are sent at once.
 MOST_WAITING = 50_000
 BATCH = 2_000
@@ -169,6 +177,7 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
         if self.stage_task is None or self.stage_task.stage != config["stage"]:
             self.stage_task = ray.get(self.collector.task.remote(config["stage"]))
             _export(self.stage_task.secrets)
+        load_libraries(self.stage_task.extensions)
         self.config = config
         self.running = None
         variant = self._variant(config)
@@ -177,6 +186,7 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
         self.collector.open.remote(variant.id, folder, variant_title(variant))
         node = ray.get_runtime_context().get_node_id()
         self.collector.attend.remote(variant.id, node, str(self.will.folder))
+        self.isolation = Isolation(self.stage_task.extensions)
 
     def _variant(self, config: dict[str, Any]) -> Variant:
         assert self.stage_task is not None
@@ -243,11 +253,24 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
 
     @_reported
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Go on with another variant in this process."""
-        if self.running is not None and not self.running.done:
-            self._end()  # a scheduler stopped it
+        """Go on with another variant in this process, or say that it has to be another process."""
+        if left := self._leave():
+            text = _NOT_AGAIN.format(left=listed(left, 3))
+            self.channel.send(Record(self.source, "advice", "process", text, None, time.time()))
+            self.channel.flush()
+            return False
         self._begin(new_config)
         return True
+
+    def _leave(self) -> list[str]:
+        """Leave nothing of a variant; return what is left for which the process has to end."""
+        ended = self.running is None or self.running.done
+        self.running = None
+        left = self.isolation.restore()
+        if not ended:
+            self._end()  # a scheduler stopped it
+        self.printed.settle()
+        return left
 
     def _end(self) -> None:
         """See that all that the variant said has arrived."""
@@ -257,10 +280,15 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
 
     def cleanup(self) -> None:
         """Give the process back."""
+        self._leave()
         self.printed.stop()
         self._logged.close()
         self.channel.flush()
         self.will.revoke()
+        # A thread of a component may keep Python from ending.
+        last = threading.Timer(END_SECONDS, os._exit, [0])
+        last.daemon = True
+        last.start()
 
     @classmethod
     def default_resource_request(cls, config: dict[str, Any]) -> PlacementGroupFactory:

@@ -26,6 +26,7 @@ from flambe.experiment.collector import Collector
 from flambe.experiment.engines import METRIC, MODE, STEPS
 from flambe.experiment.executor import Listener, StageOptions
 from flambe.experiment.failures import Failure
+from flambe.experiment.fresh import replace_refusing_actors
 from flambe.experiment.import_path import job_config
 from flambe.experiment.informed import Informed
 from flambe.experiment.local_ray import LocalRay
@@ -377,7 +378,7 @@ class TuneExecutor:
                 search_alg=_searcher(options),
                 num_samples=1 if options.search is None else options.num_samples,
                 max_concurrent_trials=None if _advised(options) else options.max_concurrent,
-                reuse_actors=options.reuse_actors,
+                reuse_actors=options.reuse_actors and replace_refusing_actors(),
                 trial_name_creator=partial(_trial_name, key),
                 trial_dirname_creator=partial(_trial_folder, key),
             ),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import importlib
+import json
 import logging
 import os
 import random
@@ -285,6 +287,54 @@ class Ending(Component):
 
     def of_its_own(self) -> None:
         raise type("Own", (BaseException,), {})("mine")
+
+
+class Leaky(Component):
+    """Changes much of its process, and says what it found; it may leave a thread running."""
+
+    def __init__(self, number: int, record: str, thread_of: int = 0) -> None:
+        self.number, self.record, self.thread_of = number, record, thread_of
+
+    def run(self) -> bool:
+        import numpy as np
+        import torch
+
+        found = {
+            "pid": os.getpid(),
+            "cwd": os.getcwd(),
+            "environment": os.environ.get("LEAK"),
+            "path": "/leak" in sys.path,
+            "dtype": str(torch.get_default_dtype()),
+            "threads": torch.get_num_threads(),
+            "grad": torch.is_grad_enabled(),
+            "numpy": np.geterr()["divide"],
+            "level": logging.getLogger("mine").level,
+            "handlers": len(logging.getLogger("mine").handlers),
+            "root": len(logging.getLogger().handlers),
+            "disabled": logging.root.manager.disable,
+            "drawn": [random.random(), float(np.random.random()), float(torch.rand(()))],
+        }
+        note(self.record, json.dumps(found))
+        os.environ["LEAK"] = "1"
+        sys.path.insert(0, "/leak")
+        torch.set_default_dtype(torch.float64)
+        torch.set_num_threads(torch.get_num_threads() + 1)
+        torch.set_grad_enabled(False)
+        np.seterr(divide="raise")
+        logging.getLogger("mine").setLevel(10)
+        logging.getLogger("mine").addHandler(logging.StreamHandler())
+        logging.getLogger().handlers.clear()
+        logging.disable(50)
+        atexit.register(note, self.record, f"exit {self.number}")
+        os.chdir("/")
+        os.close(1)
+        sys.stdout = open(os.devnull, "w")
+        if self.number == self.thread_of:
+            threading.Thread(target=time.sleep, args=(600,), name="forgotten").start()
+        return False
+
+    def metric(self) -> float:
+        return float(self.number)
 
 
 class Epochs(Component):
