@@ -81,3 +81,13 @@ def test_the_package_of_a_searcher_is_installed_on_clusters_too(lab: Lab) -> Non
     pytest.importorskip("optuna")
     lab.write(SPACE, more="search: {walk: {searcher: !ray.OptunaSearch , num_samples: 2}}")
     assert extras_of(read_file(lab.config).root) == {"search"}
+
+
+def test_a_searcher_of_numbers_alone_takes_no_options(lab: Lab) -> None:
+    pytest.importorskip("bayes_opt")
+    options = "walk: !pieces.Walk {rate: !tune.uniform [0.0, 1.0], steps: !g [1, 2]}"
+    lab.write(options, more="search: {walk: !ray.BayesOptSearch }")
+    with pytest.raises(ConfigError, match="cannot search the options .* of stage 'walk'"):
+        lab.experiment()
+    lab.write(SPACE, more="search: {walk: !ray.BayesOptSearch }")
+    assert lab.experiment().search

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import shutil
 import zipfile
@@ -900,3 +901,32 @@ def test_a_stale_result_is_marked(look: Callable[..., Looking], tmp_path: Path) 
         looking.go(f"/variant/{fresh}")
         looking.settled()
         assert "run again: resource 'text' changed" in page.locator("#reuse").inner_text()
+
+
+def test_a_figure_that_is_nan_is_shown_and_ranks_last(
+    look: Callable[..., Looking], tmp_path: Path
+) -> None:
+    run = Written(tmp_path / "output__trial", [StageState("train", "Walk", total=6)])
+    figures = {"a": math.nan, "b": 0.5, "c": None, "d": -math.inf, "e": 0.7, "f": math.inf}
+    for name, figure in figures.items():
+        run.add(name * 16, rate=name)
+        run.step(name * 16, 1, figure)
+        run.done(name * 16)
+    run.end()
+    with serving(create_app(run.folder.root, token=TOKEN)) as base:
+        looking = look(base)
+        page = looking.go("/stage/train")
+        looking.settled()
+
+        def column(title: str) -> list[str]:
+            heads = page.locator("#table th").all_inner_texts()
+            at = [head.strip(" ↑↓") for head in heads].index(title)
+            rows = page.locator("#table tbody tr").all()
+            return [row.locator("td").nth(at).inner_text() for row in rows]
+
+        page.get_by_role("button", name="last").click()
+        assert column("last") == ["inf", "0.7", "0.5", "-inf", "nan", ""]
+        page.get_by_role("button", name="last").click()
+        assert column("last") == ["-inf", "0.5", "0.7", "inf", "nan", ""]
+        page.locator("#filter").fill("last=nan")
+        soon(lambda: column("rate") == ["a"], "the one that is NaN", 5)

@@ -12,8 +12,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flambe.compile import Schema, signatures, spaces
-from flambe.compile.values import Path, walk
+from flambe.compile.values import Path, links, walk
 from flambe.experiment.engines import is_built_on, missing_packages
+from flambe.experiment.variants import domains, has_options
 
 Finding = tuple[Path, str, str]  # path, message, hint
 _SEARCHER = "ray.tune.search.searcher:Searcher"
@@ -28,7 +29,9 @@ def findings(values: Mapping[str, Any]) -> Iterator[Finding]:
         The keywords of an ``!Experiment``, not built.
     """
     pipeline = values.get("pipeline")
-    for stage, value in pipeline.items() if isinstance(pipeline, Mapping) else ():
+    if not isinstance(pipeline, Mapping):
+        return
+    for stage, value in pipeline.items():
         sound = []
         for path, space in walk(value, ("pipeline", stage)):
             if spaces.is_space(space):
@@ -39,6 +42,13 @@ def findings(values: Mapping[str, Any]) -> Iterator[Finding]:
         searcher = searcher.get("searcher") if isinstance(searcher, Mapping) else searcher
         if isinstance(searcher, Schema) and searcher.target:
             yield from _unsearchable(_innermost(searcher), sound)
+            if _has_bases(pipeline, stage):
+                # Which of them is one more dimension of the search.
+                options = Schema(spaces.CHOICE, "tune.choice", [["a", "b"]])
+                hint = "take another searcher, or write one experiment for each option"
+                for _, message, _ in _unsearchable(_innermost(searcher), [((), options)]):
+                    what = message.replace("!tune.choice", f"the options (!g) of stage {stage!r}")
+                    yield ("search", stage), what, hint
 
 
 def _space_findings(path: Path, space: Schema) -> Iterator[Finding]:
@@ -112,6 +122,19 @@ def _whole_findings(
     elif math.floor(upper / q) < math.ceil(lower / q):
         message = f"{tag} draws multiples of {q}, and there is none from {lower} to {upper}"
         yield "q", message, "at most the upper bound"
+
+
+def _has_bases(pipeline: Mapping[str, Any], stage: str) -> bool:
+    """Whether a stage, or one that it is built upon, has options, or an ancestor has spaces."""
+    seen, ahead = set(), [stage]
+    while ahead:
+        name = ahead.pop()
+        seen.add(name)
+        if has_options(pipeline[name]) or (name != stage and domains(pipeline[name])):
+            return True
+        roots = {link.root for _, link in links(pipeline[name])}
+        ahead += [root for root in roots if root in pipeline and root not in seen]
+    return False
 
 
 # -- searchers ----------------------------------------------------------------------------------

@@ -309,5 +309,6 @@ def quiet_loggers() -> None:
     """Keep what libraries tell of their own doings out of the logs of components."""
     for name in ("ray", "ray.train", "ray._private", "asyncssh", "fsspec"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    logging.getLogger("optuna").setLevel(logging.WARNING)
     # What becomes of trials is told by flambe.
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
