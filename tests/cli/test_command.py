@@ -155,7 +155,7 @@ def test_validate_builds_nothing_and_imports_no_ray(folder: Path) -> None:
     )
     assert result.returncode == 0, result.stderr
     assert "is valid" in result.stdout
-    assert "9, 1 kept" in result.stdout
+    assert "12, 1 kept" in result.stdout
 
 
 def test_secrets_that_everybody_can_read_are_refused(folder: Path, home: Path) -> None:

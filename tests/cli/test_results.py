@@ -134,3 +134,15 @@ def test_a_progress_bar_of_a_component_moves_on_a_terminal(tmp_path: Path) -> No
     assert "100%|####" in drawn
     log = tmp_path / "flambe-output/output__shown/run.log"
     assert log.read_text().count("%|") == 1  # its last state
+
+
+def test_what_would_fill_screens_is_in_the_log() -> None:
+    made, out, variant = shown(Display)
+    made.line(variant, "ERROR", "\n".join(f"line {number}" for number in range(2000)))
+    made.line(variant, "stdout", "z" * 5_000_000)
+    made.line(variant, "stdout", "short")
+    text = out.getvalue()
+    assert len(text) < 10_000
+    for part in ("line 0", "line 19\n... 1,960 lines more", "line 1980\n", "line 1999", "short"):
+        assert part in text
+    assert "zz ... 4,996,000 characters more are in the log" in text

@@ -15,6 +15,7 @@ from flambe.cli import ending, running
 from flambe.cli.hosts import hosts_table, run_told, standing_told
 from flambe.cli.members import ClusterDisplay, chosen, members_of, standing_of
 from flambe.cli.results import took
+from flambe.cli.runs import experiment_told
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.member import Member
 from flambe.cluster.record import ClusterFiles, known
@@ -62,6 +63,8 @@ def _status(given: str, shown: ClusterDisplay, *, alone: bool) -> int:
             raise
         raise RemoteError(given, str(wrong)) from None  # the others are shown all the same
 
+    experiments: list[str] = []
+
     def look(member: Member) -> None:
         member.connect(PATIENCE, shown.note)
         member.look(name)
@@ -69,6 +72,8 @@ def _status(given: str, shown: ClusterDisplay, *, alone: bool) -> int:
         used = runs.get(name, {}).get("about", {}).get("environment", "")
         used = used or ClusterFiles(name).recall().get("environment", "")
         member.look(name, used)
+        if member.is_orchestrator and name in runs:
+            experiments.append(experiment_told(member, name))
 
     errors = [one for one in outcomes(look, members) if isinstance(one, RemoteError)]
     with shown.lock:
@@ -81,6 +86,8 @@ def _status(given: str, shown: ClusterDisplay, *, alone: bool) -> int:
             if one.is_orchestrator and one.report:
                 told = run_told(one.report["runs"].get(name))
                 shown.console.print(told, soft_wrap=True, style="dim")
+                for text in filter(None, experiments):
+                    shown.console.print(text, soft_wrap=True, style="dim")
         for error in errors:
             shown.console.print(Text(str(error), "red"), soft_wrap=True)
         if errors:

@@ -36,6 +36,7 @@ from flambe.progress import (
 
 LATEST = 8  # of how many variants the line that they write is shown
 PLAIN_PERIOD = 10.0  # seconds between two lines of progress, where there is no terminal
+MOST_LINES, LONGEST_LINE = 40, 4000  # of what a component says at once
 MAX_STAGES = 1000  # how many stages the table of a plan shows
 
 
@@ -83,7 +84,7 @@ class Display:
 
     def line(self, variant: VariantState | None, level: str, text: str) -> None:
         """Print a line of a component."""
-        text = plain(redact.hide(text))
+        text = _bounded(plain(redact.hide(text)))
         if variant is None:
             self.say(text)
         else:
@@ -262,6 +263,21 @@ def _line_of(variant: VariantState, text: str, style: str = "", *, no_wrap: bool
     colour = COLOURS[int(variant.id[:6], 16) % len(COLOURS)]
     parts = ((title(variant), colour), (" | ", "dim"), (text, style))
     return Text.assemble(*parts, no_wrap=no_wrap, overflow="ellipsis" if no_wrap else None)
+
+
+def _bounded(text: str) -> str:
+    """Return the text, its middle left out where it would fill screens: it is in the log."""
+    lines = text.split("\n", MOST_LINES + 1)
+    if len(lines) > MOST_LINES:
+        lines = text.split("\n")
+        left = f"... {len(lines) - MOST_LINES:,} lines more are in the log ..."
+        lines = [*lines[: MOST_LINES // 2], left, *lines[-MOST_LINES // 2 :]]
+    return "\n".join(map(_cut, lines))
+
+
+def _cut(line: str) -> str:
+    left = len(line) - LONGEST_LINE
+    return line if left <= 0 else f"{line[:-left]} ... {left:,} characters more are in the log"
 
 
 def print_plan(root: Schema) -> None:

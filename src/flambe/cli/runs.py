@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flambe.cli import results
 from flambe.cli.terminal import console
 from flambe.errors import ConfigError, FlambeError, Problem, did_you_mean, listed
-from flambe.progress import RunFolder, figure_text
+from flambe.logging.plain import plain
+from flambe.progress import RunFolder, RunState, Status, figure_text, read_state_text
+
+if TYPE_CHECKING:
+    from flambe.cluster.member import Member
 
 
 def run_folder(path: Path, command: str = "site") -> RunFolder:
@@ -82,3 +87,36 @@ def _extensions(folder: RunFolder) -> list[str]:
         return sorted(header(folder.config))
     except FlambeError:  # it was made in Python, or is gone
         return []
+
+
+# Prints the newest state of a run in some folders, if there is one.
+_NEWEST = """for one; do ls -1dt "$one"output__*/state.json "$one"*/output__*/state.json; done 2>/dev/null \
+| head -n 1 | while IFS= read -r one; do cat "$one"; done"""
+
+
+def experiment_told(host: Member, name: str) -> str:
+    """Return how the experiment stands that a cluster runs or ran last; nothing if it was none."""
+    from flambe.cli import streaming
+
+    started = host.report["runs"].get(name, {}).get("started", 0.0)
+    try:
+        folders = list(streaming.results(host, name))
+        text = host.run(["sh", "-c", _NEWEST, "sh", *folders], repeat=True).stdout
+        run = read_state_text(text)
+    except (FlambeError, ValueError, TypeError, KeyError, RecursionError):
+        return ""
+    if (run.started or 0.0) < started:  # it was of an earlier run
+        return ""
+    return f"{plain(run.name)}: {run.outcome}, {_counted(run)}"
+
+
+def _counted(run: RunState) -> str:
+    """Return ``3 of 12 variants done``, of all stages."""
+    stages = [stage for stage in run.stages if stage.runs]
+    done = sum(n for s in stages for status, n in s.counts.items() if status in _DONE)
+    planned = sum(stage.total - stage.counts.get(Status.MASKED.value, 0) for stage in stages)
+    failed = f", {run.failed} failed" if run.failed and run.status is not Status.FINISHED else ""
+    return f"{done} of {planned} variants done{failed}"
+
+
+_DONE = {status.value for status in Status if status.done}

@@ -51,6 +51,7 @@ from flambe.progress.state import (
     finite,
     host_name,
     outcome,
+    read_state_text,
     variants_of,
 )
 
@@ -83,6 +84,7 @@ __all__ = [
     "rank",
     "ranked",
     "read_lines",
+    "read_state_text",
     "variants_of",
     "with_names",
 ]

@@ -257,8 +257,7 @@ class RunFolder:
         for path in (self.state, self.previous_state):
             try:
                 with open_regular(path) as stream:
-                    text = stream.read(LARGEST_STATE).decode("utf-8")
-                return _run_state(parse_json(text))
+                    return read_state_text(stream.read(LARGEST_STATE).decode("utf-8"))
             except (OSError, ValueError, TypeError, KeyError, RecursionError):
                 continue
         return None
@@ -375,6 +374,17 @@ def _known(kind: type[Any], values: Any) -> dict[str, Any]:
         for name, value in values.items()
         if name in known and (known[name] not in _FITS or _fits(known[name], value))
     }
+
+
+def read_state_text(text: str) -> RunState:
+    """Return the state of a run that its file holds.
+
+    Raises
+    ------
+    ValueError, TypeError, KeyError, RecursionError
+        If it holds none.
+    """
+    return _run_state(parse_json(text))
 
 
 def _run_state(values: Any) -> RunState:
