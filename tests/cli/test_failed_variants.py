@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import signal
 from pathlib import Path
 
+from flambe.experiment.aftermath import settle
 from flambe.progress import RunFolder, Status
 from tests.cli import inline
 from tests.cli.inline import Terminal, flambe, state, write
@@ -104,3 +106,35 @@ def test_ends_of_every_kind_are_told_where_ray_runs_them(tmp_path: Path) -> None
             assert reason in log.read_text(), (how, log)
         assert f"a how={how} | {reason}"[:150] in done.stdout
         assert re.search(rf"│ {how} +│.*failed +│ \w+", done.stdout), how
+
+
+KILLED = """
+import os, signal
+from flambe.compile import Component
+
+class Kills(Component):
+    def __init__(self, kill=False):
+        self.kill = kill
+    def run(self):
+        if self.kill:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return False
+    def metric(self):
+        return 1.0
+"""
+
+
+def test_of_a_run_that_was_killed_the_state_counts_what_became_of_its_variants(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "kills.py").write_text(KILLED)
+    config = write(tmp_path, "  a: !kills.Kills {kill: !g [false, true, false]}")
+    config.write_text("kills: ./kills.py\n" + config.read_text())
+    assert flambe(tmp_path, config).returncode == -signal.SIGKILL
+    assert state(tmp_path).status is Status.RUNNING
+    folder = RunFolder(tmp_path / "flambe-output/output__shown")
+    settle(folder)
+    after = state(tmp_path)
+    assert after.status is Status.INTERRUPTED
+    assert after.stage("a").counts == {"finished": 1, "interrupted": 1, "waiting": 1}
+    assert "interrupted" in flambe(tmp_path, "results", "flambe-output").stdout

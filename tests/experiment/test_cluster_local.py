@@ -103,6 +103,18 @@ def test_what_is_learned_is_the_same(farm: Farm) -> None:
     assert "6 of 6 variants are done" in told
 
 
+def test_a_run_that_finished_without_some_says_so_there_and_here(farm: Farm) -> None:
+    pipeline = "grow: !crops.Trouble {rate: !g [0.1, 0.2, 0.3], trouble: 0.2}"
+    more = "max_failures: 0\nstop_on_failure: false"
+    said = farm.run(farm.write("partly", pipeline, more=more)).ends(code=1)
+    assert "partly finished with 1 failed in " in said
+    assert "blight at step 2" in said
+    assert "the run ended with exit code 1" in said
+    status = farm.flambe("status", farm.cluster)
+    assert "partly: finished with 1 failed, 2 of 3 variants done" in status
+    farm.flambe("logs", farm.cluster, "-f", code=1)
+
+
 def test_results_in_a_place_of_their_own_are_fetched_too(farm: Farm) -> None:
     place = farm.folder / "beside"
     pipeline = "grow: !crops.Growth {rate: !g [0.1, 0.2], steps: 3}"

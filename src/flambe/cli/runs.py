@@ -90,8 +90,9 @@ def _extensions(folder: RunFolder) -> list[str]:
 
 
 # Prints the newest state of a run in some folders, if there is one.
-_NEWEST = """for one; do ls -1dt "$one"output__*/state.json "$one"*/output__*/state.json; done 2>/dev/null \
-| head -n 1 | while IFS= read -r one; do cat "$one"; done"""
+_NEWEST = """\
+for one; do ls -1dt "$one"output__*/state.json "$one"*/output__*/state.json; done 2>/dev/null |
+head -n 1 | while IFS= read -r one; do cat "$one"; done"""
 
 
 def experiment_told(host: Member, name: str) -> str:

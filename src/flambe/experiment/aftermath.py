@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 from flambe.experiment.checkpoints import Checkpoints
@@ -24,7 +25,9 @@ def settle(folder: RunFolder) -> None:
         for entry in folder.read_variants().values():
             if entry.status is Status.RUNNING:
                 lines.write(change_line({"id": entry.id, "status": Status.INTERRUPTED}))
+    entries = list(folder.read_variants().values())
     for stage in state.stages:
+        stage.counts = dict(Counter(e.status.value for e in entries if e.stage == stage.name))
         if stage.status is Status.RUNNING:
             stage.status, stage.ended = Status.INTERRUPTED, state.updated
     state.status, state.ended = Status.INTERRUPTED, state.updated or time.time()
