@@ -106,6 +106,29 @@ def test_flambe_log_in_a_script(tmp_path: Path) -> None:
     assert script.metric() == 0.75
 
 
+@pytest.mark.parametrize("figure", ["nan", "inf"])
+def test_a_figure_that_is_not_finite_is_no_bare_nan_and_comes_back(
+    tmp_path: Path, figure: str
+) -> None:
+    code = f"""
+    import json, os
+    from flambe.logging import log
+
+    def refuse(name):
+        raise SystemExit(f"bare {{name}}")
+
+    log("score", float("{figure}"), 4)
+    for line in open(os.environ["FLAMBE_METRICS"]):
+        json.loads(line, parse_constant=refuse)
+    """
+    _write(tmp_path, code)
+    package = Path(flambe.learn.script.__file__).parents[2]
+    path = {"PYTHONPATH": str(package)}
+    script = Script("work.py", folder=str(tmp_path), metric="score", env=path)
+    script.run()
+    assert str(script.metric()) == figure
+
+
 def test_failure_shows_command_code_and_tail(tmp_path: Path) -> None:
     _write(tmp_path, "print('before')\nraise SystemExit(3)\n")
     script = Script("work.py", ["a b"], folder=str(tmp_path))

@@ -20,6 +20,7 @@ from flambe.compile.build import folder_of
 from flambe.errors import RunError
 from flambe.learn import _process, _requirements
 from flambe.logging import log, log_text
+from flambe.progress import named_value
 
 _logger = logging.getLogger(__name__)
 
@@ -189,7 +190,7 @@ class _Figures:
             if text.strip():
                 try:
                     entry = json.loads(text)
-                    value, step = entry["value"], entry.get("step")
+                    value, step = named_value("value", entry["value"], entry), entry.get("step")
                     number = float(value) if not isinstance(value, str) else value
                     yield str(entry["tag"]), number, None if step is None else int(step)
                 except (ValueError, TypeError, KeyError, AttributeError) as error:

@@ -18,6 +18,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from flambe.progress import with_names
+
 _text_log = logging.getLogger("flambe.log")
 
 #: The environment variable that names the file of JSON lines of a script that ``!Script`` runs.
@@ -95,7 +97,8 @@ def _emit(kind: str, tag: str, value: Any, step: int | None) -> None:
     elif path := os.environ.get(METRICS_FILE):
         if kind in ("scalar", "text"):
             with open(path, "a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"tag": str(tag), "value": value, "step": step}) + "\n")
+                entry = with_names({"tag": str(tag), "value": value, "step": step})
+                stream.write(json.dumps(entry) + "\n")
     elif kind in ("scalar", "text"):
         _text_log.info("%s: %s%s", tag, value, "" if step is None else f" (step {step})")
 
