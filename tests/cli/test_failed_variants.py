@@ -128,7 +128,7 @@ def test_of_a_run_that_was_killed_the_state_counts_what_became_of_its_variants(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "kills.py").write_text(KILLED)
-    config = write(tmp_path, "  a: !kills.Kills {kill: !g [false, true, false]}")
+    config = write(tmp_path, "  a: !kills.Kills {kill: !g [0, 1, no]}")
     config.write_text("kills: ./kills.py\n" + config.read_text())
     assert flambe(tmp_path, config).returncode == -signal.SIGKILL
     assert state(tmp_path).status is Status.RUNNING
