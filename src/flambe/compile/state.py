@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from flambe._files import read_regular
 from flambe.compile import archive, pickled
 from flambe.compile.encoding import Encoder
+from flambe.compile.fingerprint import fingerprint
 from flambe.compile.pickled import NOBODY, Trust
 from flambe.compile.state_file import holds_state, read_state, write_state
 from flambe.errors import StateError, listed
@@ -212,6 +213,10 @@ def _set(component: Any, values: dict[str, Any]) -> Iterator[str]:
             yield f"{name!r} is not known"
 
 
+#: Of random numbers: they are equal if they go on in the same way.
+_GENERATORS = ("Random", "Generator", "RandomState")
+
+
 def same(one: Any, other: Any) -> bool:
     """Whether two states are equal: tensors, arrays and tables by value, NaN equal to NaN."""
     if one is other:
@@ -230,6 +235,8 @@ def same(one: Any, other: Any) -> bool:
         return type(one) is type(other) and bool(one.equals(other))
     if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
         return math.isnan(other)
+    if type(one) is type(other) and type(one).__name__ in _GENERATORS:
+        return fingerprint(one) == fingerprint(other)  # of their states
     try:
         return bool(one == other)
     except Exception:  # of an object that compares in its own way
@@ -436,14 +443,14 @@ def _load_folder(folder: str, extensions: Collection[str], *, trust: bool) -> An
     return obj
 
 
-def _warn_of_forgotten(key: str, text: str) -> None:
+def _warn_of_forgotten(path: str, about: str, text: str) -> None:
     warnings.warn(text, ForgottenWarning, stacklevel=5)
 
 
 def read(
     folder: str,
     obj: Component,
-    notify: Callable[[str, str], None] = _warn_of_forgotten,
+    notify: Callable[[str, str, str], object] = _warn_of_forgotten,
     trust: Trust = NOBODY,
 ) -> State:
     """Read the state of a component from its folder, comparing versions.
@@ -458,8 +465,8 @@ def read(
     obj
         The component.
     notify
-        Called with each attribute that was not saved: class and name, and what is to be said; by
-        default it is a warning.
+        Called with each attribute that was not saved: the path of its component, its class and
+        name, and what is to be said. By default it is a warning.
     trust
         Whose pickles are read.
 
@@ -487,7 +494,7 @@ def read(
             if FORGOTTEN_FILE in files:
                 cls = type(known[path])
                 for name, text in _forgotten_at(place).items():
-                    notify(f"{cls.__module__}.{cls.__qualname__}.{name}", text)
+                    notify(path, f"{cls.__module__}.{cls.__qualname__}.{name}", text)
     return values
 
 

@@ -57,7 +57,13 @@ class _Plain(pickle._Unpickler):
         raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
 
 
-def read_state(folder: str, pickled: Callable[[str, dict[str, Any]], Any]) -> dict[str, Any]:
+def _no_pickle(name: str, written: dict[str, Any]) -> Any:
+    raise StateError(f"{name!r} is a pickle, which is not read here")
+
+
+def read_state(
+    folder: str, pickled: Callable[[str, dict[str, Any]], Any] = _no_pickle
+) -> dict[str, Any]:
     """Read the state of a component from its folder.
 
     Parameters

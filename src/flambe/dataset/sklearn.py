@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from flambe.compile import random_state
 from flambe.dataset.dataset import BaseDataset
 from flambe.dataset.table import Table
 
@@ -44,8 +45,9 @@ class SklearnDataset(BaseDataset):
         seed: int = 0,
         scale: bool = True,
     ) -> None:
-        from sklearn import datasets
-        from sklearn.model_selection import train_test_split
+        with random_state.undrawn():  # it draws when it is imported
+            from sklearn import datasets
+            from sklearn.model_selection import train_test_split
 
         if not (val_ratio > 0 and test_ratio > 0 and val_ratio + test_ratio < 1):
             raise ValueError("val_ratio and test_ratio are above 0, and their sum is below 1")

@@ -15,6 +15,8 @@ from flambe.errors import RunError
 from flambe.progress import named_value
 
 CHECKPOINT = "checkpoint.flambe"
+#: The state of the random number generators of the process, beside it.
+RANDOM = "random.flambe"
 #: What a checkpoint ends with: a folder without it, or with other files than it names, is none.
 MANIFEST = "manifest.json"
 #: The checkpoint of a variant that is at its end.

@@ -40,6 +40,8 @@ PAUSES = (1.0, 5.0, 15.0)
 # How long copies of checkpoints are kept on a host after their last use.
 CACHE_SECONDS = 7 * 24 * 3600
 T = TypeVar("T")
+# Components draw from the generator that all share: not one number of it is for pauses.
+_own_random = random.Random()
 
 
 @dataclass(frozen=True)
@@ -233,7 +235,7 @@ def _connected(storage: Storage) -> Any:
                 raise RunError(
                     f"cannot write to the orchestrator by SFTP ({where}): {error}"
                 ) from error
-            time.sleep(pause * random.uniform(0.5, 1.5))
+            time.sleep(pause * _own_random.uniform(0.5, 1.5))
             pause = min(pause * 2, 10)
 
 

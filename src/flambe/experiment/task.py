@@ -8,23 +8,22 @@ import importlib
 import json
 import logging
 import os
-import random
-import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flambe.compile import state, tags, yaml
+from flambe.compile import random_state, state, tags, yaml
 from flambe.compile.build import Builder, run_error
 from flambe.compile.component import Component
 from flambe.compile.forgotten import Watch
 from flambe.compile.pickled import Trust
+from flambe.compile.state_file import read_state, write_state
 from flambe.compile.stepping import Stepper
-from flambe.compile.values import links
+from flambe.compile.values import Schema, links, walk
 from flambe.errors import FlambeError, StateError
-from flambe.experiment.checkpoints import CHECKPOINT, FINAL, MANIFEST, read_manifest
+from flambe.experiment.checkpoints import CHECKPOINT, FINAL, MANIFEST, RANDOM, read_manifest
 from flambe.experiment.storage import Storage
 from flambe.experiment.variants import Expander, Variant
 from flambe.logging import events
@@ -91,16 +90,7 @@ def seed_everything(seed: int, stage: str, repetition: int = 0) -> None:
     """
     text = f"{seed}:{stage}:{repetition}" if repetition else f"{seed}:{stage}"
     digest = hashlib.sha256(text.encode()).digest()
-    number = int.from_bytes(digest[:4], "big")
-    random.seed(number)
-    if "numpy" in sys.modules:
-        import numpy as np
-
-        np.random.seed(number)
-    if "torch" in sys.modules:
-        import torch
-
-        torch.manual_seed(number)
+    random_state.seed(int.from_bytes(digest[:4], "big"))
 
 
 def load_libraries(extensions: Iterable[str] = ()) -> None:
@@ -161,6 +151,11 @@ class Assembly:
         # Ancestors first: building them draws random numbers of their own.
         for _, link in links(self.names[stage]):
             elsewhere(link.root)
+        # And modules: some draw when they are imported, which is only once in a process.
+        for _, part in walk(self.names[stage]):
+            if isinstance(part, Schema):
+                with contextlib.suppress(Exception):  # building it says what is wrong
+                    part.resolve()
         builder = Builder(self.names, elsewhere)
         seed_everything(self.task.seed, stage, self.variants[stage].repetition)
         builder.stage(stage)
@@ -187,7 +182,10 @@ class Assembly:
                 "  run that stage again: run with --force, or resume from a stage before it"
             )
         saved = state.read(
-            str(folder), component, self.advice.__setitem__, Trust(key=self.task.key)
+            str(folder),
+            component,
+            lambda path, about, text: self.advice.setdefault(about, text),
+            Trust(key=self.task.key),
         )
         if copied := self._copied(stage, component, saved):
             kept = {name: built for name, built in self.shared.items() if name not in copied}
@@ -249,9 +247,9 @@ class VariantTask:
         self.stepper = Stepper(self.component)
         for about, advice in assembly.advice.items():
             self._advise(about, advice)
+        self._watch()
         if variant_id in task.restore:
             self.restore(task.storage.bring(task.restore[variant_id]))
-        self._watch()
 
     def _advise(self, about: str, text: str) -> None:
         """Say something that is said once in a run."""
@@ -292,6 +290,9 @@ class VariantTask:
             self._look_for_forgotten(values)
             place = str(folder / CHECKPOINT)
             state.write(self.component, place, values, self.forgotten, self.task.key)
+            # A component may draw from the numbers that all share: the next step goes on there.
+            (folder / RANDOM).mkdir()
+            write_state(str(folder / RANDOM), random_state.capture())
         files = {
             str(file.relative_to(folder)): file.stat().st_size
             for file in folder.rglob("*")
@@ -332,12 +333,20 @@ class VariantTask:
             )
             return
         if isinstance(self.component, Component):
-            saved = state.read(
-                str(folder / CHECKPOINT), self.component, self._advise, Trust(key=self.task.key)
-            )
+            notes: dict[str, dict[str, str]] = {}
+
+            def note(path: str, about: str, text: str) -> None:
+                notes.setdefault(path, {})[about.rpartition(".")[2]] = text
+                self._advise(about, text)
+
+            place, trust = str(folder / CHECKPOINT), Trust(key=self.task.key)
+            saved = state.read(place, self.component, note, trust)
             with _blamed(self.component, "loading the state of"):
                 self.component.load_state(saved)
             self._watch()
+            self.forgotten = notes
+            if (folder / RANDOM).is_dir():  # earlier versions wrote none
+                random_state.restore(read_state(str(folder / RANDOM)))
         self.step_count = manifest["step"]
         self.metric, self.best = manifest["metric"], manifest["best"]
 

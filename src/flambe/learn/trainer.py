@@ -13,10 +13,9 @@ from typing import Any, ClassVar
 import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from flambe.compile import Component
+from flambe.compile import Component, random_state
 from flambe.dataset import BaseDataset
 from flambe.errors import ConfigError, RunError
-from flambe.learn import _random
 from flambe.learn._forward import (
     Precision,
     autocast,
@@ -180,7 +179,7 @@ class Trainer(Component):
         self.best_weights: dict[str, Any] | None = None
         self.last_weights: dict[str, Any] | None = None
         self.finished = False
-        self.random_state: _random.RandomState | None = None
+        self.random_state: random_state.RandomState | None = None
         self.register_attrs(
             "step", "best_metric", "best_step", "best_weights", "last_weights", "finished",
             "random_state",
@@ -205,9 +204,9 @@ class Trainer(Component):
         self._continue()
         self._prepare()
         if self.random_state is not None:
-            _random.restore(self.random_state)
+            random_state.restore(self.random_state)
         elif self.seed is not None:
-            _random.seed(self.seed)
+            random_state.seed(self.seed)
         with determinism(self.deterministic):
             rate = self.optimizer.param_groups[0]["lr"]
             train_loss = self._train()
@@ -217,7 +216,7 @@ class Trainer(Component):
         value = next(iter(metrics.values()))
         self._keep_best(value)
         self._schedule(value)
-        self.random_state = _random.capture()
+        self.random_state = random_state.capture()
         if self._done():
             self._finish()
         return not self.finished

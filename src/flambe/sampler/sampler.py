@@ -112,9 +112,7 @@ class BaseSampler(Component):
 
     def _order(self, n: int, epoch: int, lengths: torch.Tensor | None) -> list[torch.Tensor]:
         """Return the rows of each batch of an epoch."""
-        generator = torch.Generator()
-        # A large odd factor keeps the orders of neighbouring seeds and epochs apart.
-        generator.manual_seed((self.seed * 0x9E3779B97F4A7C15 + epoch) % 2**63)
+        generator = self._generator(epoch)
         order = torch.randperm(n, generator=generator) if self.shuffle else torch.arange(n)
         if lengths is not None:
             pools = torch.split(order, self.batch_size * _POOL)
@@ -127,12 +125,16 @@ class BaseSampler(Component):
             batches = [batches[index] for index in mixed.tolist()]
         return batches
 
+    def _generator(self, epoch: int) -> torch.Generator:
+        # A large odd factor keeps the orders of neighbouring seeds and epochs apart.
+        return torch.Generator().manual_seed((self.seed * 0x9E3779B97F4A7C15 + epoch) % 2**63)
+
     def _batches(self, data: Sequence[Any], epoch: int, start: int) -> Iterator[Batch]:
         columns = self._columns(data)
         lengths = self._lengths(data, columns) if self.bucket_by_length else None
         order = self._order(len(data), epoch, lengths)[start:]
         if columns is None:
-            yield from self._read(data, order)
+            yield from self._read(data, order, epoch)
             return
         for rows in order:
             batch = from_columns(columns, rows, self.pad_index)
@@ -157,7 +159,7 @@ class BaseSampler(Component):
             return torch.tensor([len(data[row][0]) for row in range(len(data))])
         return torch.zeros(len(data), dtype=torch.int64)
 
-    def _read(self, data: Sequence[Any], order: list[torch.Tensor]) -> Iterator[Batch]:
+    def _read(self, data: Sequence[Any], order: list[torch.Tensor], epoch: int) -> Iterator[Batch]:
         """Read rows one by one, here or in other processes."""
         collate = Collate(self.pad_index)
         if self.n_workers == 0:
@@ -165,11 +167,14 @@ class BaseSampler(Component):
                 batch = collate([data[row] for row in rows.tolist()])
                 yield tuple(column.pin_memory() for column in batch) if self.pin_memory else batch
             return
+        # It draws a number for its processes: not of those that the model draws from, for a run
+        # that is resumed in the middle of an epoch makes one more.
         loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
             data,  # type: ignore[arg-type]
             batch_sampler=[rows.tolist() for rows in order],
             num_workers=self.n_workers,
             collate_fn=collate,
             pin_memory=self.pin_memory,
+            generator=self._generator(epoch),
         )
         yield from loader
