@@ -35,8 +35,18 @@ def test_a_run_that_finished_without_some_says_so_everywhere(tmp_path: Path) -> 
     assert "the best" in done.stdout
     said = state(tmp_path)
     assert (said.status, said.outcome) == (Status.FINISHED, "finished with 3 failed")
-    again = Terminal(tmp_path, config, "--force", NO_COLOR="1")
-    assert "✘ shown finished with 3 failed" in again.read()
+    # On a narrow terminal nothing that was reached is cut, and reasons are below.
+    again = Terminal(tmp_path, config, "--force", NO_COLOR="1", COLUMNS="70")
+    drawn = again.read()
+    assert "✘ shown finished with 3 failed" in drawn
+    for text in (
+        "metric",
+        "✘ failed",
+        "✔ finished",
+        "fit text=a,fails=True: ValueError: no luck with a",
+    ):
+        assert text in drawn, text
+    assert "│ reason" not in drawn
     assert again.code() == 1
 
 

@@ -152,7 +152,7 @@ class Display:
         self.close()
         if self.run is None or self.folder is None:
             return
-        for table in results.tables(self.run, self._entries()):
+        for table in results.tables(self.run, self._entries(), width=self.console.width):
             self.console.print(table)
         self._where()
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +27,7 @@ from flambe.progress import (
 RANKED = 20  # how many variants a table shows of a stage
 # What is about a host or a variant has one of these colours in front.
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan")
+NARROW, WIDE = 80, 100  # columns from which on a table has all figures; and reasons, too
 LONGEST_REASON = 160  # characters of a reason that a table shows
 
 MARKS = {
@@ -64,10 +66,12 @@ def reason(entry: VariantState) -> str:
     return text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON - 1]}…"
 
 
-def results_table(stage: StageState, entries: Sequence[VariantState], most: int = RANKED) -> Table:
+def results_table(
+    stage: StageState, entries: Sequence[VariantState], most: int = RANKED, width: int = WIDE
+) -> Table:
     """Return the variants of a stage, the best first.
 
-    Failed ones are shown with their reasons, even if there is no room for all others.
+    Failed ones are shown, with their reasons if there is room, even if not all others are.
     """
     by_final = ranked(entries, lambda entry: entry.metric)
     failed = [entry for entry in by_final if entry.status is Status.FAILED]
@@ -79,17 +83,19 @@ def results_table(stage: StageState, entries: Sequence[VariantState], most: int 
     for name in names:
         numbers = all(_is_figure(entry.choices.get(name, 0)) for entry in shown)
         table.add_column(name, overflow="fold", justify="right" if numbers else "left")
-    for name in ("metric", "steps", "time"):
-        table.add_column(name, justify="right")
-    table.add_column("state")
-    if failed:
+    # Where there is little room, what a variant reached is not cut.
+    reached = ("metric", "steps", "time", "state") if width >= NARROW else ("metric", "state")
+    for name in reached:
+        table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
+    if reasons := bool(failed) and width >= WIDE:
         table.add_column("reason", overflow="fold")
     for rank, entry in enumerate(shown, start=1):
+        cells = _reached(entry)
         table.add_row(
             str(rank) if entry.status is not Status.FAILED else "",
             *(_cell(entry.choices[name]) if name in entry.choices else "" for name in names),
-            *_reached(entry),
-            *([Text(reason(entry), "red")] if failed else []),
+            *(cells[name] for name in reached),
+            *([Text(reason(entry), "red")] if reasons else []),
             style="bold" if rank == 1 and is_number(entry.metric) else None,
         )
     if left := len(by_final) - len(shown):
@@ -98,13 +104,26 @@ def results_table(stage: StageState, entries: Sequence[VariantState], most: int 
 
 
 def tables(
-    run: RunState, entries: Sequence[VariantState], stage: str = "", most: int = RANKED
-) -> Iterator[Table]:
-    """Yield the tables of the stages of a run, or of one."""
+    run: RunState,
+    entries: Sequence[VariantState],
+    stage: str = "",
+    most: int = RANKED,
+    width: int = WIDE,
+) -> Iterator[RenderableType]:
+    """Yield the tables of the stages of a run, or of one; reasons below where it is narrow."""
     for one in run.stages:
-        began = [e for e in entries if e.stage == one.name and (e.attempts or e.status.done)]
-        if one.runs and began and stage in ("", one.name):
-            yield results_table(one, began, most)
+        if not one.runs or stage not in ("", one.name):
+            continue
+        own = [entry for entry in entries if entry.stage == one.name]
+        began = [entry for entry in own if entry.attempts or entry.status.done]
+        if began:
+            yield results_table(one, began, most, width)
+        elif own and one.status is Status.MASKED:
+            yield Text(f"{one.name} is skipped: {reason(own[0])}", "dim")
+        failed = [entry for entry in began if entry.status is Status.FAILED]
+        if width < WIDE:
+            for entry in failed[:most]:
+                yield Text(f"{title(entry)}: {reason(entry)}", "red")
 
 
 def headline(run: RunState, entries: Sequence[VariantState]) -> Text:
@@ -147,17 +166,17 @@ def near(path: Path) -> Path:
     return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
-def _reached(entry: VariantState) -> list[str | Text]:
+def _reached(entry: VariantState) -> dict[str, str | Text]:
     sign, style = MARKS[entry.status]
     kept = ", kept" if entry.kept else ""
     kept += ", stale" if entry.stale else ""
     seconds = (entry.ended - entry.started) if entry.ended and entry.started else None
-    return [
-        figure_text(entry.metric),
-        str(entry.step),
-        took(seconds) if seconds is not None else "",
-        Text(f"{sign} {entry.status.value}{kept}", style),
-    ]
+    return {
+        "metric": figure_text(entry.metric),
+        "steps": str(entry.step),
+        "time": took(seconds) if seconds is not None else "",
+        "state": Text(f"{sign} {entry.status.value}{kept}", style),
+    }
 
 
 def _is_figure(value: Any) -> bool:
@@ -165,7 +184,8 @@ def _is_figure(value: Any) -> bool:
 
 
 def _cell(value: Any) -> str:
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON - 1]}…"
 
 
 def took(seconds: float) -> str:

@@ -65,7 +65,7 @@ def show_results(options: argparse.Namespace) -> int:
     entries = list(folder.read_variants().values())
     shown = console()
     most = len(entries) if options.all else results.RANKED
-    for table in results.tables(run, entries, options.stage or "", most):
+    for table in results.tables(run, entries, options.stage or "", most, shown.width):
         shown.print(table)
     shown.print(results.headline(run, entries), soft_wrap=True)
     best = results.best(run, entries, options.stage or "")
