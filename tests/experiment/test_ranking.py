@@ -100,3 +100,14 @@ def test_a_run_of_before_that_took_nan_for_the_best_is_continued(lab: Lab) -> No
     [entry] = lab.run(resume=True).fine().of("train")
     assert (entry.best, entry.metric) == (0.7, 0.5)
     assert_strict(RunFolder(lab.folder.root).root)
+
+
+def test_a_scheduler_that_had_nothing_to_compare_is_named(lab: Lab) -> None:
+    more = "schedulers: {train: !ray.ASHAScheduler }"
+    pipeline = "train: !pieces.Fixed {value: !g [null, .nan]}"
+    notes = lab.run(pipeline, more=more).fine().watcher.notes
+    assert [note for note in notes if "!ray.ASHAScheduler had nothing to compare" in note]
+    notes = lab.run(
+        "train: !pieces.Fixed {value: !g [null, 1]}", more=more, force=True
+    ).watcher.notes
+    assert not [note for note in notes if "nothing to compare" in note]

@@ -36,6 +36,7 @@ from flambe.experiment.interruption import Interruption, not_interrupted
 from flambe.experiment.journal import Journal, LogObserver, Observer
 from flambe.experiment.listener import RunListener
 from flambe.experiment.place import Place
+from flambe.experiment.reduction import figure_notes, keep_best
 from flambe.experiment.reuse import Reuse
 from flambe.experiment.search import Search
 from flambe.experiment.task import StageTask
@@ -46,10 +47,7 @@ from flambe.progress import (
     RunState,
     StageState,
     Status,
-    VariantState,
     host_name,
-    is_number,
-    ranked,
 )
 
 if TYPE_CHECKING:
@@ -367,7 +365,9 @@ class Run:
             self.journal.stage(stage, Status.FAILED)
             summary = f"{len(failed)} of {len(entries)} variants of stage {stage.name!r} failed"
             raise RunError(failure_report(self.folder, failed, summary))
-        kept = self._reduce(stage, done) if stage.reduce is not None else done
+        kept = keep_best(stage, done) if stage.reduce is not None else done
+        for note in figure_notes(stage, done, kept, self.experiment.schedulers.get(stage.name)):
+            self.observer.note(note)
         for entry in entries:
             if stage.reduce is not None and entry.status.done:
                 self.journal.change(entry.id, kept=entry in kept)
@@ -389,24 +389,6 @@ class Run:
         run = [entry for entry in entries if entry.status is not Status.MASKED]
         summary = f"{len(failed)} of {len(run)} variants failed; the run is at its end without them"
         return failure_report(self.folder, failed, summary)
-
-    def _reduce(self, stage: StageState, done: list[VariantState]) -> list[VariantState]:
-        """Return the best; a variant whose figure is NaN, or that has none, is not among them."""
-        numbers = [entry for entry in done if is_number(entry.metric)]
-        if not numbers and done:
-            undefined = sum(entry.metric is not None for entry in done)
-            raise RunError(
-                f"reduce: no variant of stage {stage.name!r} has a metric to rank by"
-                f"{f': of {undefined} it is NaN' if undefined else ''}\n"
-                "  its component must return a number from metric()"
-            )
-        kept = ranked(numbers, lambda entry: entry.metric)[: stage.reduce]
-        if len(kept) < min(stage.reduce or 0, len(done)):
-            self.observer.note(
-                f"{stage.name}: {len(kept)} of {len(done)} variants flow on, and not "
-                f"{stage.reduce}: the others have no figure to rank by"
-            )
-        return kept
 
 
 def _user(experiment: Experiment) -> str:

@@ -1,0 +1,57 @@
+"""Which variants of a stage flow on, by their figures; and what is said of those that have none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from flambe.compile import Schema
+from flambe.errors import RunError
+from flambe.progress import StageState, VariantState, is_number, ranked
+
+
+def keep_best(stage: StageState, done: Sequence[VariantState]) -> list[VariantState]:
+    """Return the best variants of a stage, as many as ``reduce`` says.
+
+    A variant whose figure is NaN, or that has none, is not among them.
+
+    Raises
+    ------
+    RunError
+        If there are variants, and none has a number.
+    """
+    numbers = [entry for entry in done if is_number(entry.metric)]
+    if not numbers and done:
+        undefined = sum(entry.metric is not None for entry in done)
+        raise RunError(
+            f"reduce: no variant of stage {stage.name!r} has a metric to rank by"
+            f"{f': of {undefined} it is NaN' if undefined else ''}\n"
+            "  its component must return a number from metric()"
+        )
+    return ranked(numbers, lambda entry: entry.metric)[: stage.reduce]
+
+
+def figure_notes(
+    stage: StageState, done: Sequence[VariantState], kept: Sequence[VariantState], scheduler: Any
+) -> Iterator[str]:
+    """Yield what is to be said of a stage whose variants have no figures to rank by.
+
+    Parameters
+    ----------
+    stage
+        The stage.
+    done, kept
+        Its variants that are done, and those of them that flow on.
+    scheduler
+        The blueprint of its scheduler, if it has one.
+    """
+    if stage.reduce is not None and len(kept) < min(stage.reduce, len(done)):
+        yield (
+            f"{stage.name}: {len(kept)} of {len(done)} variants flow on, and not {stage.reduce}: "
+            "the others have no figure to rank by"
+        )
+    if isinstance(scheduler, Schema) and done and not any(is_number(entry.best) for entry in done):
+        yield (
+            f"{stage.name}: no variant had a figure, so that !{scheduler.tag} had nothing to "
+            "compare; metric() of the component returns what it ranks by"
+        )
