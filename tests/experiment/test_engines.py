@@ -91,3 +91,16 @@ def test_a_searcher_of_numbers_alone_takes_no_options(lab: Lab) -> None:
         lab.experiment()
     lab.write(SPACE, more="search: {walk: !ray.BayesOptSearch }")
     assert lab.experiment().search
+
+
+def test_a_searcher_that_would_drop_a_part_of_a_space_is_refused_in_silence(
+    lab: Lab, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("optuna")
+    walk = "walk: !pieces.Walk {rate: !tune.qloguniform [0.1, 1.0, 0.1]}"
+    lab.write(walk, more="search: {walk: !ray.OptunaSearch }")
+    with pytest.raises(ConfigError, match="cannot search !tune.qloguniform: .* quantization"):
+        lab.experiment()
+    assert "quantization" not in "".join(capfd.readouterr())
+    lab.write(walk)
+    assert lab.experiment().pipeline

@@ -6,8 +6,11 @@ may know fewer kinds of spaces than Ray: it is asked.
 
 from __future__ import annotations
 
+import contextlib
 import inspect
+import logging
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -149,7 +152,7 @@ def _innermost(searcher: Schema) -> Schema:
 
 
 def _unsearchable(searcher: Schema, written: list[tuple[Path, Schema]]) -> Iterator[Finding]:
-    """Yield the spaces that a searcher cannot search: it says so where it translates them."""
+    """Yield the spaces that a searcher cannot search, or of which it would drop a part."""
     target: Any = searcher.resolve()
     translate = getattr(target, "convert_search_space", None)
     if translate is None or not is_built_on(target, _SEARCHER) or missing_packages(target):
@@ -157,9 +160,34 @@ def _unsearchable(searcher: Schema, written: list[tuple[Path, Schema]]) -> Itera
     for path, space in written:
         if any(isinstance(value, Schema) for _, value in walk([space.args, space.kwargs])):
             continue
-        try:
-            translate({"x": space()})
-        except (ValueError, TypeError, NotImplementedError) as error:
-            text = " ".join(str(error).split())
+        if text := _refusal(translate, space):
             hint = "take another searcher, or none: then values are drawn at random"
             yield path, f"!{searcher.tag} cannot search !{space.tag}: {text}", hint
+
+
+def _refusal(translate: Any, space: Schema) -> str:
+    """Return why a searcher cannot search a space as it is written, or nothing if it can."""
+    with _warnings_of(translate) as said, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of how values would be stored
+        try:
+            translate({"x": space()})
+        except Exception as error:  # a searcher of one's own may raise anything
+            return " ".join(str(error).split()) or type(error).__name__
+    return said[-1] if said else ""
+
+
+@contextlib.contextmanager
+def _warnings_of(function: Any) -> Iterator[list[str]]:
+    """Keep what the module of a function warns of: a searcher drops what it cannot search."""
+    logger = logging.getLogger(function.__module__)
+    found: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
+    propagate, disabled = logger.propagate, logger.disabled
+    logger.addHandler(handler)
+    logger.propagate = logger.disabled = False
+    try:
+        yield found
+    finally:
+        logger.removeHandler(handler)
+        logger.propagate, logger.disabled = propagate, disabled
