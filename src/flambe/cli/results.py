@@ -132,8 +132,8 @@ def headline(run: RunState, entries: Sequence[VariantState]) -> Text:
     text = f"{sign} {run.name} {run.outcome}"
     reused = sum(entry.status is Status.REUSED for entry in entries)
     if run.status is Status.FINISHED and reused and not any(entry.attempts for entry in entries):
-        are = "its result is" if reused == 1 else f"the results of its {reused} variants are"
-        return Text(f"{text}: there was nothing to run, {are} those of an earlier run", style)
+        what = "its result is" if reused == 1 else f"the results of its {reused} variants are"
+        return Text(f"{text}: there was nothing to run, {what} from an earlier run", style)
     if run.started:
         time_to = "in" if run.ended else "for"
         text += f" {time_to} {took((run.ended or time.time()) - run.started)}"

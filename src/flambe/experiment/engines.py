@@ -7,6 +7,7 @@ that ranks by something else, or waits for what no variant reports, would silent
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata, util
@@ -270,6 +271,8 @@ def build(schema: Schema) -> Any:
             for message, hint in _argument_findings(name, value):
                 what = f"{name} of !{schema.tag} {message}"
                 raise ConfigError(Problem(what, schema.place, hint))
+    # It announces each study and each point on stderr: flambe shows what is tried.
+    logging.getLogger("optuna").setLevel(logging.WARNING)
     return engine
 
 
