@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from flambe.compile import raised, signatures, types
+from flambe.compile import raised, signatures, types, workspace
 from flambe.compile.values import ClusterResource, Grid, Key, Link, Path, Sample, Schema, path_text
 from flambe.errors import ComponentError, ConfigError, FlambeError, Problem, did_you_mean
 
@@ -118,6 +118,7 @@ class Builder:
         kwargs = {key: argument(key, key, child) for key, child in schema.kwargs.items()}
         made = self._guarded(schema, lambda: target(*args, **kwargs))
         if isinstance(made, Registered):
+            workspace.give(made)
             vars(made)["_flambe_origin"] = Origin(schema, path, dict(self.names))
         return made
 

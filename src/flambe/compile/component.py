@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
-from flambe.compile import state, tags
+from flambe.compile import state, tags, workspace
 from flambe.compile.values import Schema
 
 R = TypeVar("R", bound="Registered")
@@ -36,6 +36,7 @@ def _recording(init: Callable[..., None]) -> Callable[..., None]:
     def wrapper(self: Any, *args: Any, **kwargs: Any) -> None:
         # Only the outermost constructor sees what the object was made with. The instance's
         # dictionary is used, for a torch.nn.Module takes no attributes before its own __init__.
+        workspace.give(self)
         if "_flambe_arguments" not in vars(self):
             try:
                 bound = inspect.signature(init).bind(self, *args, **kwargs).arguments
@@ -102,6 +103,10 @@ class Component(Registered):
     _flambe_version: ClassVar[str] = "0.0.0"
     #: Attributes that change while it runs, and that nothing depends on: caches, say.
     _transient: ClassVar[tuple[str, ...]] = ()
+
+    #: The folder of the variant, for files of its own: they are kept in its checkpoints, and are
+    #: there again when it goes on. Nobody else writes there.
+    folder: Any = workspace.OwnFolder()
 
     def run(self) -> Any:
         """Do one step, and return True while there is more to do.

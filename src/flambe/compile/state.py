@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flambe._files import read_regular
-from flambe.compile import archive, pickled
+from flambe.compile import archive, pickled, workspace
 from flambe.compile.encoding import Encoder
 from flambe.compile.fingerprint import fingerprint
 from flambe.compile.pickled import NOBODY, Trust
@@ -436,7 +436,8 @@ def _load_folder(folder: str, extensions: Collection[str], *, trust: bool) -> An
     start = _read_text(config, MAX_REASON)
     if start.startswith("# loaded with"):
         raise StateError(f"{folder} cannot be loaded alone\n{start}")
-    obj = yaml.load_standalone(config, extensions, trust=trust)
+    with workspace.using(workspace.of_saved(Path(folder).absolute())):
+        obj = yaml.load_standalone(config, extensions, trust=trust)
     if not isinstance(obj, Component):
         raise StateError(f"{config} describes a {type(obj).__name__}, which is no component")
     restore(obj, read(folder, obj, trust=Trust(everybody=trust)))

@@ -168,6 +168,7 @@ class InlineExecutor:
         folder.mkdir(parents=True, exist_ok=True)
         load_libraries(task.extensions)
         isolation = Isolation(task.extensions)
+        running: VariantTask | None = None
         try:
             with capture.printed_here(take) if self.debugger is None else capture.logged(take):
                 running = VariantTask(task, variant.id, channel)
@@ -189,6 +190,8 @@ class InlineExecutor:
             to.failed(variant, failure.error, failure.text, final or failure.lasting)
             return failure.lasting
         finally:
+            if running is not None:
+                running.close()
             if left := isolation.restore():
                 text = f"it left {listed(left, 3)}, beside which the variants after it run"
                 channel.send(Record(variant.id, "advice", "process", text, None, time.time()))

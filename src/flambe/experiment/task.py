@@ -9,7 +9,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +22,10 @@ from flambe.compile.pickled import Trust
 from flambe.compile.state_file import read_state, write_state
 from flambe.compile.stepping import Stepper
 from flambe.compile.values import Schema, links, walk
+from flambe.compile.workspace import Workspace, using
 from flambe.errors import FlambeError, StateError
 from flambe.experiment.checkpoints import CHECKPOINT, FINAL, MANIFEST, RANDOM, read_manifest
+from flambe.experiment.folders import Folders
 from flambe.experiment.storage import Storage
 from flambe.experiment.variants import Expander, Variant
 from flambe.logging import events
@@ -118,12 +120,19 @@ class Assembly:
         The variant.
     shared
         Ancestors that are built already, and that others use.
+    workspace_of
+        Stage → the folder of its components.
     """
 
     def __init__(
-        self, task: StageTask, variant: Variant, shared: Mapping[str, Builder] | None = None
+        self,
+        task: StageTask,
+        variant: Variant,
+        shared: Mapping[str, Builder] | None = None,
+        workspace_of: Callable[[str], Workspace] | None = None,
     ) -> None:
         self.task = task
+        self.workspace_of = workspace_of
         self.target = variant.stage
         ids = {**variant.ancestry, variant.stage: variant.id}
         self.variants = {
@@ -158,8 +167,14 @@ class Assembly:
                     part.resolve()
         builder = Builder(self.names, elsewhere)
         seed_everything(self.task.seed, stage, self.variants[stage].repetition)
-        builder.stage(stage)
+        where = contextlib.nullcontext() if self.workspace_of is None else self._in_folder(stage)
+        with where:
+            builder.stage(stage)
         return builder
+
+    def _in_folder(self, stage: str) -> contextlib.AbstractContextManager[None]:
+        assert self.workspace_of is not None
+        return using(self.workspace_of(stage))
 
     def _shared(self, stage: str) -> Builder:
         if stage not in self.shared:
@@ -189,7 +204,7 @@ class Assembly:
         )
         if copied := self._copied(stage, component, saved):
             kept = {name: built for name, built in self.shared.items() if name not in copied}
-            builder = Assembly(self.task, variant, kept)._build(stage)
+            builder = Assembly(self.task, variant, kept, self.workspace_of)._build(stage)
             component = builder.stage(stage)
         with _blamed(component, "loading the state of"):
             component.load_state(saved)
@@ -242,14 +257,31 @@ class VariantTask:
         with contextlib.suppress(StateError):  # made in Python, with values that have no YAML form
             text = yaml.dump(self.variant.config)
             channel.send(Record(variant_id, "config", "", text, None, time.time()))
-        assembly = Assembly(task, self.variant)
-        self.component = assembly.component()
-        self.stepper = Stepper(self.component)
-        for about, advice in assembly.advice.items():
-            self._advise(about, advice)
-        self._watch()
-        if variant_id in task.restore:
-            self.restore(task.storage.bring(task.restore[variant_id]))
+        self.folders = Folders()
+        with contextlib.ExitStack() as unfinished:
+            unfinished.callback(self.close)
+            assembly = Assembly(task, self.variant, workspace_of=self._workspace)
+            self.component = assembly.component()
+            self.stepper = Stepper(self.component)
+            for about, advice in assembly.advice.items():
+                self._advise(about, advice)
+            self._watch()
+            if variant_id in task.restore:
+                self.restore(task.storage.bring(task.restore[variant_id]))
+            unfinished.pop_all()
+
+    def _workspace(self, stage: str) -> Workspace:
+        """Return the folder of the components of a stage; of one that has run, a copy."""
+        identity = self.variant.ancestry.get(stage, "")
+        ancestor = self.task.variants.get(stage, {}).get(identity)
+        if ancestor is None or not ancestor.runs:
+            return self.folders.own
+        checkpoint = f"{self.task.storage.base}/{stage}/{ancestor.name}/{FINAL}"
+        return self.folders.of_ancestor(stage, lambda: self.task.storage.bring(checkpoint))
+
+    def close(self) -> None:
+        """Remove what the variant has on this host; its checkpoints hold what is to stay."""
+        self.folders.close()
 
     def _advise(self, about: str, text: str) -> None:
         """Say something that is said once in a run."""
@@ -271,8 +303,9 @@ class VariantTask:
         events.at_step(self.step_count + 1)
         more, earlier = False, self.metric
         if isinstance(self.component, Component):
-            more = self.stepper.step()
-            self.metric = self.stepper.metric()
+            with using(self.folders.own):
+                more = self.stepper.step()
+                self.metric = self.stepper.metric()
         if self.stepper.counts:
             self.step_count += 1
         self.done = not more
@@ -293,6 +326,7 @@ class VariantTask:
             # A component may draw from the numbers that all share: the next step goes on there.
             (folder / RANDOM).mkdir()
             write_state(str(folder / RANDOM), random_state.capture())
+        self.folders.save(folder)
         files = {
             str(file.relative_to(folder)): file.stat().st_size
             for file in folder.rglob("*")
@@ -347,6 +381,7 @@ class VariantTask:
             self.forgotten = notes
             if (folder / RANDOM).is_dir():  # earlier versions wrote none
                 random_state.restore(read_state(str(folder / RANDOM)))
+        self.folders.restore(folder)
         self.step_count = manifest["step"]
         self.metric, self.best = manifest["metric"], manifest["best"]
 

@@ -265,6 +265,8 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
     def _leave(self) -> list[str]:
         """Leave nothing of a variant; return what is left for which the process has to end."""
         ended = self.running is None or self.running.done
+        if self.running is not None:
+            self.running.close()
         self.running = None
         left = self.isolation.restore()
         if not ended:

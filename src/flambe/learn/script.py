@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from flambe.compile import Component, Schema
+from flambe.compile import Component, Schema, workspace
 from flambe.compile.build import folder_of
 from flambe.errors import RunError
 from flambe.learn import _process, _requirements
@@ -139,6 +139,8 @@ class Script(Component):
                 **self.env,
                 METRICS_FILE: str(figures.path),
             }
+            if (own := workspace.of(self)) is not None:
+                environment["FLAMBE_FOLDER"] = str(own.path)
             code = _process.run(
                 self.command,
                 folder,

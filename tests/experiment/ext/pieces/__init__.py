@@ -289,6 +289,65 @@ class Ending(Component):
         raise type("Own", (BaseException,), {})("mine")
 
 
+class Keeping(Component):
+    """Writes files of its own, and says what it finds; it may fail once, after a step."""
+
+    def __init__(
+        self, number: int, record: str, fail_after: int = 0, source: str = "", at_start: bool = True
+    ) -> None:
+        self.number, self.record, self.fail_after, self.source = number, record, fail_after, source
+        self.done = 0
+        self.register_attrs("done")
+        if at_start:
+            (self.folder / "made.txt").write_text("as it was built")
+
+    def run(self) -> bool:
+        deep = self.folder / "deep"
+        found = sorted(str(p.relative_to(self.folder)) for p in self.folder.rglob("*"))
+        note(self.record, f"{self.number} finds {found}")
+        if self.fail_after == self.done > 0 and self._first():
+            (deep / "lost.txt").write_text("after the checkpoint")
+            raise ValueError("once")
+        deep.mkdir(exist_ok=True)
+        self.done += 1
+        (deep / f"{self.done}.txt").write_text(f"{self.number}")
+        os.symlink("nowhere", deep / f"link{self.done}")
+        if self.source:
+            with open(self.source, encoding="utf-8") as stream:
+                note(self.record, f"{self.number} reads {stream.read()}")
+        return self.done < 2
+
+    def _first(self) -> bool:
+        with open(self.record, encoding="utf-8") as stream:
+            if "failed" in stream.read():
+                return False
+        note(self.record, "failed")
+        return True
+
+    def metric(self) -> float:
+        return float(self.number)
+
+
+class Finding(Component):
+    """Reads what another left in its folder, and writes there too."""
+
+    def __init__(self, other: Any, record: str, where: Any = None) -> None:
+        self.other, self.record, self.where = other, record, where
+
+    def run(self) -> bool:
+        theirs = self.other.folder
+        found = sorted(str(p.relative_to(theirs)) for p in theirs.rglob("*") if p.is_file())
+        text = (theirs / "deep" / "1.txt").read_text()
+        note(self.record, f"of {text}: {found} {self.where in (None, theirs)}")
+        (theirs / "deep" / "1.txt").write_text("changed")
+        assert self.folder != theirs
+        assert not list(self.folder.iterdir())
+        return False
+
+    def metric(self) -> float:
+        return 1.0
+
+
 class Leaky(Component):
     """Changes much of its process, and says what it found; it may leave a thread running."""
 

@@ -1,0 +1,152 @@
+"""The folder of its own that a variant has: ``self.folder`` of its components."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import stat
+import tempfile
+import weakref
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from flambe._files import private_opener
+
+#: The name of the folder in a checkpoint, beside the component.
+FILES = "files"
+_PREFIX = "flambe-files-"
+_ATTRIBUTE = "_flambe_workspace"
+
+
+class Workspace:
+    """A folder that is made when somebody asks for it.
+
+    Parameters
+    ----------
+    make
+        Makes it.
+    """
+
+    def __init__(self, make: Callable[[], Path]) -> None:
+        self._make = make
+        self._path: Path | None = None
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        if self._path is None:
+            self._path = self._make()
+        return self._path
+
+    @property
+    def made(self) -> Path | None:
+        """The folder, if somebody has asked for it."""
+        return self._path
+
+
+class _Current:
+    workspace: Workspace | None = None
+
+
+@contextlib.contextmanager
+def using(workspace: Workspace) -> Iterator[None]:
+    """Give this folder to the components that are made, and to those that have none."""
+    earlier, _Current.workspace = _Current.workspace, workspace
+    try:
+        yield
+    finally:
+        _Current.workspace = earlier
+
+
+def give(component: Any) -> None:
+    """Let a component that is being made have the folder of now, for good."""
+    if _Current.workspace is not None:
+        vars(component).setdefault(_ATTRIBUTE, _Current.workspace)
+
+
+def of(component: Any) -> Workspace | None:
+    """Return the folder of a component, or None if it is run by no experiment."""
+    return vars(component).get(_ATTRIBUTE) or _Current.workspace
+
+
+class OwnFolder:
+    """``self.folder``; a component may have an attribute of this name all the same."""
+
+    def __get__(self, component: Any, kind: Any = None) -> Any:
+        if component is None:
+            return self
+        workspace = of(component)
+        return Path.cwd() if workspace is None else workspace.path
+
+
+def of_saved(component: Path) -> Workspace:
+    """Return the folder of a component that is loaded: a copy, for as long as there is one.
+
+    Parameters
+    ----------
+    component
+        The folder of the component, or of one below it.
+    """
+    stack = contextlib.ExitStack()
+
+    def make() -> Path:
+        folder = stack.enter_context(locked_folder()) / "own"
+        folder.mkdir()
+        for place in (component, *component.parents):
+            if place.name == "checkpoint.flambe":
+                copy_files(place.parent / FILES, folder)
+        return folder
+
+    workspace = Workspace(make)
+    weakref.finalize(workspace, stack.close)
+    return workspace
+
+
+# -- on this host -------------------------------------------------------------------------------
+
+
+def copy_files(source: Path, target: Path) -> None:
+    """Copy files and folders; links are followed, and sockets and their like left out."""
+
+    def special(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if not _is_plain(os.path.join(folder, name))]
+
+    if source.is_dir():
+        shutil.copytree(source, target, ignore=special, dirs_exist_ok=True)
+
+
+def _is_plain(path: str) -> bool:
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:  # a link to nothing
+        return False
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+
+
+@contextlib.contextmanager
+def locked_folder() -> Iterator[Path]:
+    """Make a folder that is ours alone; its lock says for how long it is in use."""
+    base = Path(tempfile.gettempdir())
+    _sweep(base)
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
+    with open(folder / "lock", "w", opener=private_opener) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep(base: Path) -> None:
+    """Remove the folders of processes of this user that were killed: nobody holds their locks."""
+    for folder in base.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError):
+            status = folder.lstat()
+            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+                continue
+            with open(folder / "lock", "r+", opener=private_opener) as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
