@@ -57,8 +57,8 @@ class Experiment(ClusterRunnable):
     max_failures
         How often a variant that fails is tried again, from its last checkpoint.
     stop_on_failure
-        Whether the run stops after a stage in which a variant failed for good; else the run goes on
-        without it.
+        Whether the run stops after a stage in which a variant failed for good; else it continues
+        without that variant and what builds on it, and fails when it is at its end.
     merge_plot
         Whether TensorBoard shows the variants of all stages together.
     user_provider
@@ -171,7 +171,8 @@ class Experiment(ClusterRunnable):
         ConfigError
             If there are results already, or what is asked for is not there.
         RunError
-            If it failed.
+            If it failed, or a variant failed for good: then the rest is done, as
+            ``stop_on_failure`` says.
         Interrupted
             If the user stopped it.
         """
