@@ -19,7 +19,15 @@ from flambe.compile import Schema
 from flambe.compile.check import check
 from flambe.compile.document import header, read_file
 from flambe.compile.source import Document
-from flambe.errors import ComponentError, ConfigError, FlambeError, Interrupted, Problem
+from flambe.errors import (
+    ComponentError,
+    ConfigError,
+    FlambeError,
+    Interrupted,
+    Problem,
+    did_you_mean,
+    listed,
+)
 from flambe.logging import console, redact
 from flambe.logging.plain import plain
 
@@ -180,6 +188,7 @@ def run(options: argparse.Namespace) -> int:
         if value and cluster is None:
             hint = f"give --cluster, or leave {name} out"
             raise ConfigError(Problem(f"{name} is for runs on a cluster", hint=hint))
+    _check_stages(document, _stages_to_resume(options))
     resumed = options.resume or options.resume_from or document.root.kwargs.get("resume")
     if options.stale == "reuse" and not resumed:
         hint = "add --resume"
@@ -235,6 +244,35 @@ def _is_cluster(root: Schema) -> bool:
     return module is not None and isinstance(target, type) and issubclass(target, module.Cluster)
 
 
+def _stages_to_resume(options: argparse.Namespace) -> list[str]:
+    """Return the stages that ``--resume-from`` names."""
+    return [name.strip() for name in (options.resume_from or "").split(",") if name.strip()]
+
+
+def _check_stages(document: Document, names: list[str]) -> None:
+    """See that the stages which are named on the command line are there.
+
+    Raises
+    ------
+    ConfigError
+        If one is not.
+    """
+    if names and document.root.target != _EXPERIMENT:
+        raise ConfigError(Problem("--resume-from is for experiments", hint="leave it out"))
+    pipeline = document.root.kwargs.get("pipeline") or {}
+    problems = [
+        Problem(
+            f"--resume-from: there is no stage {name!r}",
+            document.places.key(("pipeline",)),
+            did_you_mean(name, pipeline) or f"the stages: {listed(list(pipeline))}",
+        )
+        for name in names
+        if name not in pipeline
+    ]
+    if problems:
+        raise ConfigError(problems)
+
+
 def _dry_run(document: Document, cluster: Any, options: argparse.Namespace) -> int:
     """Say what a run would do. No object that the file names is constructed for it."""
     from flambe.cli.plan import dry_run, plan_here
@@ -250,13 +288,14 @@ def _dry_run(document: Document, cluster: Any, options: argparse.Namespace) -> i
         experiment.on_cluster = cluster is not None
         experiment.parse()
     if cluster is not None:
-        extensions, resume = document.extensions, options.resume
+        extensions, resume = document.extensions, options.resume or bool(options.resume_from)
         return dry_run(cluster, extensions, root, experiment, options.config, resume=resume)
     if experiment is None:
         raise ConfigError(
             Problem("--dry-run is for experiments and clusters", hint="see: flambe validate")
         )
-    return plan_here(root, experiment, resume=options.resume)
+    resume = options.resume or bool(options.resume_from)
+    return plan_here(root, experiment, resume=resume)
 
 
 def _cluster(document: Document, path: str, options: argparse.Namespace) -> Any:
@@ -290,9 +329,7 @@ def _run(runnable: Any, options: argparse.Namespace) -> None:
     from flambe.compile.build import run_error
     from flambe.experiment.guard import guarded
 
-    resume: bool | list[str] = options.resume
-    if options.resume_from:
-        resume = [name.strip() for name in options.resume_from.split(",") if name.strip()]
+    resume: bool | list[str] = _stages_to_resume(options) or options.resume
     # A debugger needs the terminal for itself.
     remote = getattr(runnable, "env", None) is not None
     shown: Any = display(verbose=options.verbose, live=not options.debug, remote=remote)

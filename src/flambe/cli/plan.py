@@ -123,9 +123,10 @@ def _in_the_way(cluster: Any, host: Any) -> str:
 def plan_here(root: Schema, experiment: Experiment, *, resume: bool = False) -> int:
     """Say what an experiment would run on this machine."""
     from flambe.experiment.lineage import Earlier
+    from flambe.experiment.place import output_folder
 
     print_plan(root)
-    folder = RunFolder(Path(experiment.save_path).expanduser() / f"output__{experiment.name}")
+    folder = RunFolder(output_folder(experiment))
     if folder.variants.exists():
         told = _reused(experiment, Earlier.read(read_lines(folder.variants)))
         console().print(told if resume or experiment.resume else f"with --resume: {told}")

@@ -6,10 +6,10 @@ Every mistake is noted in the document: keywords, types, links, options out of p
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flambe.compile import signatures, spaces, types
+from flambe.compile import link_types, signatures, spaces, types
 from flambe.compile.reach import Reach, Scope
 from flambe.compile.source import Document
 from flambe.compile.values import (
@@ -227,7 +227,7 @@ def _scope(root: Any) -> Scope:
 
 
 def _check_links(document: Document, scope: Scope) -> None:
-    order = {path: index for index, (path, _) in enumerate(walk(document.root))}
+    order = _order(document.root, [str(keyword) for (keyword, _), _ in scope.values()])
     starts = {path for path, _ in scope.values()}
     reach = Reach(scope, order)
     for path, link in walk(document.root):
@@ -247,6 +247,20 @@ def _check_links(document: Document, scope: Scope) -> None:
                 reach.alternatives(path, link)  # remembered: links below lead on from here
             except RecursionError:
                 document.problem(f"!@ {link} leads on through too many other links", path)
+    if not document.problems:
+        link_types.check(document, reach)
+
+
+def _order(root: Any, keywords: Sequence[str]) -> dict[Path, int]:
+    """Return the position of each path, as if keywords that links start from came last, in order.
+
+    Where a keyword stands in the file means nothing; resources are there before any stage.
+    """
+    ranks = {keyword: rank for rank, keyword in enumerate(dict.fromkeys(keywords), start=1)}
+    paths = sorted(
+        (path for path, _ in walk(root)), key=lambda path: ranks.get(str(path[0]), 0) if path else 0
+    )
+    return {path: index for index, path in enumerate(paths)}
 
 
 def _check_target(document: Document, path: Path, link: Link, reach: Reach) -> None:

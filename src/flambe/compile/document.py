@@ -5,6 +5,7 @@ Reading constructs nothing. What is wrong is collected, so that all of it is rep
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Collection
 from pathlib import Path as FilePath
@@ -175,7 +176,8 @@ def _compose(source: Source) -> list[Node]:
         if isinstance(error, _LimitError):
             raise ConfigError(Problem(message, place)) from None
         raise ConfigError(
-            Problem(f"not valid YAML: {message}", place, _yaml_hint(place, message))
+            _without_separator(source, place)
+            or Problem(f"not valid YAML: {message}", place, _yaml_hint(place, message))
         ) from None
     except ReaderError as error:
         line = source.text[: error.position].count("\n")
@@ -197,6 +199,24 @@ def _compose(source: Source) -> list[Node]:
 
 def _empty(node: Node) -> bool:
     return isinstance(node, ScalarNode) and node.tag == f"{STANDARD}null"
+
+
+def _without_separator(source: Source, place: Place | None) -> Problem | None:
+    """Return what to do where a tag stands below the extensions, and nothing between them."""
+    header = 0
+    for number, line in enumerate(source.lines[: place.line if place else 0]):
+        if re.match(r"![\w.]", line) and header:
+            tag = line.split()[0]
+            return Problem(
+                f"'---' is missing between the extensions and {tag}",
+                source.at(number, 0, len(tag)),
+                "write   ---   in a line of its own above it",
+            )
+        if re.match(r"[A-Za-z_]\w*:\s+\S", line):
+            header += 1
+        elif line.strip() and not line.startswith(("#", "%")):
+            return None
+    return None
 
 
 def _yaml_hint(place: Place | None, message: str) -> str:

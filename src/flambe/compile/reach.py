@@ -19,6 +19,11 @@ _ANYTHING = object()
 _UNCHECKED: Found = (("…",), _ANYTHING)
 
 
+def is_known(value: Any) -> bool:
+    """Whether a value that a link leads to is known before the run."""
+    return value is not _ANYTHING
+
+
 class Reach:
     """Walks from value to value as links do.
 

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from flambe._grammar import NAME_HINT, wrong_ascii_name, wrong_name, wrong_path, wrong_url
+from flambe._grammar import (
+    LONGEST_NAME,
+    NAME_HINT,
+    wrong_ascii_name,
+    wrong_name,
+    wrong_path,
+    wrong_url,
+)
 from flambe.compile import Schema
 from flambe.compile.values import ClusterResource, Grid, Path
 from flambe.errors import ConfigError, Problem, did_you_mean, listed
@@ -40,7 +48,8 @@ class Experiment(ClusterRunnable):
         What each variant occupies, ``{cpu: 4, gpu: 0.5}``; 1 CPU by default, and 1 GPU where there
         are GPUs.
     save_path
-        Where the output folder is made; below the current folder by default.
+        Where the output folder is made; below the current folder by default. ``~`` and variables
+        of the environment (``$SCRATCH``) are replaced.
     resources
         Name → a local path (from the folder of the configuration), an ``s3://`` or ``http(s)://``
         URL, or ``!cluster path``.
@@ -127,7 +136,10 @@ class Experiment(ClusterRunnable):
     @classmethod
     def check_schema(cls, schema: Schema) -> Iterator[Finding]:
         """Yield what is wrong with a configuration that keywords and types do not tell."""
-        return _findings(schema.kwargs)
+        yield from _findings(schema.kwargs)
+        if schema.place is not None and schema.place.folder and "FLAMBE_HOST" not in os.environ:
+            resources = _mapping(schema.kwargs.get("resources"))
+            yield from mistakes.resource_findings(resources, schema.place.folder)
 
     @classmethod
     def check_size(cls, schema: Schema) -> Iterator[Finding]:
@@ -248,13 +260,14 @@ def _name_findings(values: Mapping[str, Any], pipeline: Mapping[str, Any]) -> It
     if "pipeline" in values and not pipeline:
         yield ("pipeline",), "the pipeline has no stages", "expected   stage: !Component"
     for stage in pipeline:
-        if wrong_name(stage):
-            yield ("pipeline", stage), f"{stage!r} cannot name a stage", "letters, digits, '-', '_'"
+        if what := wrong_name(stage):
+            what = what if len(str(stage)) > LONGEST_NAME else f"{stage!r} cannot name a stage"
+            yield ("pipeline", stage), what, "letters, digits, '-', '_'"
         elif stage in _RESERVED:
             yield ("pipeline", stage), f"a stage cannot be named {stage!r}", "the name is taken"
     save_path = values.get("save_path")
-    if isinstance(save_path, str) and (what := wrong_path(save_path)):
-        yield ("save_path",), f"save_path: {what}", "a folder"
+    if isinstance(save_path, str) and (what := mistakes.wrong_save_path(save_path)):
+        yield ("save_path",), f"save_path: {what}", "expected a folder, such as $HOME/results"
 
 
 def _resource_findings(

@@ -2,15 +2,56 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator, Mapping
+from pathlib import Path as FilePath
 from typing import Any
 
+from flambe._grammar import wrong_path
 from flambe.compile import Schema
 from flambe.compile.types import kind_of
 from flambe.compile.values import ClusterResource, Grid, Link, Path, Sample, children
 from flambe.experiment.variants import is_domain
 
+_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)  # as os.path.expandvars has it
+
 Finding = tuple[Path, str, str]  # path, message, hint
+
+
+def wrong_save_path(save_path: str) -> str:
+    """Return what is wrong with where results are to be written."""
+    if what := wrong_path(save_path):
+        return what
+    unset = [a or b for a, b in _VARIABLE.findall(save_path) if (a or b) not in os.environ]
+    if unset:
+        return f"the variable {unset[0]} is not set"
+    if os.path.expanduser(save_path).startswith("~"):
+        return f"there is no user {save_path.partition('/')[0][1:]!r}"
+    return ""
+
+
+def resource_findings(resources: Mapping[Any, Any], folder: str) -> Iterator[Finding]:
+    """Yield which local resources are not there.
+
+    Parameters
+    ----------
+    resources
+        Name → location.
+    folder
+        The folder of the configuration.
+    """
+    for name, location in resources.items():
+        if not isinstance(location, str) or not location or "://" in location:
+            continue
+        path = FilePath(folder, os.path.expanduser(location))
+        try:
+            missing = not path.exists()
+        except (OSError, ValueError):  # too long, say: told elsewhere
+            continue
+        if missing:
+            what = f"resource {name!r}: there is no {path}"
+            yield ("resources", name), what, "relative paths start at the folder of the file"
 
 
 def option_findings(pipeline: Mapping[str, Any], search: Mapping[Any, Any]) -> Iterator[Finding]:

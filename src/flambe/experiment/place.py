@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flambe.errors import ConfigError, Problem
-from flambe.experiment import storage
+from flambe.experiment import mistakes, storage
 from flambe.experiment.checkpoints import Checkpoints
 from flambe.experiment.mirror import Mirror
 from flambe.experiment.storage import Storage
@@ -22,6 +22,20 @@ from flambe.runnable.secrets import Secrets
 
 if TYPE_CHECKING:
     from flambe.experiment.experiment import Experiment
+
+
+def output_folder(experiment: Experiment) -> Path:
+    """Return the folder of a run on this host: ``~`` and variables in ``save_path`` are replaced.
+
+    Raises
+    ------
+    ConfigError
+        If a variable is not set.
+    """
+    if what := mistakes.wrong_save_path(experiment.save_path):
+        raise ConfigError(Problem(f"save_path: {what}"))
+    path = Path(os.path.expanduser(os.path.expandvars(experiment.save_path)))
+    return path.absolute() / f"output__{experiment.name}"
 
 
 class Place:
@@ -46,7 +60,7 @@ class Place:
 
     def __init__(self, experiment: Experiment, note: Callable[[str], None], *, local: bool) -> None:
         self.experiment, self.note = experiment, note
-        root = Path(experiment.save_path).expanduser().absolute() / f"output__{experiment.name}"
+        root = output_folder(experiment)
         self.folder = RunFolder(root)
         url = "" if local or not experiment.storage else experiment.storage
         self.storage = self._storage(f"{url.rstrip('/')}/{root.name}" if url else "")

@@ -71,6 +71,13 @@ def prepare(experiment: Experiment, cluster: Cluster, *, force: bool, resume: bo
 def check(experiment: Experiment) -> list[Problem]:
     """Return what is wrong with resources that are to be uploaded."""
     problems: list[Problem] = []
+    if "$" in experiment.save_path:
+        problems.append(
+            Problem(
+                f"save_path: {experiment.save_path!r} has a variable of this machine in it",
+                hint="on a cluster write the path itself; ~/ is the home of its user",
+            )
+        )
     for name in _uploaded(experiment):
         try:
             _local(experiment, name)

@@ -338,16 +338,21 @@ class Run:
             return {"cpu": 1.0, "gpu": 1.0} if capacity.get("gpu") else {"cpu": 1.0}
         for name, amount in asked.items():
             most = capacity.get(name, 0.0)
-            if capacity and amount > most:
-                raise ConfigError(
-                    Problem(
-                        f"devices: a variant needs {amount:g} {name}, "
-                        f"and the largest host has {most:g}",
-                        hint=f"ask for at most {most:g}"
-                        if most
-                        else did_you_mean(name, capacity) or f"there are: {listed(list(capacity))}",
-                    )
-                )
+            if not capacity or amount <= most:
+                continue
+            what = f"devices: a variant needs {amount:g} {name}, and "
+            if most:
+                what += f"the largest host has {most:g}"
+                hint = f"ask for at most {most:g}"
+            elif self.experiment.env is None and name in capacity:
+                what += "this machine has none"
+                hint = f"leave {name} out of devices, or run with --cluster where there are some"
+            elif name in capacity:
+                what, hint = f"{what}no host has any", f"leave {name} out of devices"
+            else:
+                what += "no host has that"
+                hint = did_you_mean(name, capacity) or f"there are: {listed(list(capacity))}"
+            raise ConfigError(Problem(what, hint=hint))
         return dict(asked)
 
     def _conclude(self, stage: StageState) -> None:

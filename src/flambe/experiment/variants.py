@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flambe._grammar import is_one_line
 from flambe.compile import spaces
 from flambe.compile.component import Component
 from flambe.compile.component import runs as has_run
@@ -195,7 +196,9 @@ def _alternatives_of_grid(grid: Grid, path: Path, seed: int) -> list[tuple[Any, 
 
 def label(value: Any) -> Any:
     """Return a choice as people read it: a scalar, or the tag or text of what was chosen."""
-    if value is None or isinstance(value, bool | int | float | str):
+    if isinstance(value, str):  # a line of a log, and a cell of a table
+        return value if is_one_line(value) else json.dumps(value, ensure_ascii=False)[1:-1]
+    if value is None or isinstance(value, bool | int | float):
         return value
     if isinstance(value, Schema):
         return value.tag

@@ -58,7 +58,7 @@ class Secrets(Mapping[str, Mapping[str, str]]):
                         hint=f"chmod 600 {file}",
                     )
                 )
-            text = file.read_text(encoding="utf-8")
+            text = file.read_text(encoding="utf-8-sig")  # some editors mark it
         except FileNotFoundError:
             if path is None:
                 return cls({}, str(file))
