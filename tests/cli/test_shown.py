@@ -175,3 +175,11 @@ def test_escape_sequences_of_components_do_not_reach_the_terminal(tmp_path: Path
     done = flambe(tmp_path, config, "--force")
     assert "\x1b" not in done.stdout + done.stderr
     assert "no luck with beforeclearedred after" in done.stderr
+
+
+def test_what_a_command_prints_has_any_name_in_any_encoding(tmp_path: Path) -> None:
+    config = write(tmp_path, "  a: !says.Says {text: x}", name="shown")
+    config = config.rename(tmp_path / "漢✔.yaml")
+    done = flambe(tmp_path, "validate", config.name, PYTHONIOENCODING="ascii")
+    assert done.returncode == 0, done.stderr
+    assert "\\u6f22+.yaml is valid" in done.stdout
