@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -83,6 +86,19 @@ def test_whatever_ends_a_variant_by_tune(lab: Lab) -> None:
     outcome = lab.run(pipeline, more=MORE, executor=None)
     for how, text in ways.items():
         check(outcome, how, text)
+
+
+def test_what_nobody_asked_after_is_removed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "from flambe.experiment.last_words import Will; Will()"
+    place = home / "cache" / "last-words"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+    (left,) = place.iterdir()
+    last_words._sweep(place)
+    assert left.exists(), "somebody may ask yet"
+    monkeypatch.setattr(last_words, "LEFT_SECONDS", -1.0)
+    (place / "1@elsewhere@x").mkdir()
+    last_words._sweep(place)
+    assert [folder.name for folder in place.iterdir()] == ["1@elsewhere@x"]
 
 
 @pytest.mark.parametrize(

@@ -137,6 +137,25 @@ def test_what_a_variant_changes_is_put_back(name: str) -> None:
         outer.restore()
 
 
+def test_streams_that_were_closed_are_open_again() -> None:
+    program = """
+import sys
+from flambe.experiment.isolation import Isolation
+for turn in range(2):
+    isolation = Isolation()
+    print("before", turn)
+    sys.stdout.close(); sys.__stderr__.close()
+    assert isolation.restore() == []
+    print("after", turn); print("aside", turn, file=sys.stderr)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["before", "0", "after", "0", "before", "1", "after", "1"]
+    assert done.stderr.split() == ["aside", "0", "aside", "1"]
+
+
 def test_what_is_left_running_is_named() -> None:
     isolation = Isolation()
     stop = threading.Event()

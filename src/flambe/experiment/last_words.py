@@ -14,6 +14,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import tempfile
 import time
 import traceback
@@ -31,8 +32,9 @@ from flambe.logging import capture, witness
 from flambe.logging.console import home_folder
 
 PATIENCE = 3.0  # seconds that a witness may take
-LEFT_SECONDS = 3600.0  # after which what nobody asked for is removed
+LEFT_SECONDS = 120.0  # after which what nobody asked for is removed
 MOST_LINES = 12  # that an error shows
+_HOST = socket.gethostname().replace("@", "")
 FATAL, EXIT = "fatal.txt", "exit.json"
 _MARK = re.compile("\n?\0[0-9a-f]{16}\0")
 _OUT_OF_MEMORY = re.compile(r"running low on memory|OutOfMemoryError")
@@ -71,7 +73,7 @@ class Will:
     def __init__(self) -> None:
         base = home_folder("cache", "last-words")
         _sweep(base)
-        self.folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=base))
+        self.folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}@{_HOST}@", dir=base))
         self._fatal = open(self.folder / FATAL, "w", encoding="utf-8")
         faulthandler.enable(self._fatal, all_threads=False)
         self._real_exit = os._exit
@@ -101,8 +103,11 @@ def _sweep(base: Path) -> None:
         with contextlib.suppress(OSError, ValueError):
             if time.time() - folder.stat().st_mtime < LEFT_SECONDS:
                 continue
+            pid, host, _ = folder.name.split("@")
+            if host != _HOST:  # a home that hosts share
+                continue
             try:
-                os.kill(int(folder.name.partition("-")[0]), 0)
+                os.kill(int(pid), 0)
             except ProcessLookupError:
                 shutil.rmtree(folder, ignore_errors=True)
 

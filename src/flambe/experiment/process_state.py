@@ -80,6 +80,11 @@ def _interpreter() -> Undo:
         sys.path[:], sys.argv[:], sys.path_hooks[:], sys.meta_path[:] = path, argv, hooks, finders
         for name, value in names.items():
             setattr(sys, name, value)
+        for number, name in ((1, "stdout"), (2, "stderr")):
+            if getattr(names[name], "closed", False):
+                stream = open(number, "w", buffering=1, encoding="utf-8", closefd=False)
+                setattr(sys, name, stream)
+                setattr(sys, f"__{name}__", stream)
         sys.setrecursionlimit(limit)
         sys.setswitchinterval(interval)
         sys.dont_write_bytecode = bytecode
@@ -253,9 +258,9 @@ def _figures() -> Undo:
 KEPT: tuple[Callable[[], Undo], ...] = (
     _environment,
     _folder,
-    _descriptors,
     _umask,
     _interpreter,
+    _descriptors,
     _locale,
     _signals,
     _limits,
