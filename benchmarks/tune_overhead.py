@@ -121,7 +121,7 @@ def _raw(root: Path, count: int, mode: str) -> list[float]:
 def _raw_trainable() -> Any:
     from ray import tune
 
-    from flambe.compile import Schema, state
+    from flambe.compile import Schema, saving
 
     class Raw(tune.Trainable):  # type: ignore[misc]
         def setup(self, config: dict[str, Any]) -> None:
@@ -133,11 +133,11 @@ def _raw_trainable() -> Any:
             return {"metric": self.component.metric(), "done": not more}
 
         def save_checkpoint(self, checkpoint_dir: str) -> None:
-            state.write(self.component, os.path.join(checkpoint_dir, "checkpoint.flambe"))
+            saving.write(self.component, os.path.join(checkpoint_dir, "checkpoint.flambe"))
 
         def load_checkpoint(self, checkpoint: Any) -> None:
             folder = os.path.join(checkpoint, "checkpoint.flambe")
-            self.component.load_state(state.read(folder, self.component))
+            self.component.load_state(saving.read(folder, self.component))
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             self.setup(new_config)

@@ -9,7 +9,7 @@ from flambe._version import __version__
 
 if TYPE_CHECKING:
     from flambe.compile.pickled import trust
-    from flambe.compile.state import load, save
+    from flambe.compile.saving import load, save
     from flambe.logging import log
 
 __all__ = ["__version__", "load", "log", "save", "trust"]
@@ -17,9 +17,9 @@ __all__ = ["__version__", "load", "log", "save", "trust"]
 
 def __getattr__(name: str) -> Any:
     if name in ("load", "save"):
-        from flambe.compile import state
+        from flambe.compile import saving
 
-        return getattr(state, name)
+        return getattr(saving, name)
     if name == "trust":
         from flambe.compile.pickled import trust
 

@@ -11,7 +11,8 @@ import torch
 
 from flambe.compile import Component
 from flambe.compile.encoding import Encoder, decode
-from flambe.compile.state import VersionWarning, components, same
+from flambe.compile.saving import VersionWarning
+from flambe.compile.state import components, same
 from flambe.errors import StateError
 from flambe.nn import Module
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 import os
 import random
 import re
+import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,7 +26,16 @@ from flambe.compile.state_file import read_state
 from flambe.errors import Interrupted
 from flambe.experiment.executor import InlineExecutor
 from flambe.progress import Status, read_lines
-from tests.experiment.lab import Lab, Outcome
+from tests.experiment.lab import (
+    Lab,
+    Outcome,
+    Watcher,
+    command,
+    environment,
+    flambe,
+    kill_all,
+    until,
+)
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -402,6 +413,56 @@ def test_scripts(lab: Lab) -> None:
         "  train: !Script {script: script.py, metric: accuracy, args: [!@ 'run[script]']}\n"
     )
     assert compare(lab, text) == set()  # a single step each: there is nothing to interrupt
+
+
+# -- searches -----------------------------------------------------------------------------------
+
+
+def test_a_search_at_random(lab: Lab) -> None:
+    """Searchers that learn, and schedulers of Tune, are not here.
+
+    What a searcher proposes depends on the order in which variants end, and on its own random
+    numbers, which are not kept: a resumed one is told the figures of before. What a scheduler stops
+    depends on the variants that run beside, and a resumed one begins without its figures.
+    """
+    optimizer = f"!torch.SGD {{{PARAMS}, lr: !tune.loguniform [0.001, 0.1], momentum: 0.9}}"
+    text = training(lab, optimizer=optimizer) + "search: {train: {num_samples: 3}}\n"
+    assert len(compare(lab, text)) == 3
+
+
+def test_a_run_in_processes_that_is_killed(lab: Lab) -> None:
+    """Through the command, with Ray: the processes of before are gone, and so is all they had."""
+    text = training(lab).replace("iter_per_step: 3", "iter_per_step: 200")
+    lab.config.write_text(text, encoding="utf-8")
+    done = flambe(lab.config)
+    assert done.returncode == 0, done.stderr
+    undisturbed = results(Outcome(lab.folder, None, Watcher()))
+    mark = f"flambe-killed-{uuid.uuid4().hex}"
+    running = subprocess.Popen(
+        command(lab.config, "--force"),
+        env=environment(FLAMBE_MARK=mark),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+
+        def is_at_work() -> bool:
+            entries = lab.folder.read_variants().values()
+            return running.poll() is not None or any(entry.step >= 2 for entry in entries)
+
+        until(lambda: not lab.folder.variants.exists(), "moved aside")
+        until(is_at_work, "two steps")
+    finally:
+        kill_all(mark)
+        running.wait()
+    done = flambe(lab.config, "--resume")
+    assert done.returncode == 0, done.stderr
+    resumed = results(Outcome(lab.folder, None, Watcher()))
+    assert list(resumed) == list(undisturbed)
+    for name in undisturbed:
+        for what in ("known", "figures", "states"):
+            one, other = undisturbed[name][what], resumed[name][what]
+            assert same(one, other), f"{name}: {what}: {difference(one, other)}"
 
 
 # -- the examples -------------------------------------------------------------------------------

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from flambe.compile import Schema, tags
-from flambe.compile.state import UNVERSIONED
+from flambe.compile.saving import UNVERSIONED
 from flambe.compile.values import walk
 
 LENGTH = 16  # hexadecimal digits

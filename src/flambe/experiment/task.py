@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flambe.compile import random_state, state, tags, yaml
+from flambe.compile import random_state, saving, state, tags, yaml
 from flambe.compile.build import Builder, run_error
 from flambe.compile.component import Component
 from flambe.compile.forgotten import Watch
@@ -196,7 +196,7 @@ class Assembly:
                 f"the checkpoint of stage {stage!r} is missing: {checkpoint}\n"
                 "  run that stage again: run with --force, or resume from a stage before it"
             )
-        saved = state.read(
+        saved = saving.read(
             str(folder),
             component,
             lambda path, about, text: self.advice.setdefault(about, text),
@@ -322,7 +322,7 @@ class VariantTask:
                 values = state.collect(self.component)
             self._look_for_forgotten(values)
             place = str(folder / CHECKPOINT)
-            state.write(self.component, place, values, self.forgotten, self.task.key)
+            saving.write(self.component, place, values, self.forgotten, self.task.key)
             # A component may draw from the numbers that all share: the next step goes on there.
             (folder / RANDOM).mkdir()
             write_state(str(folder / RANDOM), random_state.capture())
@@ -374,7 +374,7 @@ class VariantTask:
                 self._advise(about, text)
 
             place, trust = str(folder / CHECKPOINT), Trust(key=self.task.key)
-            saved = state.read(place, self.component, note, trust)
+            saved = saving.read(place, self.component, note, trust)
             with _blamed(self.component, "loading the state of"):
                 self.component.load_state(saved)
             self._watch()
