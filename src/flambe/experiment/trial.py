@@ -230,6 +230,10 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
         with tempfile.TemporaryDirectory(prefix="flambe-checkpoint-") as empty:
             saved = storage.patiently(lambda: save(empty), what)
 
+        # What is said up to a checkpoint is kept as long as the checkpoint is: a run that is killed
+        # is resumed after it, and says it no more.
+        self.channel.flush()
+
         def write() -> None:
             assert self.stage_task is not None
             with self.stage_task.storage.writing(saved.checkpoint.path) as folder:
