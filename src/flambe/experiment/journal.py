@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import IO, Any, Protocol
 
@@ -25,6 +27,7 @@ from flambe.progress import (
 _log = logging.getLogger(__name__)
 # The state is written at most this often while variants report, in seconds.
 STATE_PERIOD = 0.5
+RESERVE = 32 * 1024  # bytes for the last state, where the disk is full
 # … and at least this often: who reads it elsewhere takes a silent run for a dead one.
 BEAT_PERIOD = 30.0
 
@@ -100,15 +103,28 @@ class Journal:
         self._lock = threading.RLock()
         self._written = 0.0
         self._lines: IO[str] | None = None
+        #: What the disk refused last.
+        self.disk_error: OSError | None = None
 
     def _append(self, changes: Mapping[str, Any]) -> None:
         if self._lines is None:
             self._lines = open(self.folder.variants, "a", encoding="utf-8", buffering=1)
-        self._lines.write(change_line(changes))
+        with self._watched():
+            self._lines.write(change_line(changes))
+
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Remember what the disk refused: Tune makes errors of its own of it."""
+        try:
+            yield
+        except OSError as problem:
+            self.disk_error = problem
+            raise
 
     def begin(self) -> None:
         """Write the first state, and tell the observer."""
         self.run.started, self.run.status = time.time(), Status.RUNNING
+        self.folder.reserve.write_bytes(os.urandom(RESERVE))
         self.folder.write_state(self.run)
         self.observer.begun(self.folder, self.run, self.variants)
 
@@ -191,7 +207,8 @@ class Journal:
         """Write the state."""
         with self._lock:
             self._count()
-            self.folder.write_state(self.run)
+            with self._watched():
+                self.folder.write_state(self.run)
             self._written = time.monotonic()
 
     def _count(self) -> None:
@@ -202,22 +219,31 @@ class Journal:
             stage.counts = dict(counts.get(stage.name, {}))
 
     def end(self, status: Status, error: str = "") -> None:
-        """Note how the run ended."""
+        """Note how the run ended, if the disk takes it."""
         with self._lock:
             self.run.status, self.run.ended = status, time.time()
             self.run.error = redact.hide(error)
-            for entry in self.variants.values():
-                if entry.status is Status.RUNNING:
-                    entry.status = Status.INTERRUPTED
-                    self._append({"id": entry.id, "status": Status.INTERRUPTED})
+            try:
+                self.folder.reserve.unlink(missing_ok=True)
+                self._write_end(status)
+            except OSError as problem:
+                self.observer.note(f"how the run ended cannot be written: {problem}")
+        self.observer.ended()
+
+    def _write_end(self, status: Status) -> None:
+        with contextlib.ExitStack() as stack:
             for stage in self.run.stages:
                 if stage.status is Status.RUNNING:
                     stage.status, stage.ended = status, time.time()
-            self.write()
+            running = [e for e in self.variants.values() if e.status is Status.RUNNING]
+            for entry in running:
+                entry.status = Status.INTERRUPTED
+            stack.callback(self.write)
+            for entry in running:
+                self._append({"id": entry.id, "status": Status.INTERRUPTED})
             if self._lines is not None:
-                self._lines.close()
-                self._lines = None
-        self.observer.ended()
+                lines, self._lines = self._lines, None
+                lines.close()
 
     def lines(self, lines: Sequence[tuple[str, str, str]]) -> None:
         """Give lines of components to the observer; with none, the run is known to live."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import getpass
 import logging
 import os
@@ -153,10 +154,17 @@ class Run:
                     "  to go on, run the same command with --resume"
                 ) from None
             except OSError as problem:  # of a disk, or of a bucket
-                error = str(problem)
+                error = self._disk(problem)
                 raise RunError(
                     f"{error}\n  to go on, run the same command with --resume"
                 ) from problem
+            except Exception as problem:
+                refused = self.journal.disk_error
+                error = self._disk(refused) if refused else str(problem) or type(problem).__name__
+                if refused:
+                    hint = "to go on, run the same command with --resume"
+                    raise RunError(f"{error}\n  {hint}") from problem
+                raise
             except BaseException as problem:
                 error = str(problem) or type(problem).__name__
                 raise
@@ -168,6 +176,12 @@ class Run:
                     self.place.close()
         if error:  # it finished, without the variants that failed
             raise RunError(error)
+
+    def _disk(self, problem: OSError) -> str:
+        """Return what a disk, or a bucket, refused."""
+        if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+            return str(problem)
+        return f"the disk of {self.folder.root} is full ({problem.strerror}): make room on it"
 
     # -- before the first stage ---------------------------------------------------------------
 

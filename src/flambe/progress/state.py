@@ -192,6 +192,11 @@ class RunFolder:
         return self.root / "state.previous.json"
 
     @property
+    def reserve(self) -> Path:
+        """Room for the last state, on a disk that becomes full."""
+        return self.root / ".reserve"
+
+    @property
     def variants(self) -> Path:
         """The journal of the variants."""
         return self.root / "variants.jsonl"
@@ -246,8 +251,12 @@ class RunFolder:
         state.updated = time.time()
         text = json.dumps(finite(asdict(state)), indent=1)
         beside = self.state.with_suffix(f".{os.getpid()}.tmp")
-        with open(beside, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        try:
+            with open(beside, "w", encoding="utf-8") as stream:
+                stream.write(text)
+        except OSError:  # a disk that is full has no room for half of it
+            beside.unlink(missing_ok=True)
+            raise
         if self.state.exists():
             os.replace(self.state, self.previous_state)
         os.replace(beside, self.state)

@@ -569,3 +569,19 @@ class Loads(Component):
     def metric(self) -> float:
         found = [importlib.import_module(name).__file__ or "" for name in self.modules]
         return float(sum(not os.path.samefile(os.path.dirname(path), os.curdir) for path in found))
+
+
+class Fat(Component):
+    """Its state is large."""
+
+    def __init__(self, kilobytes: int = 1, steps: int = 2, rate: float = 1.0) -> None:
+        self.steps, self.rate, self.done = steps, rate, 0
+        self.data = "x" * 1024 * kilobytes
+        self.register_attrs("done", "data")
+
+    def run(self) -> bool:
+        self.done += 1
+        return self.done < self.steps
+
+    def metric(self) -> float:
+        return self.rate
