@@ -18,7 +18,8 @@ from hypothesis import strategies as st
 from flambe.compile import Grid, Link, Sample, Schema
 from flambe.compile.values import walk
 from flambe.experiment.inputs import Inputs
-from flambe.experiment.variants import Expander, Variant, folder_name, short_names
+from flambe.experiment.options import short_names
+from flambe.experiment.variants import Expander, Variant, folder_name
 from tests.experiment.lab import environment
 
 Stages = dict[str, Any]

@@ -26,9 +26,10 @@ from flambe.compile.document import read_text
 from flambe.errors import ConfigError
 from flambe.experiment import Experiment, counting
 from flambe.experiment.counting import count_variants
+from flambe.experiment.options import domains
 from flambe.experiment.plan import plan
 from flambe.experiment.search import Search
-from flambe.experiment.variants import Expander, Variant, domains
+from flambe.experiment.variants import Expander, Variant
 from tests.experiment.lab import environment
 from tests.experiment.test_variants import Stages, expand, leaf, pipelines, walker
 

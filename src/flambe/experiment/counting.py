@@ -17,14 +17,9 @@ from typing import Any
 
 from flambe.compile.values import Grid, Link, Path, Sample, Schema, children
 from flambe.errors import ConfigError, Problem
+from flambe.experiment.identity import canonical_text
+from flambe.experiment.options import alternatives, grid_elements, has_options, is_domain
 from flambe.experiment.search import Search, distinct_values
-from flambe.experiment.variants import (
-    alternatives,
-    canonical_text,
-    grid_elements,
-    has_options,
-    is_domain,
-)
 
 DEFAULT_MAX_VARIANTS = 10_000
 LARGEST_MAX_VARIANTS = 100_000

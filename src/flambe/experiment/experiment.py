@@ -17,7 +17,7 @@ from flambe._grammar import (
 from flambe.compile import Schema
 from flambe.compile.values import ClusterResource, Grid, Path
 from flambe.errors import ConfigError, Problem, did_you_mean, listed
-from flambe.experiment import counting, engines, mistakes, search, space_checks, variants
+from flambe.experiment import counting, engines, mistakes, options, search, space_checks, variants
 from flambe.experiment.counting import DEFAULT_MAX_VARIANTS, LARGEST_MAX_VARIANTS
 from flambe.runnable import ClusterRunnable, RemoteEnvironment
 
@@ -245,7 +245,7 @@ def _findings(values: Mapping[str, Any]) -> Iterator[Finding]:
     for stage, value in _mapping(values.get("search")).items():
         for problem in search.findings(stage, value):
             yield ("search", stage), problem.message, problem.hint
-        if stage in pipeline and not variants.domains(pipeline[stage]):
+        if stage in pipeline and not options.domains(pipeline[stage]):
             yield (
                 ("search", stage),
                 f"search: stage {stage!r} has nothing to search",

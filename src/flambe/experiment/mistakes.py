@@ -12,7 +12,7 @@ from flambe._grammar import wrong_path
 from flambe.compile import Schema
 from flambe.compile.types import kind_of
 from flambe.compile.values import ClusterResource, Grid, Link, Path, Sample, children
-from flambe.experiment.variants import is_domain
+from flambe.experiment.options import is_domain
 
 _VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)  # as os.path.expandvars has it
 

@@ -12,13 +12,7 @@ from flambe.compile.values import Grid
 from flambe.experiment.counting import count_variants
 from flambe.experiment.inputs import Inputs, local_places
 from flambe.experiment.lineage import Earlier
-from flambe.experiment.variants import (
-    Expander,
-    Variant,
-    may_run,
-    positions,
-    stages_linked,
-)
+from flambe.experiment.variants import Expander, Variant, may_run, positions, stages_linked
 
 if TYPE_CHECKING:
     from flambe.experiment.experiment import Experiment

@@ -14,7 +14,9 @@ from flambe.compile.values import path_text
 from flambe.errors import Problem
 from flambe.experiment import engines
 from flambe.experiment.executor import StageOptions, Tried
-from flambe.experiment.variants import Expander, Variant, canonical_text, domains
+from flambe.experiment.identity import canonical_text
+from flambe.experiment.options import domains
+from flambe.experiment.variants import Expander, Variant
 
 if TYPE_CHECKING:
     from flambe.experiment.experiment import Experiment

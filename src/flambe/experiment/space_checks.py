@@ -17,7 +17,7 @@ from typing import Any
 from flambe.compile import Schema, signatures, spaces
 from flambe.compile.values import Path, links, walk
 from flambe.experiment.engines import is_built_on, missing_packages
-from flambe.experiment.variants import domains, has_options
+from flambe.experiment.options import domains, has_options
 
 Finding = tuple[Path, str, str]  # path, message, hint
 _SEARCHER = "ray.tune.search.searcher:Searcher"

@@ -7,38 +7,35 @@ variants of the stages that it links to; variants that share an ancestor stay pa
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import inspect
-import itertools
-import json
-import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flambe._grammar import is_one_line
-from flambe.compile import spaces
 from flambe.compile.component import Component
 from flambe.compile.component import runs as has_run
 from flambe.compile.values import (
-    ClusterResource,
     Grid,
-    Link,
     Path,
-    Sample,
     Schema,
-    children,
     links,
     path_text,
     replace,
-    walk,
 )
+from flambe.experiment.identity import canonical, identity
 from flambe.experiment.inputs import Inputs
+from flambe.experiment.options import (
+    Choices,
+    alternatives,
+    count_written,
+    is_domain,
+    label,
+    short_names,
+)
 
 NAME_LENGTH = 100
-Choices = dict[Path, Any]
 
 
 @dataclass(frozen=True)
@@ -95,204 +92,6 @@ class Variant:
     config_parents: Mapping[str, str] = field(default_factory=dict)
     code: Mapping[str, str] = field(default_factory=dict)
     data: Mapping[str, str] = field(default_factory=dict)
-
-
-# -- options ------------------------------------------------------------------------------------
-
-
-def is_domain(value: Any) -> bool:
-    """Whether a value is a search space of Ray Tune (``!tune.loguniform …``)."""
-    return spaces.is_space(value)
-
-
-def domains(value: Any) -> dict[Path, Schema]:
-    """Return the search spaces in a value, by path."""
-    return {path: child for path, child in walk(value) if is_domain(child)}
-
-
-def has_options(value: Any) -> bool:
-    """Whether there is an option in a value."""
-    return any(isinstance(child, Grid | Sample) for _, child in walk(value))
-
-
-def option_paths(value: Any, path: Path = ()) -> Iterator[Path]:
-    """Yield the paths of all options, those inside other options included."""
-    if isinstance(value, Grid):
-        yield path
-        for element in value.elements:
-            yield from option_paths(element, path)
-    elif isinstance(value, Sample) or is_domain(value):
-        yield path
-    else:
-        for key, child in children(value):
-            yield from option_paths(child, (*path, key))
-
-
-def alternatives(value: Any, path: Path, seed: int) -> list[tuple[Any, Choices]]:
-    """Return each way to resolve the options in a value, with the choices that were made.
-
-    What has no options is shared between the results, so that many variants stay small.
-    """
-    if isinstance(value, Grid):
-        return _alternatives_of_grid(value, path, seed)
-    if isinstance(value, Sample):
-        text = f"{seed}:{path_text(path)}:{value!r}"
-        return [(number, {path: number}) for number in value.draw(text)]
-    if not has_options(value):
-        return [(value, {})]
-    keys, options = [], []
-    for key, child in children(value):
-        keys.append(key)
-        options.append(alternatives(child, (*path, key), seed))
-    result = []
-    for combination in itertools.product(*options):
-        chosen = {key: part for key, (part, _) in zip(keys, combination, strict=True)}
-        choices: Choices = {}
-        for _, part in combination:
-            choices.update(part)
-        result.append((replace(value, _chooser(chosen)), choices))
-    return result
-
-
-def _written(value: Any) -> int:
-    """Return how many ways through the options of a value are written, equal ones included."""
-    if isinstance(value, Grid):
-        return sum(map(_written, value.elements))
-    if isinstance(value, Sample):
-        return value.n
-    return math.prod(_written(child) for _, child in children(value))
-
-
-def _chooser(chosen: Mapping[Any, Any]) -> Callable[[Any, Any], Any]:
-    return lambda key, _: chosen[key]
-
-
-def grid_elements(grid: Grid) -> Iterator[Any]:
-    """Yield the elements of a grid, those of a grid that is an element itself among them."""
-    for element in grid.elements:
-        if isinstance(element, Grid):
-            yield from grid_elements(element)
-        else:
-            yield element
-
-
-def _alternatives_of_grid(grid: Grid, path: Path, seed: int) -> list[tuple[Any, Choices]]:
-    """Return each value that a grid tries, once: equal values would be the same variant."""
-    unique: dict[str, tuple[int, Any, Choices]] = {}
-    for index, element in enumerate(grid_elements(grid)):
-        for resolved, choices in alternatives(element, path, seed):
-            unique.setdefault(canonical_text(resolved), (index, resolved, choices))
-    # A label that elements share is told apart by their positions.
-    owners: dict[str, set[int]] = {}
-    for index, resolved, _ in unique.values():
-        owners.setdefault(str(label(resolved)), set()).add(index)
-    result = []
-    for index, resolved, choices in unique.values():
-        text = label(resolved)
-        own = f"{text}#{index}" if len(owners[str(text)]) > 1 else text
-        result.append((resolved, {path: own, **choices}))
-    return result
-
-
-def label(value: Any) -> Any:
-    """Return a choice as people read it: a scalar, or the tag or text of what was chosen."""
-    if isinstance(value, str):  # a line of a log, and a cell of a table
-        return value if is_one_line(value) else json.dumps(value, ensure_ascii=False)[1:-1]
-    if value is None or isinstance(value, bool | int | float):
-        return value
-    if isinstance(value, Schema):
-        return value.tag
-    if isinstance(value, Link):
-        return str(value)
-    return json.dumps(_readable(value), separators=(",", ":"))[:40]
-
-
-def _readable(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _readable(child) for key, child in value.items()}
-    if isinstance(value, list | tuple):
-        return [_readable(child) for child in value]
-    return f"!{value.tag}" if isinstance(value, Schema) else canonical(value)
-
-
-def short_names(pipeline: Mapping[str, Any]) -> dict[Path, str]:
-    """Return, for every option of a pipeline, the shortest name that no other option has."""
-    paths = list(
-        dict.fromkeys(
-            path for stage, value in pipeline.items() for path in option_paths(value, (stage,))
-        )
-    )
-    occurrences = Counter(path[-length:] for path in paths for length in range(1, len(path) + 1))
-    names: dict[Path, str] = {}
-    for path in paths:
-        for length in range(1, len(path) + 1):
-            if isinstance(path[-length], int) and length < len(path):
-                continue
-            tail = path[-length:]
-            if occurrences[tail] == 1 or length == len(path):
-                names[path] = ".".join(str(key) for key in tail)
-                break
-    return names
-
-
-# -- identity -----------------------------------------------------------------------------------
-
-
-def canonical(value: Any) -> Any:
-    """Return a configuration as plain JSON, the same for the same meaning."""
-    if isinstance(value, Schema):
-        content = canonical(value.content) if value.content is not None else None
-        kwargs = {key: canonical(child) for key, child in sorted(value.kwargs.items())}
-        return ["!", value.target, [canonical(arg) for arg in value.args], kwargs, content]
-    if isinstance(value, Link):
-        return ["!@", str(value)]
-    if isinstance(value, ClusterResource):
-        return ["!cluster", value.location]
-    if isinstance(value, Grid):  # inside the element of another one
-        return ["!g", [canonical(element) for element in value.elements]]
-    if isinstance(value, Sample):
-        return ["!s", value.low, value.high, value.n, value.decimals]
-    if isinstance(value, Mapping):
-        pairs = [(key, canonical(child)) for key, child in value.items()]
-        if all(isinstance(key, str) for key, _ in pairs):
-            return dict(pairs)
-        # A key of JSON is text: {1: x} is not {"1": x}.
-        return [_MAPPING, sorted(([key, child] for key, child in pairs), key=_sorting_text)]
-    if isinstance(value, list | tuple):
-        parts = [canonical(child) for child in value]
-        # A list of the user's may start like one of the above.
-        return [_LIST, parts] if parts and parts[0] in _MARKS else parts
-    return value
-
-
-_MAPPING, _LIST = "!map", "!list"
-_MARKS = ("!", "!@", "!cluster", "!g", "!s", _MAPPING, _LIST)
-
-
-def _sorting_text(pair: list[Any]) -> str:
-    return json.dumps(pair[0])
-
-
-def canonical_text(value: Any) -> str:
-    """Return :func:`canonical` as text: equal for the same meaning, whatever the order of keys."""
-    return json.dumps(canonical(value), sort_keys=True, separators=(",", ":"))
-
-
-def identity(stage: str, config: Any, parents: Mapping[str, str], context: str, *more: Any) -> str:
-    """Return the id of a variant: 48 bits in hexadecimal.
-
-    Parameters
-    ----------
-    stage, config, parents
-        See :class:`Variant`.
-    context
-        What all variants of a run depend on: the seed.
-    more
-        What else this one depends on, as JSON takes it.
-    """
-    value = [stage, canonical(config), sorted(parents.items()), context, *more]
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def folder_name(stage: str, choices: Mapping[str, Any], variant_id: str) -> str:
@@ -382,7 +181,7 @@ class Expander:
         joins: dict[tuple[str, ...], list[tuple[Variant, ...]]] = {}
         variants: dict[str, Variant] = {}
         configs = alternatives(self.pipeline[stage], (stage,), self.seed)
-        self.repeated[stage] = _written(self.pipeline[stage]) - len(configs)
+        self.repeated[stage] = count_written(self.pipeline[stage]) - len(configs)
         for config, choices in configs:
             parents = tuple(stages_linked(config, self.order, stage))
             if parents not in joins:
