@@ -138,7 +138,7 @@ def through(request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
     return through
 
 
-@pytest.mark.parametrize("value", PLAIN, ids=lambda value: repr(value)[:30])
+@pytest.mark.parametrize("value", PLAIN, ids=lambda value: type(value).__name__)
 def test_what_python_has_comes_back(value: Any, through: Callable[[Any], Any]) -> None:
     again = through(value)
     assert repr(again) == repr(value) or again == value

@@ -246,6 +246,18 @@ def base(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
+def test_a_folder_with_too_long_a_path_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = tmp_path / ("x" * 90)
+    long.mkdir()
+    monkeypatch.setenv("RAY_TMPDIR", str(long))
+    with local_ray._private_folder() as made:
+        assert not made.is_relative_to(long)
+    (said,) = [record.getMessage() for record in caplog.records if str(long) in record.getMessage()]
+    assert said.startswith(f"{long} is too long for the sockets in it: the files of Ray go to ")
+
+
 def test_folders_in_use_are_left_alone(base: Path) -> None:
     with local_ray._private_folder() as one, local_ray._private_folder() as other:
         assert one.is_dir()

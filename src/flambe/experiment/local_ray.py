@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import secrets
 import shutil
@@ -24,6 +25,8 @@ from typing import Any
 
 from flambe._files import private_opener, write_private
 from flambe.errors import RunError, listed
+
+_log = logging.getLogger(__name__)
 
 PREFIX = "flambe-run-"
 # Of the path of a socket (man 7 unix), and what Ray appends: its session, and its object store.
@@ -141,6 +144,8 @@ def _base() -> Path:
         elif exposed := _exposed(base.resolve()):
             reasons.append(f"others may replace what is in {exposed}: it needs the sticky bit")
         else:
+            for reason in reasons:
+                _log.warning("%s: the files of Ray go to %s", reason, base)
             return base.resolve()
     raise RunError(
         f"Ray has no place for its files: {listed(reasons)}\n"
