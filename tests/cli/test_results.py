@@ -50,7 +50,7 @@ def test_a_run_that_found_all_done_says_so(tmp_path: Path) -> None:
     assert flambe(tmp_path, config).returncode == 0
     again = flambe(tmp_path, config, "--resume")
     assert again.returncode == 0, again.stderr
-    said = "shown finished: there was nothing to run, the results of its 9 variants are those of an"
+    said = "shown finished: there was nothing to run, the results of its 9 variants are from an"
     assert said in again.stdout
     assert " in 0.0 s" not in again.stdout
 

@@ -257,8 +257,8 @@ def _check_stages(document: Document, names: list[str]) -> None:
     ConfigError
         If one is not.
     """
-    if names and document.root.target != _EXPERIMENT:
-        raise ConfigError(Problem("--resume-from is for experiments", hint="leave it out"))
+    if document.root.target != _EXPERIMENT:
+        return  # what they mean is the Runnable's own
     pipeline = document.root.kwargs.get("pipeline") or {}
     problems = [
         Problem(
