@@ -194,3 +194,24 @@ def test_a_class_of_a_notebook(monkeypatch: pytest.MonkeyPatch) -> None:
     assert first != ""
     assert cell(2, "return 1  # again") == first
     assert cell(3, "return 2") != first
+
+
+def test_packages_of_any_python_do_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An environment of a cluster is on the path of Python, and is not where pip installs to."""
+    folder = tmp_path / "envs" / "lib" / "site-packages"
+    folder.mkdir(parents=True)
+    (folder / "elsewhere.py").write_text("class Net:\n    pass\n")
+    monkeypatch.syspath_prepend(str(folder))
+    assert Sources().fingerprint("elsewhere:Net") == ""
+    assert Sources(["elsewhere"]).fingerprint("elsewhere:Net") != ""
+
+
+def test_what_is_nested_deeply(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    text = "class Net:\n    TOTAL = " + " + ".join(["1"] * 900) + "\n"
+    (tmp_path / "nested.py").write_text(text)
+    before = Sources().fingerprint("nested:Net")
+    (tmp_path / "nested.py").write_text(text.replace("1 +", "2 +", 1))
+    assert Sources().fingerprint("nested:Net") != before != ""

@@ -30,7 +30,7 @@ def disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_a_disk_that_becomes_full(lab: Lab, disk: Path) -> None:
-    lab.write("a: !pieces.Fat {kilobytes: 300, steps: 3, rate: !g [1, 2]}")
+    lab.write("a: !pieces.Fat {kilobytes: 600, steps: 3, rate: !g [1, 2]}")
     text = lab.config.read_text()
     lab.config.write_text(text.replace(str(lab.root / "out"), str(disk)))
     result = flambe(lab.config)

@@ -100,6 +100,7 @@ def _check_layout(lab: Lab, outcome: Outcome) -> None:
             assert sorted(os.listdir(folder / "checkpoint")) == [
                 "checkpoint.flambe",
                 "manifest.json",
+                "random.flambe",
             ]
     assert not [p for p in outcome.folder.root.rglob("*") if p.suffix == ".pkl"]
 
@@ -223,8 +224,8 @@ def test_fractions_of_devices(tuned: Any) -> None:
     ("devices", "message", "hint"),
     [
         ("cpu: 4000", "a variant needs 4000 cpu, and the largest host has", "ask for at most"),
-        ("gpu: 64", "a variant needs 64 gpu, and the largest host has", ""),
-        ("npu: 1", "a variant needs 1 npu, and the largest host has 0", "did you mean '[cg]pu'"),
+        ("gpu: 64", "a variant needs 64 gpu, and (the largest host has|this machine has none)", ""),
+        ("npu: 1", "a variant needs 1 npu, and no host has that", "did you mean '[cg]pu'"),
     ],
 )
 def test_devices_that_no_host_has_are_an_error(
@@ -233,7 +234,7 @@ def test_devices_that_no_host_has_are_an_error(
     outcome = tuned("train: !pieces.Walk {steps: 1}", more=f"devices: {{{devices}}}")
     error = outcome.raised()
     assert isinstance(error, ConfigError)
-    assert message in str(error)
+    assert re.search(message, str(error))
     assert re.search(hint, str(error))
     assert outcome.state.status is Status.FAILED
 

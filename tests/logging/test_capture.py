@@ -79,7 +79,10 @@ def test_what_waits_on_its_line_is_shown_while_it_waits(place: Path | None) -> N
     taken = take_from(
         'print("loading ...", end="", flush=True); time.sleep(1.5); print(" done")', place
     )
-    assert taken == [("progress", "loading ..."), ("stdout", "loading ... done")]
+    # What was written last may be shown for a moment before its line is known to be at its end.
+    assert taken[0] == ("progress", "loading ...")
+    assert taken[1:-1] in ([], [("progress", "loading ... done")])
+    assert taken[-1] == ("stdout", "loading ... done")
 
 
 def test_to_settle_is_to_have_taken_all_even_what_has_no_end(place: Path | None) -> None:

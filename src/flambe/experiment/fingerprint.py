@@ -32,6 +32,8 @@ from flambe.compile.values import walk
 LENGTH = 16  # hexadecimal digits
 # Fields of nodes that say nothing about what a program does.
 _SILENT = {"ctx", "kind", "type_comment"}
+# Folders that packages are installed to, of whatever Python: those of a cluster are not its own.
+_PACKAGES = {"site-packages", "dist-packages"}
 _Definition = tuple[str, str]  # module, name
 
 
@@ -142,7 +144,7 @@ class Sources:
         if file is None:
             return None
         with contextlib.suppress(OSError, SyntaxError, ValueError, RecursionError):
-            return _Module(name, file, ast.parse(file.read_bytes()))
+            return _Module(name, file, file.read_bytes())
         return None
 
     def _file(self, name: str) -> Path | None:
@@ -161,15 +163,18 @@ class Sources:
         top = name.partition(".")[0]
         if top in self.extensions or name in self.extensions:
             return True
-        installed = any(file.is_relative_to(folder) for folder in _installed())
+        installed = _PACKAGES.intersection(file.parts) or any(
+            file.is_relative_to(folder) for folder in _installed()
+        )
         return top not in {"flambe", *sys.stdlib_module_names} and not installed
 
 
 class _Module:
     """The definitions of one module, by name."""
 
-    def __init__(self, name: str, file: Path, tree: ast.Module) -> None:
-        self.name = name
+    def __init__(self, name: str, file: Path, text: bytes) -> None:
+        self.name, self.lines = name, text.decode("utf-8", "replace").splitlines()
+        tree = ast.parse(text)
         self.package = name if file.name == "__init__.py" else name.rpartition(".")[0]
         self.nodes: dict[str, list[ast.stmt]] = {}
         self.stars: list[str] = []
@@ -211,9 +216,16 @@ class _Module:
             elif isinstance(node, ast.ClassDef) and (version := _version(node)):
                 shapes.append(["version", node.name, version])
             else:
-                shapes.append(_shape(node))
+                shapes.append(self._shape(node))
                 used |= set(self._used(node))
         return shapes, used
+
+    def _shape(self, node: ast.stmt) -> Any:
+        """Return what a definition says; of one that is nested very deeply, its text."""
+        try:
+            return _shape(node)
+        except RecursionError:
+            return self.lines[node.lineno - 1 : node.end_lineno]
 
     def _source(self, node: ast.ImportFrom) -> str:
         relative = "." * node.level + (node.module or "")

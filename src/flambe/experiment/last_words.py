@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flambe._files import private_opener
 from flambe.compile.raised import clean
 from flambe.compile.values import Schema
 from flambe.errors import ComponentError
@@ -74,7 +75,7 @@ class Will:
         base = home_folder("cache", "last-words")
         _sweep(base)
         self.folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}@{_HOST}@", dir=base))
-        self._fatal = open(self.folder / FATAL, "w", encoding="utf-8")
+        self._fatal = open(self.folder / FATAL, "w", encoding="utf-8", opener=private_opener)
         faulthandler.enable(self._fatal, all_threads=False)
         self._real_exit = os._exit
         os._exit = self._exit  # type: ignore[assignment]

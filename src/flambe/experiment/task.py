@@ -102,7 +102,8 @@ def load_libraries(extensions: Iterable[str] = ()) -> None:
     what it does as it is imported would be taken for something that this variant did.
     """
     for name in ("numpy", "torch", *extensions):
-        with contextlib.suppress(Exception):  # it is not installed, or says so when it is used
+        # It is not installed, or ends in whatever way: that is told where it is used.
+        with contextlib.suppress(Exception, SystemExit):
             importlib.import_module(name)
 
 

@@ -115,7 +115,7 @@ def _reported(method: Callable[P, T]) -> Callable[P, T]:
             return method(*args, **kwargs)
         except BaseException as error:
             if trial.terminated:
-                raise
+                raise SystemExit(1) from None  # whatever a component made of it
             text = trial.report(error)
         raise RunError(text)
 

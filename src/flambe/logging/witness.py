@@ -22,6 +22,10 @@ PAUSE = 0.5  # seconds between two looks at a process that has no pidfd
 NAME = "last.json"
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW, 0o600)
+
+
 class Stream:
     """One pipe into another."""
 
@@ -121,7 +125,7 @@ def main(folder: str, process: str, *descriptors: str) -> None:
     }
     with contextlib.suppress(OSError):
         beside = os.path.join(folder, f".{NAME}")
-        with open(beside, "w", encoding="utf-8") as file:
+        with open(beside, "w", encoding="utf-8", opener=_private) as file:
             json.dump(last, file)
         os.replace(beside, os.path.join(folder, NAME))
 

@@ -38,14 +38,16 @@ def _text(path: RunPath) -> str:
 
 def _checkpoint(site: Site, variant: VariantState) -> str:
     """Return where the final state of a variant is, or nothing where there is none."""
-    path = site.store.folder.checkpoint(variant.stage, variant.name)
-    below = path.relative_to(site.store.folder.root).as_posix()
+    # What a journal names may lead anywhere: only what is below the folder of the run is looked at.
+    below = f"{variant.stage}/{variant.name}/checkpoint/checkpoint.flambe"
     if site.store.run is not None and site.store.run.storage:
         # It is not looked for there: a variant that has steps has written one when it is done.
         is_written = variant.status.done and variant.step > 0
         return f"{site.store.run.storage}/{below}" if is_written else ""
     place = site.root.below(below)
-    return printable(str(path)) if place is not None and place.path.is_dir() else ""
+    if place is None or not place.path.is_dir():
+        return ""
+    return printable(str(site.store.folder.checkpoint(variant.stage, variant.name)))
 
 
 def _parents(store: Store, variant: VariantState) -> list[tuple[str, VariantState]]:
