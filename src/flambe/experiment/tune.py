@@ -406,7 +406,8 @@ class TuneExecutor:
                     lines = ray.get(self.collector.take_lines.remote(), timeout=ANSWER_SECONDS)
                 except Exception:  # Ray is going down
                     return
-                to.lines(lines)
+                with contextlib.suppress(OSError):  # of the disk: the run meets it as well
+                    to.lines(lines)
 
         thread = threading.Thread(target=show, name="flambe-lines", daemon=True)
         thread.start()
