@@ -275,7 +275,7 @@ def test_a_run_that_writes_there_from_elsewhere_is_not_disturbed(
         while not over.wait(0.2):
             write()
 
-    monkeypatch.setattr(mirror, "SILENCE", 4.0)
+    monkeypatch.setattr(mirror, "SILENCE", 15.0)
     prepare(lab, "held", single=True, steps=1)
     write()
     thread = threading.Thread(target=renew)
@@ -290,4 +290,4 @@ def test_a_run_that_writes_there_from_elsewhere_is_not_disturbed(
     assert use.keys("fruit/output__held/") == {"state.json"}
     done = lab.run(resume=True, executor=None)  # it is silent now
     assert done.fine().state.status is Status.FINISHED
-    assert any("waiting up to 4 s" in note for note in done.watcher.notes)
+    assert any("waiting up to 15 s" in note for note in done.watcher.notes)

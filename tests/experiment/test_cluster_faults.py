@@ -122,11 +122,7 @@ grow: !crops.Growth
         place = folder.variant(one.stage, one.name)
         return max(path.stat().st_mtime for path in place.glob("checkpoint*/manifest.json"))
 
-    before = {
-        one.name: written(one)
-        for one in folder.read_variants().values()
-        if one.status.done
-    }
+    before = {one.name: written(one) for one in folder.read_variants().values() if one.status.done}
     assert len(before) >= 4
     steps = {one.id: one.step for one in folder.read_variants().values()}
     refused = farm.flambe(file, "--cluster", farm.cluster, code=2)
