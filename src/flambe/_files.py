@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
+import shutil
 import stat
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from flambe.errors import UnsafePathError
@@ -93,6 +96,53 @@ def private_opener(path: str, flags: int) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+@contextlib.contextmanager
+def locked_folder(
+    base: Path, prefix: str, remove: Callable[[Path], None] = shutil.rmtree
+) -> Iterator[Path]:
+    """Make a folder that is ours alone; its lock says for how long it is in use.
+
+    Those of the same prefix that processes of this user left when they were killed are removed.
+
+    Parameters
+    ----------
+    base
+        The folder that it is made in.
+    prefix
+        What its name starts with; the rest nobody knows beforehand.
+    remove
+        Removes a folder.
+    """
+    for other in base.glob(f"{prefix}*"):
+        with contextlib.suppress(OSError):
+            _remove_unused(other, remove)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=base))  # mode 0700
+    with open(folder / "lock", "w", opener=private_opener) as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            with contextlib.suppress(OSError):
+                remove(folder)
+
+
+def _remove_unused(folder: Path, remove: Callable[[Path], None]) -> None:
+    """Remove a folder of this user whose lock nobody holds."""
+    status = folder.lstat()
+    if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
+        with open(folder / "lock", "r+", opener=private_opener) as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            remove(folder)
+
+
+def is_at(descriptor: int, path: Path) -> bool:
+    """Whether an open file is the one at a path: it may have been removed or replaced."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def guard_umask() -> None:

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
 import stat
 import tempfile
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from flambe._files import private_opener
+from flambe._files import locked_folder
 
 #: The name of the folder in a checkpoint, beside the component.
 FILES = "files"
@@ -93,7 +93,7 @@ def of_saved(component: Path) -> Workspace:
     stack = contextlib.ExitStack()
 
     def make() -> Path:
-        folder = stack.enter_context(locked_folder()) / "own"
+        folder = stack.enter_context(working_folder()) / "own"
         folder.mkdir()
         for place in (component, *component.parents):
             if place.name == "checkpoint.flambe":
@@ -126,27 +126,10 @@ def _is_plain(path: str) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
 
 
-@contextlib.contextmanager
-def locked_folder() -> Iterator[Path]:
-    """Make a folder that is ours alone; its lock says for how long it is in use."""
-    base = Path(tempfile.gettempdir())
-    _sweep(base)
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=base))
-    with open(folder / "lock", "w", opener=private_opener) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            yield folder
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+def working_folder() -> AbstractContextManager[Path]:
+    """Make a folder for the folders of a process; it is gone with it, however it ends."""
+    return locked_folder(Path(tempfile.gettempdir()), _PREFIX, _remove)
 
 
-def _sweep(base: Path) -> None:
-    """Remove the folders of processes of this user that were killed: nobody holds their locks."""
-    for folder in base.glob(f"{_PREFIX}*"):
-        with contextlib.suppress(OSError):
-            status = folder.lstat()
-            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-                continue
-            with open(folder / "lock", "r+", opener=private_opener) as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(folder, ignore_errors=True)
+def _remove(folder: Path) -> None:
+    shutil.rmtree(folder, ignore_errors=True)

@@ -22,6 +22,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from flambe._files import is_at
 from flambe.errors import ConfigError, Problem
 
 BEAT_SECONDS = 5.0
@@ -129,7 +130,7 @@ class FolderLock:
                 if error.errno not in _NO_LOCKS:
                     os.close(descriptor)
                     raise
-            if _is_at(descriptor, self.path):
+            if is_at(descriptor, self.path):
                 return descriptor
             os.close(descriptor)  # whoever held it before has removed it
 
@@ -185,13 +186,6 @@ class FolderLock:
 
 def _as(kind: Any, value: Any) -> Any:
     return {"int": int, "float": float, "str": str}[str(kind)](value)
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _boot() -> str:

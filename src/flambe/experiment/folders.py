@@ -10,7 +10,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from flambe.compile.workspace import FILES, Workspace, copy_files, locked_folder
+from flambe.compile.workspace import FILES, Workspace, copy_files, working_folder
 
 
 class Folders:
@@ -56,7 +56,7 @@ class Folders:
 
     def _made(self, name: str) -> Path:
         if self._base is None:
-            self._base = self._stack.enter_context(locked_folder())
+            self._base = self._stack.enter_context(working_folder())
         folder = self._base / name
         folder.mkdir()
         return folder

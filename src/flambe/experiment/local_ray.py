@@ -10,7 +10,6 @@ Ray reads some of its settings when it is imported: nothing here does so before 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import secrets
@@ -20,10 +19,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from flambe._files import private_opener, write_private
+from flambe._files import locked_folder, write_private
 from flambe.errors import RunError, listed
 
 _log = logging.getLogger(__name__)
@@ -109,18 +109,9 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 # -- the folder ---------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def _private_folder() -> Iterator[Path]:
-    """Make a folder that only we reach; its lock says for how long it is in use."""
-    base = _base()
-    _sweep(base)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base))  # 0700, below a name nobody knows
-    with open(folder / "lock", "w", opener=private_opener) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        try:
-            yield folder
-        finally:
-            _remove(folder)
+def _private_folder() -> AbstractContextManager[Path]:
+    """Make the folder of a run, which only we reach."""
+    return locked_folder(_base(), PREFIX, _remove)
 
 
 def _base() -> Path:
@@ -164,18 +155,6 @@ def _exposed(folder: Path) -> Path | None:
         ):
             return path
     return None
-
-
-def _sweep(base: Path) -> None:
-    """Remove the folders of runs of this user that were killed: nobody holds their locks."""
-    for folder in base.glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):
-            status = folder.lstat()
-            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-                continue
-            with open(folder / "lock", "r+", opener=private_opener) as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                _remove(folder)
 
 
 def _remove(folder: Path) -> None:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from flambe._files import private_folder
+from flambe._files import is_at, private_folder
 
 
 @contextlib.contextmanager
@@ -20,7 +20,7 @@ def locked(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             # Whoever held it before may have removed the file that we waited for.
-            if _is_at(descriptor, path):
+            if is_at(descriptor, path):
                 try:
                     yield
                 finally:
@@ -28,10 +28,3 @@ def locked(path: Path) -> Iterator[None]:
                 return
         finally:
             os.close(descriptor)
-
-
-def _is_at(descriptor: int, path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), path.stat())
-    except FileNotFoundError:
-        return False
