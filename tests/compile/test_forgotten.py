@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from flambe.compile import Component
-from flambe.compile.fingerprint import fingerprint
+from flambe.compile.digest import digest
 from flambe.compile.forgotten import Forgotten, Watch
 from flambe.nn import Module
 
@@ -210,11 +210,11 @@ CHANGES: list[tuple[Callable[[], Any], Callable[[Any], object]]] = [
 def test_changes_in_place_are_seen(make: Any, change: Any) -> None:
     one, other = make(), make()
     if not isinstance(one, list) or not isinstance(one[0], torch.nn.Module):
-        assert fingerprint(one) == fingerprint(other)
-    before = fingerprint(one)
-    assert fingerprint(one) == before
+        assert digest(one) == digest(other)
+    before = digest(one)
+    assert digest(one) == before
     change(one)
-    assert fingerprint(one) != before
+    assert digest(one) != before
 
 
 @pytest.mark.parametrize(
@@ -230,12 +230,12 @@ def test_changes_in_place_are_seen(make: Any, change: Any) -> None:
 def test_equal_values_are_equal(value: Any) -> None:
     import copy
 
-    assert fingerprint(value) == fingerprint(copy.deepcopy(value))
+    assert digest(value) == digest(copy.deepcopy(value))
 
 
 def test_values_of_other_types_are_others() -> None:
     values: list[Any] = [0, 0.0, False, None, "0", b"0", [0], (0,), {0}, {0: 0}, np.zeros(1)]
-    assert len({fingerprint(value) for value in values}) == len(values)
+    assert len({digest(value) for value in values}) == len(values)
 
 
 def test_what_cannot_be_looked_into_is_itself() -> None:
@@ -260,8 +260,8 @@ def test_what_cannot_be_looked_into_is_itself() -> None:
         torch.zeros(2).to_sparse(),
     ]
     for value in values:
-        assert fingerprint(value) == fingerprint(value)
-    assert fingerprint(iter([1])) != fingerprint(values[1])
+        assert digest(value) == digest(value)
+    assert digest(iter([1])) != digest(values[1])
 
 
 def test_a_data_set_costs_little() -> None:
@@ -287,3 +287,15 @@ def test_many_of_one_kind(tmp_path: Path) -> None:
     assert 'self.register_attrs("values", pickle=True)' in found["values"].text
     found = lost(component, lambda: component.set(iter([1])))
     assert "cannot be saved" in found["values"].text
+
+
+def test_a_digest_is_the_same_each_time() -> None:
+    """What is made only to be looked at had the id of what was made before it, and of its number."""
+    frame = pd.DataFrame({"a": [1], "b": ["x"]})
+    value = [frame, frame.copy(), pd.Series([1])]
+    junk: list[list[int]] = []
+    found = set()
+    for number in range(400):
+        found.add(digest(value))
+        junk = [*junk, [number] * (number % 7)] if number % 3 else []
+    assert len(found) == 1

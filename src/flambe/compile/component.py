@@ -216,3 +216,9 @@ class Component(Registered):
 def runs(cls: type[Component]) -> bool:
     """Whether a class of components has something to run."""
     return cls.run is not Component.run
+
+
+def component_class(target: Any) -> type[Component] | None:
+    """Return the class of components that a class, or a factory of one, makes; None if of none."""
+    owner = target if inspect.isclass(target) else getattr(target, "__self__", None)
+    return owner if inspect.isclass(owner) and issubclass(owner, Component) else None

@@ -18,8 +18,8 @@ from typing import Any
 
 from flambe.compile import state
 from flambe.compile.component import Component
+from flambe.compile.digest import digest
 from flambe.compile.encoding import needs_pickle
-from flambe.compile.fingerprint import fingerprint
 
 MOST_COMPONENTS = 10_000  # of a tree that is watched
 _SHOWN = 40  # characters of a value
@@ -95,7 +95,7 @@ class _Held:
         for name, value in {**vars(component), **dict(state._attributes(component))}.items():
             if name in skipped or name.startswith(_OUR_OWN):
                 continue
-            self.digests[name] = fingerprint(value, tree)
+            self.digests[name] = digest(value, tree)
             if value is None or type(value) in (bool, int, float, str):
                 text = repr(value)
                 self.shown[name] = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
@@ -183,10 +183,10 @@ def _lost(
     made |= {name for name, i in now.components.items() if before.components.get(name) != i}
     for name in sorted(made & (set(saved) | set(now.components))):
         yield name, _made_late(cls, name)
-    for name, digest in now.digests.items():
+    for name, one in now.digests.items():
         if name in made or name in saved or name in now.components:
             continue
-        if before.digests.get(name) == digest:
+        if before.digests.get(name) == one:
             continue
         place = _assignment(cls, name)
         if name.startswith("_") and not place:

@@ -125,6 +125,7 @@ def read(folder: str, name: str, written: dict[str, Any], where: str, trust: Tru
     if hashlib.sha256(data).hexdigest() != digest:
         raise StateError(f"{where}: {name!r} is damaged: {path} is not what was written")
     try:
+        # Signed with this user's key, or trusted by the caller: nothing else comes so far.
         return pickle.loads(data)
     except Exception as error:  # whatever it runs
         text = f"{type(error).__name__}: {error}"

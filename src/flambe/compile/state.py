@@ -14,7 +14,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from flambe.compile.fingerprint import fingerprint
+from flambe.compile.digest import digest
 from flambe.errors import StateError, listed
 
 if TYPE_CHECKING:
@@ -202,7 +202,7 @@ def same(one: Any, other: Any) -> bool:
     if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
         return math.isnan(other)
     if type(one) is type(other) and type(one).__name__ in _GENERATORS:
-        return fingerprint(one) == fingerprint(other)  # of their states
+        return digest(one) == digest(other)  # of their states
     try:
         return bool(one == other)
     except Exception:  # of an object that compares in its own way

@@ -80,35 +80,37 @@ class Stepper:
         if self._generator is None:
             result: Any = self.call(self.component.run)
             if not inspect.isgenerator(result):
-                return self._more(result)
+                return self._more(result, "returned", _RETURN, otherwise=False)
             self._generator = cast("Generator[Any, None, Any]", result)
         try:
             result = self.call(functools.partial(next, self._generator))
         except StopIteration as end:
             self.counts = False
             if end.value is not None:
-                self._more(end.value)
+                self._more(end.value, "returned", _RETURN, otherwise=False)
             return False
-        if result is None:
-            return True
-        if isinstance(result, Mapping):
-            self._log(result, "yielded")
-            return True
-        more = _truth(result)
-        if more is None:
-            self._refuse(result, "yielded", _YIELD)
-        return bool(more)
+        return self._more(result, "yielded", _YIELD, otherwise=True)
 
-    def _more(self, result: Any) -> bool:
-        """Return whether a result of ``run`` says that there is more to do; log its figures."""
+    def _more(self, result: Any, how: str, hint: str, *, otherwise: bool) -> bool:
+        """Return whether a result of ``run`` says that there is more to do; log its figures.
+
+        Parameters
+        ----------
+        result
+            What it returned or yielded.
+        how, hint
+            Which of the two, and what to write instead, for an error.
+        otherwise
+            Whether there is more to do where it says nothing, or only figures.
+        """
         if result is None:
-            return False
+            return otherwise
         if isinstance(result, Mapping):
-            self._log(result, "returned")
-            return False
+            self._log(result, how)
+            return otherwise
         more = _truth(result)
         if more is None:
-            self._refuse(result, "returned", _RETURN)
+            self._refuse(result, how, hint)
         return bool(more)
 
     def _log(self, figures: Mapping[Any, Any], how: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from urllib.parse import urlparse
 
 from flambe.compile import Component, Schema, tags
 from flambe.compile.build import folder_of
+from flambe.compile.component import component_class
 from flambe.compile.values import ClusterResource, links, walk
 from flambe.errors import ResourceError
 from flambe.experiment.fingerprint import fingerprints, script_hash
@@ -107,9 +107,8 @@ def _input_files(schema: Any) -> Iterator[str]:
 @functools.cache
 def _reader(target: str) -> type[Component] | None:
     """Return the class of components that a target leads to, if it names files."""
-    found = tags.import_target(target)
-    owner = found if inspect.isclass(found) else getattr(found, "__self__", None)
-    if not (inspect.isclass(owner) and issubclass(owner, Component)):
+    owner = component_class(tags.import_target(target))
+    if owner is None:
         return None
     own = owner.input_files.__func__  # type: ignore[attr-defined]
     return None if own is Component.input_files.__func__ else owner  # type: ignore[attr-defined]

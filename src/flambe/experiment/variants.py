@@ -7,14 +7,13 @@ variants of the stages that it links to; variants that share an ancestor stay pa
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flambe.compile.component import Component
+from flambe.compile.component import component_class
 from flambe.compile.component import runs as has_run
 from flambe.compile.values import (
     Grid,
@@ -133,9 +132,8 @@ def runs(config: Any) -> bool:
     """Whether a stage's configuration has something to run."""
     if not isinstance(config, Schema):
         return False
-    target = config.resolve()
-    owner = target if inspect.isclass(target) else getattr(target, "__self__", None)
-    return inspect.isclass(owner) and issubclass(owner, Component) and has_run(owner)
+    owner = component_class(config.resolve())
+    return owner is not None and has_run(owner)
 
 
 # -- expansion ----------------------------------------------------------------------------------

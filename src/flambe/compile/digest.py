@@ -38,7 +38,7 @@ _OPAQUE = (
 )
 
 
-def fingerprint(value: Any, known: Collection[int] = frozenset()) -> bytes:
+def digest(value: Any, known: Collection[int] = frozenset()) -> bytes:
     """Return a digest of a value.
 
     Parameters
@@ -58,7 +58,8 @@ class _Summary:
         self.hash = hashlib.blake2b(digest_size=16)
         self.known = known
         self.left = MOST_NODES
-        self.seen: dict[int, int] = {}
+        #: Id → its number, and the object: while it lives, no other one has its id.
+        self.seen: dict[int, tuple[int, Any]] = {}
 
     def text(self, *parts: Any) -> None:
         self.hash.update("".join(f"{part}\0" for part in parts).encode("utf-8", "replace"))
@@ -74,9 +75,9 @@ class _Summary:
         elif id(value) in self.known or depth > MOST_DEPTH:
             self.text(id(value))
         elif id(value) in self.seen:
-            self.text("again", self.seen[id(value)])
+            self.text("again", self.seen[id(value)][0])
         else:
-            self.seen[id(value)] = len(self.seen)
+            self.seen[id(value)] = len(self.seen), value
             try:
                 self._add_object(value, depth + 1)
             except Exception:
@@ -130,8 +131,8 @@ class _Summary:
         self.text(len(value))
         if len(value) > MOST_ITEMS:
             return
-        for digest in sorted(fingerprint(item, self.known) for item in value):
-            self.hash.update(digest)
+        for one in sorted(digest(item, self.known) for item in value):
+            self.hash.update(one)
         self.left -= len(value)
 
     # -- what libraries made ------------------------------------------------------------------
