@@ -15,9 +15,9 @@ from typing import Any, Protocol
 from flambe.errors import ComponentError, FlambeError, listed
 from flambe.experiment.checkpoints import FINAL, Checkpoints
 from flambe.experiment.failures import reported, whole_text
-from flambe.experiment.isolation import Isolation
+from flambe.experiment.isolation import Isolation, load_libraries
 from flambe.experiment.last_words import printed_last
-from flambe.experiment.task import StageTask, VariantTask, load_libraries
+from flambe.experiment.task import StageTask, VariantTask
 from flambe.experiment.variants import Variant, choices_text
 from flambe.logging import capture
 from flambe.logging.events import Record, use

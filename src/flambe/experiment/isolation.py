@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import gc
+import importlib
 import logging
 import multiprocessing
 import os
@@ -164,3 +165,15 @@ def _command(pid: int) -> str:
         if not any(helper in line for helper in _HELPERS):
             return line.replace(b"\0", b" ").decode("utf-8", "backslashreplace").strip()[:60]
     return ""
+
+
+def load_libraries(extensions: Iterable[str] = ()) -> None:
+    """Import what variants use, so that the first in a process finds what the others do.
+
+    A library that is loaded while the first one is built has not had its random numbers seeded, and
+    what it does as it is imported would be taken for something that this variant did.
+    """
+    for name in ("numpy", "torch", *extensions):
+        # It is not installed, or ends in whatever way: that is told where it is used.
+        with contextlib.suppress(Exception, SystemExit):
+            importlib.import_module(name)

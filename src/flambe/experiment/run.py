@@ -19,15 +19,12 @@ from flambe.compile import Schema, tags, yaml
 from flambe.compile.build import Origin, folder_of
 from flambe.compile.pickled import user_key
 from flambe.errors import (
-    ConfigError,
     Interrupted,
-    Problem,
     RunError,
     StateError,
-    did_you_mean,
-    listed,
 )
 from flambe.experiment import local_ray
+from flambe.experiment.devices import occupied
 from flambe.experiment.executor import Executor, InlineExecutor, StageOptions
 from flambe.experiment.failed import failure_report
 from flambe.experiment.folder_lock import FolderLock
@@ -336,38 +333,12 @@ class Run:
             self._executor = self._make_executor(self.folder.root)
             self._executor.start()
             self.interruption.check()
-            self.devices = self._devices(self._executor.capacity())
+            self.devices = occupied(
+                self.experiment.devices,
+                self._executor.capacity(),
+                local=self.experiment.env is None,
+            )
         return self._executor
-
-    def _devices(self, capacity: Mapping[str, float]) -> dict[str, float]:
-        """Return what a variant occupies.
-
-        Raises
-        ------
-        ConfigError
-            If no host has that much: the run would wait for ever.
-        """
-        asked = self.experiment.devices
-        if asked is None:
-            return {"cpu": 1.0, "gpu": 1.0} if capacity.get("gpu") else {"cpu": 1.0}
-        for name, amount in asked.items():
-            most = capacity.get(name, 0.0)
-            if not capacity or amount <= most:
-                continue
-            what = f"devices: a variant needs {amount:g} {name}, and "
-            if most:
-                what += f"the largest host has {most:g}"
-                hint = f"ask for at most {most:g}"
-            elif self.experiment.env is None and name in capacity:
-                what += "this machine has none"
-                hint = f"leave {name} out of devices, or run with --cluster where there are some"
-            elif name in capacity:
-                what, hint = f"{what}no host has any", f"leave {name} out of devices"
-            else:
-                what += "no host has that"
-                hint = did_you_mean(name, capacity) or f"there are: {listed(list(capacity))}"
-            raise ConfigError(Problem(what, hint=hint))
-        return dict(asked)
 
     def _conclude(self, stage: StageState) -> None:
         """Find what flows on from a stage, and whether the run may go on.

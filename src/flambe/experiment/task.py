@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib
 import json
 import logging
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -93,18 +92,6 @@ def seed_everything(seed: int, stage: str, repetition: int = 0) -> None:
     text = f"{seed}:{stage}:{repetition}" if repetition else f"{seed}:{stage}"
     digest = hashlib.sha256(text.encode()).digest()
     random_state.seed(int.from_bytes(digest[:4], "big"))
-
-
-def load_libraries(extensions: Iterable[str] = ()) -> None:
-    """Import what variants use, so that the first in a process finds what the others do.
-
-    A library that is loaded while the first one is built has not had its random numbers seeded, and
-    what it does as it is imported would be taken for something that this variant did.
-    """
-    for name in ("numpy", "torch", *extensions):
-        # It is not installed, or ends in whatever way: that is told where it is used.
-        with contextlib.suppress(Exception, SystemExit):
-            importlib.import_module(name)
 
 
 class Assembly:

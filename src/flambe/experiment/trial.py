@@ -25,9 +25,9 @@ from flambe.experiment import storage
 from flambe.experiment.engines import METRIC, STEPS
 from flambe.experiment.executor import variant_title
 from flambe.experiment.failures import reported, whole_text
-from flambe.experiment.isolation import Isolation
+from flambe.experiment.isolation import Isolation, load_libraries
 from flambe.experiment.last_words import Will
-from flambe.experiment.task import StageTask, VariantTask, load_libraries
+from flambe.experiment.task import StageTask, VariantTask
 from flambe.experiment.variants import Variant
 from flambe.logging import capture, load, redact
 from flambe.logging.console import home

@@ -27,6 +27,13 @@ from flambe.progress.figures import (
     ranked,
     with_names,
 )
+from flambe.progress.folder import (
+    METRICS,
+    TENSORBOARD,
+    VARIANT_CONFIG,
+    VARIANT_LOG,
+    RunFolder,
+)
 from flambe.progress.lines import (
     Tail,
     bounded_lines,
@@ -37,11 +44,6 @@ from flambe.progress.lines import (
 )
 from flambe.progress.state import (
     FORMAT,
-    METRICS,
-    TENSORBOARD,
-    VARIANT_CONFIG,
-    VARIANT_LOG,
-    RunFolder,
     RunState,
     StageState,
     Status,

@@ -1,4 +1,4 @@
-"""The state of a run, its stages and its variants, and every path of it on disk."""
+"""The state of a run, its stages and its variants, and the lines of its journal."""
 
 from __future__ import annotations
 
@@ -7,22 +7,14 @@ import json
 import os
 import socket
 import sys
-import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from flambe.progress.figures import named_value, with_names
-from flambe.progress.lines import open_regular, parse_json, read_lines
+from flambe.progress.lines import parse_json
 
 FORMAT = 1
-LARGEST_STATE = 64 << 20  # bytes: a larger state.json is broken
-# The names in the folder of a variant.
-VARIANT_CONFIG = "config.yaml"
-VARIANT_LOG = "variant.log"
-METRICS = "metrics.jsonl"
-TENSORBOARD = "tensorboard"
 
 
 class Status(str, enum.Enum):
@@ -173,107 +165,6 @@ def outcome(status: Status, failed: int) -> str:
     """Return how a run or a stage stands, of whose variants some failed."""
     partly = status is Status.FINISHED and failed
     return f"{status.value} with {failed} failed" if partly else status.value
-
-
-@dataclass(frozen=True)
-class RunFolder:
-    """Every path of a run on disk, named once."""
-
-    root: Path
-
-    @property
-    def state(self) -> Path:
-        """The state of the run."""
-        return self.root / "state.json"
-
-    @property
-    def previous_state(self) -> Path:
-        """The state before the latest."""
-        return self.root / "state.previous.json"
-
-    @property
-    def reserve(self) -> Path:
-        """Room for the last state, on a disk that becomes full."""
-        return self.root / ".reserve"
-
-    @property
-    def variants(self) -> Path:
-        """The journal of the variants."""
-        return self.root / "variants.jsonl"
-
-    @property
-    def log(self) -> Path:
-        """All that was printed and logged."""
-        return self.root / "run.log"
-
-    @property
-    def hosts(self) -> Path:
-        """How busy each host was."""
-        return self.root / "hosts.jsonl"
-
-    @property
-    def config(self) -> Path:
-        """The configuration as it was given."""
-        return self.root / "experiment.yaml"
-
-    @property
-    def identity(self) -> Path:
-        """What tells this folder from one of the same name on another host."""
-        return self.root / "run.id"
-
-    @property
-    def resources(self) -> Path:
-        """What was fetched."""
-        return self.root / "resources"
-
-    def variant(self, stage: str, name: str) -> Path:
-        """Return the folder of a variant."""
-        return self.root / stage / name
-
-    def checkpoint(self, stage: str, name: str) -> Path:
-        """Return the final checkpoint of a variant."""
-        return self.variant(stage, name) / "checkpoint" / "checkpoint.flambe"
-
-    def aside(self) -> Path:
-        """Return a path beside it that is not taken: results are moved there."""
-        stamp = time.strftime("%Y%m%d-%H%M%S")
-        aside = self.root.with_name(f"{self.root.name}.{stamp}")
-        number = 1
-        while aside.exists():
-            aside = self.root.with_name(f"{self.root.name}.{stamp}-{number}")
-            number += 1
-        return aside
-
-    # -- state --------------------------------------------------------------------------------
-
-    def write_state(self, state: RunState) -> None:
-        """Write the state beside, then move it into place."""
-        state.updated = time.time()
-        text = json.dumps(finite(asdict(state)), indent=1)
-        beside = self.state.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            with open(beside, "w", encoding="utf-8") as stream:
-                stream.write(text)
-        except OSError:  # a disk that is full has no room for half of it
-            beside.unlink(missing_ok=True)
-            raise
-        if self.state.exists():
-            os.replace(self.state, self.previous_state)
-        os.replace(beside, self.state)
-
-    def read_state(self) -> RunState | None:
-        """Return the last good state, or None if there is none."""
-        for path in (self.state, self.previous_state):
-            try:
-                with open_regular(path) as stream:
-                    return read_state_text(stream.read(LARGEST_STATE).decode("utf-8"))
-            except (OSError, ValueError, TypeError, KeyError, RecursionError):
-                continue
-        return None
-
-    def read_variants(self) -> dict[str, VariantState]:
-        """Return the variants by id, in the order in which they were first named."""
-        return variants_of(read_lines(self.variants))
 
 
 def variants_of(lines: Iterable[Mapping[str, Any]]) -> dict[str, VariantState]:
