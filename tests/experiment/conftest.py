@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,3 +11,14 @@ from tests.experiment.lab import Lab
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:
     return Lab(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One Ray for all tests of a file: executors use the one that runs already."""
+    from flambe.experiment.tune import TuneExecutor
+
+    first = TuneExecutor(tmp_path_factory.mktemp("first"))
+    first.start()
+    yield
+    first.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -67,17 +66,7 @@ def test_whatever_ends_a_variant_here(lab: Lab) -> None:
         check(outcome, how, text)
 
 
-@pytest.fixture(scope="module")
-def _ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    from flambe.experiment.tune import TuneExecutor
-
-    first = TuneExecutor(tmp_path_factory.mktemp("first"))
-    first.start()
-    yield
-    first.close()
-
-
-@pytest.mark.usefixtures("_ray")
+@pytest.mark.usefixtures("one_ray")
 def test_whatever_ends_a_variant_by_tune(lab: Lab) -> None:
     ways = {**HERE, **DEATHS}
     pipeline = f"""

@@ -117,17 +117,7 @@ def test_searchers_are_told_that_the_point_failed(
     assert inner._ot_study.direction.name == "MAXIMIZE"
 
 
-@pytest.fixture(scope="module")
-def _ray(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    from flambe.experiment.tune import TuneExecutor
-
-    first = TuneExecutor(tmp_path_factory.mktemp("first"))
-    first.start()
-    yield
-    first.close()
-
-
-@pytest.mark.usefixtures("_ray")
+@pytest.mark.usefixtures("one_ray")
 def test_schedulers_of_a_run_rank_what_has_no_figure_last(lab: Lab) -> None:
     outcome = lab.run(
         f"asha: !pieces.Measured {{figures: {FIGURES}}}\n"
@@ -157,7 +147,7 @@ def test_schedulers_of_a_run_rank_what_has_no_figure_last(lab: Lab) -> None:
         assert bad.best is not None
 
 
-@pytest.mark.usefixtures("_ray")
+@pytest.mark.usefixtures("one_ray")
 def test_a_point_without_a_figure_is_one_that_failed_and_not_the_run(lab: Lab) -> None:
     pytest.importorskip("optuna")
 

@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -205,16 +205,6 @@ def test_to_keep_and_restore_is_quick() -> None:
     assert min(seconds) < 0.05  # some 2 ms
 
 
-@pytest.fixture(scope="module")
-def _ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    from flambe.experiment.tune import TuneExecutor
-
-    first = TuneExecutor(tmp_path_factory.mktemp("first"))
-    first.start()
-    yield
-    first.close()
-
-
 def found(lab: Lab) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lab.records() if line.startswith("{")]
 
@@ -235,7 +225,7 @@ def test_variants_here_find_the_same_process(lab: Lab) -> None:
 
 
 @pytest.mark.xdist_group("ray")
-@pytest.mark.usefixtures("_ray")
+@pytest.mark.usefixtures("one_ray")
 def test_variants_of_one_worker_find_the_same_process(lab: Lab) -> None:
     """Or a process of their own, where one left what cannot be taken back."""
     outcome = lab.run(

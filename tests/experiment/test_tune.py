@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +16,8 @@ from tests.experiment.lab import Lab, Outcome, environment, flambe
 pytestmark = pytest.mark.xdist_group("ray")
 
 
-@pytest.fixture(scope="module")
-def _ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """One Ray for all tests here: executors use the one that runs already."""
-    from flambe.experiment.tune import TuneExecutor
-
-    first = TuneExecutor(tmp_path_factory.mktemp("first"))
-    first.start()
-    yield
-    first.close()
-
-
 @pytest.fixture
-def tuned(lab: Lab, _ray: None) -> Any:
+def tuned(lab: Lab, one_ray: None) -> Any:
     def run(*arguments: Any, **options: Any) -> Outcome:
         return lab.run(*arguments, executor=None, **options)
 
