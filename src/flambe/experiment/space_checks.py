@@ -183,11 +183,17 @@ def _warnings_of(function: Any) -> Iterator[list[str]]:
     found: list[str] = []
     handler = logging.Handler(logging.WARNING)
     handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
-    propagate, disabled = logger.propagate, logger.disabled
+    # Whatever loggers were configured to drop: what is found must not depend on it.
+    propagate, disabled, level = logger.propagate, logger.disabled, logger.level
+    threshold = logging.root.manager.disable
     logger.addHandler(handler)
     logger.propagate = logger.disabled = False
+    logger.setLevel(logging.WARNING)
+    logging.disable(logging.NOTSET)
     try:
         yield found
     finally:
+        logging.disable(threshold)
+        logger.setLevel(level)
         logger.removeHandler(handler)
         logger.propagate, logger.disabled = propagate, disabled
