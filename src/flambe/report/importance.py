@@ -3,7 +3,8 @@
 A random forest (scikit-learn) predicts the metric from the hyper-parameters; the importance of one
 is how much worse it predicts variants that it has not seen when that hyper-parameter is shuffled
 among them: permutation importance (Breiman, "Random Forests", Machine Learning 45, 2001), in units
-of R². It is measured in five folds, which gives its spread.
+of R². Each variant is predicted by a forest that was fitted without its fold, and R² is of all
+predictions together: a fold of two or three variants has none that means anything.
 
 It runs in a process of its own (``python -m flambe.report.importance``, JSON in, JSON out): its
 libraries are large, and it keeps a processor busy for a while.
@@ -20,7 +21,7 @@ from typing import Any
 from flambe.progress import finite
 
 FEWEST = 10  # variants, and at least three for each hyper-parameter
-FOLDS, REPEATS, TREES = 5, 5, 100
+FOLDS, SPLITS, SHUFFLES, TREES = 5, 3, 5, 100
 MOST = 3_000  # variants that are looked at
 PATIENCE = 120.0  # seconds that an estimate may take
 ESTIMATOR = "permutation importance of a random forest, in five folds"
@@ -98,18 +99,27 @@ def estimate(
     """Estimate it; see :func:`importance`."""
     import numpy as np
     from sklearn.ensemble import RandomForestRegressor
-    from sklearn.inspection import permutation_importance
     from sklearn.model_selection import KFold
 
     x = np.column_stack([_codes([row.get(name) for row in choices]) for name in names])
     y = np.asarray(metrics, dtype=float)
-    found, scores = [], []
-    for train, test in KFold(FOLDS, shuffle=True, random_state=0).split(x):
-        forest = RandomForestRegressor(TREES, random_state=0).fit(x[train], y[train])
-        scores.append(forest.score(x[test], y[test]))
-        told = permutation_importance(forest, x[test], y[test], n_repeats=REPEATS, random_state=0)
-        found.append(told.importances_mean)
-    means, spread = np.mean(found, axis=0), np.std(found, axis=0)
+    scores: list[float] = []
+    losses: list[list[float]] = []  # of R², by shuffle and hyper-parameter
+    for split in range(SPLITS):
+        random = np.random.RandomState(split)
+        folds = [
+            (RandomForestRegressor(TREES, random_state=split).fit(x[train], y[train]), test)
+            for train, test in KFold(FOLDS, shuffle=True, random_state=random).split(x)
+        ]
+
+        scores.append(_score(folds, x, y))
+        for _ in range(SHUFFLES):
+            losses.append([])
+            for column in range(len(names)):
+                shuffled = x.copy()
+                shuffled[:, column] = random.permutation(shuffled[:, column])
+                losses[-1].append(scores[-1] - _score(folds, shuffled, y))
+    means, spread = np.mean(losses, axis=0), np.std(losses, axis=0)
     parameters = [
         {"name": name, "mean": float(mean), "std": float(std)}
         for name, mean, std in zip(names, means, spread, strict=True)
@@ -121,6 +131,17 @@ def estimate(
         "score": float(np.mean(scores)),
         "variants": len(y),
     }
+
+
+def _score(folds: Sequence[tuple[Any, Any]], x: Any, y: Any) -> float:
+    """Return R² of what forests predict of the variants that they have not seen."""
+    import numpy as np
+    from sklearn.metrics import r2_score
+
+    predicted = np.empty_like(y)
+    for forest, test in folds:
+        predicted[test] = forest.predict(x[test])
+    return float(r2_score(y, predicted))
 
 
 def _codes(values: Sequence[Any]) -> list[float]:

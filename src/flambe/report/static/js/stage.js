@@ -128,7 +128,7 @@ function importanceView(told) {
       <span class="value">${text(one)}</span>`)}
     </div>
     <p class="dim">${told.estimator[0].toUpperCase()}${told.estimator.slice(1)} (scikit-learn), over ${told.variants} variants: how much
-      of R² is lost when one is shuffled, and its spread over the folds. ${told.score < 0.1
+      of R² is lost when one is shuffled, and its spread over shuffles. ${told.score < 0.1
       ? `The forest explains next to nothing of variants that it has not seen (R² ${told.score.toFixed(2)}): don't rely on this.`
       : `It explains R² ${told.score.toFixed(2)} of variants that it has not seen.`}</p>`;
 }
