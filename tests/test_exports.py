@@ -12,12 +12,14 @@ from flambe.compile import tags
 
 # Package -> its public names: documented, importable, and no others.
 PUBLIC = {
-    "flambe": "__version__ load log save trust",
+    "flambe": "Component Schema __version__ load log save trust",
     "flambe.compile": (
         "Component Grid Link MappedRegistrable Registrable Sample Schema alias load"
         " registrable_factory save yaml"
     ),
-    "flambe.logging": "log log_histogram log_image log_pr_curves log_text",
+    "flambe.logging": (
+        "log log_histogram log_image log_pr_curve log_pr_curves log_scalar log_text"
+    ),
     "flambe.runnable": "ClusterRunnable RemoteEnvironment Runnable Secret Secrets",
     "flambe.experiment": "Experiment",
     "flambe.cluster": "AWSCluster Cluster LocalCluster LoopbackHost Machine SSHCluster",

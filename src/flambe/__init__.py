@@ -8,14 +8,19 @@ from typing import TYPE_CHECKING, Any
 from flambe._version import __version__
 
 if TYPE_CHECKING:
+    from flambe.compile import Component, Schema
     from flambe.compile.pickled import trust
     from flambe.compile.saving import load, save
     from flambe.logging import log
 
-__all__ = ["__version__", "load", "log", "save", "trust"]
+__all__ = ["Component", "Schema", "__version__", "load", "log", "save", "trust"]
 
 
 def __getattr__(name: str) -> Any:
+    if name in ("Component", "Schema"):
+        from flambe import compile  # noqa: A004 (the package of that name)
+
+        return getattr(compile, name)
     if name in ("load", "save"):
         from flambe.compile import saving
 

@@ -9,8 +9,13 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import shlex
 import unicodedata
+from collections.abc import Iterable
+from typing import TypeVar
 from urllib.parse import SplitResult, urlsplit
+
+T = TypeVar("T")
 
 # A file name has at most 255 bytes, and names are parts of longer ones.
 LONGEST_NAME = 100
@@ -110,6 +115,40 @@ def _wrong_bucket(bucket: str, key: str) -> str:
     if {".", ".."} & set(key.split("/")):
         return "cannot have '.' or '..' in it"
     return ""
+
+
+def as_list(values: Iterable[T], what: str, example: str = "") -> list[T]:
+    """Return a list of what was passed, which may not be text: it would count letter by letter.
+
+    Parameters
+    ----------
+    values
+        What was passed where several texts are expected.
+    what
+        What takes them: ``"create_dirs() takes a list of folders"``.
+    example
+        What to write instead; by default the text in a list.
+
+    Raises
+    ------
+    TypeError
+        If it is a text.
+    """
+    if isinstance(values, str | bytes):
+        raise TypeError(f"{what}, not one text: write {example or [values]}")
+    return list(values)
+
+
+def as_words(command: object) -> str:
+    """Return how a command that was written as one text is written as a list of words."""
+    if not isinstance(command, str):
+        return ""
+    try:
+        words = shlex.split(command)
+    except ValueError:  # a quote without its second one
+        words = []
+    in_shell = not words or set("|&;<>()$`*?~#") & set(command)
+    return str(["bash", "-c", command] if in_shell else words)
 
 
 def is_one_line(text: str) -> bool:

@@ -14,7 +14,18 @@ import numpy as np
 import pytest
 import torch
 
-from flambe.logging import capture, events, log, log_image, log_pr_curves, redact
+from flambe.logging import (
+    capture,
+    events,
+    log,
+    log_histogram,
+    log_image,
+    log_pr_curve,
+    log_pr_curves,
+    log_scalar,
+    log_text,
+    redact,
+)
 from flambe.logging.events import Record
 from flambe.logging.recorder import DirectChannel, Recorder
 
@@ -148,3 +159,42 @@ def test_lines_that_are_logged_while_one_is_taken_are_not_taken_again() -> None:
 
 def test_the_home_is_the_test_s_own(home: Path) -> None:
     assert os.environ["FLAMBE_HOME"] == str(home)
+
+
+def test_a_step_is_also_called_global_step(kept: Kept) -> None:
+    log("loss", 0.5, global_step=3)
+    log("loss", {"train": 1.0}, global_step=4)
+    log_scalar("lr", torch.tensor([0.25]), global_step=5)
+    log_text("words", "hello", global_step=6)
+    log_histogram("weights", [1.0, 2.0], global_step=7)
+    log_image("picture", np.zeros((4, 4)), global_step=8)
+    log_pr_curve("pr", [0, 1], [0.1, 0.9], global_step=9)
+    log_pr_curves("prs", [0, 1], [[0.9, 0.1], [0.2, 0.8]], global_step=10)
+    found = [(r.kind, r.tag, r.step) for r in kept.records]
+    assert found == [
+        ("scalar", "loss", 3),
+        ("scalar", "loss/train", 4),
+        ("scalar", "lr", 5),
+        ("text", "words", 6),
+        ("histogram", "weights", 7),
+        ("image", "picture", 8),
+        ("pr_curve", "pr", 9),
+        ("pr_curve", "prs/0", 10),
+        ("pr_curve", "prs/1", 10),
+    ]
+    assert kept.records[2].value == 0.25
+    log("loss", 0.5, global_step=0)
+    assert kept.records[-1].step == 0
+    for step in (1, 2):
+        with pytest.raises(TypeError, match="step and global_step are the same"):
+            log("loss", 0.5, 1, global_step=step)
+
+
+def test_one_number_or_one_curve_is_expected_by_name(kept: Kept) -> None:
+    with pytest.raises(TypeError, match=r"cannot log 'x' as a scalar: a list of shape \(2,\)"):
+        log_scalar("x", [1, 2])
+    with pytest.raises(TypeError, match="cannot log 'x' as a scalar: a str"):
+        log_scalar("x", "text")
+    with pytest.raises(TypeError, match="log_pr_curves takes"):
+        log_pr_curve("x", [0, 1], [[0.9, 0.1], [0.2, 0.8]])
+    assert kept.records == []

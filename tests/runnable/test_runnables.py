@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import configparser
+import pickle
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flambe.cluster import Cluster, Machine
 from flambe.compile import yaml
 from flambe.errors import ConfigError
 from flambe.logging import redact
-from flambe.runnable import ClusterRunnable, RemoteEnvironment, Secrets
+from flambe.runnable import ClusterRunnable, RemoteEnvironment, Runnable, Secrets
 
 
 class Job(ClusterRunnable):
@@ -44,6 +47,77 @@ def test_secrets_are_read_and_shown_as_stars(tmp_path: Path) -> None:
         assert "abc" not in shown
         assert "two words" not in shown
     assert redact.hide("two words") == "***"
+
+
+def test_secrets_are_read_as_a_config_parser_is(tmp_path: Path) -> None:
+    read = secrets(tmp_path / "s.ini", "[API]\nToken=abcdef\nSize = 12\nrate=0.5\non=Yes\n[E]\n")
+    assert "".join(read.get("API", "Token")) == "abcdef"
+    assert "".join(read.get("API", "Token", raw=True)) == "abcdef"
+    assert "".join(read.get("API", "token")) == "abcdef"  # upper and lower case are the same there
+    assert repr(read.get("API", "token")) == "'***'"
+    assert read.get("API", "none", fallback=None) is None
+    assert read.get("none", "none", fallback="x") == "x"
+    assert (read.getint("API", "Size"), read.getfloat("API", "rate")) == (12, 0.5)
+    assert read.getboolean("API", "on") is True
+    assert read.getint("API", "none", fallback=3) == 3
+    assert read.sections() == ["API", "E"]
+    assert read.options("API") == ["Token", "Size", "rate", "on"]
+    assert read.has_option("API", "token")
+    assert not read.has_option("E", "token")
+    assert not read.has_section("none")
+    # Without an option it is what any mapping has.
+    assert read.get("E") == {}
+    assert read.get("none") is None
+    assert read.get("none", {}) == {}
+    with pytest.raises(ValueError, match=r"^\[API\] Token is not a whole number$"):
+        read.getint("API", "Token")
+
+
+def test_what_is_missing_is_the_error_of_a_config_parser_too(tmp_path: Path) -> None:
+    read = secrets(tmp_path / "s.ini", "[API]\ntoken=abcdef\nTOKEN=ghijkl\n")
+    with pytest.raises(configparser.NoOptionError, match="no key 'tokne' in section") as missing:
+        read.get("API", "tokne")
+    assert isinstance(missing.value, ConfigError)
+    assert "abcdef" not in repr(missing.value)
+    again = pickle.loads(pickle.dumps(missing.value))
+    assert (type(again), str(again)) == (type(missing.value), str(missing.value))
+    with pytest.raises(configparser.NoSectionError, match=r"no section \[none\]"):
+        read.get("none", "token")
+    assert "".join(read.get("API", "TOKEN")) == "ghijkl"
+    with pytest.raises(ConfigError, match="no key 'Token'"):  # either could be meant
+        read.get("API", "Token")
+
+
+def test_every_constructor_takes_who_tells_the_user() -> None:
+    class Own(Runnable):
+        def __init__(self, user_provider: Any = None) -> None:
+            super().__init__(user_provider=user_provider)
+
+        def run(self, force: bool = False, **kwargs: Any) -> None:
+            pass
+
+    class Silent(Own):
+        def __init__(self) -> None:
+            pass
+
+    class Far(Job):
+        def __init__(self, env: Any = None, user_provider: Any = None) -> None:
+            ClusterRunnable.__init__(self, env=env, user_provider=user_provider)
+
+    class OwnCluster(Cluster):
+        def __init__(self, name: str, user_provider: Any = None) -> None:
+            super().__init__(name=name, user_provider=user_provider)
+
+        def find_machines(self) -> list[Machine]:
+            return []
+
+    def me() -> str:
+        return "me"
+
+    for made in (Own(me), Far(user_provider=me), OwnCluster("c", me)):
+        assert made.user_provider() == "me"
+    assert Silent().user_provider is None
+    assert Far().env is None
 
 
 def test_the_default_file_need_not_exist(home: Path) -> None:

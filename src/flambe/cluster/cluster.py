@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from flambe._grammar import NAME_HINT, wrong_ascii_name
+from flambe._grammar import NAME_HINT, as_list, wrong_ascii_name
 from flambe.cluster import options, paths, site
 from flambe.cluster.docker import Docker
 from flambe.cluster.files import Files
@@ -55,6 +55,8 @@ class Cluster(Runnable):
     site
         Where the Report Site listens, if not on the loopback of the orchestrator: ``host``, and
         ``certificate`` and ``key``, files of this machine, for TLS.
+    user_provider
+        See :class:`~flambe.runnable.Runnable`.
     """
 
     #: The keywords whose tags are constructed: none, for ``flambe status FILE`` only looks.
@@ -73,9 +75,11 @@ class Cluster(Runnable):
         remote_dir: str = ".flambe",
         gpus: Literal["all", "free"] = "all",
         site: Mapping[str, Any] | None = None,
+        user_provider: Any = None,
     ) -> None:
+        super().__init__(user_provider)
         self.name = name
-        self.setup_cmds = list(setup_cmds or ())
+        self.setup_cmds = as_list(setup_cmds or (), "setup_cmds takes a list of commands")
         self.environment = options.read(environment)
         self.remote_dir = remote_dir
         self.gpus = gpus
@@ -195,7 +199,10 @@ class Cluster(Runnable):
 
     def chosen(self, hosts: Sequence[Member] | None) -> list[Member]:
         """Return hosts that were chosen, or all where none were."""
-        return list(self._ready() if hosts is None else hosts)
+        if hosts is None:
+            return list(self._ready())
+        example = "hosts=[cluster.orchestrator]"
+        return as_list(hosts, "hosts takes a list of the cluster's hosts", example)
 
     @property
     def folder(self) -> str:
@@ -265,6 +272,7 @@ class Cluster(Runnable):
         RemoteError
             If one fails: with the host, the command, its exit code and what it said last.
         """
+        commands = as_list(commands, "run_cmds() takes a list of commands")
 
         def on(host: Member) -> Result:
             done = Result(host.name, "", 0, "", "")
@@ -276,7 +284,7 @@ class Cluster(Runnable):
 
     def create_dirs(self, folders: Sequence[str]) -> None:
         """Make folders on all hosts; relative ones start at the home of the user."""
-        self.files.make(folders)
+        self.files.make(as_list(folders, "create_dirs() takes a list of folders"))
 
     def send(self, source: str | Path, target: str, *, delete: bool = False) -> None:
         """Bring a local file or folder to the same path on all hosts."""

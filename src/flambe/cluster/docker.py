@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from flambe._grammar import as_list, as_words
 from flambe.cluster import proxy
 from flambe.errors import CommandError, ConfigError, RemoteError
 from flambe.remote import Result, each
@@ -161,6 +162,8 @@ class Docker:
         """
         if image.startswith("-"):
             raise ConfigError(f"{image!r} is not an image: docker would take it for an option")
+        command = as_list(command, "command takes the program and its arguments", as_words(command))
+        options = as_list(options, "options takes a list of options")
         words = [*_flags(name, ports or {}, gpus), *options]
         lines = _env_file(env or {})
         made: dict[_Engine, Container] = {}
@@ -175,7 +178,9 @@ class Docker:
             return engine.wait(made[engine], command, deadline)
 
         try:
-            return each(on, [self.cluster.orchestrator] if hosts is None else hosts)
+            return each(
+                on, [self.cluster.orchestrator] if hosts is None else self.cluster.chosen(hosts)
+            )
         except BaseException:
             # Not in on(): once they are interrupted, its threads can do nothing on a host.
             each(lambda engine: engine.discard(made[engine]), list(made))

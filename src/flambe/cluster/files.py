@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from flambe._grammar import as_list
 from flambe.cluster import keys
 from flambe.remote import each, transfer
 
@@ -33,7 +34,7 @@ class Files:
 
     def make(self, folders: Sequence[str], hosts: Sequence[Member] | None = None) -> None:
         """Make folders on hosts, on all by default."""
-        command = ["mkdir", "-p", "--", *folders]
+        command = ["mkdir", "-p", "--", *as_list(folders, "make() takes a list of folders")]
         each(lambda host: host.run(command, repeat=True), self.cluster.chosen(hosts))
 
     def write(
@@ -66,6 +67,7 @@ class Files:
 
         Of a source with ``/./`` in it, the path behind that is kept below the target.
         """
+        sources = as_list(sources, "give() takes a list of files and folders")
         is_folder = len(sources) > 1 or sources[0].endswith("/")
         parent = target if is_folder else target.rpartition("/")[0] or "."
         factory.run(["mkdir", "-p", "--", parent], repeat=True)

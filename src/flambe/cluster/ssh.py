@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from flambe._grammar import wrong_path, wrong_user
+from flambe._grammar import as_list, wrong_path, wrong_user
 from flambe.cluster import shutdown
 from flambe.cluster.cluster import Cluster, findings, written_in
 from flambe.cluster.machine import ORCHESTRATOR, Machine
@@ -68,7 +68,7 @@ class SSHCluster(Cluster):
     ) -> None:
         super().__init__(name, setup_cmds, environment, remote_dir, gpus, site)
         self.orchestrator_ip = orchestrator_ip
-        self.factories_ips = list(factories_ips)
+        self.factories_ips = as_list(factories_ips, "factories_ips takes a list of addresses")
         self.key = key
         self.username = username
         self.use_public = use_public

@@ -113,7 +113,7 @@ class Experiment(ClusterRunnable):
         storage: str | None = None,
         max_variants: int = DEFAULT_MAX_VARIANTS,
     ) -> None:
-        super().__init__(env)
+        super().__init__(env, user_provider)
         self.name = name
         self.pipeline = dict(pipeline)
         self.resume = resume
@@ -126,7 +126,6 @@ class Experiment(ClusterRunnable):
         self.max_failures = max_failures
         self.stop_on_failure = stop_on_failure
         self.merge_plot = merge_plot
-        self.user_provider = user_provider
         self.debug = debug
         self.seed = seed
         self.reuse_actors = reuse_actors

@@ -4,8 +4,18 @@ from flambe.logging.events import (
     log,
     log_histogram,
     log_image,
+    log_pr_curve,
     log_pr_curves,
+    log_scalar,
     log_text,
 )
 
-__all__ = ["log", "log_histogram", "log_image", "log_pr_curves", "log_text"]
+__all__ = [
+    "log",
+    "log_histogram",
+    "log_image",
+    "log_pr_curve",
+    "log_pr_curves",
+    "log_scalar",
+    "log_text",
+]

@@ -112,7 +112,14 @@ def _array(values: Any) -> Any:
     return np.asarray(values)
 
 
-def log(tag: str, value: Any, step: int | None = None) -> None:
+def _step_of(step: int | None, global_step: int | None) -> int | None:
+    """Return the step that was passed, by either name."""
+    if step is not None and global_step is not None:
+        raise TypeError("step and global_step are the same: pass one of them")
+    return global_step if step is None else step
+
+
+def log(tag: str, value: Any, step: int | None = None, *, global_step: int | None = None) -> None:
     """Log a value: to TensorBoard by its type, and to the metrics of the variant.
 
     Parameters
@@ -124,12 +131,15 @@ def log(tag: str, value: Any, step: int | None = None) -> None:
         numbers (one scalar each, ``tag/name``); a longer array or tensor (a histogram).
     step
         The step that it belongs to; the current one of the component by default.
+    global_step
+        Another name of ``step``, which TensorBoard uses; so do the functions below.
 
     Raises
     ------
     TypeError
         If it is none of those.
     """
+    step = _step_of(step, global_step)
     if isinstance(value, bool | int | float):
         _emit("scalar", tag, float(value), step)
     elif isinstance(value, str):
@@ -147,17 +157,40 @@ def log(tag: str, value: Any, step: int | None = None) -> None:
             _emit("histogram", tag, array.reshape(-1), step)
 
 
-def log_text(tag: str, text: str, step: int | None = None) -> None:
+def log_scalar(
+    tag: str, value: Any, step: int | None = None, *, global_step: int | None = None
+) -> None:
+    """Log a number, or an array or tensor of one element.
+
+    Raises
+    ------
+    TypeError
+        If it is not one number.
+    """
+    array = _array(value)
+    if array.dtype.kind not in "biuf" or array.size != 1:
+        shape = f" of shape {array.shape}" if array.shape else ""
+        raise TypeError(f"cannot log {tag!r} as a scalar: a {type(value).__name__}{shape}")
+    _emit("scalar", tag, float(array.reshape(())), _step_of(step, global_step))
+
+
+def log_text(
+    tag: str, text: str, step: int | None = None, *, global_step: int | None = None
+) -> None:
     """Log text."""
-    _emit("text", tag, str(text), step)
+    _emit("text", tag, str(text), _step_of(step, global_step))
 
 
-def log_histogram(tag: str, values: Any, step: int | None = None) -> None:
+def log_histogram(
+    tag: str, values: Any, step: int | None = None, *, global_step: int | None = None
+) -> None:
     """Log the distribution of values, of any shape."""
-    _emit("histogram", tag, _array(values).reshape(-1), step)
+    _emit("histogram", tag, _array(values).reshape(-1), _step_of(step, global_step))
 
 
-def log_image(tag: str, image: Any, step: int | None = None) -> None:
+def log_image(
+    tag: str, image: Any, step: int | None = None, *, global_step: int | None = None
+) -> None:
     """Log an image: (height, width), (3, height, width) or (height, width, 3).
 
     Values are 0 to 255 for integers, 0 to 1 for floats.
@@ -169,10 +202,52 @@ def log_image(tag: str, image: Any, step: int | None = None) -> None:
         raise TypeError(f"cannot log {tag!r} as an image: its shape is {array.shape}")
     if array.shape[0] not in (1, 3):
         array = np.moveaxis(array, 2, 0)
-    _emit("image", tag, array, step)
+    _emit("image", tag, array, _step_of(step, global_step))
 
 
-def log_pr_curves(tag: str, labels: Any, predictions: Any, step: int | None = None) -> None:
+def log_pr_curve(
+    tag: str,
+    labels: Any,
+    predictions: Any,
+    step: int | None = None,
+    *,
+    global_step: int | None = None,
+) -> None:
+    """Log precision against recall, of one class.
+
+    Parameters
+    ----------
+    tag
+        Its name.
+    labels
+        Whether each belongs to the class: 0 or 1, shape (n,).
+    predictions
+        The probability of the class, shape (n,).
+    step, global_step
+        The step.
+
+    Raises
+    ------
+    TypeError
+        If the shapes differ.
+    """
+    truth, scores = _array(labels).reshape(-1), _array(predictions)
+    if scores.shape != truth.shape:
+        raise TypeError(
+            f"cannot log {tag!r} as one curve: labels have the shape {truth.shape}, predictions "
+            f"{scores.shape} (log_pr_curves takes the probabilities of several classes)"
+        )
+    _emit("pr_curve", tag, (truth, scores), _step_of(step, global_step))
+
+
+def log_pr_curves(
+    tag: str,
+    labels: Any,
+    predictions: Any,
+    step: int | None = None,
+    *,
+    global_step: int | None = None,
+) -> None:
     """Log precision against recall.
 
     Parameters
@@ -184,12 +259,13 @@ def log_pr_curves(tag: str, labels: Any, predictions: Any, step: int | None = No
     predictions
         The probability of the positive class, shape (n,), or of each class, shape (n, classes):
         then there is one curve per class.
-    step
+    step, global_step
         The step.
     """
     truth, scores = _array(labels).reshape(-1), _array(predictions)
+    step = _step_of(step, global_step)
     if scores.ndim == 1:
-        _emit("pr_curve", tag, (truth, scores), step)
+        log_pr_curve(tag, truth, scores, step)
         return
     for index in range(scores.shape[1]):
-        _emit("pr_curve", f"{tag}/{index}", ((truth == index).astype(int), scores[:, index]), step)
+        log_pr_curve(f"{tag}/{index}", (truth == index).astype(int), scores[:, index], step)

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from flambe._grammar import as_list, as_words
 from flambe.errors import RemoteError, UnreachableError
 from flambe.remote import running, transfer
 from flambe.remote.address import free_port
@@ -18,6 +19,7 @@ from flambe.remote.running import Take
 DEADLINE = 60.0
 NO_SPACE = "No space left on device"
 OVER_QUOTA = "Disk quota exceeded"
+EXCLUDE = "exclude takes a list of patterns"
 
 
 class Host:
@@ -89,6 +91,9 @@ class Host:
         UnreachableError
             If there is no connection.
         """
+        command = as_list(
+            command, "run() takes the program and its arguments as a list", as_words(command)
+        )
         script = shlex.join(command)
         if env:
             script = f"env {shlex.join(f'{k}={v}' for k, v in env.items())} {script}"
@@ -150,6 +155,7 @@ class Host:
         exclude
             Patterns of rsync to leave out.
         """
+        exclude = as_list(exclude, EXCLUDE)
         self.run(["mkdir", "-p", "--", _parent(target, source.is_dir())], repeat=True)
         with self.space(target):
             transfer.rsync(
@@ -164,6 +170,7 @@ class Host:
 
     def fetch(self, source: str, target: Path, *, exclude: Sequence[str] = ()) -> None:
         """Bring a file or folder there up to date here, by rsync; what was begun is continued."""
+        exclude = as_list(exclude, EXCLUDE)
         folder = target if source.endswith("/") else target.parent
         folder.mkdir(parents=True, exist_ok=True)
         self.connection.open()

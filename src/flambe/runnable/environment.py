@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
-from flambe._grammar import is_host
+from flambe._grammar import as_list, is_host
 from flambe.compile import MappedRegistrable
 
 
@@ -41,11 +41,13 @@ class RemoteEnvironment(MappedRegistrable):
     ) -> None:
         self.key = key
         self.orchestrator_ip = orchestrator_ip
-        self.factories_ips = list(factories_ips)
+        self.factories_ips = as_list(factories_ips, "factories_ips takes a list of addresses")
         self.user = user
         self.local_user = local_user
         self.public_orchestrator_ip = public_orchestrator_ip
-        self.public_factories_ips = list(public_factories_ips or [])
+        self.public_factories_ips = as_list(
+            public_factories_ips or [], "public_factories_ips takes a list of addresses"
+        )
         self.resources = dict(resources or {})
 
     def ssh(self, address: str) -> list[str]:

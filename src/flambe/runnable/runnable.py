@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from flambe.compile import Schema
@@ -25,10 +24,23 @@ class Runnable(Registered, abc.ABC):
     Attributes
     ----------
     config
-        The secrets: ``self.config['SECTION']['KEY']``.
+        The secrets: ``self.config['SECTION']['KEY']``, or ``self.config.get('SECTION', 'KEY')``.
+    user_provider
+        As in the constructor.
+
+    Parameters
+    ----------
+    user_provider
+        A function that returns the name of the user who runs it. flambe's own experiments record
+        it; to others it is theirs.
     """
 
-    config: Mapping[str, Mapping[str, str]] = Secrets({})
+    config: Secrets = Secrets({})
+    #: As in the constructor: there also if a subclass does not call it.
+    user_provider: Any = None
+
+    def __init__(self, user_provider: Any = None) -> None:
+        self.user_provider = user_provider
 
     def parse(self) -> None:
         """Validate; called before anything runs.
@@ -60,12 +72,15 @@ class ClusterRunnable(Runnable):
     env
         The cluster that it runs on; None when local. A constructor of a subclass has this keyword
         too, and gives it on: it travels to the cluster in the configuration.
+    user_provider
+        See :class:`Runnable`.
     """
 
     #: Whether it is about to be run on a cluster; its ``env`` is not known yet.
     on_cluster = False
 
-    def __init__(self, env: RemoteEnvironment | None = None) -> None:
+    def __init__(self, env: RemoteEnvironment | None = None, user_provider: Any = None) -> None:
+        super().__init__(user_provider)
         self.env = env
 
     @abc.abstractmethod

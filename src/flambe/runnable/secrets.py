@@ -12,6 +12,7 @@ from pathlib import Path
 from flambe.errors import ConfigError, Problem, did_you_mean
 from flambe.logging import redact
 from flambe.logging.console import home
+from flambe.runnable.parser import ParserMapping
 
 #: The section whose keys are environment variables of what runs.
 ENVIRONMENT = "environment"
@@ -21,6 +22,20 @@ SETTINGS = "flambe"
 
 class MissingSecretError(ConfigError, KeyError):
     """There is no such secret; also a KeyError, so that ``in`` and ``get`` work as ever."""
+
+    __repr__ = Exception.__repr__
+
+    def __init__(self, problems: Problem) -> None:
+        super().__init__(problems)
+        self.message = str(self)  # as the errors of configparser have it
+
+
+class MissingSectionError(MissingSecretError, configparser.NoSectionError):
+    """There is no such section; also the error that a ``ConfigParser`` raises then."""
+
+
+class MissingOptionError(MissingSecretError, configparser.NoOptionError):
+    """There is no such key in a section; also the error that a ``ConfigParser`` raises then."""
 
 
 class Secret(str):
@@ -32,8 +47,11 @@ class Secret(str):
         return f"'{redact.MASK}'"
 
 
-class Secrets(Mapping[str, Mapping[str, str]]):
-    """``config['SECTION']['KEY']``: the values of a secrets file."""
+class Secrets(ParserMapping):
+    """``config['SECTION']['KEY']``: the values of a secrets file.
+
+    It is read as a :class:`configparser.ConfigParser` is, too: ``config.get('SECTION', 'KEY')``.
+    """
 
     def __init__(self, sections: Mapping[str, Mapping[str, str]], origin: str = "") -> None:
         self._origin = origin
@@ -130,7 +148,7 @@ class Secrets(Mapping[str, Mapping[str, str]]):
         try:
             return self._sections[section]
         except KeyError:
-            raise MissingSecretError(
+            raise MissingSectionError(
                 _missing(f"section [{section}]", section, self, self._origin)
             ) from None
 
@@ -155,11 +173,12 @@ class _Section(Mapping[str, str]):
             redact.add(value)
 
     def __getitem__(self, key: str) -> str:
-        try:
-            return self._values[key]
-        except KeyError:
-            what = f"key {key!r} in section [{self._name}]"
-            raise MissingSecretError(_missing(what, key, self, self._origin)) from None
+        # As in a ConfigParser, upper and lower case are the same, where only one key is meant.
+        alike = [name for name in self._values if name.lower() == str(key).lower()]
+        if key in self._values or len(alike) == 1:
+            return self._values[key if key in self._values else alike[0]]
+        what = f"key {key!r} in section [{self._name}]"
+        raise MissingOptionError(_missing(what, key, self, self._origin))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)

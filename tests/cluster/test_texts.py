@@ -1,0 +1,89 @@
+"""One text where several are meant: it would be taken letter by letter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flambe.cluster import LocalCluster, SSHCluster
+from flambe.cluster.docker import Docker
+from flambe.cluster.files import Files
+from flambe.compile import Schema, yaml
+from flambe.errors import ComponentError, ConfigError
+from flambe.learn import Script
+from flambe.remote import Address, Connection, Host, Login
+from flambe.runnable import RemoteEnvironment
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    # Nothing listens there: what reaches it fails in another way.
+    return Host(Connection(Login(Address("127.0.0.1", 9), "nobody", tmp_path / "known")))
+
+
+@pytest.mark.parametrize(
+    ("command", "instead"),
+    [
+        ("ls", "['ls']"),
+        ("ls -l 'a b'", "['ls', '-l', 'a b']"),
+        ("ls | wc", "['bash', '-c', 'ls | wc']"),
+        ("it's", '["bash", "-c", "it\'s"]'),
+        ("", "['bash', '-c', '']"),
+    ],
+)
+def test_a_command_is_a_list(host: Host, command: str, instead: str) -> None:
+    with pytest.raises(TypeError) as raised:
+        host.run(command)
+    message = "run() takes the program and its arguments as a list, not one text: write "
+    assert str(raised.value).replace('"', "'") == (message + instead).replace('"', "'")
+
+
+def test_a_command_in_bytes_is_refused_too(host: Host) -> None:
+    with pytest.raises(TypeError, match="not one text"):
+        host.run(b"ls")  # type: ignore[arg-type]
+
+
+cluster: Any = LocalCluster("texts")
+
+CALLS: dict[str, tuple[Callable[[], object], str]] = {
+    "run_cmds": (lambda: cluster.run_cmds("ls -l"), "run_cmds() takes a list of commands, not one text: write ['ls -l']"),
+    "create_dirs": (lambda: cluster.create_dirs("data"), "create_dirs() takes a list of folders, not one text: write ['data']"),
+    "make": (lambda: Files(cluster).make("data"), "make() takes a list of folders, not one text: write ['data']"),
+    "give": (lambda: Files(cluster).give("a", "b", cluster), "give() takes a list of files and folders, not one text: write ['a']"),
+    "docker": (lambda: Docker(cluster).run("busybox", "ls -l"), "command takes the program and its arguments, not one text: write ['ls', '-l']"),
+    "docker options": (lambda: Docker(cluster).run("busybox", ["ls"], options="--ipc=host"), "options takes a list of options, not one text: write ['--ipc=host']"),
+    "hosts": (lambda: cluster.chosen("factory_1"), "hosts takes a list of the cluster's hosts, not one text: write hosts=[cluster.orchestrator]"),
+    "setup_cmds": (lambda: LocalCluster("c", setup_cmds="ls"), "setup_cmds takes a list of commands, not one text: write ['ls']"),
+    "factories_ips": (lambda: SSHCluster("c", "10.0.0.1", "10.0.0.2"), "factories_ips takes a list of addresses, not one text: write ['10.0.0.2']"),
+    "factories": (lambda: RemoteEnvironment("k", "10.0.0.1", "10.0.0.2", "u"), "factories_ips takes a list of addresses, not one text: write ['10.0.0.2']"),
+    "public": (
+        lambda: RemoteEnvironment("k", "10.0.0.1", [], "u", public_factories_ips="10.0.0.2"),
+        "public_factories_ips takes a list of addresses, not one text: write ['10.0.0.2']",
+    ),
+    "script": (lambda: Script("fit.py", "--epochs 3"), "args takes a list, not one text: write ['--epochs', '3']"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_one_text_is_refused_with_what_to_write(name: str) -> None:
+    call, message = CALLS[name]
+    with pytest.raises(TypeError, match=re.escape(message)):
+        call()
+
+
+def test_patterns_to_leave_out_are_a_list(host: Host, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match="exclude takes a list of patterns"):
+        host.send(tmp_path, "there", exclude="*.pyc")
+    with pytest.raises(TypeError, match="exclude takes a list of patterns"):
+        host.fetch("there", tmp_path, exclude="*.pyc")
+
+
+def test_a_file_says_so_at_its_line() -> None:
+    with pytest.raises(ConfigError, match=r"<text>:3:13: 'setup_cmds' of !LocalCluster cannot be"):
+        yaml.load("!LocalCluster\nname: c\nsetup_cmds: ls\n")
+    with pytest.raises(ComponentError, match=r"setup_cmds takes a list of commands"):
+        Schema.of(LocalCluster, "c", setup_cmds="ls")()
