@@ -48,16 +48,18 @@ def status(options: argparse.Namespace) -> int:
     if not names:
         shown.console.print("no cluster was used from this machine yet")
     # Many clusters are looked at at once; the errors of their hosts are shown in their tables.
-    found = outcomes(lambda name: _status(name, shown, alone=len(names) == 1), names)
+    found = outcomes(
+        lambda name: _status(name, shown, options.secrets, alone=len(names) == 1), names
+    )
     for one in found:
         if isinstance(one, RemoteError):
             shown.note(str(one))
     return max((code if isinstance(code, int) else 1 for code in found), default=0)
 
 
-def _status(given: str, shown: ClusterDisplay, *, alone: bool) -> int:
+def _status(given: str, shown: ClusterDisplay, secrets: str | None, *, alone: bool) -> int:
     try:
-        name, members, standing = standing_of(given)
+        name, members, standing = standing_of(given, secrets)
     except (ConfigError, RunError) as wrong:
         if alone:
             raise
@@ -101,7 +103,7 @@ def _status(given: str, shown: ClusterDisplay, *, alone: bool) -> int:
 
 def execute(options: argparse.Namespace) -> int:
     """Run a command on hosts, and show what it says."""
-    _, members = members_of(options.cluster)
+    _, members = members_of(options.cluster, options.secrets)
     hosts = chosen(members, options.host, every=options.all)
     shown = ClusterDisplay()
     given = len(hosts) == 1 and sys.stdin is not None and not sys.stdin.isatty()
@@ -131,7 +133,7 @@ def execute(options: argparse.Namespace) -> int:
 
 def login(options: argparse.Namespace) -> int:
     """Log in to a host."""
-    _, members = members_of(options.cluster)
+    _, members = members_of(options.cluster, options.secrets)
     (host,) = chosen(members, options.host)
     host.connect(note=ClusterDisplay().note)
     return subprocess.call(host.connection.ssh("-t", "--", host.connection.destination))

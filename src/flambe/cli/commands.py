@@ -12,7 +12,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from flambe.cli import streams
 from flambe.compile import Schema
@@ -30,6 +30,9 @@ from flambe.errors import (
 )
 from flambe.logging import console, redact
 from flambe.logging.plain import plain
+
+if TYPE_CHECKING:
+    from flambe.runnable import Secrets
 
 _log = logging.getLogger(__name__)
 
@@ -217,7 +220,7 @@ def run(options: argparse.Namespace) -> int:
             hint = f"flambe CLUSTER.yaml --{name}"
             raise ConfigError(Problem(f"--{name} is for clusters", hint=hint))
     if options.dry_run:
-        return _dry_run(document, cluster, options)
+        return _dry_run(document, cluster, secrets, options)
     runnable = document.root()
     if isinstance(runnable, Component):
         return _run_component(runnable)
@@ -273,7 +276,9 @@ def _check_stages(document: Document, names: list[str]) -> None:
         raise ConfigError(problems)
 
 
-def _dry_run(document: Document, cluster: Any, options: argparse.Namespace) -> int:
+def _dry_run(
+    document: Document, cluster: Any, secrets: Secrets, options: argparse.Namespace
+) -> int:
     """Say what a run would do. No object that the file names is constructed for it."""
     from flambe.cli.plan import dry_run, plan_here
     from flambe.compile.build import outlined
@@ -281,10 +286,12 @@ def _dry_run(document: Document, cluster: Any, options: argparse.Namespace) -> i
     root: Schema = document.root
     if cluster is None and _is_cluster(root):
         described = outlined(root)
+        described.config = secrets
         described.parse()
         return dry_run(described, {})
     experiment = outlined(root) if root.target == _EXPERIMENT else None
     if experiment is not None:
+        experiment.config = secrets
         experiment.on_cluster = cluster is not None
         experiment.parse()
     if cluster is not None:
@@ -321,7 +328,7 @@ def _cluster(document: Document, path: str, options: argparse.Namespace) -> Any:
     document.raise_problems()
     if options.debug:
         raise ConfigError(Problem("--debug works on this machine only", hint="leave it out"))
-    return read_cluster(path)
+    return read_cluster(path, options.secrets)
 
 
 def _run(runnable: Any, options: argparse.Namespace) -> None:
@@ -357,14 +364,10 @@ def _run(runnable: Any, options: argparse.Namespace) -> None:
 
 def _up(cluster: Any, **options: bool) -> int:
     from flambe.cli import clusters
-    from flambe.compile.build import run_error
+    from flambe.cli.members import own_errors
 
-    try:
+    with own_errors(cluster):
         return clusters.up(cluster, **options)
-    except (FlambeError, BrokenPipeError):
-        raise
-    except Exception as error:  # a kind of cluster of one's own
-        raise run_error(cluster, error) from error
 
 
 def _run_component(component: Any) -> int:

@@ -7,7 +7,14 @@ import os
 from collections.abc import Sequence
 
 from flambe.cli import streaming
-from flambe.cli.members import ClusterDisplay, awake, chosen, members_of, read_cluster
+from flambe.cli.members import (
+    ClusterDisplay,
+    awake,
+    chosen,
+    members_of,
+    own_errors,
+    read_cluster,
+)
 from flambe.cluster import SSHCluster, launch, leaving
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.member import Member
@@ -22,7 +29,7 @@ PATIENCE = 8.0
 def fetch(options: argparse.Namespace) -> int:
     """Bring the results of a cluster here."""
     shown = ClusterDisplay()
-    with awake(options.cluster) as (name, members):
+    with awake(options.cluster, options.secrets) as (name, members):
         (host,) = chosen(members, None)
         target = streaming.target(name, options.to)
         host.connect(note=shown.note)
@@ -54,22 +61,22 @@ def down(options: argparse.Namespace) -> int:
     if options.all == bool(options.cluster):
         raise ConfigError(Problem("which cluster?", hint="flambe down CLUSTER, or   --all"))
     if not options.all:
-        return _down(options.cluster, force=options.force)
+        return _down(options.cluster, force=options.force, secrets=options.secrets)
     shown, worst = ClusterDisplay(), 0
     for name in known():
         try:
-            _down(name, force=options.force)
+            _down(name, force=options.force, secrets=options.secrets)
         except (RunError, ConfigError) as error:
             shown.note(f"{name} is not down: {error}")
             worst = 1
     return worst
 
 
-def _down(given: str, *, force: bool) -> int:
-    name, members = members_of(given)
+def _down(given: str, *, force: bool, secrets: str | None) -> int:
+    name, members = members_of(given, secrets)
     files, shown = ClusterFiles(name), ClusterDisplay()
     path = given if os.path.isfile(given) else str(files.recall().get("file", ""))
-    cluster = _described(path, name)
+    cluster = _described(path, name, secrets)
     cluster.observer = shown
     # On those that were never ready there is nothing to look for.
     reached, lost = _look([one for one in members if not one.machine.new], name, force, shown)
@@ -87,7 +94,8 @@ def _down(given: str, *, force: bool) -> int:
     leaving.take_down(cluster, reached)
     for one in leaving.clean_left(cluster, reached, again=True):
         shown.note(f"{one['name']} ({one['address']}) keeps {_kept(name)}")
-    cluster.remove_machines()
+    with own_errors(cluster):
+        cluster.remove_machines()
     for member in members:
         member.connection.close()
     files.note.unlink(missing_ok=True)
@@ -114,7 +122,7 @@ def _look(
     return reached, [one for one in found if isinstance(one, RemoteError)]
 
 
-def _described(path: str, name: str) -> Cluster:
+def _described(path: str, name: str, secrets: str | None) -> Cluster:
     """Return the cluster of a file; machines that are reached by SSH need none to be cleaned.
 
     Raises
@@ -124,7 +132,7 @@ def _described(path: str, name: str) -> Cluster:
     """
     note = ClusterFiles(name).recall()
     try:
-        made = read_cluster(path)
+        made = read_cluster(path, secrets)
         if made.name == name:
             return made
         what = f"{path} describes the cluster {made.name!r} now, not {name!r}"

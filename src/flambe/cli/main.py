@@ -112,17 +112,21 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="with --resume: run again what has results of other code or resources (rerun, the "
         "default), or use these results all the same (reuse)",
     )
-    parser.add_argument(
-        "-s",
-        "--secrets",
-        metavar="FILE",
-        help="an INI file of secrets (by default ~/.flambe/secrets.ini)",
-    )
+    _add_secrets(parser)
     parser.add_argument(
         "-d", "--debug", action="store_true", help="stop in a debugger before each step"
     )
     parser.add_argument(
         "--site", action="store_true", help="serve the Report Site of the run while it goes on"
+    )
+
+
+def _add_secrets(parser: argparse.ArgumentParser, default: str = "~/.flambe/secrets.ini") -> None:
+    parser.add_argument(
+        "-s",
+        "--secrets",
+        metavar="FILE",
+        help=f"an INI file of secrets (by default {default})",
     )
 
 
@@ -164,6 +168,7 @@ def _site(parser: argparse.ArgumentParser) -> None:
         type=int,
         help="start TensorBoard at once, and lead to it at this port",
     )
+    _add_secrets(parser, "those that the cluster was made with, or ~/.flambe/secrets.ini")
     parser.add_argument("--parent", type=int, help=argparse.SUPPRESS)
 
 
@@ -177,6 +182,7 @@ def _add_cluster(parser: argparse.ArgumentParser, *, optional: bool = False) -> 
         nargs="?" if optional else None,
         help="the file of a cluster, or the name of one that was used before",
     )
+    _add_secrets(parser, "those that the cluster was made with, or ~/.flambe/secrets.ini")
 
 
 def _add_host(parser: argparse.ArgumentParser) -> None:

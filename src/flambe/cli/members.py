@@ -6,6 +6,7 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from rich.text import Text
@@ -20,9 +21,10 @@ from flambe.cluster.record import ClusterFiles, known, machine_of
 from flambe.cluster.ssh import SSHCluster
 from flambe.cluster.standing import Standing
 from flambe.compile import Schema
-from flambe.errors import ConfigError, Problem, did_you_mean, listed
+from flambe.errors import ConfigError, FlambeError, Problem, did_you_mean, listed
 from flambe.logging import redact
 from flambe.logging.plain import plain
+from flambe.runnable import Secrets
 
 
 class ClusterDisplay:
@@ -45,19 +47,23 @@ class ClusterDisplay:
             self.console.print(line, soft_wrap=True)
 
 
-def members_of(name: str) -> tuple[str, list[Member]]:
+def members_of(name: str, secrets: str | None = None) -> tuple[str, list[Member]]:
     """Return the hosts of a cluster: of a file, or of the name of one that was used from here.
+
+    ``secrets`` is as in :func:`read_cluster`.
 
     Raises
     ------
     ConfigError
         If there is none.
     """
-    name, members, _ = standing_of(name)
+    name, members, _ = standing_of(name, secrets)
     return name, members
 
 
-def standing_of(name: str) -> tuple[str, list[Member], dict[str, Standing]]:
+def standing_of(
+    name: str, secrets: str | None = None
+) -> tuple[str, list[Member], dict[str, Standing]]:
     """Return the same, and how the hosts stand where the cluster created them.
 
     Raises
@@ -67,10 +73,11 @@ def standing_of(name: str) -> tuple[str, list[Member], dict[str, Standing]]:
     """
     path = name if os.path.isfile(name) else _file_of_created(name)
     if path:
-        cluster = read_cluster(path)
-        machines = cluster.find_machines()
-        members = [Member(m, cluster.local, cluster.remote_dir) for m in machines]
-        return cluster.name, members, cluster.standing()
+        cluster = read_cluster(path, secrets)
+        with own_errors(cluster):
+            machines = cluster.find_machines()
+            members = [Member(m, cluster.local, cluster.remote_dir) for m in machines]
+            return cluster.name, members, cluster.standing()
     files, note = ClusterFiles(name), recalled(name)
     machines = [machine_of(told) for told in note["machines"]]
     return name, [Member(machine, files, note["remote_dir"]) for machine in machines], {}
@@ -104,7 +111,7 @@ def _file_of_created(name: str) -> str:
 
 
 @contextlib.contextmanager
-def awake(given: str) -> Iterator[tuple[str, list[Member]]]:
+def awake(given: str, secrets: str | None = None) -> Iterator[tuple[str, list[Member]]]:
     """Yield the hosts of a cluster; those of this machine run for it, if they don't by themselves.
 
     Raises
@@ -112,10 +119,10 @@ def awake(given: str) -> Iterator[tuple[str, list[Member]]]:
     ConfigError
         If there is none.
     """
-    name, members = members_of(given)
+    name, members = members_of(given, secrets)
     path = given if os.path.isfile(given) else _file_of_created(given)
     there = any(one.is_orchestrator for one in members)
-    cluster = read_cluster(path) if path and not there else None
+    cluster = read_cluster(path, secrets) if path and not there else None
     if not isinstance(cluster, LocalCluster):
         yield name, members
         return
@@ -126,8 +133,29 @@ def awake(given: str) -> Iterator[tuple[str, list[Member]]]:
         cluster.remove_machines()
 
 
-def read_cluster(path: str) -> Cluster:
-    """Read the file of a cluster; of one that was used from here, its name will do.
+@contextlib.contextmanager
+def own_errors(cluster: Cluster) -> Iterator[None]:
+    """Name a kind of cluster of one's own, where its code raises."""
+    from flambe.compile.build import run_error
+
+    try:
+        yield
+    except (FlambeError, BrokenPipeError):
+        raise
+    except Exception as error:
+        raise run_error(cluster, error) from error
+
+
+def read_cluster(path: str, secrets: str | None = None) -> Cluster:
+    """Read the file of a cluster, and its secrets; the name of one that was used from here will do.
+
+    Parameters
+    ----------
+    path
+        The file, or the name.
+    secrets
+        The file of secrets; by default the one that the cluster was made with, else
+        ``~/.flambe/secrets.ini``.
 
     Raises
     ------
@@ -155,8 +183,21 @@ def read_cluster(path: str) -> Cluster:
         document.raise_problems()
     cluster = outlined(root)
     assert isinstance(cluster, Cluster)
-    cluster.parse()
+    cluster.config = _secrets_of(cluster, secrets)
+    with own_errors(cluster):
+        cluster.parse()
     return cluster
+
+
+def _secrets_of(cluster: Cluster, file: str | None) -> Secrets:
+    """Return the secrets of a cluster; see :func:`read_cluster`."""
+    remembered = str(cluster.local.recall().get("secrets", ""))
+    if file is None and os.path.isfile(remembered):
+        file = remembered
+    secrets = Secrets.read(Path(file) if file else None)
+    if redact.values():
+        redact.guard_streams()
+    return secrets
 
 
 def chosen(members: Sequence[Member], host: str | None, *, every: bool = False) -> list[Member]:

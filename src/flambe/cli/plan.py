@@ -47,6 +47,7 @@ def dry_run(
     config, resume
         As in the command.
     """
+    from flambe.cli.members import own_errors
     from flambe.cluster import environment, launch
     from flambe.packaging import lock, wheel
 
@@ -55,7 +56,8 @@ def dry_run(
     def say(title: str, text: str) -> None:
         shown.print(Text.assemble((f"{title:<13}", "bold"), text), soft_wrap=True)
 
-    found, missing = cluster.find_machines(), cluster.missing_machines()
+    with own_errors(cluster):
+        found, missing = cluster.find_machines(), cluster.missing_machines()
     say("hosts", ", ".join(f"{m.name} ({m.address})" for m in found) or "none yet")
     if missing:
         say("to be made", ", ".join(missing))

@@ -119,7 +119,7 @@ def _site(host: Member, name: str, port: int = 0) -> Iterator[str]:
 
 def site(options: argparse.Namespace) -> int:
     """Lead to the Report Site of a cluster until Ctrl-C."""
-    name, members = members_of(options.folder)
+    name, members = members_of(options.folder, options.secrets)
     (host,) = chosen(members, None)
     host.connect()
     host.look(name)
@@ -140,7 +140,7 @@ def site(options: argparse.Namespace) -> int:
 
 def logs(options: argparse.Namespace) -> int:
     """Show what the run of a cluster said."""
-    name, members = members_of(options.cluster)
+    name, members = members_of(options.cluster, options.secrets)
     (host,) = chosen(members, options.host)
     host.connect()
     if options.follow:
@@ -152,7 +152,7 @@ def logs(options: argparse.Namespace) -> int:
 
 def stop(options: argparse.Namespace) -> int:
     """Stop the run of a cluster."""
-    name, members = members_of(options.cluster)
+    name, members = members_of(options.cluster, options.secrets)
     (host,) = chosen(members, None)
     host.connect()
     found = launch.stop(host, name)

@@ -214,12 +214,15 @@ def _tell_new_keys(cluster: Cluster, members: Sequence[Member]) -> None:
 def _remember(cluster: Cluster, wanted: str, left: Sequence[Any]) -> None:
     origin: Any = vars(cluster).get("_flambe_origin")
     place = origin.schema.place if origin is not None else None
+    # Whoever takes it down from another folder, or without the option, needs the same ones.
+    secrets = getattr(cluster.config, "origin", "")
     cluster.local.remember(
         {
             "fetched": cluster.local.recall().get("fetched", 0),
             "file": os.path.abspath(place.file) if place is not None and place.folder else "",
             "kind": type(cluster).__name__,
             "remote_dir": cluster.remote_dir,
+            "secrets": os.path.abspath(secrets) if secrets else "",
             "environment": wanted,
             "offers": {
                 "cpu": sum(m.facts.get("cpus", 0) for m in cluster.members[1:]),
