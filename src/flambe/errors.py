@@ -10,6 +10,7 @@
     │   └── RemoteError          something failed on a host; it is named
     │       ├── UnreachableError     no connection, or it was lost
     │       ├── HostKeyError         the host is not the one that it was
+    │       ├── ShellError           the shell there did something else than to run our command
     │       ├── CommandError         a command ended with an exit code other than 0
     │       │   └── DeadlineError    … or had not ended in time, and was killed
     │       └── FanOutError          several hosts: the error of each
@@ -203,6 +204,10 @@ class UnreachableError(RemoteError):
 
 class HostKeyError(RemoteError):
     """A host showed another key than the one that is known of it; nothing was sent."""
+
+
+class ShellError(RemoteError):
+    """The shell of a host printed, read the input or ended before it ran our command."""
 
 
 class HeldError(RemoteError):

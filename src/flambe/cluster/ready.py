@@ -18,7 +18,7 @@ from flambe.cluster.environment import Environment
 from flambe.cluster.machine import check_machines
 from flambe.cluster.member import Member
 from flambe.errors import HeldError, RemoteError, RunError, counted
-from flambe.remote import config, each, transfer
+from flambe.remote import config, each, shell, transfer
 from flambe.remote.connection import fingerprints
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def _make_ready(
     _tell_new_keys(cluster, members)
     # Mostly it is the environment of the last time: one look is enough then.
     _look(cluster, members, known)
+    each(lambda member: shell.refuse(member.connection), members)
     leaving.refuse_another_orchestrator(cluster, members)
     _settle(cluster, members, known)
     wanted = Environment.of(cluster, members, distributions)

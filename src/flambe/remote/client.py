@@ -13,6 +13,7 @@ from typing import Any
 
 from flambe.errors import CommandError, RemoteError, UnreachableError
 from flambe.remote.host import Host
+from flambe.remote.result import Result
 
 _AGENT = Path(__file__).parent / "agent"
 _MAIN = """import sys
@@ -77,7 +78,7 @@ class Agent:
                 shown=f"flambe's agent: {command}",
             )
             if done.code == 0:
-                return json.loads(done.stdout)
+                return self._answer(done)
             if done.code == _NO_PROGRAM:
                 raise RemoteError(self.host.name, "there is no python3: install it on the host")
             if "SyntaxError: " in done.stderr:
@@ -89,6 +90,23 @@ class Agent:
         with self.host.space(self.root):
             done.checked()
         raise AssertionError("unreachable")
+
+    def _answer(self, done: Result) -> Any:
+        """Return what the agent has answered.
+
+        Raises
+        ------
+        RemoteError
+            If it is no answer: its interpreter prints something else, too.
+        """
+        try:
+            return json.loads(done.stdout)
+        except ValueError:
+            lines = done.stdout.strip().splitlines()[-4:] or ["nothing"]
+            text = "".join(f"\n  | {line}" for line in lines)
+            raise RemoteError(
+                self.host.name, f"its python3 prints something else than it was asked for:{text}"
+            ) from None
 
     def argv(self, command: str, *arguments: str) -> list[str]:
         """Return the command line of the agent."""

@@ -103,6 +103,10 @@ class Connection:
         self.new_key = False
         #: What is forwarded, as ``ssh -L`` takes it: also when the connection is made anew.
         self.forwards: list[str] = []
+        #: What its shell prints before a command, and whether it reads of a command's input, as it
+        #: was seen last: rsync and SFTP stumble upon it.
+        self.noise = ""
+        self.reads_input = False
         self._answered = float("-inf")
 
     # -- ssh's command line -------------------------------------------------------------------
@@ -179,8 +183,8 @@ class Connection:
             )
         except subprocess.TimeoutExpired:
             return False
-        # One that takes no further session now answers too.
-        if done.returncode == 0 or b"Session open refused" in done.stderr:
+        # One that takes no further session now answers too, and so does a shell that exits.
+        if done.returncode != 255 or b"Session open refused" in done.stderr:
             self._answered = time.monotonic()
             return True
         return False
@@ -221,7 +225,7 @@ class Connection:
         if reasons.CHANGED.search(said) or reasons.UNKNOWN_KEY.search(said):
             raise self._key_error(said)
         text = "; ".join(reasons.told(said)[-3:]) or f"ssh ended with exit code {code}"
-        text += f"\n  tried: {self._by_hand()}"
+        text += f"\n  tried: {self.by_hand()}"
         if advice := reasons.advice(said, self.login.key):
             text += f"\n  = {advice}"
         refused = reasons.REFUSED_LOGIN.search(said) and not patient
@@ -234,7 +238,7 @@ class Connection:
             return UnreachableError(
                 self.name,
                 "the host that your ssh configuration reaches it through (ProxyJump) is not known "
-                f"to you yet\n  log in once by hand, and accept its key:   {self._by_hand()}",
+                f"to you yet\n  log in once by hand, and accept its key:   {self.by_hand()}",
             )
         where = reasons.offending(said) or str(self.login.known_hosts)
         return HostKeyError(
@@ -258,11 +262,12 @@ class Connection:
             ).stderr
         return ""
 
-    def _by_hand(self) -> str:
+    def by_hand(self, *arguments: str) -> str:
+        """Return the command line that a person logs in with."""
         address, key = self.login.address, self.login.key
         command = ["ssh", *(["-p", str(address.port)] if address.port != SSH_PORT else [])]
         command += ["-i", str(key)] if key else []
-        return shlex.join([*command, f"{self.login.user}@{address.host}"])
+        return shlex.join([*command, f"{self.login.user}@{address.host}", *arguments])
 
     def close(self) -> None:
         """End the master, and with it all that goes through it."""

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import shlex
+import os
+import select
 import subprocess
 import threading
 import time
 from collections.abc import Callable
-from typing import IO
 
 from flambe.errors import DeadlineError, RemoteError, UnreachableError
 from flambe.logging import redact
-from flambe.remote import scope
+from flambe.remote import scope, shell
 from flambe.remote.connection import Connection
 from flambe.remote.result import Result
 
@@ -25,16 +25,6 @@ KEPT = 8 * 1024 * 1024
 GRACE = 5.0
 # What sshd says when it takes no further session; nothing was started then.
 _BUSY = "Session open refused by peer"
-
-# Runs $1 without an input. Its own input is a lifeline: when that ends, because we hang up or are
-# gone, the whole process group is killed.
-_GUARDED = """exec 3<&0
-sh -c "$1" </dev/null 3<&- & child=$!
-{ read -r line <&3; kill -s KILL 0; } >/dev/null 2>&1 & guard=$!
-exec 3<&-
-wait $child; code=$?
-kill $guard 2>/dev/null
-exit $code"""
 
 
 def run(
@@ -69,27 +59,35 @@ def run(
         If it has not ended in time.
     UnreachableError
         If there is no connection, or it was lost: the command may have run or not.
+    ShellError
+        If the shell of the host did not run it.
     """
     inside = scope.current.get()
     if inside is not None and inside.cancelled:
         raise RemoteError(connection.name, f"interrupted before: {shown}")
-    command = ["sh", "-c", script] if content is not None else ["sh", "-c", _GUARDED, "sh", script]
     end = time.monotonic() + deadline
     wait = 0.1
     while True:
-        result = _once(connection, shlex.join(command), shown, end, content, take)
+        result, frame = _once(connection, script, shown, end, content, take)
         if inside is not None and inside.cancelled:
             raise RemoteError(connection.name, f"interrupted during: {shown}")
         if result.code != 255:
-            return result
+            return result if frame.begun else _not_run(connection, frame, result)
         if not connection.control("check"):  # not alive(): a master that ends may greet still
             raise UnreachableError(
                 connection.name, f"the connection was lost during: {shown}{_tail(result.stderr)}"
             )
         if _BUSY not in result.stderr or time.monotonic() + wait > end:
+            if not frame.begun and _BUSY not in result.stderr:
+                return _not_run(connection, frame, result)
             return result
         time.sleep(wait)
         wait = min(2 * wait, 2.0)
+
+
+def _not_run(connection: Connection, frame: shell.Frame, result: Result) -> Result:
+    """Name the shell that ended before it ran a command."""
+    raise shell.not_run(connection, frame, result.stdout + result.stderr)
 
 
 def _tail(text: str) -> str:
@@ -99,12 +97,14 @@ def _tail(text: str) -> str:
 
 def _once(
     connection: Connection,
-    command: str,
+    script: str,
     shown: str,
     end: float,
     content: bytes | None,
     take: Take | None,
-) -> Result:
+) -> tuple[Result, shell.Frame]:
+    frame = shell.Frame()
+    command = frame.command(script, has_input=content is not None)
     process = subprocess.Popen(
         [*connection.ssh("--", connection.destination), command],
         stdin=subprocess.PIPE,
@@ -116,13 +116,21 @@ def _once(
     assert process.stderr is not None
     inside = scope.current.get()
     token = inside.enter(lambda: _hang_up(process)) if inside is not None else 0
-    out, err = _Reader(process, "stdout", take), _Reader(process, "stderr", take)
+    out, err = _Reader(process, "stdout", take, frame), _Reader(process, "stderr", take, frame)
+    limit = min(end, time.monotonic() + shell.START)
     try:
+        _feed(process, frame.preamble + (content or b""), lambda: end if frame.begun else limit)
         if content is not None:
-            _feed(process.stdin, content)
-        process.wait(max(0.0, end - time.monotonic()))
+            process.stdin.close()
+        while not out.begins.wait(shell.AGAIN) and time.monotonic() < limit:
+            if content is None:
+                _feed(process, frame.preamble, lambda: limit)
+        process.wait(max(0.0, (end if out.begins.is_set() else limit) - time.monotonic()))
     except subprocess.TimeoutExpired:
+        begun = frame.begun
         _hang_up(process)
+        if not begun and (limit < end or frame.noise):
+            raise shell.waits(connection, frame) from None
         said = [redact.hide(text) for text in (shown, out.text(), err.text())]
         raise DeadlineError(connection.name, said[0], process.returncode, *said[1:]) from None
     except BaseException:
@@ -136,16 +144,27 @@ def _once(
     result = Result(connection.name, shown, process.returncode, out.text(), err.text())
     if error := out.error or err.error:
         raise error
-    return result
+    frame.tell(connection)
+    return result, frame
 
 
-def _feed(stream: IO[bytes], content: bytes) -> None:
-    # A command may end before it has read everything: its exit code tells.
-    with contextlib.suppress(BrokenPipeError):
-        stream.write(content)
-        stream.flush()
-    with contextlib.suppress(BrokenPipeError):
-        stream.close()
+def _feed(process: subprocess.Popen[bytes], content: bytes, limit: Callable[[], float]) -> None:
+    """Write the input of a command, which may end before it has read everything."""
+    assert process.stdin is not None
+    descriptor, rest = process.stdin.fileno(), memoryview(content)
+    os.set_blocking(descriptor, False)
+    room = select.poll()
+    room.register(descriptor, select.POLLOUT)
+    while rest and process.poll() is None:
+        if time.monotonic() > limit():
+            raise subprocess.TimeoutExpired(process.args, 0)
+        if room.poll(200):
+            try:
+                rest = rest[os.write(descriptor, rest) :]
+            except BlockingIOError:
+                continue
+            except BrokenPipeError:  # its exit code tells
+                return
 
 
 def _hang_up(process: subprocess.Popen[bytes]) -> None:
@@ -163,8 +182,13 @@ def _hang_up(process: subprocess.Popen[bytes]) -> None:
 class _Reader:
     """Reads a stream to its end in a thread of its own; both streams are drained together."""
 
-    def __init__(self, process: subprocess.Popen[bytes], name: str, take: Take | None) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], name: str, take: Take | None, frame: shell.Frame
+    ) -> None:
         self.process, self.name, self.take = process, name, take
+        self.frame, self.position = frame, shell.BEFORE
+        #: Set when the command begins, or nothing more can come.
+        self.begins = threading.Event()
         self.lines: collections.deque[str] = collections.deque()
         self.size = 0
         #: What whoever took the lines raised; the command is ended then.
@@ -180,8 +204,15 @@ class _Reader:
         except BaseException as error:
             self.error = error
             _hang_up(self.process)
+        finally:
+            self.begins.set()
 
     def _keep(self, line: str) -> None:
+        self.position, line = self.frame.read(self.name, self.position, line)
+        if self.position != shell.BEFORE:
+            self.begins.set()
+        if not line:
+            return
         self.lines.append(line)
         self.size += len(line)
         while self.size > KEPT and len(self.lines) > 1:
@@ -190,6 +221,11 @@ class _Reader:
             self.take(self.name, line.rstrip("\r\n"))
 
     def text(self) -> str:
-        """Return what was read; a program left behind may hold the stream open: not waited for."""
+        """Return what was read; a program left behind may hold the stream open: not waited for.
+
+        Where the command did not begin, it is what came instead.
+        """
         self.thread.join(GRACE)
+        if self.position == shell.BEFORE:
+            return self.frame.noise.get(self.name, "")
         return "".join(list(self.lines))

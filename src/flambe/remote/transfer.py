@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flambe.errors import CommandError, RemoteError
-from flambe.remote import scope
+from flambe.remote import scope, shell
 from flambe.remote.connection import Connection
 
 # Seconds without a byte after which a copy has failed.
@@ -54,6 +54,7 @@ def rsync(
     host = connection.destination
     remote = f"[{host}]:{path}" if ":" in host else f"{host}:{path}"
     check()
+    shell.refuse(connection)
     command = ["rsync", *options(_version() or (), version)]
     command += [] if up else FETCH
     if delete:

@@ -1,0 +1,155 @@
+"""What the shell of a host does before it runs our command: ``.bashrc``, ``ForceCommand``.
+
+sshd lets the user's shell run every command, and that may print, read the input or end first. So a
+command is framed: both streams have a line with a random word before and behind what it prints, and
+its input begins with lines that a shell may read in its place.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+from typing import TYPE_CHECKING
+
+from flambe.errors import ShellError
+from flambe.logging import redact
+
+if TYPE_CHECKING:
+    from flambe.remote.connection import Connection
+
+# Where a stream is: before the frame, in it, or behind it.
+BEFORE, INSIDE, BEHIND = range(3)
+# Seconds until a command has begun; a dead link is noticed before.
+START = 90.0
+# How many lines of input a shell may read and not be in the way; where a command has no input of
+# its own, they are sent again after so many seconds.
+LINES, AGAIN = 16, 1.0
+# Of what it prints, so many characters are kept.
+KEPT = 4096
+
+# Where the shell has taken all of it, nothing is run: whoever waits has hung up, or sends it again.
+_BEGUN = """count=0
+while IFS= read -r line && [ "$line" != "$1." ]; do count=$((count + 1)); done
+[ "$line" = "$1." ] || { echo "$1 eaten"; exit 1; }
+echo "$1 begin $count"; echo "$1 begin $count" >&2
+"""
+
+# Runs $2 without an input. Its own input is a lifeline: when that ends, because we hang up or are
+# gone, the whole process group is killed.
+_GUARDED = f"""{_BEGUN}exec 3<&0
+sh -c "$2" </dev/null 3<&- & child=$!
+{{ while read -r line <&3; do :; done; kill -s KILL 0; }} >/dev/null 2>&1 & guard=$!
+exec 3<&-
+wait $child; code=$?
+kill $guard 2>/dev/null
+echo "$1 end"; echo "$1 end" >&2
+exit $code"""
+
+# Runs $2 with what is behind the first lines of the input.
+_FED = f"""{_BEGUN}sh -c "$2"; code=$?
+echo "$1 end"; echo "$1 end" >&2
+exit $code"""
+
+
+class Frame:
+    """The frame of one command, and what was seen around it.
+
+    Attributes
+    ----------
+    noise
+        What came before it, by the name of the stream.
+    begun
+        Whether the command was run.
+    reads
+        Whether the shell has read of the input.
+    """
+
+    def __init__(self) -> None:
+        self.word = f"flambe-{secrets.token_hex(8)}"
+        self.noise: dict[str, str] = {}
+        self.begun = False
+        self.reads = False
+
+    def command(self, script: str, *, has_input: bool) -> str:
+        """Return what sshd is asked for, to have a script run by ``sh``."""
+        return shlex.join(["sh", "-c", _FED if has_input else _GUARDED, "sh", self.word, script])
+
+    @property
+    def preamble(self) -> bytes:
+        """What its input begins with."""
+        return f"{self.word}\n".encode() * LINES + f"{self.word}.\n".encode()
+
+    def read(self, stream: str, position: int, line: str) -> tuple[int, str]:
+        """Return where a stream is behind a line, and what of the line the command has printed."""
+        if position == BEFORE:
+            head, begin, rest = line.partition(f"{self.word} begin")
+            if begin:
+                self.begun = True
+                self.reads = self.reads or (rest.strip().isdigit() and int(rest) < LINES)
+            elif f"{self.word} eaten" in line:
+                head, self.reads = "", True
+            if head:
+                self.noise[stream] = (self.noise.get(stream, "") + head)[-KEPT:]
+            return (INSIDE if begin else BEFORE), ""
+        if position == INSIDE:
+            head, end, _ = line.partition(f"{self.word} end")
+            return (BEHIND if end else INSIDE), head
+        return BEHIND, ""
+
+    def tell(self, connection: Connection) -> None:
+        """Note on a connection what rsync and SFTP stumble upon, which have no frame."""
+        if self.begun:
+            connection.noise = self.noise.get("stdout", "")
+            connection.reads_input = connection.reads_input or self.reads
+
+
+def not_run(connection: Connection, frame: Frame, output: str) -> ShellError:
+    """Return the error of a shell that has ended before it ran our command."""
+    did = "read the input of our command" if frame.reads else "printed or exited"
+    if not frame.reads:
+        did += " before our command ran"
+    return ShellError(
+        connection.name, f"its shell {did} {_FILES}{_quoted(output)}{_by_hand(connection)}"
+    )
+
+
+def waits(connection: Connection, frame: Frame) -> ShellError:
+    """Return the error of a shell that does not come to run our command."""
+    output = frame.noise.get("stdout", "") + frame.noise.get("stderr", "")
+    text = f"its shell does not run our command: something waits, for input maybe {_FILES}"
+    return ShellError(connection.name, f"{text}{_quoted(output)}{_by_hand(connection)}")
+
+
+def refuse(connection: Connection) -> None:
+    """See that a shell is in nobody's way who has no frame: rsync, SFTP.
+
+    Raises
+    ------
+    ShellError
+        If it was seen to print or to read before a command.
+    """
+    if connection.noise:
+        did, output = "prints before a command runs", connection.noise
+    elif connection.reads_input:
+        did, output = "reads the input of a command", ""
+    else:
+        return
+    raise ShellError(
+        connection.name,
+        f"its shell {did} {_FILES}, so that rsync and SFTP do not work"
+        f"{_quoted(output)}{_by_hand(connection)}\n"
+        "  = where nobody types, let it do nothing; as the first line of ~/.bashrc:\n"
+        "    case $- in *i*) ;; *) return ;; esac",
+    )
+
+
+_FILES = "(.bashrc, ForceCommand)"
+
+
+def _quoted(output: str) -> str:
+    lines = redact.hide(output).strip().splitlines()[-4:]
+    return "".join(f"\n  | {line}" for line in lines)
+
+
+def _by_hand(connection: Connection) -> str:
+    return f"\n  check:   {connection.by_hand('true')}   must print nothing, and return 0"
