@@ -36,7 +36,20 @@ class Refused(Exception):
 
 
 class Dropped(Exception):
-    """The connection is closed without an answer, and what was asked is done nevertheless."""
+    """The connection is closed without an answer."""
+
+
+class Garbled(Exception):
+    """What is answered is not what the service says: a part of it, or something else."""
+
+    def __init__(self, share: float, instead: bytes = b"") -> None:
+        super().__init__(share, instead)
+        self.share = share
+        self.instead = instead
+
+    def body(self, answer: bytes) -> bytes:
+        """Return what goes over the wire in place of an answer."""
+        return self.instead or answer[: int(len(answer) * self.share)]
 
 
 @dataclass

@@ -12,9 +12,10 @@ from typing import Any
 
 from moto.iam.access_control import IAMPolicy, PermissionResult
 
-from tests.cloud.calls import Call, Dropped, Refused
+from tests.cloud.calls import Call, Dropped, Garbled, Refused
 
 ANY = "*"
+LOGIN_PAGE = b"<html><head><title>Welcome</title></head><body>Accept the terms</body></html>"
 
 
 @dataclass
@@ -93,6 +94,18 @@ class Faults:
         """Do what the next calls ask, and close the connection without an answer."""
         self.planned.append(Planned("drop", action, times))
 
+    def refuse_connection(self, action: str = ANY, times: int = 1) -> None:
+        """Close the connection without an answer, and do nothing of what the next calls ask."""
+        self.planned.append(Planned("refuse", action, times))
+
+    def truncate_reply(self, action: str = ANY, times: int = 1) -> None:
+        """Do what the next calls ask, and send the first half of the answer."""
+        self.planned.append(Planned("truncate", action, times))
+
+    def replace_reply(self, action: str = ANY, times: int = 1) -> None:
+        """Do what the next calls ask, and answer as the login page of a network does."""
+        self.planned.append(Planned("replace", action, times))
+
     def stall(self, action: str = ANY, times: int = 1, seconds: float = 1.0) -> None:
         """Take a while before the next calls are looked at, longer than a client may wait."""
         self.planned.append(Planned("stall", action, times, seconds=seconds))
@@ -169,6 +182,9 @@ class Faults:
         if stalled := self._take(call, "stall"):
             self._count("stall")
             time.sleep(stalled.seconds)
+        if self._take(call, "refuse"):
+            self._count("refuse")
+            raise Dropped
         if self._expired:
             self._count("expired")
             raise _expired(call)
@@ -182,10 +198,13 @@ class Faults:
             raise Refused(planned.code, planned.message, planned.status)
 
     def after(self, call: Call) -> None:
-        """Drop the answer of a call, where that is planned."""
+        """Drop the answer of a call, or spoil it, where that is planned."""
         if self._take(call, "drop"):
             self._count("drop")
             raise Dropped
+        if planned := self._take(call, "truncate", "replace"):
+            self._count(planned.kind)
+            raise Garbled(0.5, LOGIN_PAGE if planned.kind == "replace" else b"")
 
     def dies(self) -> bool:
         """Tell whether an instance that was launched dies while it is pending."""

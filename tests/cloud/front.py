@@ -15,7 +15,7 @@ from urllib.parse import urlencode
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-from tests.cloud.calls import Call, Calls, Dropped, Refused, Reply, read, refuse
+from tests.cloud.calls import Call, Calls, Dropped, Garbled, Refused, Reply, read, refuse
 from tests.cloud.faults import Faults
 
 Forward = Callable[[Call], Reply]
@@ -71,7 +71,7 @@ class Front:
         call = read(method, path, headers, body)
         self._calls.append(call)
         try:
-            self._faults.before(call)
+            self._admit(call)
             with self._lock, self._hiding(call):
                 forward = self._forward(method, path, headers, body)
                 rule = self._rules.get(call.name)
@@ -85,7 +85,17 @@ class Front:
         except Dropped:
             call.outcome = "dropped"
             raise
+        except Garbled as error:
+            call.outcome = "garbled"
+            return Reply(reply.status, reply.headers, error.body(reply.body))
         return reply
+
+    def _admit(self, call: Call) -> None:
+        try:
+            self._faults.before(call)
+        except Dropped:
+            call.outcome = "dropped"
+            raise
 
     def _forward(self, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Forward:
         def forward(call: Call) -> Reply:

@@ -10,7 +10,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flambe.cluster.aws.ec2 import Ec2, code_of, said
+from flambe.cluster.aws.ec2 import Ec2
+from flambe.cluster.aws.failures import is_of_aws, reason
 
 if TYPE_CHECKING:
     from flambe.cluster.aws.cluster import AWSCluster
@@ -79,19 +80,19 @@ class Alarms:
                     cluster.ec2.cloudwatch.put_metric_alarm(**given)
                 member.mark(cluster.name, MARK, wanted)
         except Exception as error:
-            if not code_of(error):
+            if not is_of_aws(error):
                 raise
-            cluster.observer.note(f"warning: AWS: no alarms for the factories: {said(error)}")
+            cluster.observer.note(f"warning: AWS: no alarms for the factories: {reason(error)}")
 
     def remove(self, ids: Sequence[str]) -> None:
         """Remove the alarms of instances; a refusal is a warning, where there are to be some."""
         try:
             remove(self.cluster.ec2, [f"{PREFIX}{identity}" for identity in ids])
         except Exception as error:
-            if not code_of(error):
+            if not is_of_aws(error):
                 raise
             if self.cluster.factories_alarm:
-                self.cluster.observer.note(f"warning: AWS: alarms are left: {said(error)}")
+                self.cluster.observer.note(f"warning: AWS: alarms are left: {reason(error)}")
 
 
 def remove(ec2: Ec2, names: Sequence[str]) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from flambe.cluster.aws import checks, differences, hosts, userdata
 from flambe.cluster.aws.alarms import Alarms
 from flambe.cluster.aws.ec2 import (
+    HOST_KEY,
     OFF,
     RUNNING,
     Ec2,
@@ -22,6 +23,7 @@ from flambe.cluster.aws.ec2 import (
 from flambe.cluster.aws.journal import Journal
 from flambe.cluster.aws.launching import launch
 from flambe.cluster.aws.request import FACTORY
+from flambe.cluster.aws.rollback import Changes, undo
 from flambe.cluster.cluster import Cluster, findings, written_in
 from flambe.cluster.machine import ORCHESTRATOR, Machine
 from flambe.cluster.member import Member
@@ -30,7 +32,7 @@ from flambe.cluster.ssh import key_findings, key_of, user_findings
 from flambe.cluster.standing import Standing
 from flambe.compile import Schema
 from flambe.compile.build import folder_of
-from flambe.errors import counted
+from flambe.errors import FlambeError, RunError, counted
 from flambe.remote import Address
 
 BOOT_SECONDS = 600.0  # that instances may be pending
@@ -145,8 +147,7 @@ class AWSCluster(Cluster):
         self.instance_profile = instance_profile
         #: By the names of the hosts, as they were found last.
         self.instances: dict[str, dict[str, Any]] = {}
-        self._created: list[str] = []
-        self._started: list[str] = []
+        self._changes = Changes()
 
     @classmethod
     def check_schema(cls, schema: Schema) -> Iterator[Finding]:
@@ -219,13 +220,13 @@ class AWSCluster(Cluster):
         if lacking or any(state(one) != RUNNING for one in known.values()):
             try:
                 self._start(off)
-                launched = launch(self, lacking, list(known.values()), self._created)
+                launched = launch(self, lacking, list(known.values()), self._changes)
                 awaited = [*launched, *(one["InstanceId"] for one in known.values())]
                 running = self.ec2.await_running(awaited, BOOT_SECONDS, off)
                 told = counted(len(awaited), "instance")
                 self.observer.note(f"AWS: {told} run; waiting until they let us in")
-            except BaseException:
-                self._undo()
+            except BaseException as error:
+                self._undo(error)
                 raise
             known = self._named(running)
         self.instances = known
@@ -236,7 +237,7 @@ class AWSCluster(Cluster):
             self.observer.note(f"AWS: starting {counted(len(ids), 'instance')} that were stopped")
             self.journal.write("start", ids=list(ids))
             self.ec2.await_stopped(ids, BOOT_SECONDS)
-            self._started += ids
+            self._changes.started += ids
             self.ec2.start(ids)
 
     def _pruned(self, found: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -250,40 +251,36 @@ class AWSCluster(Cluster):
             )
         elif surplus:
             self.observer.note(f"AWS: terminating {', '.join(surplus)}: no longer in the file")
-            self._terminate([one["InstanceId"] for one in surplus.values()])
+            self.terminate([one["InstanceId"] for one in surplus.values()])
             return {n: one for n, one in found.items() if n not in surplus}
         return dict(found)
 
     def discard_machines(self, machines: Sequence[Machine]) -> None:
         """Terminate the instances that this call created, and stop those that it started."""
-        self._undo()
+        try:
+            undo(self, self._changes)
+        except RunError as error:
+            self.observer.note(f"error: {error}")  # why it is undone is raised
 
-    def _undo(self) -> None:
-        if self._created:
-            told = counted(len(self._created), "instance")
-            self.observer.note(f"AWS: terminating {told}, created just now")
-            try:
-                self._terminate(self._created)
-            except KeyboardInterrupt:
-                left = ", ".join(self._created)
-                self.observer.note(
-                    f"AWS: interrupted: these may be left: {left}\n"
-                    f"  flambe down {self.name} --force   terminates them"
-                )
-                raise
-        if self._started:
-            self.journal.write("stop", ids=self._started)
-            self.ec2.stop(self._started)
-        self._created, self._started = [], []
+    def _undo(self, cause: BaseException) -> None:
+        """Undo what this call did; what is left is named beside the cause."""
+        try:
+            undo(self, self._changes)
+        except RunError as error:
+            if not isinstance(cause, FlambeError):
+                self.observer.note(f"error: {error}")
+                return
+            raise RunError(f"{cause}\n{error}") from cause
 
     def remove_machines(self) -> None:
         """Terminate all instances of the cluster."""
         ids = [one["InstanceId"] for one in self.found().values()]
         if ids:
             self.observer.note(f"AWS: terminating {counted(len(ids), 'instance')}")
-            self._terminate(ids)
+            self.terminate(ids)
 
-    def _terminate(self, ids: Sequence[str]) -> None:
+    def terminate(self, ids: Sequence[str]) -> None:
+        """Terminate instances of the cluster, and remove their alarms."""
         self.journal.write("terminate", ids=list(ids))
         self.ec2.terminate(ids)
         self.alarms.remove(ids)
@@ -307,7 +304,7 @@ class AWSCluster(Cluster):
         private = Address.parse(one["PrivateIpAddress"])
         public = one.get("PublicIpAddress")
         address = Address.parse(public) if self.use_public and public else private
-        planted = tags_of(one).get(userdata.HOST_KEY, "")
+        planted = tags_of(one).get(HOST_KEY, "")
         key = key_of(self.key, folder_of(self))
         keys = (planted,) if planted else ()
         return Machine(name, address, private, self.username, key, new, keys)
@@ -320,7 +317,7 @@ class AWSCluster(Cluster):
         """Tell the reapers of the instances that they are ready."""
         hosts.tell_reapers(self, members)
         self.alarms.arm(members)
-        self._created, self._started = [], []
+        self._changes.clear()
 
     def standing(self) -> dict[str, Standing]:
         """Return how each instance stands, as it was found last, and for how long it has run."""

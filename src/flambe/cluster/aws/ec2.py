@@ -6,27 +6,40 @@ the same launch be asked for twice and happen once.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import random
 import re
+import shlex
 import threading
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any
 
-from flambe.errors import ConfigError, Problem, RunError, how_to_install
+from flambe.cluster.aws.failures import (
+    code_of,
+    explained,
+    is_lost,
+    is_unreadable,
+    missing_boto3,
+    reason,
+    status_of,
+    translated,
+)
+from flambe.errors import ConfigError, Problem, RunError
 from flambe.logging.credentials import mask_aws
 
 PURPOSE = "flambe"
 LAUNCH = "flambe-launch"  # a tag: the token that an instance was launched with
+HOST_KEY = "flambe-host-key"  # a tag: the public host key of an instance
 NUMBER = "flambe-number"  # a tag: which host of its cluster it is, once it was reached
 READY_WITHIN = "flambe-ready-within"  # a tag: the hours within which it must be
 RUNNING, OFF = "running", ("stopped", "stopping")
 LIVE = ("pending", RUNNING, *OFF)
 ATTEMPTS = 8  # of a call that is throttled, or whose answer is lost
+TERMINATIONS = 10  # tries to terminate instances that AWS does not know yet
+CONNECT_TIMEOUT, READ_TIMEOUT = 10.0, 60.0  # seconds
 POLL, MOST_POLL = 1.0, 8.0
 MOST_PAUSE = 20.0  # seconds
 # https://docs.aws.amazon.com/ec2/latest/devguide/errors-overview.html
@@ -70,14 +83,12 @@ class Ec2:
         """
         try:
             import boto3
-            from botocore.exceptions import BotoCoreError
         except ImportError:
-            hint = how_to_install("aws")
-            raise ConfigError(Problem("AWS clusters need boto3", hint=hint)) from None
+            raise missing_boto3() from None
         try:
             session = boto3.Session(region_name=self._wanted, profile_name=self._profile)
-        except BotoCoreError as error:
-            raise ConfigError(f"AWS: {error}") from None
+        except Exception as error:
+            raise ConfigError(f"AWS: {reason(error)}") from None
         if not session.region_name:
             hint = "set region_name in the file of the cluster, or AWS_DEFAULT_REGION"
             raise ConfigError(Problem("AWS: no region is given", hint=hint))
@@ -89,13 +100,27 @@ class Ec2:
         """The region."""
         return str(self.session.region_name)
 
-    def client(self, service: str, *, attempts: int = ATTEMPTS) -> Any:
-        """Return a client of a service, which tries again what may be tried again."""
+    def client(self, service: str, *, attempts: int | None = None) -> Any:
+        """Return a client of a service, which tries again what may be tried again.
+
+        Raises
+        ------
+        ConfigError
+            If boto3 is not installed, or its configuration is wrong.
+        """
+        session = self.session
         from botocore.config import Config
 
-        config = Config(retries={"mode": "standard", "total_max_attempts": attempts})
+        config = Config(
+            retries={"mode": "standard", "total_max_attempts": attempts or ATTEMPTS},
+            connect_timeout=CONNECT_TIMEOUT,
+            read_timeout=READ_TIMEOUT,
+        )
         with self._making:  # sessions are not for several threads
-            return self.session.client(service, config=config)
+            try:
+                return session.client(service, config=config)
+            except Exception as error:
+                raise ConfigError(f"AWS: {reason(error)}") from error
 
     @cached_property
     def ec2(self) -> Any:
@@ -118,7 +143,7 @@ class Ec2:
 
     def _described(self, filters: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
         given = [{"Name": name, "Values": list(values)} for name, values in filters.items()]
-        with told("find instances"):
+        with translated("find instances"):
             pages = self.ec2.get_paginator("describe_instances").paginate(Filters=given)
             return [one for page in pages for r in page["Reservations"] for one in r["Instances"]]
 
@@ -131,7 +156,7 @@ class Ec2:
             If there is no such type in the region.
         """
         if kind not in self._types:
-            with told(f"find the type {kind}"):
+            with translated(f"find the type {kind}"):
                 found = self.ec2.describe_instance_types(InstanceTypes=[kind])["InstanceTypes"]
             self._types[kind] = dict(found[0])
         return self._types[kind]
@@ -166,20 +191,33 @@ class Ec2:
 
     def _run_instances(self, **request: Any) -> dict[str, Any]:
         """Ask for a launch, again where that may help; boto3 would wait for capacity too."""
-        from botocore.exceptions import HTTPClientError
-
         client = self.client("ec2", attempts=1)
         for attempt in itertools.count(1):
             try:
-                return dict(client.run_instances(**request))
+                reply: dict[str, Any] = client.run_instances(**request)
+                return {"Instances": reply["Instances"]}
             except Exception as error:
-                status = getattr(error, "response", {}).get("ResponseMetadata", {})
-                failed = status.get("HTTPStatusCode", 0) >= 500 or code_of(error) in THROTTLED
-                lost = isinstance(error, HTTPClientError)
-                if attempt == ATTEMPTS or code_of(error) in NO_CAPACITY or not (failed or lost):
+                failed = status_of(error) >= 500 or code_of(error) in THROTTLED
+                is_final = code_of(error) in NO_CAPACITY or not (failed or is_lost(error))
+                if attempt == ATTEMPTS or is_final:
                     raise
                 time.sleep(random.uniform(0, min(2.0**attempt, MOST_PAUSE)))
         raise AssertionError
+
+    def launched_with(self, host_keys: Collection[str], seconds: float) -> list[str]:
+        """Return the instances that were given host keys, of launches whose answers were lost.
+
+        They are looked for that long: AWS may show instances later than it makes them.
+        """
+        deadline = time.monotonic() + seconds
+        while True:
+            found = [one for key in host_keys for one in self.instances({HOST_KEY: key})]
+            if {tags_of(one)[HOST_KEY] for one in found} == set(host_keys):
+                break
+            if time.monotonic() > deadline:
+                break
+            time.sleep(POLL)
+        return [one["InstanceId"] for one in found]
 
     def describe(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """Return instances by id; those that AWS does not know yet are left out."""
@@ -237,14 +275,22 @@ class Ec2:
     def start(self, ids: Sequence[str]) -> None:
         """Start instances that were stopped."""
         if ids:
-            with told("start instances"):
-                self.ec2.start_instances(InstanceIds=list(ids))
+            with translated("start instances"):
+                _ = self.ec2.start_instances(InstanceIds=list(ids))["StartingInstances"]
 
     def stop(self, ids: Sequence[str]) -> None:
-        """Stop instances."""
+        """Stop instances.
+
+        Raises
+        ------
+        RunError
+            If they cannot be: it names them, and the command that does it.
+        """
         if ids:
-            with told("stop instances"):
-                self.ec2.stop_instances(InstanceIds=list(ids))
+            try:
+                _ = self.ec2.stop_instances(InstanceIds=list(ids))["StoppingInstances"]
+            except Exception as error:
+                raise self._still_running("stop", ids, error) from error
 
     def terminate(self, ids: Sequence[str]) -> None:
         """Terminate instances; those that AWS does not know yet are tried again.
@@ -254,24 +300,29 @@ class Ec2:
         RunError
             If they cannot be: it names them, and the command that does it.
         """
-        left = list(ids)
-        for attempt in range(10):
-            if not left:
-                return
+        for attempt in itertools.count(1):
             try:
-                self.ec2.terminate_instances(InstanceIds=left)
+                if ids:
+                    _ = self.ec2.terminate_instances(InstanceIds=list(ids))["TerminatingInstances"]
                 return
             except Exception as error:
-                code = code_of(error)
-                if code == "InvalidInstanceID.NotFound" and attempt < 9:
-                    time.sleep(1.0)
-                    continue
-                names = ", ".join(left)
-                raise RunError(
-                    f"{explained(f'terminate {names}', error)}\n  they go on, and are billed:"
-                    f"\n  aws ec2 terminate-instances --region {self.region} --instance-ids "
-                    + " ".join(left)
-                ) from error
+                is_unknown = code_of(error) == "InvalidInstanceID.NotFound"
+                if not (is_unknown or is_unreadable(error)) or attempt == TERMINATIONS:
+                    raise self._still_running("terminate", ids, error) from error
+                time.sleep(POLL)
+
+    def _still_running(self, verb: str, ids: Sequence[str], error: Exception) -> RunError:
+        failed = explained(f"{verb} {', '.join(ids)}", error)
+        command = self.command(verb, ids)
+        return RunError(f"{failed}\n  they go on, and are billed:\n  {command}")
+
+    def command(self, verb: str, ids: Sequence[str]) -> str:
+        """Return the command of AWS that does something to instances."""
+        profile = f" --profile {shlex.quote(self._profile)}" if self._profile else ""
+        return (
+            f"aws ec2 {verb}-instances --region {self.region}{profile} "
+            f"--instance-ids {' '.join(ids)}"
+        )
 
 
 # -- what an instance is ------------------------------------------------------------------------
@@ -313,55 +364,3 @@ def name_of(one: Mapping[str, Any]) -> str:
 def age(one: Mapping[str, Any]) -> float:
     """Return the seconds since an instance was launched, or started last."""
     return float((datetime.now(timezone.utc) - one["LaunchTime"]).total_seconds())
-
-
-# -- what goes wrong ----------------------------------------------------------------------------
-
-
-def code_of(error: BaseException) -> str:
-    """Return the code of an error of AWS; empty, if it is another one."""
-    response = getattr(error, "response", None)
-    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
-
-
-def said(error: BaseException) -> str:
-    """Return what AWS said."""
-    response = getattr(error, "response", None)
-    if isinstance(response, dict) and "Error" in response:
-        return f"{code_of(error)}: {response['Error'].get('Message', '')}"
-    return f"{type(error).__name__}: {error}"
-
-
-_HINTS = {
-    "ExpiredToken": "log in again: aws sso login, or renew the keys",
-    "RequestExpired": "log in again, and see that the clock of this machine is right",
-    "AuthFailure": "are the keys right, and the clock of this machine?",
-    "InvalidClientTokenId": "are the keys right?",
-    "UnauthorizedOperation": "the policy of this user lacks that action: see flambe aws policy",
-    "InstanceLimitExceeded": "ask AWS for a higher limit, or use fewer instances",
-    "VcpuLimitExceeded": "ask AWS for a higher quota of this type: Service Quotas, EC2",
-    "InvalidKeyPair.NotFound": "key_name is the name of a key pair of EC2 in this region",
-    "InvalidSubnetID.NotFound": "subnet_id is a subnet of this region",
-    "InvalidGroup.NotFound": "security_group is the id of one in the network of the subnet",
-    "InvalidAMIID.NotFound": "the image is one of this region",
-}
-
-
-def explained(what: str, error: BaseException) -> RunError:
-    """Return an error for people."""
-    hint = _HINTS.get(code_of(error), "")
-    return RunError(f"AWS: cannot {what}: {said(error)}" + (f"\n  = {hint}" if hint else ""))
-
-
-@contextlib.contextmanager
-def told(what: str) -> Iterator[None]:
-    """Turn errors of AWS into errors for people."""
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-
-    try:
-        yield
-    except NoCredentialsError:
-        hint = "aws configure, aws sso login, or AWS_PROFILE"
-        raise ConfigError(Problem("AWS: there are no credentials", hint=hint)) from None
-    except (ClientError, BotoCoreError) as error:
-        raise explained(what, error) from error

@@ -16,8 +16,8 @@ from flambe.cluster.aws.ec2 import (
     is_settled,
     state,
     tags_of,
-    told,
 )
+from flambe.cluster.aws.failures import translated
 
 SPARE = 0.25  # hours: an instance that was never ready ends by itself; this is later
 
@@ -70,11 +70,11 @@ def remove(ec2: Ec2, found: Sequence[Found]) -> None:
     ec2.terminate([one.identity for one in found if one.kind == "instance"])
     for one in found:
         if one.kind == "volume":
-            with told(f"remove the volume {one.identity}"):
+            with translated(f"remove the volume {one.identity}"):
                 ec2.ec2.delete_volume(VolumeId=one.identity)
     names = [one.identity for one in found if one.kind == "alarm"]
     if names:
-        with told("remove alarms"):
+        with translated("remove alarms"):
             alarms.remove(ec2, names)
 
 
@@ -116,7 +116,7 @@ def _volumes(ec2: Ec2) -> list[Found]:
         {"Name": "tag:Purpose", "Values": [PURPOSE]},
         {"Name": "status", "Values": ["available"]},
     ]
-    with told("find volumes"):
+    with translated("find volumes"):
         pages = ec2.ec2.get_paginator("describe_volumes").paginate(Filters=filters)
         volumes = [one for page in pages for one in page["Volumes"]]
     return [
@@ -135,7 +135,7 @@ def _volumes(ec2: Ec2) -> list[Found]:
 
 def _alarms(ec2: Ec2, there: set[str]) -> list[Found]:
     """Return the alarms of instances that are gone."""
-    with told("find alarms"):
+    with translated("find alarms"):
         every = list(alarms.found(ec2))
     names = [name for name in every if name.removeprefix(alarms.PREFIX) not in there]
     return [Found("alarm", name, ec2.region, why="its instance is gone") for name in names]

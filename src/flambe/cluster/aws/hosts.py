@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flambe.cluster.aws import userdata
-from flambe.cluster.aws.ec2 import NUMBER, is_settled
+from flambe.cluster.aws.ec2 import HOST_KEY, NUMBER, is_settled
 from flambe.cluster.aws.request import role_of
 from flambe.remote import each
 from flambe.remote.connection import pin
@@ -58,7 +58,7 @@ def settle_in(cluster: AWSCluster, members: Sequence[Member]) -> None:
         key = " ".join(done.stdout.split()[:2])
         pin(member.connection.login.known_hosts, member.machine.address, [key])
         member.machine = replace(member.machine, host_keys=(key,))
-        tags = {userdata.HOST_KEY: key, NUMBER: name, "Name": f"{cluster.name}_{name}"}
+        tags = {HOST_KEY: key, NUMBER: name, "Name": f"{cluster.name}_{name}"}
         cluster.ec2.tag(one["InstanceId"], tags)
 
     each(settle, new)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from flambe.cluster.aws.ec2 import Ec2, told
+from flambe.cluster.aws.ec2 import Ec2
+from flambe.cluster.aws.failures import translated
 from flambe.errors import ConfigError, Problem
 
 # https://documentation.ubuntu.com/aws/aws-how-to/instances/find-ubuntu-images/
@@ -32,7 +33,7 @@ def find(ec2: Ec2, given: str | None, kind: str) -> dict[str, Any]:
         If there is none.
     """
     identity = given or _current(ec2, kind)
-    with told(f"find the image {identity}"):
+    with translated(f"find the image {identity}"):
         found = ec2.ec2.describe_images(ImageIds=[identity])["Images"]
     if not found:
         raise ConfigError(
@@ -52,5 +53,5 @@ def _current(ec2: Ec2, kind: str) -> str:
         name = LEARNING.format(arch="arm64" if arm else "x86_64")
     else:
         name = UBUNTU.format(arch="arm64" if arm else "amd64")
-    with told(f"find the current image ({name})"):
+    with translated(f"find the current image ({name})"):
         return str(ec2.client("ssm").get_parameter(Name=name)["Parameter"]["Value"])

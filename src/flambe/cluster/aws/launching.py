@@ -9,9 +9,12 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 from flambe.cluster.aws import preflight, userdata
-from flambe.cluster.aws.ec2 import NO_CAPACITY, code_of, explained, tags_of
+from flambe.cluster.aws.ec2 import NO_CAPACITY, tags_of
+from flambe.cluster.aws.failures import code_of, explained, may_have_happened
 from flambe.cluster.aws.request import FACTORY, ORCHESTRATOR, Requests
+from flambe.cluster.aws.rollback import Changes
 from flambe.cluster.machine import ORCHESTRATOR as FIRST
+from flambe.errors import FlambeError, RunError
 
 if TYPE_CHECKING:
     from flambe.cluster.aws.cluster import AWSCluster
@@ -21,7 +24,7 @@ def launch(
     cluster: AWSCluster,
     names: Sequence[str],
     known: Sequence[Mapping[str, Any]],
-    created: list[str],
+    changes: Changes,
 ) -> list[str]:
     """Launch instances for hosts; return their ids.
 
@@ -33,8 +36,8 @@ def launch(
         The hosts that are missing.
     known
         The instances that are there.
-    created
-        Told which instances this call launched itself, as soon as they are; another client may
+    changes
+        Gets the instances that this call launched itself, as soon as they are; another client may
         have launched the same ones.
 
     Raises
@@ -52,7 +55,7 @@ def launch(
     preflight.check(cluster, requests, counts)
     with ThreadPoolExecutor() as pool:
         jobs = [
-            pool.submit(_launch, cluster, requests, role, count, known, created)
+            pool.submit(_launch, cluster, requests, role, count, known, changes)
             for role, count in counts.items()
         ]
         try:
@@ -64,8 +67,13 @@ def launch(
             raise
     errors = [error for job in jobs if (error := job.exception())]
     if errors:
-        raise errors[0]
+        raise errors[0] if len({str(error) for error in errors}) == 1 else _joined(errors)
     return [identity for job in jobs for identity in job.result()]
+
+
+def _joined(errors: Sequence[BaseException]) -> BaseException:
+    unexpected = [error for error in errors if not isinstance(error, FlambeError)]
+    return unexpected[0] if unexpected else RunError("\n".join(map(str, errors)))
 
 
 def _tell(cluster: AWSCluster, counts: Mapping[str, int]) -> None:
@@ -92,7 +100,7 @@ def _launch(
     role: str,
     count: int,
     known: Sequence[Mapping[str, Any]],
-    created: list[str],
+    changes: Changes,
 ) -> list[str]:
     """Launch the instances of one role, in the first zone that has them."""
     key = userdata.HostKey.new()
@@ -106,11 +114,13 @@ def _launch(
             ids, is_mine = cluster.ec2.launch(request, token)
         except Exception as failed:
             if code_of(failed) not in NO_CAPACITY:
+                if may_have_happened(failed):
+                    changes.unanswered.append(key.public)
                 raise explained(what, failed) from failed
             cluster.observer.note(f"AWS: no capacity in the zone of {subnet}")
             error = failed
             continue
-        created += ids if is_mine else []
+        changes.created += ids if is_mine else []
         cluster.journal.write("launched", role=role, ids=ids)
         return ids
     assert error is not None

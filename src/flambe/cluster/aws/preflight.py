@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flambe.cluster.aws import userdata
-from flambe.cluster.aws.ec2 import NO_CAPACITY, Ec2, code_of, explained, said, told
+from flambe.cluster.aws.ec2 import NO_CAPACITY, Ec2
+from flambe.cluster.aws.failures import code_of, explained, is_of_aws, reason, translated
 from flambe.cluster.aws.images import OLD_GPUS, family
 from flambe.cluster.aws.request import FACTORY, Requests
 from flambe.errors import ConfigError, Problem
@@ -109,9 +110,9 @@ def check_quota(ec2: Ec2, code: str, kinds: Sequence[str], note: Callable[[str],
         client = ec2.client("service-quotas")
         quota = client.get_service_quota(ServiceCode="ec2", QuotaCode=code)["Quota"]
     except Exception as error:
-        if not code_of(error):
+        if not is_of_aws(error):
             raise
-        note(f"AWS: the quota of {what} could not be looked up: {said(error)}")
+        note(f"AWS: the quota of {what} could not be looked up: {reason(error)}")
         return
     needed = sum(int(ec2.type(kind)["VCpuInfo"]["DefaultVCpus"]) for kind in kinds)
     if needed > quota["Value"]:
@@ -135,7 +136,7 @@ def check_group(ec2: Ec2, group: str, note: Callable[[str], None], *, outside: b
     ConfigError
         If it does not.
     """
-    with told(f"find the security group {group}"):
+    with translated(f"find the security group {group}"):
         found = ec2.ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]
     rules = list(_inbound(found))
     problems = []

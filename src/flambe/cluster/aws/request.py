@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from flambe.cluster import machine
 from flambe.cluster.aws import userdata
-from flambe.cluster.aws.ec2 import LAUNCH, PURPOSE, READY_WITHIN
+from flambe.cluster.aws.ec2 import HOST_KEY, LAUNCH, PURPOSE, READY_WITHIN
 from flambe.cluster.aws.images import find
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Requests:
             "Name": f"{cluster.name}_{role.lower()}",
             READY_WITHIN: f"{cluster.provisioning_timeout:g}",
             VOLUME: f"{cluster.volume_size:g} GB {cluster.volume_type}",
-            userdata.HOST_KEY: key.public,
+            HOST_KEY: key.public,
             LAUNCH: token,
         }
         given = [{"Key": name, "Value": str(value)} for name, value in tags.items()]

@@ -18,7 +18,6 @@ from typing import Any
 from flambe.logging import redact
 from flambe.remote.agent import reaper
 
-HOST_KEY = "flambe-host-key"  # a tag: the public host key of an instance
 MOST = 16 * 1024  # bytes that EC2 takes
 FOLDER = "/var/lib/flambe"
 SETTINGS = f"{FOLDER}/reaper.json"
