@@ -15,7 +15,17 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from flambe.compile import raised, signatures, types, workspace
-from flambe.compile.values import ClusterResource, Grid, Key, Link, Path, Sample, Schema, path_text
+from flambe.compile.values import (
+    Anchor,
+    ClusterResource,
+    Grid,
+    Key,
+    Link,
+    Path,
+    Sample,
+    Schema,
+    path_text,
+)
 from flambe.errors import ComponentError, ConfigError, FlambeError, Problem, did_you_mean
 
 _NOTHING = object()
@@ -46,6 +56,8 @@ class Builder:
         self.outline = outline
         self.built: dict[Path, Any] = {}
         self.open: list[Path] = []
+        # What stands in several places: its blueprint, where it was built first, and the object.
+        self._shared: dict[tuple[Path, Anchor], list[tuple[Schema, Path, Any]]] = {}
 
     def stage(self, name: str) -> Any:
         """Return the object at a name, built at first use."""
@@ -76,7 +88,7 @@ class Builder:
 
     def _build(self, value: Any, path: Path) -> Any:
         if isinstance(value, Schema):
-            return self._call(value, path)
+            return self._call(value, path) if value.anchor is None else self._once(value, path)
         if isinstance(value, Link):
             return self.follow(value)
         if isinstance(value, Grid | Sample):
@@ -93,6 +105,21 @@ class Builder:
         if isinstance(value, list | tuple):
             return [self.build(child, (*path, index)) for index, child in enumerate(value)]
         return value
+
+    def _once(self, schema: Schema, path: Path) -> Any:
+        """Build what stands in several places of a stage, or of a blueprint that is built alone."""
+        assert schema.anchor is not None
+        stage = path[:1] if self.names else ()
+        known = self._shared.setdefault((stage, schema.anchor), [])
+        for blueprint, first, made in known:
+            if blueprint == schema:
+                # Links lead to what is below it, too.
+                below = [(p, v) for p, v in self.built.items() if p[: len(first)] == first]
+                self.built.update({(*path, *p[len(first) :]): value for p, value in below})
+                return made
+        made = self._call(schema, path)
+        known.append((schema, path, made))
+        return made
 
     def _call(self, schema: Schema, path: Path) -> Any:
         from flambe.compile.component import Registered

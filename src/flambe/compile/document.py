@@ -19,6 +19,7 @@ from ruamel.yaml.reader import ReaderError
 from ruamel.yaml.scanner import Scanner
 
 from flambe.compile import tags
+from flambe.compile.anchors import link_options
 from flambe.compile.nodes import MAX_DEPTH, MAX_VALUES, SCALARS, STANDARD, NodeReader, tag_of
 from flambe.compile.origins import EXPECTED, wrong_origin
 from flambe.compile.source import Document, Source
@@ -110,6 +111,7 @@ def read_text(
     else:
         document.undeclared, document.saved = set(document.extensions) - set(declared), True
     NodeReader(document).read(nodes[-1])
+    link_options(document)
     return document
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +12,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from flambe.compile import spaces, tags
+from flambe.compile.anchors import Sharing
 from flambe.compile.provenance import mismatch
 from flambe.compile.source import Document
 from flambe.compile.values import BROKEN, ClusterResource, Grid, Link, Path, Sample, Schema
@@ -44,6 +46,7 @@ class NodeReader:
         parser = YAML(typ="safe", pure=True)
         self.constructor, self.resolver = parser.constructor, parser.resolver
         self.open: set[int] = set()
+        self.sharing = Sharing()
         self.broken = self._import_extensions()
 
     def _import_extensions(self) -> set[str]:
@@ -149,7 +152,8 @@ class NodeReader:
 
     def _mapping(self, node: MappingNode, path: Path, *, names: bool = False) -> dict[Any, Any]:
         result: dict[Any, Any] = {}
-        for key_node, value_node in self._merged(node, path):
+        copy = Sharing()
+        for key_node, value_node, is_merged in self._merged(node, path):
             key = self._key(key_node, path, names=names)
             if key is None:
                 continue
@@ -166,22 +170,26 @@ class NodeReader:
                 )
                 continue
             self.document.places.keys[below] = place
-            result[key] = self.value(value_node, below)
+            with self.sharing.copying(copy) if is_merged else contextlib.nullcontext():
+                result[key] = self.value(value_node, below)
         return result
 
-    def _merged(self, node: MappingNode, path: Path) -> Iterator[tuple[Node, Node]]:
-        """Yield the pairs of a mapping, with those merged by ``<<`` that it does not name."""
+    def _merged(self, node: MappingNode, path: Path) -> Iterator[tuple[Node, Node, bool]]:
+        """Yield the pairs of a mapping, then those merged by ``<<`` that it does not name.
+
+        The third part of each is whether it is merged.
+        """
         own = {k.value for k, _ in node.value if isinstance(k, ScalarNode) and not _merges(k)}
         for key, value in node.value:
             if not _merges(key):
-                yield key, value
+                yield key, value, False
                 continue
             for pair in self._sources(value):
                 if isinstance(pair[0], ScalarNode):
                     if pair[0].value in own:
                         continue
                     own.add(pair[0].value)
-                yield pair
+                yield *pair, True
 
     def _sources(self, value: Node) -> Iterator[tuple[Node, Node]]:
         """Yield the pairs of what ``<<`` names, with those that are merged into it in turn."""
@@ -316,6 +324,7 @@ class NodeReader:
                 schema.args = [self.value(child, (*path, i)) for i, child in enumerate(node.value)]
         elif node.value or _quoted(node):
             schema.args = [self._implicit(node, path)]
+        self.sharing.add(node, schema)
         return schema
 
     def _implicit(self, node: Node, path: Path) -> Any:

@@ -6,6 +6,7 @@ one tree walk that checking, expanding, building, dumping and hashing share.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import random
 import re
@@ -173,6 +174,19 @@ class Broken:
 BROKEN = Broken()
 
 
+@dataclass(frozen=True, eq=False)
+class Anchor:
+    """What blueprints have in common that are one object where they are built together.
+
+    Attributes
+    ----------
+    name
+        As it is written: ``&name``; empty where something around it is anchored.
+    """
+
+    name: str = ""
+
+
 @dataclass(eq=False)
 class Schema:
     """A blueprint of an object: what to call, and with what.
@@ -200,6 +214,8 @@ class Schema:
     place: Place | None = None
     # What a Registrable with its own from_yaml reads: the content of its node, whatever it is.
     content: Any = None
+    #: Equal blueprints with one anchor are the same object, in one stage or file.
+    anchor: Anchor | None = None
 
     @classmethod
     def of(cls, target: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Schema:
@@ -232,14 +248,7 @@ class Schema:
         """
         from flambe.compile.build import Builder
 
-        changed = Schema(
-            self.target,
-            self.tag,
-            self.args,
-            {**self.kwargs, **overrides},
-            self.place,
-            self.content,
-        )
+        changed = dataclasses.replace(self, kwargs={**self.kwargs, **overrides})
         return Builder({}).build(changed, ())
 
     def __eq__(self, other: object) -> bool:
@@ -274,13 +283,11 @@ def replace(value: Any, change: Callable[[Key, Any], Any]) -> Any:
     A new container is made; the value itself is left as it is.
     """
     if isinstance(value, Schema):
-        return Schema(
-            value.target,
-            value.tag,
-            [change(index, arg) for index, arg in enumerate(value.args)],
-            {key: change(key, child) for key, child in value.kwargs.items()},
-            value.place,
-            replace(value.content, change),
+        return dataclasses.replace(
+            value,
+            args=[change(index, arg) for index, arg in enumerate(value.args)],
+            kwargs={key: change(key, child) for key, child in value.kwargs.items()},
+            content=replace(value.content, change),
         )
     if isinstance(value, Mapping):
         return {key: change(key, child) for key, child in value.items()}
@@ -296,6 +303,21 @@ def walk(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     yield path, value
     for key, child in children(value):
         yield from walk(child, (*path, key))
+
+
+def shared(value: Any) -> list[list[Path]]:
+    """Return the places of each object that stands in several, in the order of the file."""
+    found: dict[Anchor, list[tuple[Schema, list[Path]]]] = {}
+    for path, child in walk(value):
+        if isinstance(child, Schema) and child.anchor is not None:
+            groups = found.setdefault(child.anchor, [])
+            for known, paths in groups:
+                if known == child:
+                    paths.append(path)
+                    break
+            else:
+                groups.append((child, [path]))
+    return [paths for groups in found.values() for _, paths in groups if len(paths) > 1]
 
 
 def links(value: Any) -> Iterator[tuple[Path, Link]]:

@@ -13,6 +13,7 @@ from flambe.compile.values import (
     Link,
     Sample,
     Schema,
+    shared,
 )
 
 _MAPPING, _LIST = "!map", "!list"
@@ -52,7 +53,14 @@ def _sorting_text(pair: list[Any]) -> str:
 
 def canonical_text(value: Any) -> str:
     """Return :func:`canonical` as text: equal for the same meaning, whatever the order of keys."""
-    return json.dumps(canonical(value), sort_keys=True, separators=(",", ":"))
+    parts = [canonical(value), *_shared(value)]
+    return json.dumps(parts if len(parts) > 1 else parts[0], sort_keys=True, separators=(",", ":"))
+
+
+def _shared(config: Any) -> list[Any]:
+    """Return what stands in several places: one object is something else than equal ones."""
+    places = [["".join(f"[{key!r}]" for key in path) for path in group] for group in shared(config)]
+    return [["!&", *places]] if places else []
 
 
 def identity(stage: str, config: Any, parents: Mapping[str, str], context: str, *more: Any) -> str:
@@ -67,6 +75,6 @@ def identity(stage: str, config: Any, parents: Mapping[str, str], context: str, 
     more
         What else this one depends on, as JSON takes it.
     """
-    value = [stage, canonical(config), sorted(parents.items()), context, *more]
+    value = [stage, canonical(config), sorted(parents.items()), context, *_shared(config), *more]
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from flambe.compile import Schema
@@ -119,13 +120,6 @@ class ClusterRunnable(Runnable):
         origin = vars(self).get("_flambe_origin")
         if origin is not None:
             schema: Schema = origin.schema
-            origin.schema = Schema(
-                schema.target,
-                schema.tag,
-                schema.args,
-                {**schema.kwargs, name: value},
-                schema.place,
-                schema.content,
-            )
+            origin.schema = dataclasses.replace(schema, kwargs={**schema.kwargs, name: value})
         else:
             vars(self).setdefault("_flambe_arguments", {})[name] = value
