@@ -22,7 +22,7 @@ LONGEST_NAME = 100
 LONGEST_PATH = 4096
 NAME_HINT = "letters, digits, '-' and '_'"
 
-_NAME = re.compile(r"[^\W\d][\w-]*\Z")
+_NAME = re.compile(r"\w[\w-]*\Z")
 _ASCII_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\Z")
 # useradd(8), and what Active Directory adds: DOMAIN\user, user@domain, machine$.
 _USER = re.compile(r"([A-Za-z0-9][A-Za-z0-9.-]*\\)?[A-Za-z0-9_][A-Za-z0-9_.@+-]*\$?\Z")

@@ -70,6 +70,19 @@ def test_a_link_gives_the_matching_ancestor_with_its_trained_state(lab: Lab) -> 
         assert more.parents["train"] == variant.parents["train"]
 
 
+def test_names_may_start_with_a_digit(lab: Lab) -> None:
+    pipeline = """
+        1_train: !pieces.Walk {steps: 2, rate: !g [1.0, 2.0]}
+        '2': !pieces.Fixed {value: !@ 1_train.value, other: !@ "1_train"}
+        """
+    outcome = lab.run(pipeline, more="reduce: {1_train: 1}").fine()
+    (best,) = [v for v in outcome.of("2") if v.status is Status.FINISHED]
+    assert best.metric == pytest.approx(max(v.metric or 0 for v in outcome.of("1_train")))
+    assert outcome.folder.checkpoint("2", best.name).is_dir()
+    again = lab.run(resume=["1_train"]).fine()
+    assert again.statuses("2") == outcome.statuses("2")
+
+
 def test_a_link_may_walk_into_a_trained_stage(lab: Lab) -> None:
     lab.run(
         """

@@ -6,6 +6,7 @@ Every mistake is noted in the document: keywords, types, links, options out of p
 from __future__ import annotations
 
 import inspect
+import typing
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -189,6 +190,14 @@ def _check_call(document: Document, path: Path, schema: Schema) -> None:
         if not types.fits(value, annotation) and not (value is None and default is None):
             for below, wrong, wanted in types.misfits(value, annotation):
                 what = path_text((name, *below))
+                if keys := types.wrong_keys(wrong, wanted):
+                    for key in keys:
+                        message = (
+                            f"{types.kind_of(key)} cannot be a key of {what!r} of !{schema.tag}"
+                        )
+                        hint = f"expected {types.name_of(typing.get_args(wanted)[0])}: quote it"
+                        document.problem(message, (*path, position, *below, key), hint, key=True)
+                    continue
                 document.problem(
                     f"{what!r} of !{schema.tag} cannot be {types.kind_of(wrong)}",
                     (*path, position, *below),

@@ -224,6 +224,14 @@ def misfits(value: Any, annotation: Any) -> Iterator[tuple[Path, Any, Any]]:
         yield (), value, annotation
 
 
+def wrong_keys(value: Any, annotation: Any) -> list[Any]:
+    """Return the keys of a mapping that do not fit, where that is all that is wrong with it."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if not isinstance(value, Mapping) or origin not in _MAPPINGS or len(args) != 2:
+        return []
+    return [key for key in value if not fits(key, args[0])]
+
+
 def name_of(annotation: Any) -> str:
     """Write an annotation for people: ``int or None``, ``list of str``."""
     if annotation in (None, type(None)):

@@ -21,7 +21,7 @@ Key = str | int
 Path = tuple[Key, ...]
 
 _LINK = re.compile(
-    r"(?P<root>[A-Za-z_][\w-]*)(?P<keys>(?:\[[^\[\]]+\])*)(?P<attributes>(?:\.[A-Za-z_]\w*)*)\Z"
+    r"(?P<root>\w[\w-]*)(?P<keys>(?:\[[^\[\]]+\])*)(?P<attributes>(?:\.[A-Za-z_]\w*)*)\Z"
 )
 
 

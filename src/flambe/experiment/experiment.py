@@ -261,7 +261,7 @@ def _name_findings(values: Mapping[str, Any], pipeline: Mapping[str, Any]) -> It
     for stage in pipeline:
         if what := wrong_name(stage):
             what = what if len(str(stage)) > LONGEST_NAME else f"{stage!r} cannot name a stage"
-            yield ("pipeline", stage), what, "letters, digits, '-', '_'"
+            yield ("pipeline", stage), what, NAME_HINT
         elif stage in _RESERVED:
             yield ("pipeline", stage), f"a stage cannot be named {stage!r}", "the name is taken"
     save_path = values.get("save_path")
