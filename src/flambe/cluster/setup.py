@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 MARK = "setup"
 PATH = "path"  # a mark: where a login finds programs, those that the commands brought included
+BOOT_SECONDS = 600.0  # that cloud-init, and those who install packages at boot, are waited for
 DEADLINE = 3600.0  # seconds for one command
 
 
@@ -59,6 +60,8 @@ def run(cluster: Cluster, members: Sequence[Member]) -> None:
                     log.flush()
                 cluster.observer.host_line(member.machine.name, text)
 
+            if member.machine.new:
+                _await_boot(member, take)
             proxy.give(cluster, member)
             give_pip(member, cluster.remote_dir)
             for command in cluster.setup_cmds:
@@ -69,6 +72,21 @@ def run(cluster: Cluster, members: Sequence[Member]) -> None:
             member.mark(cluster.name, MARK, digest(cluster.setup_cmds), boot=True)
 
         each(on, members)
+
+
+def _await_boot(member: Member, take: Take) -> None:
+    """Wait until a machine that was just started has booted: packages may be installed then."""
+    command = member.agent_argv("await-boot", f"{BOOT_SECONDS:g}")
+    # As root, who alone may look at the locks of apt; without sudo, the rest is waited for.
+    may = member.run(["sudo", "-n", "true"], check=False, repeat=True).code == 0
+    member.run(
+        [*(["sudo", "-n"] if may else []), *command],
+        deadline=BOOT_SECONDS + 60.0,
+        take=take,
+        repeat=True,
+        check=False,
+        shown="waiting for the boot",
+    )
 
 
 def _one(cluster: Cluster, member: Member, command: str, take: Take) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,9 @@ def findings(values: Mapping[str, Any]) -> Iterator[Finding]:
     for name in ("orchestrator_timeout", "factories_timeout"):
         value = values.get(name, FOREVER)
         if not isinstance(value, int | float) or isinstance(value, bool):
+            continue
+        if not math.isfinite(value):
+            yield (name,), f"{name} cannot be {value}", "hours; 0 at once, -1 for ever"
             continue
         hours[name] = value
         if value < 0 and value != FOREVER:

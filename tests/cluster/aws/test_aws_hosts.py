@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import pytest
 
 from flambe.cluster.aws import AWSCluster
 from flambe.cluster.aws.userdata import READY, SETTINGS
+from flambe.cluster.member import Member
 from flambe.errors import FlambeError
 from tests.cloud import Cloud
 from tests.cluster.aws.conftest import Make, left
@@ -63,6 +65,46 @@ def test_a_login_that_works_late_is_waited_for(cloud: Cloud, make: Make) -> None
     cluster = make(0)
     cluster.run()
     assert cluster.orchestrator.run(["true"]).code == 0
+
+
+# As in the first minutes of Ubuntu: cloud-init goes on after sshd is there, and a timer of apt works.
+BUSY = r"""
+printf '#!/bin/sh\nuntil [ -e /run/booted ]; do sleep 0.1; done\n' > /usr/local/bin/cloud-init
+chmod +x /usr/local/bin/cloud-init
+cat > /run/apt.py <<'END'
+import fcntl, pathlib, time
+stream = open("/var/lib/dpkg/lock-frontend", "w")
+fcntl.lockf(stream, fcntl.LOCK_EX)
+pathlib.Path("/run/locked").touch()
+time.sleep(3)
+pathlib.Path("/run/booted").touch()
+time.sleep(3)
+pathlib.Path("/run/installed").touch()
+END
+setsid python3 /run/apt.py < /dev/null > /dev/null 2>&1 &
+until [ -e /run/locked ]; do sleep 0.1; done
+"""
+
+
+@pytest.mark.long
+@pytest.mark.faults
+def test_setup_commands_wait_for_the_boot(
+    cloud: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trust = AWSCluster.trust
+
+    def busy(self: AWSCluster, members: Sequence[Member]) -> None:
+        trust(self, members)
+        for member in members:
+            member.run(["sudo", "sh", "-c", BUSY])
+
+    monkeypatch.setattr(AWSCluster, "trust", busy)
+    timeout = "apt-config dump DPkg::Lock::Timeout | grep 600"
+    cluster = make(0, setup_cmds=[f"test -e /run/booted && test -e /run/installed && {timeout}"])
+    cluster.run()
+    assert isinstance(cluster.observer, Told)
+    lines = "\n".join(text for _, text in cluster.observer.lines)
+    assert "waiting for the lock of /var/lib/dpkg/lock-frontend" in lines
 
 
 @pytest.mark.long

@@ -7,15 +7,24 @@ from typing import Any
 
 import pytest
 
-from flambe.cluster.aws import AWSCluster
-from flambe.cluster.aws.checks import findings
+from flambe.cluster.aws import AWSCluster, ec2
+from flambe.cluster.aws.checks import OUR_TAGS, findings
+from flambe.cluster.aws.ec2 import HOST_KEY, LAUNCH, NUMBER, READY_WITHIN
 from flambe.cluster.aws.policy import policy
 from flambe.cluster.aws.preflight import quota_of
+from flambe.cluster.aws.request import ORCHESTRATOR, VOLUME, Requests
+from flambe.cluster.aws.userdata import HostKey
 from flambe.errors import FlambeError, RunError
 from tests.cloud import Cloud
 from tests.cloud.conftest import reach
 from tests.cluster.aws.conftest import NAMES, Make, left, up
 from tests.cluster.conftest import Told
+
+NAN, INF = float("nan"), float("inf")
+OURS = (
+    "Name", "creator", "Purpose", "Cluster-Name", "Role", LAUNCH, NUMBER, READY_WITHIN, HOST_KEY,
+    VOLUME,
+)  # fmt: skip
 
 
 def test_all_is_made_found_again_and_removed(paper: Cloud, make: Make) -> None:
@@ -310,6 +319,26 @@ def test_the_least_policy_is_enough(paper: Cloud, make: Make) -> None:
         ({"factories_alarm": True}, "nothing to do"),
         ({"volume_type": "floppy"}, "volume_type"),
         ({"provisioning_timeout": 0}, "provisioning_timeout"),
+        ({"provisioning_timeout": NAN}, "provisioning_timeout cannot be nan"),
+        ({"provisioning_timeout": INF}, "provisioning_timeout cannot be inf"),
+        ({"orchestrator_timeout": NAN}, "orchestrator_timeout cannot be nan"),
+        ({"factories_timeout": NAN, "orchestrator_timeout": 1}, "factories_timeout cannot be nan"),
+        ({"orchestrator_timeout": INF, "factories_timeout": 1}, "cannot be inf"),
+        ({"volume_size": INF}, "volume_size cannot be inf"),
+        ({"volume_size": NAN}, "volume_size cannot be nan"),
+        ({"subnet_id": []}, "subnet_id names no subnet"),
+        ({"factories_type": "a.b.c"}, "is not an instance type"),
+        ({"factories_type": "."}, "is not an instance type"),
+        ({"creator": "*"}, "creator cannot be"),
+        ({"creator": "m?"}, "creator cannot be"),
+        ({"tags": {f"t{n}": "x" for n in range(60)}}, "60 are too many"),
+        ({"tags": {f"t{n}": "x" for n in range(41)}}, "41 are too many"),
+        ({"tags": {"aws:x": "x"}}, "is set by flambe or AWS"),
+        ({"tags": {"AWS:x": "x"}}, "is set by flambe or AWS"),
+        *[({"tags": {name: "x"}}, "is set by flambe or AWS") for name in OURS],
+        ({"tags": {"x" * 129: "x"}}, "is not a name"),
+        ({"tags": {"": "x"}}, "is not a name"),
+        ({"tags": {"x": "x" * 257}}, "is not one of a tag"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_known_without_aws(values: dict[str, Any], said: str) -> None:
@@ -323,7 +352,32 @@ def test_what_is_wrong_with_a_file_is_known_without_aws(values: dict[str, Any], 
         {"orchestrator_timeout": 5, "factories_timeout": 0},
         {"orchestrator_timeout": 0.5, "factories_timeout": 0.5},
         {"factories_timeout": 168, "factories_alarm": True},
+        {"tags": {f"t{n}": "x" for n in range(40)}},
     ],
 )
 def test_what_is_right_passes(values: dict[str, Any]) -> None:
     assert list(findings(values)) == []
+
+
+def test_all_tags_of_ours_are_counted_and_refused(paper: Cloud, make: Make) -> None:
+    request = Requests(make(1)).launch(
+        ORCHESTRATOR, 1, HostKey.new(), paper.prepared.subnet, "token"
+    )
+    names = {tag["Key"] for tag in request["TagSpecifications"][0]["Tags"]} | {NUMBER}
+    assert names == set(OURS)
+    assert len(names) == OUR_TAGS
+
+
+@pytest.mark.parametrize("creator", ["*", "m?@example.com", "me@*", "\\*"])
+def test_filters_are_literal(
+    paper: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch, creator: str
+) -> None:
+    """One that was made in Python, whose keywords nobody checked."""
+    up(make(0))
+    other = make(0, creator=creator)
+    assert other.found() == {}
+    other.remove_machines()
+    assert len(left(paper)) == 1
+    # What comes of a filter is compared again, as text.
+    monkeypatch.setattr(ec2, "literal", lambda value: value)
+    assert other.found() == {}

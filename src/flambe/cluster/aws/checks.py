@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -12,11 +13,13 @@ from flambe.cluster.aws.alarms import MOST_HOURS
 from flambe.cluster.options import Finding
 
 # https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Tags.html#tag-restrictions
-LONGEST_TAG, LONGEST_TAG_VALUE = 128, 256
+LONGEST_TAG, LONGEST_TAG_VALUE, MOST_TAGS = 128, 256, 50
+OUR_TAGS = 10  # which an instance has of flambe, once it is ready
 TAKEN_PREFIXES = ("aws:", "flambe-")
 # EC2 takes "*" and "?" in what it filters by for patterns: the hosts of others would be found.
 _CREATOR = re.compile(r"[\w .:/=+@-]{1,256}\Z")
 _REGION = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*\Z")
+_TYPE = re.compile(r"[a-z0-9-]+\.[a-z0-9-]+\Z")
 _ID = re.compile(r"[\w.:/+=,@ ()-]{1,255}\Z")
 IDS = (
     "key_name", "security_group", "orchestrator_ami", "factory_ami", "instance_profile", "profile",
@@ -28,15 +31,9 @@ VOLUME_TYPES = ("gp3", "gp2", "standard")
 def findings(values: Mapping[str, Any]) -> Iterator[Finding]:
     """Yield what is wrong with the keywords."""
     yield from shutdown.findings(values)
-    value = values.get("provisioning_timeout", 1)
-    if isinstance(value, int | float) and value <= 0:
-        yield ("provisioning_timeout",), f"provisioning_timeout cannot be {value}", "hours above 0"
+    yield from _number_findings(values)
     yield from _tag_findings(values.get("tags") or {})
     yield from _text_findings(values)
-    for name, least in (("factories_num", 0), ("volume_size", 8)):
-        value = values.get(name)
-        if isinstance(value, int | float) and value < least:
-            yield (name,), f"{name} cannot be {value}", f"{least} or more"
     kind = values.get("volume_type", "gp3")
     if kind not in VOLUME_TYPES:
         yield (
@@ -46,8 +43,8 @@ def findings(values: Mapping[str, Any]) -> Iterator[Finding]:
         )
     for name in ("factories_type", "orchestrator_type"):
         value = values.get(name)
-        if isinstance(value, str) and "." not in value:
-            yield (name,), f"{name}: {value!r} is no instance type", "such as t3.large"
+        if isinstance(value, str) and not _TYPE.match(value):
+            yield (name,), f"{name}: {value!r} is not an instance type", "such as t3.large"
     hours = values.get("factories_timeout", shutdown.FOREVER)
     if values.get("factories_alarm") and isinstance(hours, int | float):
         if hours > MOST_HOURS:
@@ -58,7 +55,24 @@ def findings(values: Mapping[str, Any]) -> Iterator[Finding]:
             yield ("factories_alarm",), text, "give factories_timeout"
 
 
+def _number_findings(values: Mapping[str, Any]) -> Iterator[Finding]:
+    value = values.get("provisioning_timeout", 1)
+    if _is_number(value) and not 0 < value < math.inf:
+        yield ("provisioning_timeout",), f"provisioning_timeout cannot be {value}", "hours above 0"
+    for name, least in (("factories_num", 0), ("volume_size", 8)):
+        value = values.get(name, least)
+        if _is_number(value) and not least <= value < math.inf:
+            yield (name,), f"{name} cannot be {value}", f"{least} or more"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _tag_findings(tags: Mapping[Any, Any]) -> Iterator[Finding]:
+    if len(tags) > MOST_TAGS - OUR_TAGS:
+        text = f"tags: {len(tags)} are too many: an instance has {MOST_TAGS} at most"
+        yield ("tags",), text, f"{MOST_TAGS - OUR_TAGS} or fewer; flambe sets {OUR_TAGS} itself"
     for name, value in tags.items():
         key = str(name).lower()
         if key in TAKEN_TAGS or key.startswith(TAKEN_PREFIXES):
@@ -81,6 +95,8 @@ def _text_findings(values: Mapping[str, Any]) -> Iterator[Finding]:
         if isinstance(values.get(name), str) and not _ID.match(values[name]):
             yield (name,), f"{name} cannot be {values[name]!r}", "as AWS names it, on one line"
     subnets = values.get("subnet_id")
+    if subnets == []:
+        yield ("subnet_id",), "subnet_id names no subnet", "such as subnet-0123456789abcdef0"
     for number, subnet in enumerate(subnets if isinstance(subnets, list) else [subnets]):
         if isinstance(subnet, str) and not _ID.match(subnet):
             path = ("subnet_id", number) if isinstance(subnets, list) else ("subnet_id",)

@@ -138,7 +138,12 @@ class Ec2:
         """Return the instances of flambe that are there and have tags, the oldest first."""
         wanted = {"Purpose": PURPOSE, **tags}
         filters = {f"tag:{name}": [literal(value)] for name, value in wanted.items()}
-        found = self._described({"instance-state-name": LIVE, **filters})
+        # Whatever the filters match, an instance of others is none of this cluster.
+        found = [
+            one
+            for one in self._described({"instance-state-name": LIVE, **filters})
+            if wanted.items() <= tags_of(one).items()
+        ]
         return sorted(found, key=lambda one: (str(one["LaunchTime"]), one["InstanceId"]))
 
     def _described(self, filters: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:

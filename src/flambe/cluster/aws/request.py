@@ -80,7 +80,7 @@ class Requests:
             "MaxCount": count,
             "UserData": userdata.user_data(key, cluster.reaping(role)),
             "InstanceInitiatedShutdownBehavior": "terminate",
-            "MetadataOptions": {"HttpTokens": "required", "HttpEndpoint": "enabled"},
+            "MetadataOptions": self._metadata(),
             "BlockDeviceMappings": [self._volume(image)],
             "TagSpecifications": [
                 {"ResourceType": kind, "Tags": given} for kind in ("instance", "volume")
@@ -99,6 +99,14 @@ class Requests:
                 },
             }
         return request
+
+    def _metadata(self) -> dict[str, Any]:
+        """Return how the role of a host is had: by IMDSv2, from within containers too."""
+        options: dict[str, Any] = {"HttpTokens": "required", "HttpEndpoint": "enabled"}
+        if self.cluster.instance_profile:
+            # The network of a container is one hop more.
+            options["HttpPutResponseHopLimit"] = 2
+        return options
 
     def _network(self, subnet: str) -> dict[str, Any]:
         return {

@@ -23,6 +23,8 @@ FOLDER = "/var/lib/flambe"
 SETTINGS = f"{FOLDER}/reaper.json"
 READY = f"{FOLDER}/ready"
 SEEN = f"{FOLDER}/seen.json"
+# What installs packages waits for those who do, in setup_cmds too: apt gives up at once else.
+APT = "/etc/apt/apt.conf.d/99flambe"
 # cloud-init runs it at each boot, the first one included.
 PER_BOOT = "/var/lib/cloud/scripts/per-boot/flambe-reaper"
 # The kernel is to kill others first where memory lacks; and it comes back, whoever kills it.
@@ -88,11 +90,12 @@ def user_data(key: HostKey, reaping: dict[str, Any]) -> str:
             "content": base64.b64encode(gzip.compress(code, 9, mtime=0)).decode(),
         },
         {"path": SETTINGS, "content": json.dumps(reaping)},
+        {"path": APT, "content": 'DPkg::Lock::Timeout "600";\n'},
         {"path": PER_BOOT, "permissions": "0755", "content": _START},
     ]
+    # Where there are ssh_keys, no others are generated.
     config = {
         "ssh_deletekeys": True,
-        "ssh_genkeytypes": [],
         "ssh_keys": {"ed25519_private": key.private, "ed25519_public": key.public},
         "write_files": files,
     }

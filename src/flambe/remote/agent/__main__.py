@@ -38,6 +38,8 @@ def main() -> int:
     retire.add_argument("cluster")
     node = commands.add_parser("ray-node")
     node.add_argument("settings", help="JSON")
+    boot = commands.add_parser("await-boot")
+    boot.add_argument("seconds", type=float)
     options = parser.parse_args()
     root = os.path.join(os.path.expanduser("~"), options.root)
     if options.command == "follow":
@@ -53,6 +55,11 @@ def main() -> int:
         from flambe.remote.agent import reaper
 
         return reaper.main(options.settings)
+    if options.command == "await-boot":
+        from flambe.remote.agent import boot as booting
+
+        booting.wait(options.seconds)
+        return 0
     if options.command == "retire":
         from flambe.remote.agent import supervisor
 
