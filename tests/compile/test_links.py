@@ -90,7 +90,7 @@ def test_any_other_text_is_refused_or_written_the_same_again(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "1a", "a[", "a]", "a[]", "a.", ".a", "a..b", "a.b[c]", "a b", "a[b]c", "a.1"]
+    "text", ["", " ", "-a", "a[", "a]", "a[]", "a.", ".a", "a..b", "a.b[c]", "a b", "a[b]c", "a.1"]
 )
 def test_what_is_no_link(text: str) -> None:
     with pytest.raises(ValueError, match="not a link"):
@@ -209,6 +209,19 @@ def test_links_that_lead_nowhere_when_they_are_built(text: str, message: str) ->
     with pytest.raises(ConfigError) as raised:
         build(nest=Schema.of(LinkNest), user=user)
     assert raised.value.problems[0].message == message
+
+
+def test_dots_that_walk_the_configuration_are_told_how() -> None:
+    nest = Schema.of(LinkNest, eggs={"text": Schema.of(LinkNest), "other": {"deep": {"text": 1}}})
+    for text, there in (
+        ("nest.text.size", "nest[eggs][text].size"),
+        ("nest.deep", "nest[eggs][other][deep]"),
+    ):
+        with pytest.raises(ConfigError) as raised:
+            build(nest=nest, user=Schema.of(LinkUser, one=link(text)))
+        (problem,) = raised.value.problems
+        assert problem.hint.endswith(f"is in the configuration; brackets walk there:   !@ {there}")
+        assert Link.parse(there)
 
 
 def test_an_attribute_that_raises() -> None:

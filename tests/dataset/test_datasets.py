@@ -101,6 +101,54 @@ def test_columns_by_name_number_and_position(tmp_path: Path) -> None:
     assert len(placed.train[0]) == 2
 
 
+def test_columns_are_chosen_by_the_names_in_the_header(tmp_path: Path) -> None:
+    train = _file(tmp_path, "id,text,label\n1,good film,pos\n2,bad film,neg\n", "train.csv")
+    other = _file(tmp_path, "label,id,text\nneg,3,dull\n", "other.csv")
+    chosen = TabularDataset.from_path(train, other, columns=["label", "text"])
+    assert chosen.train.names == ["label", "text"]
+    assert list(chosen.train) == [("pos", "good film"), ("neg", "bad film")]
+    assert list(chosen.val) == [("neg", "dull")]
+    # Fields take columns by their names, or those that are left by their numbers.
+    number = {"number": {"field": LabelField(), "columns": 0}, "text": TextField()}
+    fields = TabularDataset.from_path(train, columns=["label", "text"], transform=number)
+    assert fields.transform is not None
+    assert fields.transform["number"]["field"].vocabulary == ["neg", "pos"]
+    split = TabularDataset.autogen(train, columns=["text"], val_ratio=0, test_ratio=0.5)
+    assert sorted([*split.train, *split.test]) == [("bad film",), ("good film",)]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        (["text", "lable"], "train.csv: columns: no column 'lable': did you mean 'label'?\n"),
+        (["x", "y"], "train.csv: columns: no column 'x': there are id, text, label\n"),
+        (["text", "text"], "train.csv: columns: 'text' stands there twice"),
+    ],
+)
+def test_columns_that_are_not_there(tmp_path: Path, columns: list[str], message: str) -> None:
+    path = _file(tmp_path, "id,text,label\n1,good film,pos\n", "train.csv")
+    with pytest.raises(DataError) as raised:
+        TabularDataset.from_path(path, columns=columns)
+    assert message in str(raised.value)
+    if "twice" not in message:
+        instead = (
+            f"transform gives others:   {columns[-2] if 'x' in columns else 'lable'}: {{field: …"
+        )
+        assert instead in str(raised.value)
+    with pytest.raises(TypeError, match="columns takes a list of names"):
+        TabularDataset.from_path(path, columns="text")
+    with pytest.raises(TypeError, match="named_columns takes a list of names"):
+        TabularDataset([["a"]], named_columns="text")
+
+
+def test_without_a_header_columns_name_all_of_them(tmp_path: Path) -> None:
+    path = _file(tmp_path, "1,good\n2,bad\n", "train.csv")
+    named = TabularDataset.from_path(path, header=False, columns=["id", "text"])
+    assert named.train.names == ["id", "text"]
+    with pytest.raises(DataError, match=r"train\.csv:1: column 2: 2 columns, not 1"):
+        TabularDataset.from_path(path, header=False, columns=["id"])
+
+
 def test_autogen_splits_all_rows_once(tmp_path: Path) -> None:
     iris = load_iris()
     values = zip(iris.data, iris.target, strict=True)

@@ -73,6 +73,54 @@ def test_binary_counts(batches: list[tuple[torch.Tensor, torch.Tensor]]) -> None
         assert _over(ours("binary"), batches) == pytest.approx(expected)
 
 
+@given(_batches(), st.integers(0, _CLASSES - 1), st.integers(0, _CLASSES - 1))
+def test_one_class_and_ignored_rows(
+    batches: list[tuple[torch.Tensor, torch.Tensor]], positive: int, ignored: int
+) -> None:
+    pred, target = _joined(batches)
+    left = target != ignored
+    guess, true = pred.argmax(1)[left], target[left]
+    for ours, other in (
+        (F1, theirs.f1_score),
+        (Precision, theirs.precision_score),
+        (Recall, theirs.recall_score),
+    ):
+        expected = other(target == positive, pred.argmax(1) == positive, zero_division=0)
+        assert _over(ours("binary", positive), batches) == pytest.approx(expected)
+        if len(true):
+            expected = other(true, guess, average="macro", zero_division=0)
+            assert _over(ours(ignore_index=ignored), batches) == pytest.approx(expected)
+
+
+def test_the_formulas_of_the_documentation() -> None:
+    guess, true = torch.tensor([0, 0, 1, 2, 2, 2]), torch.tensor([0, 1, 1, 1, 2, 0])
+    figures: dict[type[Metric], Any] = {
+        Precision: lambda tp, fp, fn: tp / (tp + fp),
+        Recall: lambda tp, fp, fn: tp / (tp + fn),
+        F1: lambda tp, fp, fn: 2 * tp / (2 * tp + fp + fn),
+    }
+    for metric, formula in figures.items():
+        counts = [
+            (
+                int(((guess == c) & (true == c)).sum()),
+                int(((guess == c) & (true != c)).sum()),
+                int(((guess != c) & (true == c)).sum()),
+            )
+            for c in range(3)
+        ]
+        by_class = [formula(*count) for count in counts]
+        weights = [tp + fn for tp, _, fn in counts]
+        expected = {
+            "macro": sum(by_class) / 3,
+            "weighted": sum(f * w for f, w in zip(by_class, weights, strict=True)) / sum(weights),
+            "micro": formula(*map(sum, zip(*counts, strict=True))),
+            "binary": by_class[1],
+        }
+        for average, value in expected.items():
+            assert metric(average)(guess, true) == pytest.approx(value)  # type: ignore[call-arg]
+        assert metric()(guess, true) == pytest.approx(expected["macro"])
+
+
 @given(_batches())
 def test_auc(batches: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
     pred, target = _joined(batches)

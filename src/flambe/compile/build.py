@@ -25,6 +25,7 @@ from flambe.compile.values import (
     Sample,
     Schema,
     path_text,
+    walk,
 )
 from flambe.errors import ComponentError, ConfigError, FlambeError, Problem, did_you_mean
 
@@ -165,7 +166,7 @@ class Builder:
             raise ConfigError(Problem(f"!@ {link}: no link leads to {link.reserved}", link.place))
         found = self.at(link.path)
         walked = path_text(link.path)
-        for name in link.attributes:
+        for position, name in enumerate(link.attributes):
             try:
                 found = getattr(found, name)
             except AttributeError:
@@ -173,12 +174,25 @@ class Builder:
                     Problem(
                         f"!@ {link}: {walked} is a {type(found).__name__} without {name!r}",
                         link.place,
-                        did_you_mean(name, [n for n in dir(found) if not n.startswith("_")])
+                        (self._written(link) if not position else "")
+                        or did_you_mean(name, [n for n in dir(found) if not n.startswith("_")])
                         or "dots walk the attributes of the built object",
                     )
                 ) from None
             walked += f".{name}"
         return found
+
+    def _written(self, link: Link) -> str:
+        """Return how a link leads to a keyword, or what is below one, that it named by a dot."""
+        value = self.names.get(link.root)
+        for key in link.keys:
+            value = child_at(value, key)
+        name, *rest = link.attributes
+        below = [path for path, _ in walk(value) if path and path[-1] == name]
+        if not below:
+            return ""
+        meant = Link(link.root, (*link.keys, *min(below, key=len)), tuple(rest))
+        return f"{name!r} is in the configuration; brackets walk there:   !@ {meant}"
 
     def at(self, path: Path) -> Any:
         """Return the built object at a path."""

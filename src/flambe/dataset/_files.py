@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from flambe._grammar import as_list
 from flambe.dataset._text import Lines, Quoting, other_separator
 from flambe.dataset.dataset import DataError
 from flambe.errors import did_you_mean, listed
@@ -54,6 +55,27 @@ class Rows:
         lines = [self.lines[index] for index in indices] if self.lines else []
         rows = [self.rows[index] for index in indices]
         return Rows(self.names, rows, self.file, lines, self.sep, drawn=True)
+
+    def select(self, names: Sequence[str]) -> Rows:
+        """Return some of the columns, in the order of their names.
+
+        Raises
+        ------
+        DataError
+            If one is not there.
+        """
+        assert self.names is not None
+        missing = [name for name in names if name not in self.names]
+        try:
+            indices = [self.column(name, "columns") for name in names]
+        except DataError as error:
+            other = next(name for name in [*self.names, ""] if name not in names)
+            raise DataError(
+                f"{error}\n  = columns chooses by the names in the first line of the file; "
+                f"transform gives others:   {missing[0]}: {{field: …, columns: {other}}}"
+            ) from None
+        rows: list[Sequence[Any]] = [[row[index] for index in indices] for row in self.rows]
+        return Rows(list(names), rows, self.file, self.lines, self.sep, self.drawn)
 
     def column(self, key: str | int, why: str) -> int:
         """Return the index of a column.
@@ -107,7 +129,7 @@ def read_file(
     header
         Whether the first line holds the names of the columns.
     columns
-        Their names, instead.
+        Which of them, in that order; without a header, the names of all.
     encoding, quoting
         Of the text; see :class:`~flambe.dataset._text.Lines`.
 
@@ -116,7 +138,10 @@ def read_file(
     DataError
         If the file cannot be read: with the line, and the column where it is known.
     """
-    names = list(columns) if columns else None
+    names = as_list(columns, "columns takes a list of names") if columns else None
+    if names and (twice := [name for name in names if names.count(name) > 1]):
+        raise DataError(f"{path}: columns: {twice[0]!r} stands there twice")
+    chosen: list[str] | None = None
     rows: list[Sequence[Any]] = []
     lines: list[int] = []
     with _long_fields():
@@ -124,8 +149,7 @@ def read_file(
         parsed = iter(text)
         if header:
             line, first = next(parsed, (1, []))
-            found = _header(path, line, first)
-            names = names or found
+            chosen, names = names, _header(path, line, first)
         for line, row in parsed:
             width = len(names) if names else (len(rows[0]) if rows else len(row))
             if len(row) != width:
@@ -139,7 +163,8 @@ def read_file(
             lines.append(line)
     if not rows:
         raise DataError(f"{path} has no rows")
-    return Rows(names, rows, path, lines, text.sep)
+    whole = Rows(names, rows, path, lines, text.sep)
+    return whole.select(chosen) if header and chosen else whole
 
 
 def _header(path: str, line: int, row: list[str]) -> list[str]:

@@ -8,6 +8,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
+from flambe._grammar import as_list
 from flambe.compile import Schema, registrable_factory
 from flambe.dataset._files import Rows, read_file
 from flambe.dataset.dataset import BaseDataset, DataError
@@ -55,7 +56,8 @@ class TabularDataset(BaseDataset):
         named_columns: Sequence[str] | None = None,
         transform: Transform | None = None,
     ) -> None:
-        names = list(named_columns) if named_columns else None
+        why = "named_columns takes a list of names"
+        names = as_list(named_columns, why) if named_columns else None
         splits = {
             name: rows if isinstance(rows, Rows) else _checked(name, list(rows or ()), names)
             for name, rows in (("train", train), ("val", val), ("test", test))
@@ -90,7 +92,8 @@ class TabularDataset(BaseDataset):
         header
             Whether the first line holds the names of the columns.
         columns
-            Their names, instead of those in the file.
+            Which columns there are, in that order, by their names in the first line. Where there is
+            no such line (``header`` is false): the names of all columns of the file.
         encoding
             Of the text.
         quoting

@@ -15,13 +15,19 @@ Average = Literal["binary", "micro", "macro", "weighted"]
 class _Counts(Metric):
     """Keeps, for each class, how often it is hit, predicted and true.
 
+    With TP the rows that are predicted to be of a class and are, FP those that are not, and FN
+    those of the class that are predicted to be of another one, each subclass is a figure of TP, FP
+    and FN; where that divides by 0, it is 0.
+
     Parameters
     ----------
     average
-        ``macro``: the mean over the classes that are predicted or true; ``weighted``: the same,
-        by how often each is true; ``micro``: of all classes together; ``binary``: of one class.
+        ``macro``: the mean of the figures of the classes that are predicted or true; ``weighted``:
+        their mean weighted by how often each is true, TP + FN; ``micro``: the figure of the sums
+        of TP, FP and FN over all classes; ``binary``: the figure of one class. They are
+        scikit-learn's averages, whose default is ``binary``.
     positive
-        That class.
+        The one class of ``binary``.
     ignore_index
         Rows of that true class (padding, say) do not count.
     """
@@ -79,21 +85,49 @@ def _ratio(numerator: torch.Tensor, denominator: torch.Tensor) -> torch.Tensor:
 
 
 class Precision(_Counts):
-    """The share of what is predicted to be of a class that is; 0 if nothing is predicted."""
+    """The share of what is predicted to be of a class that is: TP / (TP + FP).
+
+    Parameters
+    ----------
+    average, positive, ignore_index
+        As in :class:`F1`.
+    """
 
     def _figure(self, counts: torch.Tensor) -> torch.Tensor:
         return _ratio(counts[0], counts[1])
 
 
 class Recall(_Counts):
-    """The share of what is of a class that is predicted to be; 0 if nothing is of that class."""
+    """The share of what is of a class that is predicted to be: TP / (TP + FN).
+
+    Parameters
+    ----------
+    average, positive, ignore_index
+        As in :class:`F1`.
+    """
 
     def _figure(self, counts: torch.Tensor) -> torch.Tensor:
         return _ratio(counts[0], counts[2])
 
 
 class F1(_Counts):
-    """The harmonic mean of precision and recall of a class (van Rijsbergen, 1979)."""
+    """The harmonic mean of precision and recall of a class: 2 TP / (2 TP + FP + FN).
+
+    See van Rijsbergen, Information Retrieval, 1979. TP are the rows that are predicted to be of the
+    class and are, FP those that are not, FN those of the class that are predicted to be of another
+    one; where the figure divides by 0, it is 0.
+
+    Parameters
+    ----------
+    average
+        ``macro`` (the default): the mean over the classes that are predicted or true;
+        ``weighted``: the same, by how often each is true; ``micro``: of all classes together;
+        ``binary``: of one class.
+    positive
+        That class.
+    ignore_index
+        Rows of that true class (padding, say) do not count.
+    """
 
     def _figure(self, counts: torch.Tensor) -> torch.Tensor:
         return _ratio(2 * counts[0], counts[1] + counts[2])
