@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -96,11 +97,24 @@ def test_the_hello_example_is_installed_and_run(tmp_path: Path, home: Path) -> N
     for name in ("hello.yaml", "hello"):
         (tmp_path / name).symlink_to(ROOT / "examples" / name)
     command = [str(python), "-m", "flambe", "hello.yaml"]
+    broken = tmp_path / "broken.yaml"
+    broken.write_text("hello: ./hello\nheron_none: heron-none-of-this-name==1\n---\n!hello.Hello\n")
+    offline = {**os.environ, "PIP_NO_INDEX": "1", "PIP_NO_BUILD_ISOLATION": "0"}
+    refused = subprocess.run(
+        [*command[:-1], str(broken), "-i"], cwd=tmp_path, capture_output=True, text=True, timeout=300,
+        check=False, env=offline,
+    )  # fmt: skip
+    assert refused.returncode == 2, refused.stderr
+    assert "this failed with exit code 1" in refused.stderr
+    assert "heron-none-of-this-name" in refused.stderr
+    assert not list(Path(site).glob("*hello*"))  # nothing was installed of the other one either
     result = subprocess.run(
         [*command, "-i"], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
     )
     assert result.returncode == 0, result.stderr
     assert result.stdout.splitlines().count("hello, world") == 2
+    change = f"flambe-example-hello 0.1.0 (new, from {tmp_path / 'hello'})"
+    assert f"installing into {venv}: 1 package\n  {change}\n" in result.stderr
     again = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
     )
@@ -118,4 +132,5 @@ def test_the_hello_example_is_installed_and_run(tmp_path: Path, home: Path) -> N
         [*command, "-i"], cwd=other, capture_output=True, text=True, timeout=300, check=False
     )
     assert ran.returncode == 0, ran.stderr
+    assert f"(again, from {other / 'hello'})" in ran.stderr
     assert ran.stdout.splitlines().count("bye, world") == 2

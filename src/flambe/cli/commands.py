@@ -108,10 +108,9 @@ def _document(options: argparse.Namespace) -> Document:
         With every mistake in it.
     """
     if options.install_extensions:
-        from flambe.packaging.extensions import install
+        from flambe.packaging.extensions import install_all
 
-        for name, origin in header(options.config).items():
-            install(name, origin, Path(options.config).absolute().parent, _say)
+        install_all(header(options.config), Path(options.config).absolute().parent, _say)
     document = read_file(options.config)
     _give_places(document)
     check(document)

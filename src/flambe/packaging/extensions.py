@@ -5,36 +5,59 @@ from __future__ import annotations
 import hashlib
 import importlib
 import importlib.util
+import json
 import os
 import site
 import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from packaging.version import Version
 
 from flambe.compile.origins import EXPECTED, GitSource, git_source, requirement, wrong_origin
-from flambe.errors import ConfigError, Problem
+from flambe.errors import ConfigError, Problem, counted, listed
 from flambe.logging import redact
 from flambe.logging.console import home_folder
 from flambe.packaging import own_name
 
 LARGE = 100 * 1024**2  # bytes; a clone beyond it is worth a warning
 DEADLINE = 1800  # seconds for one command of git or pip
+_REPORTS = Version("22.2")  # the first pip that says what it would do
 
 Say = Callable[[str], None]
 
 
+@dataclass(frozen=True)
+class _Source:
+    """What pip is to install of an extension: a folder or a requirement."""
+
+    name: str
+    origin: str
+    target: str
+    editable: bool = False
+
+
 def install(name: str, origin: str, base: Path, say: Say = lambda text: None) -> None:
-    """Install an extension into this environment.
+    """Install one extension; see :func:`install_all`."""
+    install_all({name: origin}, base, say)
+
+
+def install_all(extensions: Mapping[str, str], base: Path, say: Say = lambda text: None) -> None:
+    """Install extensions into this environment, all together.
+
+    What changes is listed before anything does.
 
     Parameters
     ----------
-    name
-        Its top-level module.
-    origin
-        A local folder, a Git URL or a pip requirement.
+    extensions
+        Top-level module → a local folder, a Git URL or a pip requirement.
     base
         What a relative folder is relative to.
     say
@@ -43,44 +66,97 @@ def install(name: str, origin: str, base: Path, say: Say = lambda text: None) ->
     Raises
     ------
     ConfigError
-        If it cannot be installed: with what git or pip said.
+        If they cannot be installed: with what git or pip said.
     """
-    if what := wrong_origin(origin):
-        raise ConfigError(Problem(f"extension {name!r}: {what}", hint=EXPECTED))
-    redact.add_url(origin)
-    source = git_source(origin)
-    folder = base / os.path.expanduser(origin)
+    for name, origin in extensions.items():
+        if what := wrong_origin(origin):
+            raise ConfigError(Problem(f"extension {name!r}: {what}", hint=EXPECTED))
+    sources = [_source(name, origin, base, say) for name, origin in extensions.items()]
+    if not sources:
+        return
     before = _linked_folders()
-    if source is not None:
-        say(f"{name}: updating from {source.url}")
-        folder = checkout(source, say)
+    changes = _changes(sources)
+    for line in _listed(changes):
+        say(line)
+    if changes != []:
+        _pip(sources)
+    # A new .pth file (of an editable install) is read at start only; and what it replaced is gone.
+    gone = before - _linked_folders()
+    sys.path[:] = [entry for entry in sys.path if entry not in gone]
+    site.addsitedir(sysconfig.get_paths()["purelib"])
+    importlib.invalidate_caches()
+    for source in sources:
+        if importlib.util.find_spec(source.name) is None:
+            what = f"{source.origin} was installed, and has no module {source.name!r}"
+            raise ConfigError(
+                Problem(
+                    f"extension {source.name!r}: {what}",
+                    hint="an extension is declared by the name of its top-level module",
+                )
+            )
+
+
+def _source(name: str, origin: str, base: Path, say: Say) -> _Source:
+    """Return what pip is to install; a repository is cloned or updated for it."""
+    redact.add_url(origin)
+    repository = git_source(origin)
+    folder = base / os.path.expanduser(origin)
+    if repository is not None:
+        say(f"{name}: updating from {repository.url}")
+        folder = checkout(repository, say)
         say(f"{name}: installing commit {_commit(folder)}")
-        _pip(name, ["--", str(folder)])
-    elif folder.is_dir():
-        say(f"{name}: installing from {folder}")
-        _pip(name, ["--editable", str(folder)])
-    elif origin.startswith((".", "/", "~")) or requirement(origin) is None:
+        return _Source(name, origin, str(folder))
+    if folder.is_dir():
+        return _Source(name, origin, str(folder), editable=True)
+    if origin.startswith((".", "/", "~")) or requirement(origin) is None:
         raise ConfigError(
             Problem(
                 f"extension {name!r}: there is no folder {folder}",
                 hint="relative folders start at the folder of the configuration",
             )
         )
-    else:
-        say(f"{name}: installing {origin}")
-        _pip(name, ["--", origin])
-    # A new .pth file (of an editable install) is read at start only; and what it replaced is gone.
-    gone = before - _linked_folders()
-    sys.path[:] = [entry for entry in sys.path if entry not in gone]
-    site.addsitedir(sysconfig.get_paths()["purelib"])
-    importlib.invalidate_caches()
-    if importlib.util.find_spec(name) is None:
-        raise ConfigError(
-            Problem(
-                f"extension {name!r}: {origin} was installed, and has no module {name!r}",
-                hint="an extension is declared by the name of its top-level module",
-            )
-        )
+    return _Source(name, origin, origin)
+
+
+def _changes(sources: Sequence[_Source]) -> list[str] | None:
+    """Return what an installation would change; None where this pip cannot tell."""
+    _need_pip(sources)
+    if Version(metadata.version("pip")) < _REPORTS:
+        return None
+    with tempfile.TemporaryDirectory(prefix="flambe-pip-") as folder:
+        report = Path(folder, "report.json")
+        _pip(sources, "--dry-run", f"--report={report}")
+        found = json.loads(report.read_text(encoding="utf-8"))["install"]
+    return [_change(item) for item in found]
+
+
+def _change(item: Mapping[str, Any]) -> str:
+    """Return what becomes of a package, of an entry of pip's report."""
+    name, version = item["metadata"]["name"], item["metadata"]["version"]
+    try:
+        installed = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        installed = ""
+    url = urlsplit(str(item.get("download_info", {}).get("url", "")))
+    is_folder = url.scheme == "file" and "dir_info" in item["download_info"]
+    where = f", from {unquote(url.path)}" if is_folder else ""
+    if not installed:
+        return f"{name} {version} (new{where})"
+    if installed == version:
+        return f"{name} {version} (again{where})"
+    return f"{name} {installed} -> {version}" + (f" ({where[2:]})" if where else "")
+
+
+def _listed(changes: Sequence[str] | None) -> list[str]:
+    """Return the lines that say what is about to change."""
+    if changes is None:
+        return [f"installing into {sys.prefix}; pip {_REPORTS} or newer lists first what changes"]
+    if not changes:
+        return [f"nothing to install: {sys.prefix} has all extensions"]
+    return [
+        f"installing into {sys.prefix}: {counted(len(changes), 'package')}",
+        *(f"  {change}" for change in changes),
+    ]
 
 
 def _linked_folders() -> set[str]:
@@ -143,24 +219,39 @@ def _git(arguments: list[str]) -> None:
     _command(["git", *arguments], {**os.environ, "GIT_TERMINAL_PROMPT": "0"}, umask=0o077)
 
 
-def _pip(name: str, arguments: list[str]) -> None:
+def _need_pip(sources: Sequence[_Source]) -> None:
     if importlib.util.find_spec("pip") is None:
+        words = " ".join(_words(sources))
         raise ConfigError(
             Problem(
-                f"extension {name!r} cannot be installed: this environment has no pip",
-                hint=f"install it with the tool that made the environment: {' '.join(arguments)}",
+                f"{_titled(sources)} cannot be installed: this environment has no pip",
+                hint=f"install it with the tool that made the environment: {words}",
             )
         )
 
+
+def _titled(sources: Sequence[_Source]) -> str:
+    names = listed([repr(source.name) for source in sources])
+    return f"extension {names}" if len(sources) == 1 else f"one of the extensions {names}"
+
+
+def _words(sources: Sequence[_Source]) -> list[str]:
+    editable = [f"--editable={source.target}" for source in sources if source.editable]
+    return [*editable, "--", *(source.target for source in sources if not source.editable)]
+
+
+def _pip(sources: Sequence[_Source], *options: str) -> None:
+    """Let pip install, or say what it would, with these options."""
+
     def explain(output: str) -> Problem | None:
         what = own_name.refusal(output)
-        text = f"extension {name!r} cannot be installed: {what}"
+        text = f"{_titled(sources)} cannot be installed: {what}"
         return Problem(text, hint=own_name.WHY) if what else None
 
     with tempfile.TemporaryDirectory(prefix="flambe-pip-") as folder:
         # Not --quiet: pip says on its output what conflicts with what.
         command = [sys.executable, "-m", "pip", "install", *own_name.constraints(Path(folder))]
-        _command([*command, *arguments], dict(os.environ), explain=explain)
+        _command([*command, *options, *_words(sources)], dict(os.environ), explain=explain)
 
 
 def _command(
