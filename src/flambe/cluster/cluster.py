@@ -123,6 +123,16 @@ class Cluster(Runnable):
     def settle(self, members: Sequence[Member]) -> None:
         """Do what is to be done when the cluster is ready."""
 
+    def former_machines(self) -> list[Machine]:
+        """Return the machines that the file has no more, and that run all the same.
+
+        Where machines are :attr:`lasting`, those that are remembered are.
+        """
+        return []
+
+    def release_machine(self, machine: Machine) -> None:
+        """Do what is to be done with a machine that left the file, and was cleaned just now."""
+
     def remove_machines(self) -> None:
         """Take down the machines that :meth:`create_machines` created."""
 
@@ -233,6 +243,7 @@ class Cluster(Runnable):
             public_orchestrator_ip=str(machines[0].address),
             public_factories_ips=[str(machine.address) for machine in machines[1:]],
             resources=self.resources,
+            factories_names=[machine.name for machine in machines[1:]],
         )
 
     # -- for those who write a ClusterRunnable ------------------------------------------------

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from flambe.cluster import keys, proxy, record, report, services, site
 from flambe.cluster.machine import Machine
 from flambe.cluster.member import Member
-from flambe.errors import RemoteError, RunError
+from flambe.errors import HostKeyError, RemoteError, RunError
 from flambe.remote import each
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def _clean(cluster: Cluster, member: Member) -> None:
 def left(cluster: Cluster, machines: Sequence[Machine]) -> list[Machine]:
     """Return the machines that the cluster had once, has no more, and that were not cleaned yet."""
     if not cluster.lasting:
-        return []
+        return cluster.former_machines()
     note = cluster.local.recall()
     known = [record.machine_of(told) for told in (*_machines(note), *note.get("left", ()))]
     return [one for one in known if not any(_same(one, other) for other in machines)]
@@ -64,11 +65,16 @@ def refuse_another_orchestrator(cluster: Cluster, members: Sequence[Member]) -> 
     before = record.machine_of(known[0]) if known and cluster.lasting else None
     if before is None or _same(before, members[0].machine):
         return
-    found = next((one for one in members if _same(before, one.machine)), None)
+    present = {member: replace(member.machine, identity=member.identity) for member in members}
+    found = next((member for member, one in present.items() if _same(before, one)), None)
+    if found is members[0]:
+        return  # it has another address now
     try:
         running = (found or _reached(cluster, before)).report["runs"].get(cluster.name, {})
-    except RemoteError:
-        text = f"warning: {before.address}, the former orchestrator, is not reached"
+    except RemoteError as error:
+        changed = isinstance(error, HostKeyError)
+        what = "has another host key now" if changed else "is not reached"
+        text = f"warning: {before.address}, the former orchestrator, {what}"
         cluster.observer.note(f"{text}: nobody knows whether a run goes on there")
         return
     if running.get("state") == services.RUNNING:
@@ -97,7 +103,9 @@ def clean_left(
     list of dict
         What is to be remembered of those that wait for it.
     """
-    waiting = left(cluster, [member.machine for member in members])
+    # By now it is known who they are: one with another address has not left.
+    present = [replace(member.machine, identity=member.identity) for member in members]
+    waiting = left(cluster, present)
     if not waiting:
         return []
     tried = {one["private"]: one.get("tried", 0) for one in cluster.local.recall().get("left", ())}
@@ -106,6 +114,7 @@ def clean_left(
         names = ", ".join(str(machine.address) for machine in waiting)
         cluster.observer.note(f"{names}: no longer in the file; cleaned when the run has ended")
         return [record.note_of(machine) for machine in waiting]
+    gone: list[str] = []  # the identities of those that have nothing of the cluster's any more
 
     def clean(machine: Machine) -> float:
         """Return when it was tried in vain; nothing if it was not."""
@@ -114,16 +123,21 @@ def clean_left(
             return float(before)
         try:
             member = _reached(cluster, machine)
+            if member.identity in [one.identity for one in present if one.identity]:
+                return 0.0  # it has another address in the file now
             _clean(cluster, member)
-        except RemoteError:
-            text = "no longer in the file, and not reached: it keeps the cluster's key for now"
-            cluster.observer.note(f"{machine.address}: {text}")
+        except RemoteError as error:
+            cluster.observer.note(f"{machine.address}: no longer in the file, {_why(error)}")
             return time.time()
+        gone.append(member.identity)
         member.connection.close()
+        cluster.release_machine(machine)
         cluster.observer.note(f"{machine.address}: no longer in the file; cleaned")
         return 0.0
 
-    found = zip(waiting, each(clean, waiting), strict=True)
+    found = list(zip(waiting, each(clean, waiting), strict=True))
+    if members:
+        cluster.ray.forget(members[0], gone)
     return [{**record.note_of(machine), "tried": when} for machine, when in found if when]
 
 
@@ -132,7 +146,19 @@ def _machines(note: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _same(one: Machine, other: Machine) -> bool:
+    if one.identity and one.identity == other.identity:
+        return True
     return bool({one.address, one.private} & {other.address, other.private})
+
+
+def _why(error: RemoteError) -> str:
+    """Return why a host that has left could not be cleaned, and what is left on it."""
+    if isinstance(error, HostKeyError):
+        return (
+            "and its host key has changed: it was installed again, or another machine has its "
+            "address; nothing was done there"
+        )
+    return "and not reached: it keeps the cluster's key for now"
 
 
 def _reached(cluster: Cluster, machine: Machine) -> Member:

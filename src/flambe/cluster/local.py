@@ -95,6 +95,17 @@ class LocalCluster(Cluster):
             raise
         return [known[host.name] for host in self._hosts]
 
+    def former_machines(self) -> list[Machine]:
+        """Return the hosts whose servers run, and that the file has no more."""
+        names = {host.name for host in self._hosts}
+        others = [LoopbackHost(path, path.name) for path in sorted(self._folders())]
+        machines = (host.machine() for host in others if host.name not in names)
+        return [machine for machine in machines if machine is not None]
+
+    def release_machine(self, machine: Machine) -> None:
+        """End the server of a host that left the file."""
+        LoopbackHost(self.local.folder / "hosts" / machine.name, machine.name).stop()
+
     @property
     def ephemeral(self) -> bool:
         """False: results stay on this machine."""

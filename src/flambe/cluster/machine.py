@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,8 @@ from flambe.errors import RunError
 from flambe.remote import Address
 
 ORCHESTRATOR = "orchestrator"
+NAME = "name"  # a mark of each host: its name in the cluster
+_FACTORY = re.compile(r"factory_([1-9][0-9]{0,5})\Z")
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,9 @@ class Machine:
         It was created just now: it may take a while until it lets anybody in.
     host_keys
         Its public host keys, where the kind of cluster knows them; else the host is asked.
+    identity
+        What tells the machine from all others whatever its address is: the id of an instance. By
+        default, its host keys do.
     """
 
     name: str
@@ -44,6 +50,18 @@ class Machine:
     key: Path | None = None
     new: bool = False
     host_keys: tuple[str, ...] = ()
+    identity: str = ""
+
+
+def is_factory(name: object) -> bool:
+    """Whether this can be the name of a factory; hosts tell it, and it becomes a line of files."""
+    return isinstance(name, str) and _FACTORY.match(name) is not None
+
+
+def order(name: str) -> tuple[int, str]:
+    """Return the key that sorts hosts by their names: the orchestrator first, 10 after 9."""
+    match = _FACTORY.match(name)
+    return (int(match[1]) if match else 0, name)
 
 
 # The types of the fields; what may be left out may be None.
@@ -55,6 +73,7 @@ _FIELDS: dict[str, tuple[type, ...]] = {
     "key": (Path, type(None)),
     "new": (bool,),
     "host_keys": (tuple, list),
+    "identity": (str,),
 }
 
 

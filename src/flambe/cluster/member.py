@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 import re
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from flambe._grammar import wrong_path
-from flambe.cluster.machine import ORCHESTRATOR, Machine
+from flambe.cluster.machine import NAME, ORCHESTRATOR, Machine, is_factory
 from flambe.cluster.record import ClusterFiles
 from flambe.errors import RemoteError
 from flambe.remote import Connection, Host, Login, transfer
@@ -44,7 +46,7 @@ class Member(Host):
 
     def __init__(self, machine: Machine, files: ClusterFiles, root: str) -> None:
         login = Login(machine.address, machine.user, files.known_hosts, machine.key)
-        super().__init__(Connection(login, f"{machine.name} ({machine.address})"))
+        super().__init__(Connection(login, _shown(machine)))
         self.machine = machine
         self.agent = Agent(self, root)
         self.report: dict[str, Any] = {}
@@ -54,6 +56,22 @@ class Member(Host):
     def is_orchestrator(self) -> bool:
         """Whether it is the orchestrator."""
         return self.machine.name == ORCHESTRATOR
+
+    @property
+    def identity(self) -> str:
+        """What tells this machine from all others, wherever it is and whatever its address."""
+        if self.machine.identity or not self.report:
+            return self.machine.identity
+        keys = self.machine.host_keys or self.report["keys"]["host_keys"]
+        bare = sorted({" ".join(key.split()[:2]) for key in keys if key})
+        # Copies of an image may have the same keys.
+        text = "\n".join([self.facts["hostname"], *bare])
+        return hashlib.sha256(text.encode()).hexdigest()[:16] if bare else ""
+
+    def rename(self, name: str) -> None:
+        """Give it the name that it has in its cluster."""
+        self.machine = replace(self.machine, name=name)
+        self.connection.name = _shown(self.machine)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -103,6 +121,9 @@ class Member(Host):
             "report", cluster=cluster, environment=environment, system=system
         )
         self._check_facts()
+        name = self.report.get("marks", {}).get(NAME)
+        if is_factory(name) and not self.is_orchestrator and not self.machine.identity:
+            self.rename(name)  # it has had it since it was in another place of the file
         self.rsync = transfer.parsed(self.facts["rsync"])
         return self.report
 
@@ -130,3 +151,9 @@ class Member(Host):
     def mark(self, cluster: str, name: str, value: Any, *, boot: bool = False) -> None:
         """Note something on the host; if ``boot``, until it is started again."""
         self.agent.call("mark", cluster=cluster, name=name, value=value, boot=boot)
+        if self.report:
+            self.report["marks"][name] = value
+
+
+def _shown(machine: Machine) -> str:
+    return f"{machine.name} ({machine.address})"

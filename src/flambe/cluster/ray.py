@@ -2,6 +2,10 @@
 
 The nodes are ours by process: each runs under a supervisor, another Ray of the host is not touched.
 They stay up between runs, and are used again as long as nothing about them has changed.
+
+Whoever has the token can join. The orchestrator knows which machines were given it: when one of
+them is no longer in the cluster, and it was not seen to be cleaned, all others get a new one before
+the next run, and the head another port.
 """
 
 from __future__ import annotations
@@ -9,11 +13,11 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flambe.cluster import setup
+from flambe.cluster import naming, setup
 from flambe.cluster.services import Service, variables
 from flambe.remote import each
 
@@ -22,6 +26,7 @@ if TYPE_CHECKING:
     from flambe.cluster.member import Member
 
 SERVICE = "ray"
+HOLDERS = "ray-token"  # a mark of the orchestrator: the machines that were given the token
 #: What tells a run where it is written how nodes are started; see flambe.experiment.nodes.
 STARTS = "FLAMBE_RAY_NODES"
 #: What tells a run for how many seconds no trial may come further, and its hosts count as needed.
@@ -35,6 +40,8 @@ _VARIABLES = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+# What must be so of a node for it to be part of Ray at all.
+_JOINED = ("name", "address", "port", "token")
 _FREE_PORT = "import socket; s = socket.socket(); s.bind(('', 0)); print(s.getsockname()[1])"
 
 
@@ -50,7 +57,7 @@ class RayNodes:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
 
-    def start(self, environment: str = "") -> None:
+    def start(self, environment: str = "", *, joining: bool = False) -> None:
         """Start the nodes that do not run, or not as they should, all at the same time.
 
         What is run on the orchestrator from then on finds Ray by its environment variables.
@@ -59,22 +66,23 @@ class RayNodes:
         ----------
         environment
             The name of the environment that they run in; that of the cluster by default.
+        joining
+            Whether a run may be using them: those that are part of Ray are let be then.
         """
         environment = environment or self.cluster.installed
         cluster, head = self.cluster, self._service(self.cluster.orchestrator)
-        port = head.status.get("about", {}).get("port") if head.runs else None
+        is_kept = head.runs and (joining or not self._outsiders())
+        known = head.status["about"] if is_kept else {}
+        port = known.get("port")
         if port is None:
             port = int(cluster.orchestrator.run(["python3", "-c", _FREE_PORT]).stdout)
-        held = self._give_token(head.status["about"]["token"] if head.runs else "")
+        held = self._give_token(known.get("token", ""))
         wanted = {m: self._about(m, environment, port, held) for m in cluster.members}
-        lacking = [
-            member
-            for member, about in wanted.items()
-            if not self._service(member).runs or self._service(member).status["about"] != about
-        ]
+        lacking = [m for m, about in wanted.items() if not self._is_current(m, about, joining)]
         if lacking:
             cluster.observer.note(f"ray: starting {len(lacking)} of {len(wanted)} nodes")
             each(lambda m: self._service(m).start(self._request(m, wanted[m])), lacking)
+        if lacking or not joining:
             cluster.orchestrator.put(self._starts(wanted), self._starts_path, mode=0o600)
         address = f"{cluster.orchestrator.machine.private.host}:{port}"
         cluster.variables.update(self._variables(cluster.orchestrator), RAY_ADDRESS=address)
@@ -87,7 +95,20 @@ class RayNodes:
         if head.runs:
             environment = head.status["about"]["environment"]
             self._bring(environment)
-            self.start(environment)
+            self.start(environment, joining=True)
+
+    def forget(self, orchestrator: Member, gone: Collection[str]) -> None:
+        """Note that machines, by their identities, have nothing of the cluster's any more."""
+        holders = orchestrator.report["marks"].get(HOLDERS)
+        if holders and (left := sorted(set(holders) - set(gone))) != holders:
+            orchestrator.mark(self.cluster.name, HOLDERS, left)
+
+    def _outsiders(self) -> bool:
+        """Whether a machine may have the token that is not in the cluster."""
+        holders = self.cluster.orchestrator.report["marks"].get(HOLDERS)
+        if holders is None:  # an earlier version did not note it
+            return True
+        return not {member.identity for member in self.cluster.members}.issuperset(holders)
 
     def _bring(self, environment: str) -> None:
         """Give hosts that came later what others have: the run may be in another environment."""
@@ -102,6 +123,14 @@ class RayNodes:
         member.run(["rm", "-rf", self._scratch(member), self._token(member)], repeat=True)
 
     # -- one node -----------------------------------------------------------------------------
+
+    def _is_current(self, member: Member, about: Mapping[str, Any], joining: bool) -> bool:
+        """Whether the node of a host runs as it should, or as well as a run can use it."""
+        service = self._service(member)
+        if not service.runs or not joining:
+            return service.runs and bool(service.status["about"] == about)
+        running = {**service.status["about"], "name": naming.node_name(service.status)}
+        return member.is_orchestrator or all(running[key] == about[key] for key in _JOINED)
 
     def _service(self, member: Member) -> Service:
         return Service(self.cluster, member, SERVICE)
@@ -148,7 +177,9 @@ class RayNodes:
     def _about(self, member: Member, environment: str, port: int, token: str) -> dict[str, Any]:
         """Return what decides how a node runs."""
         return {
+            "name": member.machine.name,
             "environment": environment,
+            "head": str(self.cluster.orchestrator.machine.private),
             "port": port,
             "token": token,
             "address": str(member.machine.private),
@@ -176,13 +207,20 @@ class RayNodes:
         if not lacking:
             return known
         token = head.read(self._token(head)).strip() if known else ""
+        holders: list[str] | None = head.report["marks"].get(HOLDERS)
         if not known or _digest(token) != known:
-            token, lacking = secrets.token_hex(32), members
+            token, lacking, holders = secrets.token_hex(32), members, []
+        if holders is not None:  # else an earlier version gave it, to machines that nobody noted
+            # Before it is given: whoever is interrupted in between notes too many, not too few.
+            given = sorted({*holders, *(member.identity for member in members)})
+            head.mark(self.cluster.name, HOLDERS, given)
         each(lambda m: m.put(token, self._token(m), mode=0o600), lacking)
         return _digest(token)
 
     def _held(self, member: Member) -> str:
-        """Return the digest of the token that the node of a host was started with."""
+        """Return the digest of the token that the node of a host was started with, where it is."""
+        if naming.node_name(self._service(member).status) != member.machine.name:
+            return ""  # its file has the name of the host
         return str(self._service(member).status.get("about", {}).get("token", ""))
 
     def _scratch(self, member: Member) -> str:

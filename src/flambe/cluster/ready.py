@@ -13,7 +13,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flambe.cluster import gpus, keys, leaving, maker, prune, reach, record, setup, system
+from flambe.cluster import gpus, keys, leaving, maker, naming, prune, reach, record, setup, system
 from flambe.cluster.environment import Environment
 from flambe.cluster.machine import check_machines
 from flambe.cluster.member import Member
@@ -109,15 +109,22 @@ def _make_ready(
     return wanted
 
 
-def _settle(cluster: Cluster, members: Sequence[Member], known: str) -> None:
+def _settle(cluster: Cluster, members: list[Member], known: str) -> None:
     """Remember who the hosts are, now that all answered; see to those that they replaced."""
+    before = cluster.local.recall()
+    waiting = leaving.clean_left(cluster, members)
+    if cluster.lasting:
+        naming.settle(cluster, members, before, waiting)
     machines = [member.machine for member in members]
-    told = [record.note_of(machine) for machine in machines]
-    if told != cluster.local.recall().get("machines"):
+    if _notes(members) != before.get("machines"):
         for other, names in record.sharing(cluster.name, machines).items():
             text = f"warning: the cluster {other} has {', '.join(names)} of this one too"
             cluster.observer.note(f"{text}: what runs on both shares their CPUs and GPUs")
-    _remember(cluster, known, leaving.clean_left(cluster, members))
+    _remember(cluster, known, waiting)
+
+
+def _notes(members: Sequence[Member]) -> list[dict[str, str]]:
+    return [record.note_of(member.machine, member.identity) for member in members]
 
 
 def _look(cluster: Cluster, members: Sequence[Member], environment: str) -> None:
@@ -229,7 +236,7 @@ def _remember(cluster: Cluster, wanted: str, left: Sequence[Any]) -> None:
                 "cpu": sum(m.facts.get("cpus", 0) for m in cluster.members[1:]),
                 "gpu": sum(len(m.gpus) for m in cluster.members[1:]),
             },
-            "machines": [record.note_of(member.machine) for member in cluster.members],
+            "machines": _notes(cluster.members),
             "left": list(left),
         }
     )

@@ -73,14 +73,15 @@ def known() -> list[str]:
     return sorted(path.parent.name for path in (home() / "clusters").glob("*/cluster.json"))
 
 
-def note_of(machine: Machine) -> dict[str, str]:
-    """Return what is remembered of a machine."""
+def note_of(machine: Machine, identity: str = "") -> dict[str, str]:
+    """Return what is remembered of a machine, and by what it is known again."""
     return {
         "name": machine.name,
         "address": str(machine.address),
         "private": str(machine.private),
         "user": machine.user,
         "key": str(machine.key) if machine.key else "",
+        "identity": identity or machine.identity,
     }
 
 
@@ -92,6 +93,7 @@ def machine_of(told: Mapping[str, str]) -> Machine:
         Address.parse(told["private"]),
         told["user"],
         Path(told["key"]) if told["key"] else None,
+        identity=told.get("identity", ""),  # an earlier version did not note it
     )
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flambe._grammar import as_list, wrong_path, wrong_user
-from flambe.cluster import shutdown
+from flambe.cluster import naming, shutdown
 from flambe.cluster.cluster import Cluster, findings, written_in
 from flambe.cluster.machine import ORCHESTRATOR, Machine
 from flambe.cluster.member import Member
@@ -103,7 +103,7 @@ class SSHCluster(Cluster):
         for number, written in enumerate([self.orchestrator_ip, *self.factories_ips]):
             both = [written] if isinstance(written, str) else list(written)
             public, private = Address.parse(both[0]), Address.parse(both[-1])
-            name = f"factory_{number}" if number else ORCHESTRATOR
+            name = f"factory_{number}" if number else ORCHESTRATOR  # until it is known
             outside = public if self.use_public else private
             told = config.ask(outside, self.username)
             # An alias stays one from here, where its other settings count; hosts do not know it.
@@ -111,7 +111,7 @@ class SSHCluster(Cluster):
             inside = told.address if private == outside else config.ask(private).address
             user = told.user or getpass.getuser()
             machines.append(Machine(name, address, inside, user, key))
-        return machines
+        return naming.recalled(machines, self.local.recall())
 
     def settle(self, members: Sequence[Member]) -> None:
         """See that what flambe runs on the hosts ends when nobody needs it."""

@@ -30,6 +30,7 @@ JOIN_SECONDS = 180.0  # how long factories may take to join, unless JOIN says ot
 PERIOD = 2.0  # seconds between two looks
 REVIVE_PERIOD = 15.0  # seconds between two tries to start the node of a factory again
 SSH_SECONDS = 40.0
+NO_CONNECTION = 255  # the exit code of ssh
 
 
 class Nodes:
@@ -52,7 +53,7 @@ class Nodes:
         self.env = env
         self.note = note
         self.gave_up = ""
-        self.expected = {f"factory_{i + 1}": ip for i, ip in enumerate(env.factories_ips)}
+        self.expected = dict(zip(env.factories_names, env.factories_ips, strict=True))
         #: Those that people have been told of last.
         self._told = set(self.expected)
         self._tried: dict[str, float] = {}
@@ -68,11 +69,7 @@ class Nodes:
 
     def alive(self) -> set[str]:
         """Return the names of the factories whose nodes live."""
-        found: set[str] = set()
-        for node in ray.nodes():
-            if node["Alive"]:
-                found |= {name for name in node["Resources"] if name.startswith("factory_")}
-        return found
+        return set(_registered())
 
     def progressed(self) -> None:
         """Note that a trial came further: the factories are needed."""
@@ -100,8 +97,10 @@ class Nodes:
         deadline = time.monotonic() + float(os.environ.get(JOIN, JOIN_SECONDS))
         while missing := sorted(self.expected.keys() - self.alive()):
             if time.monotonic() > deadline:
-                told = "".join(f"\n{name}{self._said(name)}" for name in missing)
-                raise RunError(f"these factories have not joined Ray: {', '.join(missing)}{told}")
+                reasons = "".join(f"\n{name}{self._why_missing(name)}" for name in missing)
+                reasons += self._strangers()
+                names = ", ".join(missing)
+                raise RunError(f"these factories have not joined Ray: {names}{reasons}")
             time.sleep(0.1)
 
     # -- while the run goes on ----------------------------------------------------------------
@@ -170,19 +169,41 @@ class Nodes:
                 self._tried[name] = now
                 self._on(name, shlex.join(starts[name]["command"]), starts[name]["content"])
 
-    def _said(self, name: str) -> str:
-        """Return the end of the log of a factory's node."""
+    def _why_missing(self, name: str) -> str:
+        """Return why a factory has not joined: the end of the log of its node, if it has one."""
         log = _starts().get(name, {}).get("log")
-        said = self._on(name, f"tail -n 15 {shlex.quote(log)}") if log else ""
-        if said is None:
-            return ": it cannot be reached from the orchestrator"
-        return "".join(f"\n  | {line}" for line in said.strip().splitlines())
+        done = self._on(name, f"tail -n 15 {shlex.quote(log)}" if log else "true")
+        if done is None or done.returncode == NO_CONNECTION:
+            lines = done.stderr.strip().splitlines() if done is not None else []
+            why = f": {lines[-1]}" if lines else ""
+            return f" ({self.expected[name]}): it cannot be reached from the orchestrator{why}"
+        lines = done.stdout.strip().splitlines() if log else []
+        if not lines:
+            return ": it is reached, and its Ray node has said nothing"
+        return "".join(f"\n  | {line}" for line in lines)
 
-    def _on(self, name: str, command: str, content: str = "") -> str | None:
-        """Run a command on a factory; return what it said, or None where it failed."""
+    def _strangers(self) -> str:
+        """Return which nodes Ray has that are not in the cluster, by the names that they have."""
+        strangers = {
+            name: address
+            for name, address in _registered().items()
+            if name not in self.expected and name not in _starts()
+        }
+        names = ", ".join(f"{name} ({address})" for name, address in sorted(strangers.items()))
+        if not names:
+            return ""
+        return (
+            f"\nRay has {names}, which is not in the cluster: its node runs under a name of an "
+            "earlier file\n  the same command starts the nodes again, under the names of now"
+        )
+
+    def _on(
+        self, name: str, command: str, content: str = ""
+    ) -> subprocess.CompletedProcess[str] | None:
+        """Run a command on a factory; return what it did, or None where it did not end."""
         *ssh, dashes, host = self.env.ssh(self.expected[name])
         try:
-            done = subprocess.run(
+            return subprocess.run(
                 [*ssh, "-o", "ConnectTimeout=10", dashes, host, command],
                 input=content,
                 capture_output=True,
@@ -192,7 +213,17 @@ class Nodes:
             )
         except (OSError, subprocess.SubprocessError):
             return None
-        return done.stdout if done.returncode == 0 else None
+
+
+def _registered() -> dict[str, str]:
+    """Return the factories whose nodes live, as Ray knows them: name → address."""
+    return {
+        name: str(node["NodeManagerAddress"])
+        for node in ray.nodes()
+        if node["Alive"]
+        for name in node["Resources"]
+        if name.startswith("factory_")
+    }
 
 
 def _alone() -> float:

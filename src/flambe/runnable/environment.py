@@ -26,6 +26,9 @@ class RemoteEnvironment(MappedRegistrable):
         Addresses as seen from outside, if there are any.
     resources
         Name → path of what was brought to every host; ``~`` is the home of its user.
+    factories_names
+        The names of the factories, in the order of their addresses: a machine keeps its name when
+        others leave the cluster. By default ``factory_1``, ``factory_2`` …
     """
 
     def __init__(
@@ -38,6 +41,7 @@ class RemoteEnvironment(MappedRegistrable):
         public_orchestrator_ip: str | None = None,
         public_factories_ips: Sequence[str] | None = None,
         resources: Mapping[str, str] | None = None,
+        factories_names: Sequence[str] | None = None,
     ) -> None:
         self.key = key
         self.orchestrator_ip = orchestrator_ip
@@ -49,6 +53,8 @@ class RemoteEnvironment(MappedRegistrable):
             public_factories_ips or [], "public_factories_ips takes a list of addresses"
         )
         self.resources = dict(resources or {})
+        numbered = [f"factory_{number}" for number, _ in enumerate(self.factories_ips, 1)]
+        self.factories_names = list(factories_names or numbered)
 
     def ssh(self, address: str) -> list[str]:
         """Return the command line that logs in to a host of the cluster from another one.
