@@ -86,6 +86,45 @@ def test_a_wrong_file_takes_no_run_away(place: tuple[Place, Metal]) -> None:
     assert here.flambe(here.cluster).returncode == 0
 
 
+def test_names_stay_with_machines_whoever_asks(place: tuple[Place, Metal]) -> None:
+    here, metal = place
+    first, second, third = metal.hosts
+    assert here.flambe(here.cluster).returncode == 0
+    less = described(here, metal, first, third)
+    done = here.flambe(less)
+    assert done.returncode == 0, done.stderr
+    assert f"{second.address}: no longer in the file; cleaned" in done.stdout
+    status = here.flambe("status", less)
+    rows = [line.split()[:2] for line in status.stdout.splitlines() if " 10.213." in line]
+    assert rows == [["orchestrator", first.address], ["factory_2", third.address]]
+    # From a computer that never saw the cluster, with its hosts in another order, and one new.
+    home = here.env["FLAMBE_HOME"]
+    here.env["FLAMBE_HOME"] = str(here.folder / "other-home")
+    try:
+        turned = described(here, metal, first, third, second)
+        asked = here.flambe("exec", turned, "--host", "factory_2", "--", "hostname")
+        assert asked.stdout.strip() == third.name, asked.stderr
+        done = here.flambe(turned)
+        assert done.returncode == 0, done.stderr
+        known = [
+            line for line in done.stdout.splitlines() if " 10.213." in line and "CPU" not in line
+        ]
+        assert f"factory_1     {second.address}" in done.stdout, known
+        assert f"factory_2     {third.address}" in done.stdout, known
+    finally:
+        here.env["FLAMBE_HOME"] = home
+    # The address of one that has another key now is somebody else's.
+    assert here.flambe(here.cluster).returncode == 0
+    third.new_host_key()
+    done = here.flambe(described(here, metal, first, second))
+    assert done.returncode == 0, done.stderr
+    assert f"{third.address}: no longer in the file, and its host key has changed" in done.stdout
+    known_hosts = here.folder / "home/clusters/lab/known_hosts"
+    lines = known_hosts.read_text().splitlines(keepends=True)
+    known_hosts.write_text("".join(line for line in lines if not line.startswith(third.address)))
+    assert here.flambe(here.cluster).returncode == 0
+
+
 @pytest.mark.long
 @pytest.mark.faults
 def test_one_that_leaves_while_it_is_not_reached_is_cleaned_later(

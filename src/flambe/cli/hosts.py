@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,11 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from flambe.cli.results import took
-from flambe.cluster import gpus, launch
+from flambe.cluster import gpus, launch, naming, ray, services
 from flambe.cluster.member import Member
 from flambe.cluster.standing import Standing, ends
 
-EXTENSIONS = "extensions"
+EXTENSIONS, RAY = "extensions", "Ray"
 
 
 # Columns, from the one that is left out last where there is little room to the first.
@@ -22,6 +21,7 @@ _WORTH = (
     "host",
     "state",
     "ends",
+    RAY,
     "address",
     "up",
     "GPUs",
@@ -31,7 +31,7 @@ _WORTH = (
     "Python",
     EXTENSIONS,
 )
-_WRAP = ("GPUs", "ends", EXTENSIONS)
+_WRAP = ("GPUs", "ends", RAY, EXTENSIONS)
 
 
 def hosts_table(
@@ -41,6 +41,7 @@ def hosts_table(
     prepared: bool = False,
     width: int = 140,
     standing: Mapping[str, Standing] | None = None,
+    nodes: Mapping[str, str] | None = None,
 ) -> Table:
     """Return the hosts of a cluster as a table, without the columns that there is no room for.
 
@@ -56,11 +57,15 @@ def hosts_table(
         How wide it may be.
     standing
         How hosts stand that were created.
+    nodes
+        The nodes that Ray has, by the names of their hosts; None if it does not say.
     """
     rows = [_row(name, member, prepared, standing or {}) for member in members]
+    for row, member in zip(rows, members, strict=True):
+        row[RAY] = _node(name, member, nodes) if not prepared else Text()
     titles = ["host", "address", "CPUs", "GPUs", "memory", "Python", "flambe", EXTENSIONS, "up"]
-    titles += ["ends", "state"]
-    for title in (EXTENSIONS, "up", "ends"):
+    titles += ["ends", RAY, "state"]
+    for title in (EXTENSIONS, "up", "ends", RAY):
         # What a host is told just now is not seen yet.
         if not any(row[title].plain for row in rows) or (title == "ends" and prepared):
             titles.remove(title)
@@ -136,17 +141,22 @@ def standing_told(standing: Mapping[str, Standing], members: Sequence[Member]) -
     return told
 
 
-def run_told(run: dict[str, Any] | None) -> str:
-    """Return what people want to know of the run of a cluster."""
-    if run is None:
-        return "nothing was run on it yet"
-    if run["state"] == launch.RUNNING:
-        since = took(time.time() - run["started"])
-        return f"running for {since}, started by {launch.who(run)}: {run['about']['command']}"
-    if "code" not in run:
-        return "the last run is gone, and nobody saw how it ended"
-    ago = took(time.time() - run["ended"])
-    return f"the last run ended {ago} ago with exit code {run['code']}: {run['about']['command']}"
+def _node(name: str, member: Member, nodes: Mapping[str, str] | None) -> Text:
+    """Return whether Ray has the node of a host, and under which name where that is another one."""
+    host = member.machine.name
+    if not member.report:
+        return Text("joined" if host in (nodes or ()) else "")
+    status = member.report["runs"].get(services.name_of(name, ray.SERVICE), {})
+    if not (running := naming.node_name(status)):
+        return Text("")
+    if nodes is None:
+        return Text("not known", "yellow")
+    if running not in nodes:
+        again = f", {status['restarts']} restarts" if status.get("restarts") else ""
+        return Text(f"not joined{again}", "yellow")
+    if running != host:
+        return Text(f"as {running}", "yellow")
+    return Text("head" if member.is_orchestrator else "joined", "green")
 
 
 def _ours(member: Member) -> Mapping[str, Any]:

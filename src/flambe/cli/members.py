@@ -15,7 +15,7 @@ from flambe.cli.results import COLOURS
 from flambe.cli.terminal import console
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.local import LocalCluster
-from flambe.cluster.machine import ORCHESTRATOR
+from flambe.cluster.machine import ORCHESTRATOR, is_factory, order
 from flambe.cluster.member import Member
 from flambe.cluster.record import ClusterFiles, known, machine_of
 from flambe.cluster.ssh import SSHCluster
@@ -24,6 +24,7 @@ from flambe.compile import Schema
 from flambe.errors import ConfigError, FlambeError, Problem, did_you_mean, listed
 from flambe.logging import redact
 from flambe.logging.plain import plain
+from flambe.remote.group import outcomes
 from flambe.runnable import Secrets
 
 
@@ -81,6 +82,29 @@ def standing_of(
     files, note = ClusterFiles(name), recalled(name)
     machines = [machine_of(told) for told in note["machines"]]
     return name, [Member(machine, files, note["remote_dir"]) for machine in machines], {}
+
+
+def identified(name: str, members: Sequence[Member], host: str | None) -> list[Member]:
+    """Return hosts with the names that they have, where one is asked for by its name.
+
+    A file alone says nothing of that: who was never on this computer is asked.
+    """
+    known = {entry["private"] for entry in ClusterFiles(name).recall().get("machines", ())}
+    unknown = [
+        member
+        for member in members
+        if str(member.machine.private) not in known
+        and not (member.machine.identity or member.machine.host_keys)
+    ]
+    if not unknown or not is_factory(host):
+        return list(members)
+
+    def ask(member: Member) -> None:
+        member.connect()
+        member.look(name)
+
+    outcomes(ask, members)  # who does not answer is told of when a command is run there
+    return sorted(members, key=lambda member: order(member.machine.name))
 
 
 def recalled(name: str) -> dict[str, Any]:

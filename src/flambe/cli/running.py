@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from flambe.cli import streaming
-from flambe.cli.members import ClusterDisplay, chosen, members_of
+from flambe.cli.members import ClusterDisplay, chosen, identified, members_of
+from flambe.cli.runs import INTERRUPTED
 from flambe.cluster import launch, report
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.member import Member
@@ -80,7 +81,7 @@ def attached(host: Member, name: str, shown: ClusterDisplay, fetch: str | None =
         return 130
     if code is None:
         raise RunError(
-            f"{host.name}: the run is gone, and nobody saw how it ended: was it restarted?\n"
+            f"{host.name}: the run was {INTERRUPTED}\n"
             "  to go on with an experiment, run the same command with --resume"
         )
     if code:
@@ -141,7 +142,7 @@ def site(options: argparse.Namespace) -> int:
 def logs(options: argparse.Namespace) -> int:
     """Show what the run of a cluster said."""
     name, members = members_of(options.cluster, options.secrets)
-    (host,) = chosen(members, options.host)
+    (host,) = chosen(identified(name, members, options.host), options.host)
     host.connect()
     if options.follow:
         host.look(name)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from flambe.cli import results
 from flambe.cli.terminal import console
 from flambe.errors import ConfigError, FlambeError, Problem, did_you_mean, listed
-from flambe.logging.plain import plain
 from flambe.progress import RunFolder, RunState, Status, figure_text, read_state_text
 
 if TYPE_CHECKING:
@@ -89,14 +88,17 @@ def _extensions(folder: RunFolder) -> list[str]:
         return []
 
 
+#: What became of a run that could not say so itself.
+INTERRUPTED = "interrupted: it was killed, or its host went down"
+
 # Prints the newest state of a run in some folders, if there is one.
 _NEWEST = """\
 for one; do ls -1dt "$one"output__*/state.json "$one"*/output__*/state.json; done 2>/dev/null |
 head -n 1 | while IFS= read -r one; do cat "$one"; done"""
 
 
-def experiment_told(host: Member, name: str) -> str:
-    """Return how the experiment stands that a cluster runs or ran last; nothing if it was none."""
+def newest_run(host: Member, name: str) -> RunState | None:
+    """Return the state of the experiment that a cluster runs or ran last; None if it was none."""
     from flambe.cli import streaming
 
     started = host.report["runs"].get(name, {}).get("started", 0.0)
@@ -105,13 +107,12 @@ def experiment_told(host: Member, name: str) -> str:
         text = host.run(["sh", "-c", _NEWEST, "sh", *folders], repeat=True).stdout
         run = read_state_text(text)
     except (FlambeError, ValueError, TypeError, KeyError, RecursionError):
-        return ""
-    if (run.started or 0.0) < started:  # it was of an earlier run
-        return ""
-    return f"{plain(run.name)}: {run.outcome}, {_counted(run)}"
+        return None
+    # Else it was of an earlier run.
+    return run if (run.started or 0.0) >= started else None
 
 
-def _counted(run: RunState) -> str:
+def counted_variants(run: RunState) -> str:
     """Return ``3 of 12 variants done``, of all stages."""
     stages = [stage for stage in run.stages if stage.runs]
     done = sum(n for s in stages for status, n in s.counts.items() if status in _DONE)

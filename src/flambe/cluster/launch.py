@@ -195,16 +195,19 @@ def stopped(host: Member, name: str) -> str:
     """Return who stopped the run of a cluster, as it was looked at last; nothing if nobody did."""
     mark = host.report["marks"].get(STOPPED)
     run = host.report["runs"].get(name)
-    if not mark or not run or mark["at"] < run["started"]:
+    # Of a run that an earlier version stopped, only the time is noted, by another clock.
+    if not mark or not run or mark.get("run", run["started"]) != run["started"]:
+        return ""
+    if "run" not in mark and mark["at"] < run["started"]:
         return ""
     return f"{mark['user']} on {mark['host']}: {mark['command']}"
 
 
 def busy(running: Mapping[str, Any]) -> str:
     """Return what people are told of a run that is there."""
-    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(running["started"]))
-    command = running["about"]["command"]
-    return f"the cluster is in use: {who(running)} started a run at {since}\n  {command}"
+    minutes, command = running["started_ago"] / 60, running["about"]["command"]
+    ago = f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+    return f"the cluster is in use: {who(running)} started a run {ago} ago\n  {command}"
 
 
 def attach(
@@ -219,6 +222,8 @@ def attach(
 
 def stop(host: Member, name: str) -> dict[str, Any] | None:
     """Stop exactly the run of that name, and all that it started; return its status."""
-    host.mark(name, STOPPED, {**ready.holder("stopping"), "at": time.time()})
+    run = host.look(name)["runs"].get(name, {})
+    note = {**ready.holder("stopping"), "at": time.time(), "run": run.get("started", 0.0)}
+    host.mark(name, STOPPED, note)
     found = host.agent.call("stop", name=name, deadline=120.0)
     return dict(found) if found is not None else None

@@ -17,9 +17,10 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flambe.cluster import naming, setup
-from flambe.cluster.services import Service, variables
-from flambe.remote import each
+from flambe.cluster import naming, paths, setup
+from flambe.cluster.services import RUNNING, Service, name_of, variables
+from flambe.errors import RemoteError
+from flambe.remote import Address, each
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
@@ -31,6 +32,7 @@ HOLDERS = "ray-token"  # a mark of the orchestrator: the machines that were give
 STARTS = "FLAMBE_RAY_NODES"
 #: What tells a run for how many seconds no trial may come further, and its hosts count as needed.
 SILENCE = "FLAMBE_SILENCE"
+ANSWER_SECONDS = 20.0  # that the head of Ray may take to tell its nodes
 STORE = 512 * 1024**2  # bytes of an object store: flambe sends only small things through it
 # Of workers and drivers alike; see flambe.experiment.tune for the rest.
 _VARIABLES = {
@@ -192,7 +194,7 @@ class RayNodes:
         return {**_VARIABLES, "RAY_AUTH_TOKEN_PATH": member.path(self._token(member))}
 
     def _token(self, member: Member) -> str:
-        return f"{self.cluster.folder}/{member.machine.name}.ray"
+        return _token_path(self.cluster.folder, member.machine.name)
 
     def _give_token(self, known: str) -> str:
         """See that every host has the token; return a digest by which it is told from others.
@@ -227,6 +229,41 @@ class RayNodes:
         # Sockets lie below it: their paths may have 107 characters.
         place = f"{self.cluster.name} {member.path(self.cluster.remote_dir)} {member.facts['user']}"
         return f"/tmp/flambe-ray-{_digest(f'{place} {member.machine.name}')[:10]}"
+
+
+def registered(name: str, orchestrator: Member) -> dict[str, str] | None:
+    """Return the nodes that the Ray of a cluster has: name → address; None if it does not say.
+
+    Parameters
+    ----------
+    name
+        Of the cluster.
+    orchestrator
+        Its orchestrator, as it was looked at.
+    """
+    status = orchestrator.report["runs"].get(name_of(name, SERVICE), {})
+    about = status.get("about", {})
+    if status.get("state") != RUNNING or "environment" not in about:
+        return None
+    root, host = orchestrator.agent.root, Address.parse(about["address"]).host
+    python = orchestrator.path(f"{root}/envs/{about['environment']}/bin/python")
+    token = orchestrator.path(_token_path(paths.of(root, name), orchestrator.machine.name))
+    try:
+        done = orchestrator.run(
+            [python, "-m", "flambe.experiment.registered", f"{host}:{about['port']}"],
+            env={"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": token, "PYTHONPATH": ""},
+            deadline=ANSWER_SECONDS,
+            check=False,
+            repeat=True,
+        )
+        nodes = json.loads(done.stdout) if done.code == 0 else None
+    except (RemoteError, ValueError):
+        return None
+    return {str(key): str(value) for key, value in nodes.items()} if nodes else None
+
+
+def _token_path(folder: str, host: str) -> str:
+    return f"{folder}/{host}.ray"
 
 
 def _digest(text: str) -> str:

@@ -48,14 +48,31 @@ def status(root: str, name: str) -> Any:
     """Return what is known of one, or None.
 
     ``state`` is ``running``, ``ended`` (with a ``code``), or ``lost``: its supervisor is gone and
-    could not say how it ended.
+    could not say how it ended. ``started_ago`` and ``ended_ago`` are in seconds, by the clock of
+    this host: nobody else's is compared with it.
     """
     found = read_json(os.path.join(_folder(root, name), "status.json"))
     if found is None:
         return None
     if found["state"] == RUNNING and not _is(found["supervisor"], found["boot"]):
         found["state"] = "lost"
+    for event in ("started", "ended"):
+        if event in found:
+            found[event + "_ago"] = _ago(found, event)
     return found
+
+
+def _ago(found: dict[str, Any], event: str) -> float:
+    """Return the seconds since an event; while the host runs, setting its clock changes nothing."""
+    counted = found.get(event + "_counted")
+    if counted is not None and found["boot"] == boot_id():
+        return max(0.0, boot_seconds() - float(counted))
+    return max(0.0, time.time() - float(found[event]))
+
+
+def boot_seconds() -> float:
+    """Return the seconds since this host was started, whatever its clock was set to since."""
+    return float(time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)))
 
 
 def _identity(pid: int) -> list[int]:
@@ -119,6 +136,7 @@ def start(
         "marker": marker,
         "boot": boot_id(),
         "started": time.time(),
+        "started_counted": boot_seconds(),
         "log": output,
         "removed": removed or [],
         "after": after or [],
@@ -185,7 +203,7 @@ def _supervise(
     os.close(log)
     _clean(found)
     leases.give_back(*_lease_of(place))
-    found.update(state="ended", code=code, ended=time.time())
+    found.update(state="ended", code=code, ended=time.time(), ended_counted=boot_seconds())
     write_json(path, found)
 
 

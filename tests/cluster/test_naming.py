@@ -1,0 +1,144 @@
+"""Names of factories, which stay with their machines, and who has the token of their Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from flambe.cluster import naming, ray, record, services
+from flambe.cluster.machine import Machine, order
+from flambe.cluster.member import Member
+from flambe.remote import Address
+
+pytestmark = pytest.mark.xdist_group("local-cluster")
+
+
+def machine(host: str, name: str = "", identity: str = "") -> Machine:
+    return Machine(name, Address.parse(host), Address.parse(host), "ann", identity=identity)
+
+
+def note(*machines: Machine, left: Sequence[Machine] = ()) -> dict[str, Any]:
+    return {
+        "machines": [record.note_of(one) for one in machines],
+        "left": [record.note_of(one) for one in left],
+    }
+
+
+def recalled(hosts: Sequence[str], known: dict[str, Any]) -> list[str]:
+    return [one.name for one in naming.recalled([machine(host) for host in hosts], known)]
+
+
+KNOWN = [
+    machine("o", "orchestrator"),
+    machine("a", "factory_1"),
+    machine("b", "factory_2"),
+    machine("c", "factory_3"),
+]
+
+
+@pytest.mark.parametrize(
+    ("hosts", "names"),
+    [
+        ("oabc", "0123"),
+        ("oac", "013"),  # one in the middle leaves
+        ("ocba", "0321"),
+        ("oacd", "0132"),  # and another one comes: its name is free
+        ("obda", "0231"),
+        ("aobc", "0123"),  # another orchestrator: the former one becomes a factory
+        ("odefg", "01234"),
+    ],
+)
+def test_who_stays_keeps_the_name(hosts: str, names: str) -> None:
+    expected = ["orchestrator", *(f"factory_{number}" for number in names[1:])]
+    assert recalled(hosts, note(*KNOWN)) == expected
+
+
+def test_the_name_of_one_that_left_and_was_not_cleaned_is_not_given_away() -> None:
+    orchestrator, first, second, third = KNOWN
+    known = note(orchestrator, first, third, left=[second])
+    assert recalled("oacde", known)[1:] == ["factory_1", "factory_3", "factory_4", "factory_5"]
+
+
+def test_records_of_an_earlier_version_are_read() -> None:
+    known = note(*KNOWN)
+    for entry in known["machines"]:
+        del entry["identity"]
+    assert recalled("oca", known) == ["orchestrator", "factory_3", "factory_1"]
+    assert recalled("oca", {}) == ["orchestrator", "factory_1", "factory_2"]
+
+
+def test_what_hosts_claim_is_checked() -> None:
+    claims = ["factory_7", "factory_2", "factory_2", "factory_01", "../x", "orchestrator", ""]
+    given = naming.assigned(claims, {"factory_3"})
+    assert given[0] == "orchestrator"
+    assert given[1] == "factory_2"
+    assert given[2:] == ["factory_1", "factory_4", "factory_5", "factory_6", "factory_7"]
+    names = ["factory_10", "factory_9", "orchestrator"]
+    assert sorted(names, key=order) == names[::-1]
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_the_name_of_a_node_that_runs(noted: bool) -> None:
+    about = {"name": "factory_2"} if noted else {"port": 1}
+    command = ["python3", "x.pyz", "ray-node", '{"name": "factory_2", "port": 1}']
+    status = {"state": services.RUNNING, "about": about, "command": command}
+    assert naming.node_name(status) == "factory_2"
+    assert naming.node_name({**status, "state": "ended"}) == ""
+    assert naming.node_name({"state": services.RUNNING, "about": {}, "command": ["x"]}) == ""
+
+
+def looked(members: Sequence[Member], name: str) -> None:
+    for member in members:
+        member.look(name)
+
+
+def test_a_machine_knows_its_name_wherever_it_stands_in_the_file(local: Any) -> None:
+    from tests.cluster.conftest import connected
+
+    cluster = local(2)
+    members = connected(cluster)
+    looked(members, cluster.name)
+    orchestrator, first, second = members
+    assert len({member.identity for member in members}) == 3
+    # Somebody else's computer, which remembers nothing, has them in another order.
+    naming.settle(cluster, members, {}, [])
+    turned = [orchestrator, second, first]
+    second.rename("factory_1")
+    first.rename("factory_2")
+    looked(turned, cluster.name)
+    assert second.name.startswith("factory_2 (")
+    naming.settle(cluster, turned, {}, [])
+    assert turned == [orchestrator, first, second]
+    # One that is remembered with another identity is another machine, at the same address.
+    orchestrator.mark(cluster.name, "name", "")
+    for member in (first, second):
+        member.mark(cluster.name, "name", "")
+    known = note(*(record.machine_of(record.note_of(one.machine, one.identity)) for one in members))
+    known["machines"][1]["identity"] = "another"
+    naming.settle(cluster, turned, known, [{"name": "factory_1"}])
+    assert [one.machine.name for one in (first, second)] == ["factory_3", "factory_2"]
+
+
+def test_the_token_is_replaced_when_one_that_had_it_is_not_in_the_cluster(local: Any) -> None:
+    from tests.cluster.conftest import connected
+
+    cluster = local(2)
+    members = connected(cluster)
+    looked(members, cluster.name)
+    orchestrator, first, second = members
+    nodes = ray.RayNodes(cluster)
+    held = nodes._give_token("")
+    assert set(orchestrator.report["marks"][ray.HOLDERS]) == {one.identity for one in members}
+    assert not nodes._outsiders()
+    cluster.members = [orchestrator, first]
+    assert nodes._outsiders()
+    nodes.forget(orchestrator, [second.identity])  # it was reached, and cleaned
+    assert not nodes._outsiders()
+    # Of an earlier version nobody knows who has it.
+    looked([orchestrator], cluster.name)
+    assert not nodes._outsiders()
+    del orchestrator.report["marks"][ray.HOLDERS]
+    assert nodes._outsiders()
+    assert nodes._give_token("") != held
