@@ -13,6 +13,7 @@ import httpx
 import pytest
 
 from flambe.progress import RunFolder, Status
+from flambe.remote.agent import supervisor
 from tests.experiment.buckets import NAME, Bucket
 from tests.experiment.farm import Farm, eventually, figures, layout
 
@@ -112,6 +113,9 @@ def test_a_run_that_finished_without_some_says_so_there_and_here(farm: Farm) -> 
     assert "the run ended with exit code 1" in said
     status = farm.flambe("status", farm.cluster)
     assert "partly: finished with 1 failed, 2 of 3 variants done" in status
+    assert re.search(r"orchestrator .* head +ready", status), status
+    assert re.search(r"factory_1 .* joined +ready", status), status
+    assert re.search(r"the last run ended [\d.]+ s ago with exit code 1: \S+ .*partly.yaml", status)
     farm.flambe("logs", farm.cluster, "-f", code=1)
 
 
@@ -223,3 +227,26 @@ def test_results_come_here_as_they_are_made(farm: Farm) -> None:
     farm.flambe("fetch", farm.cluster, "there", "--follow")
     there = RunFolder(farm.folder / "there" / "flambe-output" / "output__stream")
     assert figures(there) == figures(here)
+
+
+@pytest.mark.long
+@pytest.mark.faults
+@pytest.mark.parametrize("reached", [True, False])
+def test_a_host_that_leaves_takes_no_trials(farm: Farm, reached: bool) -> None:
+    pipeline = "grow: !crops.Growth {rate: !g [0.1, 0.2, 0.3, 0.4], steps: 2, seconds: 0.5}"
+    farm.write_cluster()
+    try:
+        for name, factories, hosts in (
+            ("both", 2, {"factory_1", "factory_2"}),
+            ("one", 1, {"factory_1"}),
+        ):
+            farm.write_cluster(factories_num=factories)
+            said = farm.run(farm.write(name, pipeline), "--force").ends()
+            assert {one.host for one in farm.output(name).read_variants().values()} == hosts
+            if factories == 2 and not reached:
+                status = Path(farm.env["FLAMBE_HOME"]) / "clusters" / farm.name / "hosts/factory_2"
+                supervisor.stop(str(status), "server")
+        assert ("no longer in the file; cleaned" in said) == reached
+        assert "factory_2" not in farm.flambe("status", farm.cluster)
+    finally:
+        farm.write_cluster()
