@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from flambe.cli import streaming
 from flambe.cli.members import (
@@ -19,7 +21,8 @@ from flambe.cluster import SSHCluster, launch, leaving
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.member import Member
 from flambe.cluster.record import ClusterFiles, known
-from flambe.errors import ConfigError, Problem, RemoteError, RunError
+from flambe.errors import ConfigError, Problem, RemoteError, RunError, UnreachableError
+from flambe.remote.copying import CONTINUES
 from flambe.remote.group import outcomes
 
 # How long a host is tried that is taken down by force, in seconds.
@@ -40,10 +43,20 @@ def fetch(options: argparse.Namespace) -> int:
         if not has_results(host, name):
             raise RunError(f"{host.name}: there are no results of {name} yet")
         if not options.follow:
-            streaming.bring(host, name, target)
+            _bring(host, name, target, options)
         streaming.remember(host, name)
     print(f"the results of {name} are in {target}")
     return 0
+
+
+def _bring(host: Member, name: str, target: Path, options: argparse.Namespace) -> None:
+    """Bring the results of a cluster here; if they are cut off, say what continues."""
+    try:
+        streaming.bring(host, name, target)
+    except UnreachableError as error:
+        command = shlex.join(["flambe", "fetch", *filter(None, (options.cluster, options.to))])
+        text = error.message.replace(CONTINUES, f"{command}   continues")
+        raise UnreachableError(error.host, text) from None
 
 
 def has_results(host: Member, name: str) -> bool:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 from flambe._grammar import as_list
 from flambe.cluster import keys
-from flambe.remote import each, transfer
+from flambe.errors import RemoteError
+from flambe.remote import copying, each, transfer
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
@@ -70,7 +71,7 @@ class Files:
         sources = as_list(sources, "give() takes a list of files and folders")
         is_folder = len(sources) > 1 or sources[0].endswith("/")
         parent = target if is_folder else target.rpartition("/")[0] or "."
-        factory.run(["mkdir", "-p", "--", parent], repeat=True)
+        begun = factory.begin(parent, is_folder=is_folder)
         config = f"{keys.key_path(self.cluster)}.config"
         orchestrator = self.cluster.orchestrator
         command = ["rsync", *transfer.options(orchestrator.rsync, factory.rsync)]
@@ -79,12 +80,26 @@ class Files:
         command += ["-e", f"ssh -o BatchMode=yes -F {shlex.quote(config)}", "--", *sources]
         host = keys.alias(self.cluster.name, factory.machine)
         path = transfer.written_to(target, "" if is_folder else posixpath.basename(sources[0]))
-        orchestrator.run(
-            [*command, f"{host}:{path}"],
-            deadline=DEADLINE,
-            repeat=True,
-            shown=f"rsync {' '.join(sources)} to {factory.name}",
-        )
+        shown = f"{' '.join(sources)} is given to {factory.name}"
+
+        def copy() -> None:
+            argv = [*command, f"{host}:{path}"]
+            orchestrator.run(argv, deadline=DEADLINE, shown=shown)
+
+        try:
+            copying.insist(copy, orchestrator.connection, shown)
+        except RemoteError as error:
+            raise self._blamed(error, factory) from None
+        if begun:
+            factory.finish(parent, is_folder=is_folder)
+
+    def _blamed(self, error: RemoteError, factory: Member) -> RemoteError:
+        """Return an error of a copy between two hosts as one of the host that it is about."""
+        orchestrator = self.cluster.orchestrator
+        if copying.NOT_INSTALLED in error.message:
+            done = orchestrator.run(["rsync", "--version"], check=False)
+            return copying.missing(factory.name) if done.code == 0 else error
+        return error
 
     def fetch(self, source: str, target: Path) -> None:
         """Bring a file or folder of the orchestrator here; what was begun is continued."""

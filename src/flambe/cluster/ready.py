@@ -18,7 +18,7 @@ from flambe.cluster.environment import Environment
 from flambe.cluster.machine import check_machines
 from flambe.cluster.member import Member
 from flambe.errors import HeldError, RemoteError, RunError, counted
-from flambe.remote import config, each, shell, transfer
+from flambe.remote import config, copying, each, shell, transfer
 from flambe.remote.connection import fingerprints
 
 if TYPE_CHECKING:
@@ -205,7 +205,26 @@ def _prepare(
         setup.run(cluster, todo)
     lacking = [member for member in members if member.report["environment"] is None]
     if lacking:
+        _check_rsync(cluster, members, wanted.name)
         maker.make(cluster, wanted, lacking)
+
+
+def _check_rsync(cluster: Cluster, members: Sequence[Member], environment: str) -> None:
+    """See that all hosts have rsync, before anything is downloaded; setup commands may install it.
+
+    Raises
+    ------
+    RemoteError
+        If one has none.
+    """
+    if not all(member.facts["rsync"] for member in members):
+        _look(cluster, members, environment)
+
+    def check(member: Member) -> None:
+        if not member.facts["rsync"]:
+            raise copying.missing(member.name)
+
+    each(check, members)
 
 
 def _tell_new_keys(cluster: Cluster, members: Sequence[Member]) -> None:

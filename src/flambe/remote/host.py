@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shlex
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from flambe.errors import RemoteError, UnreachableError
 from flambe.remote import running, transfer
 from flambe.remote.address import free_port
 from flambe.remote.connection import Connection
+from flambe.remote.copying import PARTIAL
 from flambe.remote.result import Result
 from flambe.remote.running import Take
 
@@ -19,6 +21,12 @@ from flambe.remote.running import Take
 DEADLINE = 60.0
 NO_SPACE = "No space left on device"
 OVER_QUOTA = "Disk quota exceeded"
+_ONE_FILE = ("-maxdepth", "1")
+# Makes a folder, and says whether something was begun in there; and removes what was.
+_BEGUN = f"""mkdir -p -- "$1" && cd -- "$1" && shift || exit
+find . "$@" -name {PARTIAL} -type d 2> /dev/null | head -n 1"""
+_FINISHED = f"""cd -- "$1" && shift || exit
+find . "$@" -name {PARTIAL} -type d -prune -exec rm -rf -- {{}} +"""
 EXCLUDE = "exclude takes a list of patterns"
 
 
@@ -122,14 +130,17 @@ class Host:
     def put(self, content: bytes | str, path: str, *, mode: int = 0o600) -> None:
         """Write a file: beside, with its mode from the first byte on, then moved into place."""
         script = (
-            # Hosts may share a home: the name of what is beside tells them apart.
+            # Hosts may share a home: the name of what is beside tells them apart. Where the
+            # connection is lost, the input has an end too.
             'umask 077; part="$1.$(uname -n).$$"; mkdir -p "$(dirname "$1")" && cat > "$part" '
-            '&& chmod "$2" "$part" && mv -f "$part" "$1"'
+            '&& [ "$(wc -c < "$part")" -eq "$3" ] '
+            '&& chmod "$2" "$part" && mv -f "$part" "$1" || { rm -f "$part"; exit 1; }'
         )
+        data = content.encode() if isinstance(content, str) else content
         with self.space(path):
             self.run(
-                ["sh", "-c", script, "sh", path, f"{mode:o}"],
-                content=content,
+                ["sh", "-c", script, "sh", path, f"{mode:o}", str(len(data))],
+                content=data,
                 deadline=600,
                 repeat=True,
                 shown=f"writing {path}",
@@ -156,7 +167,8 @@ class Host:
             Patterns of rsync to leave out.
         """
         exclude = as_list(exclude, EXCLUDE)
-        self.run(["mkdir", "-p", "--", _parent(target, source.is_dir())], repeat=True)
+        parent = _parent(target, source.is_dir())
+        begun = self.begin(parent, is_folder=source.is_dir())
         with self.space(target):
             transfer.rsync(
                 self.connection,
@@ -167,6 +179,21 @@ class Host:
                 exclude=exclude,
                 version=self.rsync,
             )
+        if begun:
+            self.finish(parent, is_folder=source.is_dir())
+
+    def begin(self, folder: str, *, is_folder: bool) -> bool:
+        """Make a folder that something is copied into; return whether an earlier copy was cut off.
+
+        ``is_folder`` is whether a folder is copied, or one file into that folder.
+        """
+        command = ["sh", "-c", _BEGUN, "sh", folder, *([] if is_folder else _ONE_FILE)]
+        return bool(self.run(command, repeat=True, shown=f"mkdir -p {folder}").stdout)
+
+    def finish(self, folder: str, *, is_folder: bool) -> None:
+        """Remove what copies left that were cut off: rsync removes what it continued only."""
+        command = ["sh", "-c", _FINISHED, "sh", folder, *([] if is_folder else _ONE_FILE)]
+        self.run(command, repeat=True, shown=f"removing {PARTIAL} in {folder}")
 
     def fetch(self, source: str, target: Path, *, exclude: Sequence[str] = ()) -> None:
         """Bring a file or folder there up to date here, by rsync; what was begun is continued."""
@@ -177,6 +204,8 @@ class Host:
         transfer.rsync(
             self.connection, target, source, up=False, exclude=exclude, version=self.rsync
         )
+        for left in [*folder.rglob(PARTIAL)] if source.endswith("/") else [folder / PARTIAL]:
+            shutil.rmtree(left, ignore_errors=True)
 
     @contextlib.contextmanager
     def space(self, path: str) -> Iterator[None]:

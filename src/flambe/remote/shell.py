@@ -128,16 +128,19 @@ def refuse(connection: Connection) -> None:
     ShellError
         If it was seen to print or to read before a command.
     """
-    if connection.noise:
-        did, output = "prints before a command runs", connection.noise
-    elif connection.reads_input:
-        did, output = "reads the input of a command", ""
-    else:
-        return
-    raise ShellError(
+    if connection.noise or connection.reads_input:
+        raise unclean(connection)
+
+
+def unclean(connection: Connection) -> ShellError:
+    """Return the error of a shell that is in the way of rsync and SFTP."""
+    did = "reads the input of a command" if connection.reads_input else "prints before a command"
+    if connection.noise or not connection.reads_input:
+        did = "prints before a command runs"
+    return ShellError(
         connection.name,
         f"its shell {did} {_FILES}, so that rsync and SFTP do not work"
-        f"{_quoted(output)}{_by_hand(connection)}\n"
+        f"{_quoted(connection.noise)}{_by_hand(connection)}\n"
         "  = where nobody types, let it do nothing; as the first line of ~/.bashrc:\n"
         "    case $- in *i*) ;; *) return ;; esac",
     )

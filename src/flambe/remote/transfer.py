@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flambe.errors import CommandError, RemoteError
-from flambe.remote import scope, shell
+from flambe.remote import copying, scope, shell
 from flambe.remote.connection import Connection
 
 # Seconds without a byte after which a copy has failed.
@@ -38,14 +38,17 @@ def rsync(
 ) -> None:
     """Bring one side up to date with the other; only differences are sent.
 
+    A file has its name when the whole of it is there. What was begun when the connection was lost
+    is continued: at once, and if that is no use, by the next call.
+
     ``version`` is that of the host's rsync, where it is known.
 
     Raises
     ------
-    CommandError
-        If rsync fails.
+    UnreachableError
+        If the connection is lost again and again.
     RemoteError
-        If it is not installed here, or too old.
+        If it fails, or rsync is missing on either side, or too old.
     """
     # Absolute: a colon in a relative path would make it one of another host.
     local = str(here.absolute())
@@ -62,13 +65,25 @@ def rsync(
     command += [f"--exclude={pattern}" for pattern in exclude]
     command += ["-e", shlex.join(connection.ssh()), "--"]
     command += [local, remote] if up else [remote, local]
-    shown = f"rsync {local} {'to' if up else 'from'} {there}"
+    shown = f"{local} is sent to {there}" if up else f"{there} is brought to {local}"
+    copying.insist(lambda: _run(connection, command, shown), connection, shown)
+
+
+def _run(connection: Connection, command: Sequence[str], shown: str) -> None:
+    """Run rsync once.
+
+    Raises
+    ------
+    CommandError
+        If it fails.
+    """
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        errors="replace",
     )
     inside = scope.current.get()
     token = inside.enter(process.terminate) if inside is not None else 0
@@ -81,7 +96,9 @@ def rsync(
     finally:
         if inside is not None:
             inside.leave(token)
-    if process.returncode:
+    if inside is not None and inside.cancelled:
+        raise RemoteError(connection.name, f"interrupted while {shown}")
+    if process.returncode not in (0, copying.VANISHED):
         raise CommandError(connection.name, shown, process.returncode, out, err)
 
 
@@ -160,5 +177,5 @@ def options(*others: tuple[int, ...]) -> list[str]:
     last one, to a file that keeps its size, is not seen.
     """
     exact = all(not version or version >= NANOSECONDS for version in others)
-    command = ["-a", "-s", "--partial", f"--timeout={SILENCE}"]
+    command = ["-a", "-s", f"--partial-dir={copying.PARTIAL}", f"--timeout={SILENCE}"]
     return [*command, "--modify-window=-1"] if exact else command
