@@ -1,0 +1,170 @@
+"""Older code, as docs/migrating.md has it: every example there is run."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import flambe
+from flambe.cluster import LocalCluster
+from flambe.compile import yaml
+from flambe.progress import RunFolder, Status, read_lines
+from tests.cli.inline import COMMAND
+from tests.cluster.conftest import connected
+
+pytestmark = pytest.mark.xdist_group("local-cluster")
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "migrating.md"
+PROJECT = """
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+[project]
+name = "flambe-test-{name}"
+version = "0.1"
+[tool.hatch.build.targets.wheel]
+packages = ["src/{name}"]
+"""
+
+
+def examples() -> dict[str, str]:
+    """Return the blocks of the page: the file that each says it is → its text."""
+    text = PAGE.read_text(encoding="utf-8")
+    found = re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    blocks = [block for language, block in found if language != "console"]
+    files = {}
+    for block in blocks:
+        first, _, rest = block.partition("\n")
+        assert first.startswith("# "), f"which file is this? {first}"
+        files[first.removeprefix("# ")] = rest
+    return files
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give a folder with the files of the page; its extensions can be imported here."""
+    for name, text in examples().items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    secrets = tmp_path / "secrets.ini"
+    secrets.write_text("[SERVICE]\nkey = abcdefgh\n", encoding="utf-8")
+    secrets.chmod(0o600)
+    monkeypatch.chdir(tmp_path)
+    for name in ("vintage", "jobs"):
+        monkeypatch.syspath_prepend(str(tmp_path / name / "src"))
+    yield tmp_path
+    for name in ("vintage", "jobs"):
+        sys.modules.pop(name, None)
+
+
+def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    paths = [str(folder / name / "src") for name in ("vintage", "jobs")]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "150"}
+    done = subprocess.run(
+        [sys.executable, "-c", COMMAND, *arguments],
+        cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
+        timeout=200,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def test_every_file_of_the_page_is_valid(folder: Path) -> None:
+    files = [name for name in examples() if name.endswith(".yaml")]
+    assert sorted(files) == ["ask.yaml", "cluster.yaml", "old.yaml", "prepared.yaml"]
+    for name in files:
+        loaded = yaml.load(folder / name)
+        assert yaml.load(yaml.dump(loaded)) == loaded
+
+
+def test_an_old_extension_and_its_experiment(folder: Path) -> None:
+    done = run(folder, "old.yaml")
+    # Three steps, and both places of the net have them.
+    assert "weights [3.0, 3.0, 3.0] after 3 steps" in done.stdout
+    output = RunFolder(folder / "flambe-output" / "output__old")
+    trained = [v for v in output.read_variants().values() if v.stage == "1_train"]
+    assert [v.choices for v in trained] == [{"size": 2}, {"size": 3}]
+    assert [v.metric for v in trained] == [6.0, 9.0]
+    looked = [v for v in output.read_variants().values() if v.stage == "2_look"]
+    assert sum(v.status is Status.FINISHED for v in looked) == 1
+    for variant in trained:
+        place = output.variant("1_train", variant.name)
+        figures = [(f["tag"], f["value"], f["step"]) for f in read_lines(place / "metrics.jsonl")]
+        assert [f for f in figures if f[0] == "weight"] == [("weight", n, n) for n in (1, 2, 3)]
+        (words,) = {value for tag, value, _ in figures if tag == "words"}
+        checkpoint = output.checkpoint("1_train", variant.name)
+        saved = flambe.load(checkpoint, extensions=["vintage"])
+        assert saved.words == words
+        assert saved.teacher is saved.student
+        assert [path.name for path in checkpoint.iterdir() if path.is_dir()] == ["teacher"]
+    # Nothing is done again: the same file is the same variants.
+    before = set(output.read_variants())
+    again = run(folder, "old.yaml", "--resume")
+    assert "weights" not in again.stdout
+    assert set(output.read_variants()) == before
+
+
+def test_a_runnable_with_secrets(folder: Path) -> None:
+    done = run(folder, "ask.yaml", "--secrets", "secrets.ini")
+    assert "What is new? A key of 8 characters, 10 times." in done.stdout
+
+
+def test_a_cluster_runnable_here_and_its_setup(
+    folder: Path, local: Callable[..., LocalCluster]
+) -> None:
+    assert "nothing is prepared here" in run(folder, "prepared.yaml").stdout
+    cluster = local(1)
+    hosts = connected(cluster)
+    job: Any = yaml.load(folder / "prepared.yaml")()
+    job.setup(cluster, {}, force=False)
+    for host in hosts:
+        assert host.run(["cat", "old-job/note"]).stdout == "prepared\n"
+        assert host.run(["ls"]).stdout.split() == ["old-job"]
+    assert job.folder.endswith("/old-job")
+    assert job.user_provider() == importlib.import_module("getpass").getuser()
+    assert f"folder: {job.folder}" in yaml.dump(job)
+    # As it was written for a cluster that takes one text.
+    with pytest.raises(TypeError, match="create_dirs"):
+        cluster.create_dirs("old")
+    assert hosts[0].run(["ls"]).stdout.split() == ["old-job"]
+
+
+@pytest.mark.long
+def test_it_is_installed_and_run_on_a_cluster(folder: Path, tmp_path: Path) -> None:
+    """As the commands of the page, in an environment of its own."""
+    for name in ("vintage", "jobs"):
+        (folder / name / "pyproject.toml").write_text(PROJECT.format(name=name))
+    venv = tmp_path / "venv"
+    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True, timeout=120)
+    python = str(venv / "bin" / "python")
+    site = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
+    place = subprocess.check_output([python, "-c", site], text=True).strip()
+    own = [path for path in sys.path if path.endswith("site-packages")]
+    Path(place, "parent.pth").write_text("\n".join([*own, str(ROOT / "src")]) + "\n")
+
+    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "FLAMBE_HOME": str(tmp_path / "home"), "COLUMNS": "150"}
+        done = subprocess.run(
+            [python, "-m", "flambe", *arguments],
+            cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+            check=False, timeout=500,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done
+
+    try:
+        first = command("prepared.yaml", "-i", "--cluster", "cluster.yaml")
+        assert "flambe-test-jobs 0.1 (new, from " in first.stderr
+        assert "prepared" in first.stdout.splitlines()
+        trained = command("old.yaml", "-i")
+        assert "weights [3.0, 3.0, 3.0] after 3 steps" in trained.stdout
+    finally:
+        command("down", "cluster.yaml", "--force")
