@@ -14,6 +14,7 @@ from flambe.cli.hosts import hosts_table
 from flambe.cli.members import ClusterDisplay, chosen, identified, members_of
 from flambe.cli.results import took
 from flambe.cli.status import status
+from flambe.cli.termination import as_interrupt
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.member import Member
 from flambe.logging import redact
@@ -26,7 +27,8 @@ def up(cluster: Cluster, **options: bool) -> int:
     """Make a cluster ready, and show its hosts."""
     shown = ClusterDisplay()
     begun = time.monotonic()
-    cluster.run(**options, observer=shown)
+    with as_interrupt():
+        cluster.run(**options, observer=shown)
     shown.console.print(
         hosts_table(cluster.name, cluster.members, prepared=True, width=shown.console.width)
     )

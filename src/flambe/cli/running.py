@@ -13,6 +13,7 @@ from typing import Any
 from flambe.cli import streaming
 from flambe.cli.members import ClusterDisplay, chosen, identified, members_of
 from flambe.cli.runs import INTERRUPTED
+from flambe.cli.termination import as_interrupt
 from flambe.cluster import launch, report
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.member import Member
@@ -36,7 +37,8 @@ def run_on(
     given = [f"--{name}" for name in ("resume", "verbose") if getattr(options, name)]
     given += ["--resume-from", options.resume_from] if options.resume_from else []
     given += ["--stale", options.stale] if options.stale != "rerun" else []
-    job.start(given, force=options.force, setup=options.setup)
+    with as_interrupt():
+        job.start(given, force=options.force, setup=options.setup)
     host = cluster.orchestrator
     shown.note(f"running on {host.name}; it goes on if you leave")
     if options.detach:

@@ -97,17 +97,28 @@ def test_a_client_that_is_killed_is_followed_by_another(
     assert len(left(paper)) == 3
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c_while_instances_start(paper: Cloud, tmp_path: Path, times: int) -> None:
+@pytest.mark.parametrize(
+    ("number", "times"),
+    [
+        (signal.SIGINT, 1),
+        (signal.SIGINT, 2),
+        (signal.SIGTERM, 1),
+        pytest.param(signal.SIGHUP, 1, marks=pytest.mark.long),
+    ],
+)
+def test_an_interruption_while_instances_start(
+    paper: Cloud, tmp_path: Path, number: signal.Signals, times: int
+) -> None:
     paper.faults.boot_delay(20, 20)
     with Client(paper, tmp_path).start() as process:
         until(lambda: len(left(paper)) == 2, "they are launched", 60)
         time.sleep(1.0)
         for _ in range(times):
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             time.sleep(0.05)
         said, _ = process.communicate(timeout=60)
     assert process.returncode == 130, said
+    assert "AWS: waiting for 2 instances to run" in said
     if left(paper):
         assert "flambe down lab --force" in said
         assert times == 2

@@ -222,7 +222,7 @@ class AWSCluster(Cluster):
                 self._start(off)
                 launched = launch(self, lacking, list(known.values()), self._changes)
                 awaited = [*launched, *(one["InstanceId"] for one in known.values())]
-                running = self.ec2.await_running(awaited, BOOT_SECONDS, off)
+                running = self.ec2.await_running(awaited, BOOT_SECONDS, off, self.observer.note)
                 told = counted(len(awaited), "instance")
                 self.observer.note(f"AWS: {told} run; waiting until they let us in")
             except BaseException as error:

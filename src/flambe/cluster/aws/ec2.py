@@ -12,7 +12,7 @@ import re
 import shlex
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any
@@ -27,7 +27,7 @@ from flambe.cluster.aws.failures import (
     status_of,
     translated,
 )
-from flambe.errors import ConfigError, Problem, RunError
+from flambe.errors import ConfigError, Problem, RunError, counted
 from flambe.logging.credentials import mask_aws
 
 PURPOSE = "flambe"
@@ -41,6 +41,7 @@ ATTEMPTS = 8  # of a call that is throttled, or whose answer is lost
 TERMINATIONS = 10  # tries to terminate instances that AWS does not know yet
 CONNECT_TIMEOUT, READ_TIMEOUT = 10.0, 60.0  # seconds
 POLL, MOST_POLL = 1.0, 8.0
+NOTES = 15.0  # seconds between two notes of what is waited for
 MOST_PAUSE = 20.0  # seconds
 # https://docs.aws.amazon.com/ec2/latest/devguide/errors-overview.html
 THROTTLED = ("RequestLimitExceeded", "Throttling", "ThrottlingException", "Unavailable")
@@ -237,18 +238,25 @@ class Ec2:
             time.sleep(POLL)
 
     def await_running(
-        self, ids: Sequence[str], seconds: float, started: Collection[str] = ()
+        self,
+        ids: Sequence[str],
+        seconds: float,
+        started: Collection[str] = (),
+        note: Callable[[str], None] = lambda text: None,
     ) -> list[dict[str, Any]]:
         """Wait until instances run; return them.
 
-        Those that were just started may look stopped for a while.
+        Those that were ``started`` just now may look stopped for a while. ``note`` is told again
+        and again how many run.
 
         Raises
         ------
         RunError
             If one ends while it is started, or the time is over: it is named, with the reason.
         """
-        deadline, pause = time.monotonic() + seconds, POLL
+        begun, pause = time.monotonic(), POLL
+        noted = begun
+        note(f"AWS: waiting for {counted(len(ids), 'instance')} to run")
         while True:
             found = {one["InstanceId"]: one for one in self.describe(ids)}
             for one in found.values():
@@ -259,7 +267,11 @@ class Ec2:
             running = [one for one in found.values() if one["State"]["Name"] == "running"]
             if len(running) == len(ids):
                 return running
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if now - noted >= NOTES:
+                note(f"AWS: {len(running)} of {len(ids)} run, after {now - begun:.0f} s")
+                noted = now
+            if now - begun > seconds:
                 late = sorted(set(ids) - {one["InstanceId"] for one in running})
                 raise RunError(f"AWS: {', '.join(late)} did not run within {seconds:.0f} s")
             time.sleep(pause)

@@ -12,6 +12,7 @@ LOOKING = (
     "ec2:DescribeImages",
     "ec2:DescribeInstances",
     "ec2:DescribeInstanceTypes",
+    "ec2:DescribeKeyPairs",
     "ec2:DescribeSecurityGroups",
     "ec2:DescribeVolumes",
     "cloudwatch:DescribeAlarms",

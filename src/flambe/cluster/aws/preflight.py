@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from flambe.cluster.aws import userdata
+from flambe.cluster.aws import keypair, userdata
 from flambe.cluster.aws.ec2 import NO_CAPACITY, Ec2
 from flambe.cluster.aws.failures import code_of, explained, is_of_aws, reason, translated
 from flambe.cluster.aws.images import OLD_GPUS, family
@@ -52,6 +52,7 @@ def check(cluster: AWSCluster, requests: Requests, counts: Mapping[str, int]) ->
             "trials may find none. Choose a newer type, such as g5.xlarge, or a factory_ami that "
             "serves them"
         )
+    keypair.check(cluster)
     check_group(ec2, cluster.security_group, note, outside=cluster.use_public)
     key = userdata.HostKey.new()
     needed: dict[str, list[str]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -51,9 +52,10 @@ def undo(cluster: AWSCluster, changes: Changes) -> None:
                 problems.append(str(error))
     except KeyboardInterrupt:
         left = ", ".join([*changes.created, *changes.started]) or "instances"
-        cluster.observer.note(
+        _note(
+            cluster,
             f"AWS: interrupted: these may be left: {left}\n"
-            f"  flambe down {cluster.name} --force   terminates them"
+            f"  flambe down {cluster.name} --force   terminates them",
         )
         raise
     changes.clear()
@@ -61,11 +63,17 @@ def undo(cluster: AWSCluster, changes: Changes) -> None:
         raise RunError("\n".join(problems))
 
 
+def _note(cluster: AWSCluster, text: str) -> None:
+    """Say something; where nobody is there any more to read it, it is undone all the same."""
+    with contextlib.suppress(OSError, SystemExit):
+        cluster.observer.note(text)
+
+
 def _find_unanswered(cluster: AWSCluster, changes: Changes) -> None:
     """See whether launches happened of which nothing was heard."""
     if not changes.unanswered:
         return
-    cluster.observer.note("AWS: looking for what was launched though the answer was lost")
+    _note(cluster, "AWS: looking for what was launched though the answer was lost")
     try:
         ids = cluster.ec2.launched_with(changes.unanswered, LOOK_SECONDS)
     except RunError as error:
@@ -85,7 +93,7 @@ def _find_unanswered(cluster: AWSCluster, changes: Changes) -> None:
 def _terminate(cluster: AWSCluster, changes: Changes) -> None:
     if changes.created:
         summary = counted(len(changes.created), "instance")
-        cluster.observer.note(f"AWS: terminating {summary}, created just now")
+        _note(cluster, f"AWS: terminating {summary}, created just now")
         cluster.terminate(changes.created)
 
 
