@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,15 @@ from tests.cluster.conftest import connected
 pytestmark = pytest.mark.xdist_group("local-cluster")
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "migrating.md"
-PROJECT = """
+PROJECT = """\
 [build-system]
 requires = ["hatchling"]
 build-backend = "hatchling.build"
 [project]
-name = "flambe-test-{name}"
+name = "jobs"
 version = "0.1"
 [tool.hatch.build.targets.wheel]
-packages = ["src/{name}"]
+packages = ["src/jobs"]
 """
 
 
@@ -65,8 +65,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         sys.modules.pop(name, None)
 
 
-def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    paths = [str(folder / name / "src") for name in ("vintage", "jobs")]
+def run(
+    folder: Path, *arguments: str, paths: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
+    paths = paths or [str(folder / name / "src") for name in ("vintage", "jobs")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "150"}
     done = subprocess.run(
         [sys.executable, "-c", COMMAND, *arguments],
@@ -138,33 +140,16 @@ def test_a_cluster_runnable_here_and_its_setup(
 
 
 @pytest.mark.long
-def test_it_is_installed_and_run_on_a_cluster(folder: Path, tmp_path: Path) -> None:
-    """As the commands of the page, in an environment of its own."""
-    for name in ("vintage", "jobs"):
-        (folder / name / "pyproject.toml").write_text(PROJECT.format(name=name))
-    venv = tmp_path / "venv"
-    subprocess.run([sys.executable, "-m", "venv", str(venv)], check=True, timeout=120)
-    python = str(venv / "bin" / "python")
-    site = "import sysconfig; print(sysconfig.get_paths()['purelib'])"
-    place = subprocess.check_output([python, "-c", site], text=True).strip()
-    own = [path for path in sys.path if path.endswith("site-packages")]
-    Path(place, "parent.pth").write_text("\n".join([*own, str(ROOT / "src")]) + "\n")
-
-    def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-        env = {**os.environ, "FLAMBE_HOME": str(tmp_path / "home"), "COLUMNS": "150"}
-        done = subprocess.run(
-            [python, "-m", "flambe", *arguments],
-            cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            check=False, timeout=500,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done
-
+def test_a_cluster_runnable_on_a_cluster(folder: Path) -> None:
+    """As the last command of the page."""
+    (folder / "jobs" / "pyproject.toml").write_text(PROJECT)
+    install = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--no-build-isolation"]
+    install += ["--offline", "--no-deps", "--target", str(folder / "site"), str(folder / "jobs")]
+    subprocess.run(install, check=True, capture_output=True, timeout=120)
+    site = str(folder / "site")
     try:
-        first = command("prepared.yaml", "-i", "--cluster", "cluster.yaml")
-        assert "flambe-test-jobs 0.1 (new, from " in first.stderr
-        assert "prepared" in first.stdout.splitlines()
-        trained = command("old.yaml", "-i")
-        assert "weights [3.0, 3.0, 3.0] after 3 steps" in trained.stdout
+        done = run(folder, "prepared.yaml", "--cluster", "cluster.yaml", paths=[site])
+        assert "prepared" in done.stdout.splitlines()
+        assert "factory_1 | ready" in done.stdout + done.stderr
     finally:
-        command("down", "cluster.yaml", "--force")
+        run(folder, "down", "cluster.yaml", "--force", paths=[site])

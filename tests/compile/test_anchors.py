@@ -12,8 +12,9 @@ from flambe.compile import Component, Link, Schema, yaml
 from flambe.compile.build import Builder
 from flambe.compile.check import check
 from flambe.compile.document import read_file, read_text
-from flambe.compile.values import Anchor, shared
+from flambe.compile.values import Anchor, shared, walk
 from flambe.experiment.identity import canonical_text, identity
+from flambe.experiment.options import alternatives
 
 CASES = Path(__file__).parent.parent / "cases"
 HEADER = "heron_ext: ./ext/heron_ext\n---\n"
@@ -171,6 +172,41 @@ def test_options_in_it_are_chosen_once() -> None:
     # In one element of an option it is the same; in another one it is written once more.
     assert inside.kwargs["extra"] == Link("options", ("more", "nest"))
     assert isinstance(alone, Schema)
+
+
+def test_elements_of_options_that_no_variant_has_together() -> None:
+    """Each place of an anchor, with what is in the others: linked, written again or refused."""
+    anchored = "&m !heron_ext.HeronNest {eggs: !g [1, 2]}"
+    for first, later, expected in (
+        (anchored, "*m", "link"),
+        (anchored, "!g [*m, 3]", "link"),
+        (f"!g [{anchored}, *m, *m]", "3", "no link"),
+        (f"!g [{anchored}, 3]", "*m", "refused"),
+        (f"!g [{anchored}, 3]", "!g [*m, 4]", "refused"),
+        (f"!g [[{anchored}, *m], [*m, *m, 5]]", "3", "two links"),
+        (f"!g [[{anchored}, !g [*m, 4]], 3]", "5", "link"),
+        (f"!g [[!g [{anchored}, 4], *m], 3]", "5", "refused"),
+    ):
+        text = f"{HEADER}!Experiment\nname: h\npipeline:\n  a: !heron_ext.HeronFlock [{first}, {later}]\n"
+        document = read_text(text)
+        check(document)
+        links = sum(isinstance(value, Link) for _, value in walk(document.root))
+        assert len(document.problems) == (expected == "refused"), (first, later)
+        counts = {"link": 1, "two links": 2, "no link": 0, "refused": 0}
+        assert links == counts[expected], (first, later)
+        if expected != "refused":
+            assert alternatives(document.root.kwargs["pipeline"]["a"], ("a",), 0)
+
+
+def test_many_aliases_are_read_built_and_written() -> None:
+    aliases = ", ".join(["*m"] * 20_000)
+    loaded = blueprint(f"!heron_ext.HeronFlock [&m !heron_ext.HeronNest {{}}, {aliases}]")
+    assert len({id(bird) for bird in loaded().birds}) == 1
+    assert yaml.dump(loaded).count("*m\n") == 20_000
+    option = f"!g [&m !heron_ext.HeronNest {{eggs: !g [1, 2]}}, {aliases}]"
+    for value in (option, f"[{option[3:].strip('[]')}]"):
+        text = f"{HEADER}!Experiment\nname: h\npipeline:\n  a: !heron_ext.HeronFlock\n  - {value}\n"
+        assert not read_text(text).problems
 
 
 def test_a_search_space_is_drawn_from_wherever_it_stands() -> None:

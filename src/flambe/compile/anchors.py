@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from ruamel.yaml.nodes import Node
@@ -30,6 +30,8 @@ from flambe.compile.values import (
     replace,
     walk,
 )
+
+_IN_OPTION = "stands in an option (!g), which not every variant has"
 
 
 class Sharing:
@@ -82,10 +84,40 @@ class _Place:
             return _Place((*self.path, key), self.link, chosen)
         return _Place((*self.path, key), (*self.link, key), self.options)
 
-    def is_beside(self, other: _Place) -> bool:
-        """Whether no variant has both: they are in two elements of one option."""
-        chosen = dict(self.options)
-        return any(chosen.get(path, key) != key for path, key in other.options)
+
+@dataclass
+class _Known:
+    """Where an anchored component stands, by the options that it is in: a tree of them.
+
+    Attributes
+    ----------
+    place
+        Where it stands outside of all further options.
+    below
+        An option → its element → where it stands in there.
+    """
+
+    place: _Place | None = None
+    below: dict[Path, dict[Key, _Known]] = field(default_factory=dict)
+
+    def find(self, options: Sequence[tuple[Path, Key]]) -> tuple[_Place | None, bool]:
+        """Return where it stands in every variant that has these elements, if it does.
+
+        The second value is whether it stands in some of these variants only.
+        """
+        if self.place is not None or not options:
+            return self.place, bool(self.below)
+        (option, element), *rest = options
+        known = self.below.get(option, {}).get(element, _Known())
+        place, sometimes = known.find(rest)
+        return place, sometimes or bool(self.below.keys() - {option})
+
+    def add(self, place: _Place) -> None:
+        """Add a place where it stands."""
+        known = self
+        for option, element in place.options:
+            known = known.below.setdefault(option, {}).setdefault(element, _Known())
+        known.place = place
 
 
 class _Linker:
@@ -94,17 +126,20 @@ class _Linker:
     def __init__(self, document: Document, above: Path) -> None:
         self.document = document
         self.above = above
-        self._first: dict[Anchor, list[_Place]] = {}
+        self._known: dict[Anchor, _Known] = {}
         self._has_options: dict[Anchor, bool] = {}
 
     def visit(self, value: Any, place: _Place) -> Any:
         """Return the value with links in it."""
         if isinstance(value, Schema):
             if value.anchor is not None and self._varies(value.anchor, value):
-                known = self._first.setdefault(value.anchor, [])
-                if (link := self._link(value, known, place)) is not None:
-                    return link
-                known.append(place)
+                known = self._known.setdefault(value.anchor, _Known())
+                first, sometimes = known.find(place.options)
+                if first is not None:
+                    return self._link(value, first, place)
+                if sometimes:
+                    return self._refuse(value, place, _IN_OPTION)
+                known.add(place)
             blueprints = set(_blueprints(value))
             return replace(
                 value,
@@ -122,18 +157,12 @@ class _Linker:
             )
         return self._has_options[anchor]
 
-    def _link(self, schema: Schema, known: list[_Place], place: _Place) -> Any:
-        """Return a link to the same component above, if a variant may have both."""
-        for first in known:
-            if set(first.options) <= set(place.options):
-                link = Link(str(first.link[0]), first.link[1:], place=schema.place)
-                with contextlib.suppress(ValueError):
-                    if Link.parse(str(link)) == link:
-                        return link
-                return self._refuse(schema, place, "stands below a key that no link can name")
-        if all(place.is_beside(first) for first in known):
-            return None
-        return self._refuse(schema, place, "stands in an option (!g), which not every variant has")
+    def _link(self, schema: Schema, first: _Place, place: _Place) -> Any:
+        link = Link(str(first.link[0]), first.link[1:], place=schema.place)
+        with contextlib.suppress(ValueError):
+            if Link.parse(str(link)) == link:
+                return link
+        return self._refuse(schema, place, "stands below a key that no link can name")
 
     def _refuse(self, schema: Schema, place: _Place, why: str) -> Any:
         name = schema.anchor.name if schema.anchor is not None else ""

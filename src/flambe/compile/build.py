@@ -59,6 +59,8 @@ class Builder:
         self.open: list[Path] = []
         # What stands in several places: its blueprint, where it was built first, and the object.
         self._shared: dict[tuple[Path, Anchor], list[tuple[Schema, Path, Any]]] = {}
+        # Each other place of it → the first.
+        self._first: dict[Path, Path] = {}
 
     def stage(self, name: str) -> Any:
         """Return the object at a name, built at first use."""
@@ -114,9 +116,7 @@ class Builder:
         known = self._shared.setdefault((stage, schema.anchor), [])
         for blueprint, first, made in known:
             if blueprint == schema:
-                # Links lead to what is below it, too.
-                below = [(p, v) for p, v in self.built.items() if p[: len(first)] == first]
-                self.built.update({(*path, *p[len(first) :]): value for p, value in below})
+                self._first[path] = first
                 return made
         made = self._call(schema, path)
         known.append((schema, path, made))
@@ -212,6 +212,9 @@ class Builder:
             self.stage(name)
         if path in self.built:
             return self.built[path]
+        for length in range(len(path) - 1, 0, -1):
+            if path[:length] in self._first:
+                return self.at((*self._first[path[:length]], *path[length:]))
         return self._through(path)
 
     def _through(self, path: Path) -> Any:
