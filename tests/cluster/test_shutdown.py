@@ -79,6 +79,10 @@ def test_factories_may_not_outlive_their_orchestrator(tmp_path: Any) -> None:
         ({"settings": {"timeout": -1, "provisioning": 1}, "ready": False}, "unless it is ready within 60 min"),
         ({"settings": {"timeout": 1}, "seen": {"idle": 600, "time": 990}}, "in 50 min, if nothing happens"),
         ({"settings": {"timeout": 0}, "seen": {"idle": 60, "time": 999}}, "at any moment"),
+        ({"settings": {"timeout": 1}, "seen": {"idle": 600, "time": 990, "problems": ["GPUs cannot be read: no answer"]}},
+         "in 50 min, if nothing happens; GPUs cannot be read: no answer"),
+        ({"settings": {"timeout": 1}, "seen": {"use": "a run needs it", "time": -500}}, "unknown: its reaper has not looked for 25 min"),
+        ({"settings": {"timeout": 1}, "seen": {"idle": 600, "time": 9999}}, "in 50 min, if nothing happens"),
     ],
 )  # fmt: skip
 def test_when_a_host_ends_is_told(reaper: dict[str, Any], told: str) -> None:

@@ -35,6 +35,8 @@ cat etc/hostname > proc/sys/kernel/hostname
 cat proc/sys/kernel/random/uuid > run/boot_id
 chmod 444 run/boot_id
 mount --bind run/boot_id proc/sys/kernel/random/boot_id
+# What is written to the real one is done by the kernel, which is everybody's.
+[ ! -e proc/sysrq-trigger ] || mount --bind dev/null proc/sysrq-trigger
 
 pivot_root . run/old
 umount -l /run/old

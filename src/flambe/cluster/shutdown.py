@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 SERVICE = "reaper"
 FOREVER = -1
 CHECK = 30.0  # seconds between two looks
+PATIENCE = 300.0  # seconds until what does not end is asked to end once more
 
 
 def arm(cluster: Cluster, members: Sequence[Member], hours: Mapping[bool, float]) -> None:
@@ -48,6 +49,7 @@ def arm(cluster: Cluster, members: Sequence[Member], hours: Mapping[bool, float]
             "lease": f"{own}/lease-*.json",
             "command": member.agent_argv("retire", cluster.name),
             "once": True,
+            "patience": PATIENCE,
             "typing": 0,
             "check": CHECK,
             "seen": f"{path}.seen",

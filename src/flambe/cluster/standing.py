@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+SILENT = 900.0  # seconds without a look of a reaper: a step that ends a host may take some minutes
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -53,13 +55,16 @@ def ends(reaper: Mapping[str, Any]) -> str:
         return f"unless it is ready within {_took(float(settings['provisioning']) * 3600)}"
     if hours < 0:
         return "never"
+    since = max(0.0, float(reaper.get("now", 0.0)) - float(seen.get("time", 0.0)))
+    if seen.get("time") and since > SILENT + 10 * float(settings.get("check", 0.0)):
+        return f"unknown: its reaper has not looked for {_took(since)}"
     if seen.get("use"):
         return f"not while {seen['use']}"
     if not seen:
         return f"after {_took(hours * 3600)} of low use"
-    since = float(reaper.get("now", 0.0)) - float(seen.get("time", 0.0))
     left = hours * 3600 - float(seen.get("idle", 0.0)) - since
-    return f"in {_took(left)}, if nothing happens" if left > 0 else "at any moment"
+    text = f"in {_took(left)}, if nothing happens" if left > 0 else "at any moment"
+    return "; ".join([text, *(str(problem) for problem in seen.get("problems", ()))])
 
 
 def outlook(reaper: Mapping[str, Any]) -> str:

@@ -38,6 +38,14 @@ def write_json(path: str, value: Any) -> None:
     os.replace(part, path)
 
 
+def publish_json(path: str, value: Any) -> None:
+    """Write a JSON file that everybody reads, if the disk has room for it."""
+    with contextlib.suppress(OSError):
+        with open(f"{path}.part", "w") as stream:
+            json.dump(value, stream)
+        os.replace(f"{path}.part", path)
+
+
 def touch(path: str) -> None:
     """Make an empty file that only its owner reads."""
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))

@@ -1,7 +1,8 @@
 """Leases: what says that a host is needed, though it may have little to do just now.
 
-``hosts/<host>/lease-<name>.json`` holds until when, by the clock of the host itself. What ends idle
-hosts (:mod:`flambe.remote.agent.reaper`) lets those with a lease be.
+``hosts/<host>/lease-<name>.json`` holds until when, by a clock of the host itself that nobody sets
+and that begins at its boot, and by the time of day. What ends idle hosts
+(:mod:`flambe.remote.agent.reaper`) lets those with a lease be.
 """
 
 from __future__ import annotations
@@ -11,15 +12,16 @@ import os
 import time
 from typing import Any
 
-from flambe.remote.agent.files import private_folder, write_json
+from flambe.remote.agent.files import boot_id, private_folder, write_json
+from flambe.remote.agent.reaper import clock
 
 
 def take(root: str, name: str, seconds: float) -> Any:
     """Take a lease, or renew it."""
     private_folder(root)
-    until = time.time() + seconds
-    write_json(_path(root, name), {"until": until})
-    return {"until": until}
+    lease = {"until": time.time() + seconds, "clock": clock() + seconds, "boot": boot_id()}
+    write_json(_path(root, name), lease)
+    return {"until": lease["until"]}
 
 
 def give_back(root: str, name: str) -> None:

@@ -258,7 +258,7 @@ def _die_with_parent() -> None:
 
 def _wait(path: str, found: dict[str, Any]) -> int:
     """Wait for the end of a process, with a heartbeat; return its exit code."""
-    beat = 0.0
+    beat, log = 0.0, _Log(found["log"])
     while True:
         pid, state = os.waitpid(found["pid"], os.WNOHANG)
         if pid:
@@ -266,10 +266,27 @@ def _wait(path: str, found: dict[str, Any]) -> int:
         if time.monotonic() - beat > HEARTBEAT:
             beat = time.monotonic()
             os.utime(path)
-            with contextlib.suppress(OSError):
-                if time.time() - os.stat(found["log"]).st_mtime < found["lease"]:
+            if log.silence() < found["lease"]:
+                with contextlib.suppress(OSError):
                     leases.take(*_lease_of(os.path.dirname(path)), LEASE)
         time.sleep(PERIOD)
+
+
+class _Log:
+    """A log: for how long nothing was written to it, whatever the time of day is set to."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._state: tuple[int, int] = (0, 0)
+        self._written = time.monotonic()
+
+    def silence(self) -> float:
+        """Return the seconds since it was seen to change."""
+        with contextlib.suppress(OSError):
+            status = os.stat(self._path)
+            if (state := (status.st_mtime_ns, status.st_size)) != self._state:
+                self._state, self._written = state, time.monotonic()
+        return time.monotonic() - self._written
 
 
 def _lease_of(place: str) -> tuple[str, str]:
