@@ -66,7 +66,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def run(
-    folder: Path, *arguments: str, paths: Sequence[str] = ()
+    folder: Path, *arguments: str, paths: Sequence[str] = (), code: int = 0
 ) -> subprocess.CompletedProcess[str]:
     paths = paths or [str(folder / name / "src") for name in ("vintage", "jobs")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "150"}
@@ -75,7 +75,7 @@ def run(
         cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
         timeout=200,
     )  # fmt: skip
-    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.returncode == code, done.stdout + done.stderr
     return done
 
 
@@ -151,5 +151,13 @@ def test_a_cluster_runnable_on_a_cluster(folder: Path) -> None:
         done = run(folder, "prepared.yaml", "--cluster", "cluster.yaml", paths=[site])
         assert "prepared" in done.stdout.splitlines()
         assert "factory_1 | ready" in done.stdout + done.stderr
+        # As it was written before: nothing is made, and the line is named.
+        module = folder / "site" / "jobs" / "__init__.py"
+        module.write_text(module.read_text().replace("([self.folder])", "(self.folder)"))
+        older = run(folder, "prepared.yaml", "--cluster", "cluster.yaml", paths=[site], code=1)
+        assert "preparing the cluster for !jobs.Prepared: TypeError: create_dirs() " in older.stderr
+        assert "takes a list of folders, not one text: write ['old-job']" in older.stderr
+        assert "jobs/__init__.py:" in older.stderr
+        assert "Traceback" not in older.stderr
     finally:
         run(folder, "down", "cluster.yaml", "--force", paths=[site])

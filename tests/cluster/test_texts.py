@@ -12,8 +12,10 @@ import pytest
 from flambe.cluster import LocalCluster, SSHCluster
 from flambe.cluster.docker import Docker
 from flambe.cluster.files import Files
-from flambe.compile import Schema, yaml
+from flambe.compile import Component, Schema, yaml
 from flambe.errors import ComponentError, ConfigError
+from flambe.experiment.inputs import Inputs
+from flambe.field import LabelField
 from flambe.learn import Script
 from flambe.remote import Address, Connection, Host, Login
 from flambe.runnable import RemoteEnvironment
@@ -87,3 +89,31 @@ def test_a_file_says_so_at_its_line() -> None:
         yaml.load("!LocalCluster\nname: c\nsetup_cmds: ls\n")
     with pytest.raises(ComponentError, match=r"setup_cmds takes a list of commands"):
         Schema.of(LocalCluster, "c", setup_cmds="ls")()
+
+
+class Reading(Component):
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    @classmethod
+    def input_files(cls, schema: Schema) -> str:
+        return str(schema.args[0])
+
+
+def test_one_path_is_one_file(tmp_path: Path) -> None:
+    file = tmp_path / "data.csv"
+    file.write_text("1")
+    before = Inputs().data_of(Schema.of(Reading, str(file)))
+    file.write_text("2 3")
+    after = Inputs().data_of(Schema.of(Reading, str(file)))
+    assert list(before) == list(after) == [f"file {file}"]
+    assert before != after
+
+
+def test_names_in_a_class_and_labels_are_lists() -> None:
+    with pytest.raises(
+        TypeError, match=r"Forgetful\._transient takes several names: write \('a',\)"
+    ):
+        type("Forgetful", (Component,), {"_transient": "a"})
+    with pytest.raises(TypeError, match="labels takes a list, not one text"):
+        LabelField(labels="ab")

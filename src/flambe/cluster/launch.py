@@ -11,7 +11,8 @@ from flambe.cluster import keys, ready, services
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.member import Member
 from flambe.compile import Schema, moved, yaml
-from flambe.errors import ConfigError, Problem, RunError
+from flambe.compile.build import run_error
+from flambe.errors import ConfigError, FlambeError, Problem, RunError
 from flambe.packaging.extras import extras_of
 from flambe.packaging.wheel import distribution_of
 from flambe.remote import each
@@ -75,7 +76,7 @@ class Launch:
         with ready.held(cluster, RUN, "starting a run"):
             self._make_way(force)
             resume = any(option.startswith("--resume") for option in options)
-            self.runnable.setup(cluster, self.extensions, force, resume=resume)
+            self._set_up(force=force, resume=resume)
             env = cluster.remote_environment()
             self.runnable.env = env
             self.runnable.set_serializable_attr("env", env)
@@ -107,6 +108,15 @@ class Launch:
                     lease=cluster.silence,
                 )
             )
+
+    def _set_up(self, **options: bool) -> None:
+        """Let the runnable prepare the cluster; what its own code raises is shown at its line."""
+        try:
+            self.runnable.setup(self.cluster, self.extensions, **options)
+        except FlambeError:
+            raise
+        except Exception as error:
+            raise run_error(self.runnable, error, "preparing the cluster for") from error
 
     def _send_secrets(self, folder: str) -> tuple[list[str], list[list[str]]]:
         """Send the secrets to the orchestrator, and to the factories what the file gives them.

@@ -26,6 +26,8 @@ class Registered:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
+        if isinstance(names := cls.__dict__.get("_transient"), str):
+            raise TypeError(f"{cls.__name__}._transient takes several names: write ({names!r},)")
         tags.register(cls)
         if "__init__" in cls.__dict__:
             cls.__init__ = _recording(cls.__init__)  # type: ignore[method-assign]

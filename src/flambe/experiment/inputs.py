@@ -101,7 +101,9 @@ def _input_files(schema: Any) -> Iterator[str]:
     """Yield the files that the component of a blueprint says that it reads."""
     owner = _reader(schema.target) if isinstance(schema, Schema) and schema.target else None
     if owner is not None:
-        yield from map(str, owner.input_files(schema))
+        found = owner.input_files(schema)
+        # One path is meant as one, not as its letters.
+        yield from map(str, [found] if isinstance(found, str | os.PathLike) else found)
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
+from flambe._grammar import as_list
 from flambe.errors import did_you_mean, listed
 from flambe.field.field import Field, FieldError
 
@@ -41,7 +42,7 @@ class LabelField(Field):
     ) -> None:
         self.one_hot = one_hot or multilabel_sep is not None
         self.multilabel_sep = multilabel_sep
-        self.labels = labels
+        self.labels = None if labels is None else as_list(labels, "labels takes a list")
         self.counts: list[int] = []
         self._vocabulary: list[str] = []
         self._index: dict[str, int] = {}
