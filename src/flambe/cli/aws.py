@@ -70,7 +70,7 @@ def _regions(given: Sequence[str] | None, profile: str | None) -> list[Ec2]:
 def _used(profile: str | None) -> Iterator[Ec2]:
     """Yield the regions of the clusters that were used from here."""
     for name in known():
-        note = ClusterFiles(name).recall()
+        note = ClusterFiles.of(name).recall()
         if note.get("kind") == AWSCluster.__name__:
             with contextlib.suppress(ConfigError):
                 cluster = read_cluster(str(note.get("file", "")))

@@ -87,8 +87,9 @@ def down(options: argparse.Namespace) -> int:
 
 def _down(given: str, *, force: bool, secrets: str | None) -> int:
     name, members = members_of(given, secrets)
-    files, shown = ClusterFiles(name), ClusterDisplay()
-    path = given if os.path.isfile(given) else str(files.recall().get("file", ""))
+    shown = ClusterDisplay()
+    note = {} if os.path.isfile(given) else ClusterFiles.of(given).recall()
+    path = str(note.get("file", "")) or given
     cluster = _described(path, name, secrets)
     cluster.observer = shown
     # On those that were never ready there is nothing to look for.
@@ -111,7 +112,7 @@ def _down(given: str, *, force: bool, secrets: str | None) -> int:
         cluster.remove_machines()
     for member in members:
         member.connection.close()
-    files.note.unlink(missing_ok=True)
+    cluster.local.note.unlink(missing_ok=True)
     shown.note(f"{name} is down" if members else f"{name} is down: it had no hosts")
     for error in lost:
         shown.note(f"{error.host} was not reached, and is forgotten; it keeps {_kept(name)}")
@@ -167,7 +168,7 @@ def _refuse(cluster: Cluster, host: Member, name: str, *, results: bool) -> None
     running = host.report["runs"].get(name)
     if running and running["state"] == launch.RUNNING:
         raise RunError(f"{launch.busy(running)}\n  --force stops it")
-    fetched = ClusterFiles(name).recall().get("fetched")
+    fetched = cluster.local.recall().get("fetched")
     if cluster.ephemeral and results and fetched != streaming.seen(host, name):
         raise RunError(
             f"the results of {name} would be lost with its hosts\n"

@@ -79,9 +79,9 @@ def standing_of(
             machines = cluster.find_machines()
             members = [Member(m, cluster.local, cluster.remote_dir) for m in machines]
             return cluster.name, members, cluster.standing()
-    files, note = ClusterFiles(name), recalled(name)
+    files, note = ClusterFiles.of(name), recalled(name)
     machines = [machine_of(told) for told in note["machines"]]
-    return name, [Member(machine, files, note["remote_dir"]) for machine in machines], {}
+    return files.name, [Member(machine, files, note["remote_dir"]) for machine in machines], {}
 
 
 def identified(name: str, members: Sequence[Member], host: str | None) -> list[Member]:
@@ -89,7 +89,8 @@ def identified(name: str, members: Sequence[Member], host: str | None) -> list[M
 
     A file alone says nothing of that: who was never on this computer is asked.
     """
-    known = {entry["private"] for entry in ClusterFiles(name).recall().get("machines", ())}
+    notes = [member.files.recall() for member in members[:1]]
+    known = {entry["private"] for note in notes for entry in note.get("machines", ())}
     unknown = [
         member
         for member in members
@@ -115,7 +116,7 @@ def recalled(name: str) -> dict[str, Any]:
     ConfigError
         If it was not used from here.
     """
-    if note := ClusterFiles(name).recall():
+    if note := ClusterFiles.of(name).recall():
         return note
     if name.endswith((".yaml", ".yml")) or os.sep in name:
         raise ConfigError(f"there is no file {name}")
@@ -129,7 +130,7 @@ def recalled(name: str) -> dict[str, Any]:
 
 def _file_of_created(name: str) -> str:
     """Return the file of a cluster that creates its hosts: they may be others by now."""
-    note = ClusterFiles(name).recall()
+    note = ClusterFiles.of(name).recall()
     file = str(note.get("file", ""))
     return file if note.get("kind") != SSHCluster.__name__ and os.path.isfile(file) else ""
 

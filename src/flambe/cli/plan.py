@@ -145,14 +145,13 @@ def _packages(cluster: Any, count: int) -> str:
 
 
 def _experiment(cluster: Any, experiment: Any, say: Any) -> None:
-    from flambe.cluster.record import ClusterFiles
     from flambe.experiment.plan import plan
     from flambe.experiment.remote import local_resources
 
     for name, path in local_resources(experiment).items():
         say("resource", f"{name}: {path}, {_size(_bytes(path))}, sent once")
     # How many variants run at a time is known from the last time that the cluster was ready.
-    offered: Mapping[str, float] = ClusterFiles(cluster.name).recall().get("offers", {})
+    offered: Mapping[str, float] = cluster.local.recall().get("offers", {})
     slots = _slots(offered, experiment.devices)
     table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for title in ("stage", "component", "links to", "variants", "waves"):

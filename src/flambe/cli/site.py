@@ -55,9 +55,9 @@ def site(options: argparse.Namespace) -> int:
 
 
 def _is_cluster(name: str) -> bool:
-    from flambe.cluster.record import known
+    from flambe.cluster.record import ClusterFiles
 
-    return os.path.isfile(name) or name in known()
+    return os.path.isfile(name) or bool(ClusterFiles.of(name).recall())
 
 
 def _token(path: Path) -> str:

@@ -17,7 +17,7 @@ from flambe.cli.runs import INTERRUPTED, counted_variants, newest_run
 from flambe.cluster import launch, naming, ray, services
 from flambe.cluster.machine import order
 from flambe.cluster.member import Member
-from flambe.cluster.record import ClusterFiles, known
+from flambe.cluster.record import known
 from flambe.cluster.standing import Standing
 from flambe.errors import ConfigError, RemoteError, RunError
 from flambe.logging.plain import plain
@@ -68,7 +68,7 @@ class ClusterReport:
             member.look(self.name)
             runs = member.report["runs"]
             used = runs.get(self.name, {}).get("about", {}).get("environment", "")
-            used = used or ClusterFiles(self.name).recall().get("environment", "")
+            used = used or member.files.recall().get("environment", "")
             member.look(self.name, used)
             if member.is_orchestrator:
                 self.ray = ray.registered(self.name, member)

@@ -13,7 +13,6 @@ from typing import Any
 from flambe._grammar import wrong_path
 from flambe.cluster import launch, paths
 from flambe.cluster.member import Member
-from flambe.cluster.record import ClusterFiles
 from flambe.errors import ConfigError, Problem, RemoteError, RunError
 
 PERIOD = 10.0  # seconds between two looks
@@ -104,7 +103,7 @@ def _stream(host: Member, name: str, folder: Path) -> None:
 
 def remember(host: Member, name: str) -> None:
     """Note that the results of a cluster were brought here since its host was looked at."""
-    files = ClusterFiles(name)
+    files = host.files
     if note := files.recall():
         files.remember({**note, "fetched": seen(host, name)})
 

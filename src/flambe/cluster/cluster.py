@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import getpass
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ from flambe.cluster.member import Member
 from flambe.cluster.observer import ClusterObserver, LogClusterObserver
 from flambe.cluster.options import Finding
 from flambe.cluster.ray import RayNodes
-from flambe.cluster.record import ClusterFiles
+from flambe.cluster.record import ClusterFiles, files_of
 from flambe.cluster.report import ReportSite
 from flambe.cluster.standing import Standing
 from flambe.compile import Schema
@@ -190,7 +191,19 @@ class Cluster(Runnable):
     @cached_property
     def local(self) -> ClusterFiles:
         """What this machine keeps of the cluster."""
-        return ClusterFiles(self.name)
+        return files_of(self.name, self.scope, type(self).__name__, self.file)
+
+    @property
+    def scope(self) -> dict[str, str]:
+        """Within what its name is its own: a region, whose it is. Nothing where it always is."""
+        return {}
+
+    @property
+    def file(self) -> str:
+        """The file that describes it; empty for one that was made in Python."""
+        origin: Any = vars(self).get("_flambe_origin")
+        place = origin.schema.place if origin is not None else None
+        return os.path.abspath(place.file) if place is not None and place.folder else ""
 
     @property
     def orchestrator(self) -> Member:

@@ -48,6 +48,7 @@ class Member(Host):
         login = Login(machine.address, machine.user, files.known_hosts, machine.key)
         super().__init__(Connection(login, _shown(machine)))
         self.machine = machine
+        self.files = files
         self.agent = Agent(self, root)
         self.report: dict[str, Any] = {}
         self.gpus: list[str] = []

@@ -66,6 +66,9 @@ def _make_ready(
 ) -> Environment:
     transfer.check()
     found = cluster.find_machines()
+    if cluster.ephemeral and not cluster.local.recall():
+        # Whatever becomes of this process: what it is about to make can be taken down by its name.
+        _remember(cluster, "", ())
     machines = cluster.create_machines(found)
     check_machines(cluster, machines)
     members = [Member(machine, cluster.local, cluster.remote_dir) for machine in machines]
@@ -117,7 +120,7 @@ def _settle(cluster: Cluster, members: list[Member], known: str) -> None:
         naming.settle(cluster, members, before, waiting)
     machines = [member.machine for member in members]
     if _notes(members) != before.get("machines"):
-        for other, names in record.sharing(cluster.name, machines).items():
+        for other, names in record.sharing(cluster.local, machines).items():
             text = f"warning: the cluster {other} has {', '.join(names)} of this one too"
             cluster.observer.note(f"{text}: what runs on both shares their CPUs and GPUs")
     _remember(cluster, known, waiting)
@@ -239,14 +242,13 @@ def _tell_new_keys(cluster: Cluster, members: Sequence[Member]) -> None:
 
 
 def _remember(cluster: Cluster, wanted: str, left: Sequence[Any]) -> None:
-    origin: Any = vars(cluster).get("_flambe_origin")
-    place = origin.schema.place if origin is not None else None
     # Whoever takes it down from another folder, or without the option, needs the same ones.
     secrets = getattr(cluster.config, "origin", "")
     cluster.local.remember(
         {
             "fetched": cluster.local.recall().get("fetched", 0),
-            "file": os.path.abspath(place.file) if place is not None and place.folder else "",
+            "file": cluster.file,
+            "scope": cluster.scope,
             "kind": type(cluster).__name__,
             "remote_dir": cluster.remote_dir,
             "secrets": os.path.abspath(secrets) if secrets else "",

@@ -159,6 +159,11 @@ class AWSCluster(Cluster):
         if isinstance(schema.kwargs.get("key"), str):
             yield from key_findings(key_of(schema.kwargs["key"], base))
 
+    @property
+    def scope(self) -> dict[str, str]:
+        """Within what its name is its own: a region and a creator."""
+        return {"region": self.ec2.region, "creator": self.creator}
+
     @cached_property
     def ec2(self) -> Ec2:
         """EC2 in the region of the cluster."""
