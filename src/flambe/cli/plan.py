@@ -61,6 +61,8 @@ def dry_run(
     say("hosts", ", ".join(f"{m.name} ({m.address})" for m in found) or "none yet")
     if missing:
         say("to be made", ", ".join(missing))
+    for title, text in cluster.planned():
+        say(title, text)
     for command in cluster.setup_cmds:
         say("setup", command)
     needs = launch.distributions_of(extensions)

@@ -115,6 +115,13 @@ class Cluster(Runnable):
         """Return what :meth:`create_machines` would create, for people; for ``--dry-run``."""
         return []
 
+    def planned(self) -> list[tuple[str, str]]:
+        """Return what ``flambe plan`` says of the machines besides: titles, and texts.
+
+        It is called after :meth:`find_machines`.
+        """
+        return []
+
     def discard_machines(self, machines: Sequence[Machine]) -> None:
         """Take down machines that were created just now: the cluster could not be made ready."""
 

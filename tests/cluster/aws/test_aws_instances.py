@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from flambe.errors import FlambeError, RunError
 from tests.cloud import Cloud
 from tests.cloud.conftest import reach
 from tests.cluster.aws.conftest import NAMES, Make, left, up
+from tests.cluster.aws.test_aws_faults import Client
 from tests.cluster.conftest import Told
 
 NAN, INF = float("nan"), float("inf")
@@ -173,6 +175,58 @@ def test_what_differs_is_named(paper: Cloud, make: Make) -> None:
     same = make(2, volume_size=50)
     up(same)
     assert notes(same) == ""
+
+
+DIFFERENCES: list[tuple[dict[str, Any], str]] = [
+    ({"factories_type": "c5.large"}, "factory_1: factories_type is t3.large"),
+    ({"orchestrator_type": "c5.large"}, "orchestrator: orchestrator_type is t3.large"),
+    ({"volume_size": 30}, "volume is 100 GB gp3, and the file says 30 GB gp3"),
+    ({"tags": {"a": "b"}}, "the tag a is not there, and the file says b"),
+    ({"spot": True}, "factory_1: spot is false, and the file says true"),
+    (
+        {"dedicated": True},
+        "orchestrator, factory_1: dedicated is false, and the file says true",
+    ),
+    ({"orchestrator_ami": "ami-12345678"}, "and the file says ami-12345678"),
+    ({"instance_profile": "p"}, "instance_profile is none, and the file says p"),
+    ({"provisioning_timeout": 2}, "provisioning_timeout is 1, and the file says 2"),
+    ({"key_name": "other"}, "key_name is tester, and the file says other"),
+    ({"use_public": False}, "use_public is true, and the file says false"),
+    ({"subnet_id": "subnet-1"}, "and the file says subnet-1"),
+    ({"security_group": "sg-1"}, "and the file says sg-1"),
+]
+
+
+def test_each_difference_is_named_by_plan(paper: Cloud, make: Make) -> None:
+    up(make(1))
+    instances = make(1).found()
+    for more, text in DIFFERENCES:
+        other = make(1, **more)
+        other.instances = instances
+        (line,) = [line for title, line in other.planned() if title == "differs"]
+        assert text in line
+        assert "flambe down lab first" in line
+
+
+def test_a_plan_says_what_is_paid_for(paper: Cloud, make: Make, tmp_path: Path) -> None:
+    client = Client(
+        paper, tmp_path, 2, spot=True, volume_size=20, orchestrator_timeout=5,
+        factories_timeout=0.5, provisioning_timeout=2,
+    )  # fmt: skip
+    code, said = client.run("plan", client.file)
+    assert code == 0, said
+    where = f"in {paper.region} ({paper.prepared.subnet}), 20 GB each"
+    assert f"1 x t3.large as orchestrator, {where}; ends after 5 h of low use" in said
+    assert f"2 x t3.large as factory, spot, {where}; ends after 0.5 h of low use" in said
+    assert "ready within 2 h" in said
+    assert "differs" not in said
+    assert left(paper) == []
+    up(make(3))
+    code, said = client.run("plan", client.file)
+    assert "3 factories run, and the file says 2: --prune removes factory_3" in said
+    assert "spot is false, and the file says true" in said
+    assert "volume is 100 GB gp3, and the file says 20 GB gp3" in said
+    assert "nothing was touched" in said
 
 
 def test_a_quota_that_is_too_small_is_told_before_anything_is_made(

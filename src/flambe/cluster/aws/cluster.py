@@ -21,8 +21,9 @@ from flambe.cluster.aws.ec2 import (
     tags_of,
 )
 from flambe.cluster.aws.journal import Journal
-from flambe.cluster.aws.launching import launch
+from flambe.cluster.aws.launching import launch, summary
 from flambe.cluster.aws.request import FACTORY
+from flambe.cluster.aws.request import ORCHESTRATOR as ORCHESTRATOR_ROLE
 from flambe.cluster.aws.rollback import Changes, undo
 from flambe.cluster.cluster import Cluster, findings, written_in
 from flambe.cluster.machine import ORCHESTRATOR, Machine
@@ -209,6 +210,19 @@ class AWSCluster(Cluster):
         found = self.found()
         return [n for n in self.names() if n not in found or state(found[n]) != RUNNING]
 
+    def planned(self) -> list[tuple[str, str]]:
+        """Return what the file asks for, and what runs otherwise."""
+        counts = {ORCHESTRATOR_ROLE: 1, FACTORY: self.factories_num}
+        lines = [("on AWS", summary(self, role, n)) for role, n in counts.items() if n]
+        lines.append(
+            ("", f"new hosts end unless they are ready within {self.provisioning_timeout:g} h")
+        )
+        surplus = [name for name in self.instances if name not in self.names()]
+        if surplus:
+            lines.append(("too many", self._too_many(self.instances, surplus)))
+        drift = differences.told(self, self.instances)
+        return [*lines, *(("differs", text.removeprefix("AWS: ")) for text in drift)]
+
     def create_machines(self, found: Sequence[Machine]) -> list[Machine]:
         """Start what was stopped, and create what is missing: all of it, or nothing.
 
@@ -249,16 +263,17 @@ class AWSCluster(Cluster):
         """Terminate the factories that the file has no more, if that is asked for."""
         surplus = {n: one for n, one in found.items() if n not in self.names()}
         if surplus and not self.prune:
-            there = counted(len(found) - (ORCHESTRATOR in found), "factory", "factories")
-            self.observer.note(
-                f"AWS: {there} run, and the file says {self.factories_num}: --prune removes "
-                + ", ".join(surplus)
-            )
+            self.observer.note(f"AWS: {self._too_many(found, list(surplus))}")
         elif surplus:
             self.observer.note(f"AWS: terminating {', '.join(surplus)}: no longer in the file")
             self.terminate([one["InstanceId"] for one in surplus.values()])
             return {n: one for n, one in found.items() if n not in surplus}
         return dict(found)
+
+    def _too_many(self, found: Collection[str], surplus: Sequence[str]) -> str:
+        run = counted(len(found) - (ORCHESTRATOR in found), "factory", "factories")
+        names = ", ".join(surplus)
+        return f"{run} run, and the file says {self.factories_num}: --prune removes {names}"
 
     def discard_machines(self, machines: Sequence[Machine]) -> None:
         """Terminate the instances that this call created, and stop those that it started."""

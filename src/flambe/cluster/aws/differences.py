@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from flambe.cluster.aws.ec2 import tags_of
+from flambe.cluster.aws.ec2 import READY_WITHIN, is_settled, tags_of
 from flambe.cluster.aws.request import FACTORY, VOLUME, role_of
 
 if TYPE_CHECKING:
@@ -53,6 +53,11 @@ def _differences(
         there.pop()  # the address comes with the start
     if ami is not None:
         there.append((f"{role.lower()}_ami", one["ImageId"], ami))
+    profile = str(one.get("IamInstanceProfile", {}).get("Arn", "/none")).rpartition("/")[2]
+    there.append(("instance_profile", profile, cluster.instance_profile or "none"))
+    if not is_settled(one) and READY_WITHIN in tags:
+        within = f"{cluster.provisioning_timeout:g}"
+        there.append(("provisioning_timeout", tags[READY_WITHIN], within))
     if is_factory:
         there.append(("spot", one.get("InstanceLifecycle") == "spot", cluster.spot))
     if VOLUME in tags:

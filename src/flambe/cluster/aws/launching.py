@@ -79,19 +79,25 @@ def _joined(errors: Sequence[BaseException]) -> BaseException:
 def _tell(cluster: AWSCluster, counts: Mapping[str, int]) -> None:
     """Say what is about to be launched, and what it will do when nobody needs it."""
     for role, count in counts.items():
-        hours = cluster.timeout(role)
-        if hours < 0:
-            ends = "until flambe down"
-        elif hours == 0:
-            ends = "ends as soon as it is idle"
-        else:
-            ends = f"ends after {hours:g} h of low use"
-        spot = ", spot" if cluster.spot and role == FACTORY else ""
-        kind, subnets = cluster.kind(role), ", ".join(cluster.subnets)
-        cluster.observer.note(
-            f"AWS: {count} x {kind} as {role.lower()}{spot}, in {cluster.ec2.region} ({subnets}), "
-            f"{cluster.volume_size:g} GB each; {ends}"
-        )
+        cluster.observer.note(f"AWS: {summary(cluster, role, count)}")
+
+
+def summary(cluster: AWSCluster, role: str, count: int) -> str:
+    """Return what instances of a role are, and when they end by themselves."""
+    hours = cluster.timeout(role)
+    if hours < 0:
+        ends = "until flambe down"
+    elif hours == 0:
+        ends = "ends as soon as it is idle"
+    else:
+        ends = f"ends after {hours:g} h of low use"
+    market = ", spot" if cluster.spot and role == FACTORY else ""
+    market += ", dedicated" if cluster.dedicated else ""
+    kind, subnets = cluster.kind(role), ", ".join(cluster.subnets)
+    return (
+        f"{count} x {kind} as {role.lower()}{market}, in {cluster.ec2.region} ({subnets}), "
+        f"{cluster.volume_size:g} GB each; {ends}"
+    )
 
 
 def _launch(
