@@ -15,6 +15,7 @@ from flambe.errors import ConfigError
 from flambe.experiment import folder_lock
 from flambe.experiment.folder_lock import FolderLock
 from flambe.progress import Status
+from flambe.remote import identity
 from tests.experiment.lab import Lab, command, environment, flambe, until
 
 NOTES: list[str] = []
@@ -90,6 +91,59 @@ def test_a_holder_on_another_machine_that_gives_signs_of_life(
     monkeypatch.setattr(folder_lock, "EXPIRY_SECONDS", 0.3)
     with lock(folder):  # it is silent now
         assert "waiting up to 0 s" in NOTES[-1]
+
+
+@pytest.mark.parametrize("name", ["namespace", "boot", "machine"])
+def test_a_holder_in_a_container_of_this_machine(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Its name, its user, its number and even the kernel may be ours, and no lock be shared."""
+    path = lock(folder).path
+    with lock(folder):
+        mine = json.loads(path.read_text())
+    path.write_text(json.dumps({**mine, "process": {**mine["process"], name: "another"}}))
+    over = threading.Event()
+
+    def beat() -> None:
+        while not over.wait(0.05):
+            os.utime(path)
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        with pytest.raises(ConfigError, match="is being written by another run"), lock(folder):
+            pass
+    finally:
+        over.set()
+        thread.join()
+    monkeypatch.setattr(folder_lock, "EXPIRY_SECONDS", 0.3)
+    with lock(folder):
+        assert "waiting up to 0 s" in NOTES[-1]
+
+
+def test_a_holder_on_this_machine_where_there_are_no_locks(folder: Path) -> None:
+    path = lock(folder).path
+    with lock(folder), subprocess.Popen(["sleep", "1000"]) as other:
+        mine = json.loads(path.read_text())
+        mine.update(pid=other.pid, process=identity.of_process(other.pid))
+        other_lock = json.dumps(mine)
+        path.unlink()
+        path.write_text(other_lock)
+        with pytest.raises(ConfigError, match=f"process {other.pid} of"), lock(folder):
+            pass
+        other.kill()
+        other.wait()
+        with lock(folder):
+            assert NOTES == []
+
+
+def test_the_file_of_an_earlier_version(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = lock(folder).path
+    path.parent.mkdir(parents=True)
+    holder = {"pid": 7, "host": "far", "user": "ann", "boot": identity.boot(), "started": 1.0}
+    path.write_text(json.dumps(holder))
+    with lock(folder):  # the kernel says that it is gone
+        assert NOTES == []
 
 
 def test_a_file_that_says_nothing_is_in_nobodys_way(folder: Path) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from flambe.remote import client
-from flambe.remote.agent import gpus, keys, locks, marks, supervisor
+from flambe.remote.agent import gpus, keys, locks, marks, processes, supervisor
 
 ROOT = ".flambe"
 
@@ -105,7 +105,7 @@ def test_all_that_it_started_is_ended_with_it(place: Path) -> None:
     try:
         supervisor.stop(str(place / ROOT), "job", grace=1.0)
         for pid in pids:
-            assert supervisor._started(pid) == -1
+            assert processes.started(pid) == -1
         assert bystander.poll() is None
     finally:
         bystander.kill()
@@ -115,7 +115,7 @@ def test_all_that_it_started_is_ended_with_it(place: Path) -> None:
 def test_what_it_left_behind_is_ended_at_its_end(place: Path) -> None:
     start(place, "setsid sleep 1000 & echo $! > other; exit 0")
     until(lambda: status(place)["state"] == "ended")
-    assert supervisor._started(int((place / "other").read_text())) == -1
+    assert processes.started(int((place / "other").read_text())) == -1
 
 
 def test_files_are_deleted_at_its_end_however_it_ends(place: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_killed_supervisor_is_noticed_and_takes_the_process_along(place: Path)
     found = start(place, "sleep 1000", removed=[str(old)])
     os.kill(found["supervisor"][0], signal.SIGKILL)
     until(lambda: status(place)["state"] == "lost")
-    until(lambda: supervisor._started(found["pid"]) == -1)
+    until(lambda: processes.started(found["pid"]) == -1)
     # What it could not delete is deleted by whoever stops it, and not when something else starts:
     # that may have files of the same names.
     supervisor.stop(str(place / ROOT), "job")

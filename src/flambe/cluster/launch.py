@@ -94,7 +94,8 @@ class Launch:
                 command += ["--secrets", *removed]
             if force:
                 command.append("--force")
-            return dict(
+            return _started(
+                host,
                 host.agent.call(
                     "start",
                     repeat=False,
@@ -106,7 +107,7 @@ class Launch:
                     removed=removed,
                     after=[*after, *cluster.after],
                     lease=cluster.silence,
-                )
+                ),
             )
 
     def _set_up(self, **options: bool) -> None:
@@ -156,6 +157,19 @@ class Launch:
             raise RunError(f"{host.name}: {busy(known)}\n  --force stops it, and starts this one")
         self.cluster.observer.note(f"stopping the run of {who(known)}")
         stop(host, name)
+
+
+def _started(host: Member, status: dict[str, Any]) -> dict[str, Any]:
+    """Return the status of a run that was started.
+
+    Raises
+    ------
+    RunError
+        If another one was there after all.
+    """
+    if not status["started_now"]:
+        raise RunError(f"{host.name}: {busy(status)}\n  --force stops it, and starts this one")
+    return status
 
 
 def needs(root: Schema | None, extensions: Mapping[str, str]) -> list[str]:

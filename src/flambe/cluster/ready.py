@@ -18,7 +18,7 @@ from flambe.cluster.environment import Environment
 from flambe.cluster.machine import check_machines
 from flambe.cluster.member import Member
 from flambe.errors import HeldError, RemoteError, RunError, counted
-from flambe.remote import config, copying, each, shell, transfer
+from flambe.remote import config, copying, each, identity, shell, transfer
 from flambe.remote.connection import fingerprints
 
 if TYPE_CHECKING:
@@ -272,22 +272,19 @@ def holder(what: str) -> dict[str, Any]:
         "user": getpass.getuser(),
         "host": socket.gethostname(),
         "pid": os.getpid(),
+        "process": identity.of_process(os.getpid()),
         "what": what,
         "command": shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
     }
 
 
 def _is_gone(who: dict[str, Any]) -> bool:
-    """Whether a holder was a process of this machine that is no more."""
-    if who.get("host") != socket.gethostname() or who.get("user") != getpass.getuser():
-        return False
-    try:
-        os.kill(who["pid"], 0)
-    except ProcessLookupError:
-        return True
-    except (PermissionError, KeyError):
-        pass
-    return False
+    """Whether a holder was a process of this machine that is no more.
+
+    Of one whose machine nobody knows, since an earlier version took the lock, that is not known.
+    """
+    process = who.get("process")
+    return isinstance(process, dict) and identity.is_gone(process)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,8 @@
 
 It is a file beside the folder that names its holder. The kernel tells whether a holder on this
 machine lives, also behind NFS (man 2 flock, "NFS details"). Where it does not, as over SSHFS, the
-holder touches the file every few seconds, and whoever finds one of another machine watches it.
+holder touches the file every few seconds, and whoever finds one of another machine, or of another
+container of this one, watches it.
 """
 
 from __future__ import annotations
@@ -14,16 +15,16 @@ import getpass
 import json
 import os
 import socket
-import sys
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from flambe._files import is_at
 from flambe.errors import ConfigError, Problem
+from flambe.remote import identity
 
 BEAT_SECONDS = 5.0
 # A holder elsewhere that has not touched the file for so long is gone. Clients of NFS keep what
@@ -44,6 +45,8 @@ class Holder:
         The identity of the machine's kernel since it was started.
     started
         When the run began, in seconds since the epoch.
+    process
+        Which process of which machine it is; empty where an earlier version wrote it.
     """
 
     pid: int = 0
@@ -51,6 +54,7 @@ class Holder:
     user: str = ""
     boot: str = ""
     started: float = 0.0
+    process: Mapping[str, str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.started))
@@ -86,8 +90,8 @@ class FolderLock:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._descriptor = self._locked()
             holder = self._read(self._descriptor)
-            if holder is not None and holder.boot != _boot():
-                self._watch(holder)
+            if holder is not None:
+                self._see_to(holder)
             self._write()
         except OSError as error:
             self._close()
@@ -134,6 +138,22 @@ class FolderLock:
                 return descriptor
             os.close(descriptor)  # whoever held it before has removed it
 
+    def _see_to(self, holder: Holder) -> None:
+        """Return when a holder whose lock was to be had is gone.
+
+        Raises
+        ------
+        ConfigError
+            If it is not: the file system has no locks, or none that are shared.
+        """
+        if not holder.process:
+            if holder.boot != identity.boot():
+                self._watch(holder)
+        elif not identity.is_here(holder.process):
+            self._watch(holder)
+        elif holder.pid != os.getpid() and not identity.is_gone(holder.process):
+            raise self._refused(holder)
+
     def _watch(self, holder: Holder) -> None:
         """Return when a holder on another machine gives no sign of life."""
         last, since = os.stat(self.path).st_mtime_ns, time.monotonic()
@@ -164,12 +184,20 @@ class FolderLock:
         known = {field.name: field.type for field in fields(Holder)}
         try:
             values = json.loads(os.pread(descriptor, LARGEST, 0))
-            return Holder(**{name: _as(known[name], values[name]) for name in known})
-        except (ValueError, KeyError, TypeError, RecursionError):
+            process = values.get("process")
+            known.pop("process")
+            texts = process.items() if isinstance(process, dict) else ()
+            return Holder(
+                **{name: _as(known[name], values[name]) for name in known},
+                process={str(name): str(value) for name, value in texts},
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return None  # it is new, or was cut off
 
     def _write(self) -> None:
-        holder = Holder(os.getpid(), socket.gethostname(), _user(), _boot(), time.time())
+        process = identity.of_process(os.getpid())
+        name, boot = socket.gethostname(), identity.boot()
+        holder = Holder(os.getpid(), name, _user(), boot, time.time(), process)
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, json.dumps(asdict(holder)).encode(), 0)
 
@@ -186,13 +214,6 @@ class FolderLock:
 
 def _as(kind: Any, value: Any) -> Any:
     return {"int": int, "float": float, "str": str}[str(kind)](value)
-
-
-def _boot() -> str:
-    """Return what tells this machine, since its start, from all others."""
-    with contextlib.suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-    return f"{socket.gethostname()} {sys.platform}"
 
 
 def _user() -> str:

@@ -7,7 +7,7 @@ import shutil
 import subprocess
 from typing import Any
 
-from flambe.remote.agent.supervisor import name_of
+from flambe.remote.agent.processes import name_of
 
 GPU = "--query-gpu=index,uuid,name,memory.total,memory.used,utilization.gpu"
 PROCESS = "--query-compute-apps=gpu_uuid,pid,used_memory"

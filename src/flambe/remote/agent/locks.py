@@ -12,8 +12,14 @@ from typing import Any
 from flambe.remote.agent.files import boot_id, private_folder, read_json, write_json
 
 
-def _path(root: str) -> str:
-    return os.path.join(root, "locks.json")
+def _paths(root: str) -> list[str]:
+    """Return the file of the locks, and the one with the same once more."""
+    return [os.path.join(root, name) for name in ("locks.json", "locks.json.last")]
+
+
+def _write(root: str, held: dict[str, Any]) -> None:
+    for path in reversed(_paths(root)):
+        write_json(path, held)
 
 
 @contextlib.contextmanager
@@ -30,7 +36,8 @@ def _exclusive(root: str) -> Iterator[None]:
 def read(root: str) -> dict[str, Any]:
     """Return the locks that are held: name → holder."""
     now, boot = time.time(), boot_id()
-    held = read_json(_path(root)) or {}
+    files = (read_json(path) for path in _paths(root))
+    held = next((found for found in files if isinstance(found, dict)), {})
     return {k: v for k, v in held.items() if v["until"] > now and v["boot"] == boot}
 
 
@@ -45,7 +52,7 @@ def acquire(root: str, name: str, token: str, holder: dict[str, Any], seconds: f
         until = time.time() + seconds
         entry = {"token": token, "holder": holder, "since": since, "until": until}
         held[name] = dict(entry, boot=boot_id())
-        write_json(_path(root), held)
+        _write(root, held)
         return {"taken": True, "holder": holder, "since": since}
 
 
@@ -56,5 +63,5 @@ def release(root: str, name: str, token: str) -> Any:
         mine = name in held and held[name]["token"] == token
         if mine:
             del held[name]
-            write_json(_path(root), held)
+            _write(root, held)
         return {"released": mine}

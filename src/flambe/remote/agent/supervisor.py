@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import glob
 import os
 import signal
 import subprocess
@@ -19,79 +18,20 @@ from collections.abc import Callable
 from typing import Any
 
 from flambe.remote.agent import leases
-from flambe.remote.agent.files import boot_id, private_folder, read_json, touch, write_json
+from flambe.remote.agent import statuses as states
+from flambe.remote.agent.files import boot_id, private_folder, touch
+from flambe.remote.agent.processes import MARKER, end_marked, identity, is_alive
+from flambe.remote.agent.statuses import RUNNING, boot_seconds, folder_of, status, statuses
 
-MARKER = "FLAMBE_SUPERVISED"
-RUNNING = "running"
+__all__ = ["RUNNING", "follow", "retire", "start", "status", "statuses", "stop"]
+
 STOPPING = "stopping"  # a file: what is kept is not started again
 GRACE = 20.0  # seconds between SIGTERM and SIGKILL
 PERIOD = 0.2
 HEARTBEAT = 5.0
+LAST_WORD = 600.0  # seconds that it is tried to write how something ended
 LEASE = 120.0  # seconds that a lease lasts when it is not renewed
 AGAIN_FIRST, AGAIN_MOST = 1.0, 30.0  # seconds until what ended is started again
-
-
-def _folder(root: str, name: str) -> str:
-    return os.path.join(root, "runs", name)
-
-
-# -- what is there ------------------------------------------------------------------------------
-
-
-def statuses(root: str) -> dict[str, Any]:
-    """Return the status of each process that is known: name → what is known of it."""
-    names = sorted(os.path.basename(path) for path in glob.glob(os.path.join(root, "runs", "*")))
-    return {name: found for name in names if (found := status(root, name)) is not None}
-
-
-def status(root: str, name: str) -> Any:
-    """Return what is known of one, or None.
-
-    ``state`` is ``running``, ``ended`` (with a ``code``), or ``lost``: its supervisor is gone and
-    could not say how it ended. ``started_ago`` and ``ended_ago`` are in seconds, by the clock of
-    this host: nobody else's is compared with it.
-    """
-    found = read_json(os.path.join(_folder(root, name), "status.json"))
-    if found is None:
-        return None
-    if found["state"] == RUNNING and not _is(found["supervisor"], found["boot"]):
-        found["state"] = "lost"
-    for event in ("started", "ended"):
-        if event in found:
-            found[event + "_ago"] = _ago(found, event)
-    return found
-
-
-def _ago(found: dict[str, Any], event: str) -> float:
-    """Return the seconds since an event; while the host runs, setting its clock changes nothing."""
-    counted = found.get(event + "_counted")
-    if counted is not None and found["boot"] == boot_id():
-        return max(0.0, boot_seconds() - float(counted))
-    return max(0.0, time.time() - float(found[event]))
-
-
-def boot_seconds() -> float:
-    """Return the seconds since this host was started, whatever its clock was set to since."""
-    return float(time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)))
-
-
-def _identity(pid: int) -> list[int]:
-    """Return a process id with the time of its start: ids are used again."""
-    return [pid, _started(pid)]
-
-
-def _started(pid: int) -> int:
-    try:
-        with open(f"/proc/{pid}/stat") as stream:
-            fields = stream.read().rpartition(")")[2].split()
-    except OSError:
-        return -1
-    return -1 if fields[0] in "ZX" else int(fields[19])
-
-
-def _is(identity: list[int], boot: str) -> bool:
-    pid, started = identity
-    return boot == boot_id() and started >= 0 and _started(pid) == started
 
 
 # -- starting -----------------------------------------------------------------------------------
@@ -117,13 +57,16 @@ def start(
     again whenever it ends, until :func:`stop`. With ``lease`` the host is needed while it runs,
     unless it says nothing for so many seconds.
     """
-    place = _folder(root, name)
-    known = status(root, name)
-    if known is not None and known["state"] == RUNNING:
-        return dict(known, started_now=False)
+    place = folder_of(root, name)
+    private_folder(place)
+    lock = states.lock(place)
+    known = status(root, name, locked=lock is not None)
+    if lock is None or (known is not None and known["state"] == RUNNING):
+        if lock is not None:  # it is of a version that had no locks
+            os.close(lock)
+        return dict(known or states.unreadable(place), started_now=False)
     if known is not None:
         end_marked(known["marker"])  # its supervisor may have been killed
-    private_folder(place)
     with contextlib.suppress(FileNotFoundError):
         os.remove(os.path.join(place, STOPPING))
     output = log or os.path.join(place, "output.log")
@@ -147,8 +90,9 @@ def start(
     read, write = os.pipe()
     if os.fork() == 0:
         os.close(read)
-        _detached(lambda: _supervise(place, found, command, folder, env, write))
+        _detached(lambda: _supervise(place, found, command, folder, env, write, lock))
     os.close(write)
+    os.close(lock)  # its supervisor holds it
     # It answers when the command runs, or could not be started.
     with os.fdopen(read) as stream:
         stream.read()
@@ -177,19 +121,20 @@ def _supervise(
     folder: str,
     env: dict[str, str],
     ready: int,
+    lock: int,
 ) -> None:
-    path = os.path.join(place, "status.json")
-    found["supervisor"] = _identity(os.getpid())
+    found["supervisor"] = identity(os.getpid())
     log = os.open(found["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
     environment = dict(os.environ, **env)
     environment[MARKER] = found["marker"]
     found["pid"] = _spawn(command, folder, environment, log)
-    write_json(path, found)
+    states.note(lock, found)
+    states.write(place, found)
     os.close(ready)
     pause = AGAIN_FIRST
     while True:
         begun = time.monotonic()
-        code = _wait(path, found)
+        code = _wait(place, found)
         if not found["keep"] or os.path.exists(os.path.join(place, STOPPING)):
             break
         end_marked(found["marker"])
@@ -199,12 +144,15 @@ def _supervise(
             break
         found["pid"] = _spawn(command, folder, environment, log)
         found["restarts"] += 1
-        write_json(path, found)
+        states.note(lock, found)
+        states.write(place, found)
     os.close(log)
     _clean(found)
     leases.give_back(*_lease_of(place))
     found.update(state="ended", code=code, ended=time.time(), ended_counted=boot_seconds())
-    write_json(path, found)
+    deadline = time.monotonic() + LAST_WORD
+    while not states.write(place, found) and time.monotonic() < deadline:
+        time.sleep(PERIOD)  # the disk is full, say
 
 
 def _spawn(command: list[str], folder: str, environment: dict[str, str], log: int) -> int:
@@ -256,7 +204,7 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def _wait(path: str, found: dict[str, Any]) -> int:
+def _wait(place: str, found: dict[str, Any]) -> int:
     """Wait for the end of a process, with a heartbeat; return its exit code."""
     beat, log = 0.0, _Log(found["log"])
     while True:
@@ -265,11 +213,19 @@ def _wait(path: str, found: dict[str, Any]) -> int:
             return os.WEXITSTATUS(state) if os.WIFEXITED(state) else 128 + os.WTERMSIG(state)
         if time.monotonic() - beat > HEARTBEAT:
             beat = time.monotonic()
-            os.utime(path)
+            _beat(place, found)
             if log.silence() < found["lease"]:
                 with contextlib.suppress(OSError):
-                    leases.take(*_lease_of(os.path.dirname(path)), LEASE)
+                    leases.take(*_lease_of(place), LEASE)
         time.sleep(PERIOD)
+
+
+def _beat(place: str, found: dict[str, Any]) -> None:
+    """Say that it lives; what was made of its state by something else is put right."""
+    if states.is_damaged(place):
+        states.write(place, found)
+    with contextlib.suppress(OSError):
+        os.utime(os.path.join(place, states.STATUS))
 
 
 class _Log:
@@ -303,18 +259,20 @@ def stop(root: str, name: str, grace: float = GRACE) -> Any:
     if known is None:
         return None
     if known["state"] == RUNNING:
-        touch(os.path.join(_folder(root, name), STOPPING))
-        known = status(root, name)  # it may just have been started again
+        touch(os.path.join(folder_of(root, name), STOPPING))
+        known = status(root, name) or known  # it may just have been started again
+        if known["pid"] <= 0:
+            return known  # nobody can say which processes are its own
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(known["pid"], signal.SIGTERM)
         deadline = time.monotonic() + grace
-        while _is(known["supervisor"], known["boot"]) and time.monotonic() < deadline:
+        while is_alive(known["supervisor"], known["boot"]) and time.monotonic() < deadline:
             time.sleep(PERIOD)
-        if _is(known["supervisor"], known["boot"]):
+        if is_alive(known["supervisor"], known["boot"]):
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(known["pid"], signal.SIGKILL)
             deadline = time.monotonic() + grace
-            while _is(known["supervisor"], known["boot"]) and time.monotonic() < deadline:
+            while is_alive(known["supervisor"], known["boot"]) and time.monotonic() < deadline:
                 time.sleep(PERIOD)
     _clean(known)
     return status(root, name)
@@ -323,51 +281,10 @@ def stop(root: str, name: str, grace: float = GRACE) -> Any:
 def retire(root: str, cluster: str) -> None:
     """End all that a cluster runs here; its reaper, which asks for it, ends by itself then."""
     reaper = f"{cluster}.reaper"
-    touch(os.path.join(_folder(root, reaper), STOPPING))
+    touch(os.path.join(folder_of(root, reaper), STOPPING))
     for name in statuses(root):
         if name == cluster or (name.startswith(f"{cluster}.") and name != reaper):
             stop(root, name)
-
-
-def marked(marker: str) -> list[int]:
-    """Return the processes of this user that carry a marker."""
-    wanted = (f"{MARKER}={marker}").encode()
-    found = []
-    for entry in os.listdir("/proc"):
-        if entry.isdigit() and int(entry) != os.getpid():
-            try:
-                with open(f"/proc/{entry}/environ", "rb") as stream:
-                    if wanted in stream.read().split(b"\0"):
-                        found.append(int(entry))
-            except OSError:
-                continue
-    return found
-
-
-def name_of(pid: int) -> str:
-    """Return the name of what started a process of this user; nothing, if nothing of ours did."""
-    head = f"{MARKER}=".encode()
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as stream:
-            marks = [part for part in stream.read().split(b"\0") if part.startswith(head)]
-    except OSError:
-        return ""
-    return marks[0][len(head) :].decode().rsplit("-", 2)[0] if marks else ""
-
-
-def end_marked(marker: str, grace: float = 5.0) -> None:
-    """End what carries a marker: asked first, then killed."""
-    for number, patience in ((signal.SIGTERM, grace), (signal.SIGKILL, grace)):
-        left = marked(marker)
-        for pid in left:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(pid, number)
-        deadline = time.monotonic() + patience
-        while left and time.monotonic() < deadline:
-            time.sleep(0.05)
-            left = marked(marker)
-        if not left:
-            return
 
 
 # -- its log ------------------------------------------------------------------------------------
