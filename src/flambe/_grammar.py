@@ -8,6 +8,7 @@ where the file is read, by one of these; each says what is wrong, or nothing.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 import shlex
 import unicodedata
@@ -132,8 +133,10 @@ def as_list(values: Iterable[T], what: str, example: str = "") -> list[T]:
     Raises
     ------
     TypeError
-        If it is a text.
+        If it is a text, or one path.
     """
+    if isinstance(values, os.PathLike):
+        raise TypeError(f"{what}, not one path: write {example or [os.fspath(values)]}")
     if isinstance(values, str | bytes):
         raise TypeError(f"{what}, not one text: write {example or [values]}")
     return list(values)

@@ -133,6 +133,8 @@ def test_a_cluster_runnable_here_and_its_setup(
     assert job.folder.endswith("/old-job")
     assert job.user_provider() == importlib.import_module("getpass").getuser()
     assert f"folder: {job.folder}" in yaml.dump(job)
+    cluster.create_dirs([Path("old-job", "more")])
+    assert hosts[0].run(["ls", Path("old-job")]).stdout.split() == ["more", "note"]
     # As it was written for a cluster that takes one text.
     with pytest.raises(TypeError, match="create_dirs"):
         cluster.create_dirs("old")

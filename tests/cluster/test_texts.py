@@ -54,6 +54,7 @@ cluster: Any = LocalCluster("texts")
 CALLS: dict[str, tuple[Callable[[], object], str]] = {
     "run_cmds": (lambda: cluster.run_cmds("ls -l"), "run_cmds() takes a list of commands, not one text: write ['ls -l']"),
     "create_dirs": (lambda: cluster.create_dirs("data"), "create_dirs() takes a list of folders, not one text: write ['data']"),
+    "a path": (lambda: cluster.create_dirs(Path("data")), "create_dirs() takes a list of folders, not one path: write ['data']"),
     "make": (lambda: Files(cluster).make("data"), "make() takes a list of folders, not one text: write ['data']"),
     "give": (lambda: Files(cluster).give("a", "b", cluster), "give() takes a list of files and folders, not one text: write ['a']"),
     "docker": (lambda: Docker(cluster).run("busybox", "ls -l"), "command takes the program and its arguments, not one text: write ['ls', '-l']"),

@@ -313,7 +313,7 @@ class Cluster(Runnable):
 
         return each(on, self.chosen(hosts))
 
-    def create_dirs(self, folders: Sequence[str]) -> None:
+    def create_dirs(self, folders: Sequence[str | os.PathLike[str]]) -> None:
         """Make folders on all hosts; relative ones start at the home of the user."""
         self.files.make(as_list(folders, "create_dirs() takes a list of folders"))
 

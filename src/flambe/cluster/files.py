@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import posixpath
 import shlex
 from collections.abc import Sequence
@@ -33,7 +34,9 @@ class Files:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
 
-    def make(self, folders: Sequence[str], hosts: Sequence[Member] | None = None) -> None:
+    def make(
+        self, folders: Sequence[str | os.PathLike[str]], hosts: Sequence[Member] | None = None
+    ) -> None:
         """Make folders on hosts, on all by default."""
         command = ["mkdir", "-p", "--", *as_list(folders, "make() takes a list of folders")]
         each(lambda host: host.run(command, repeat=True), self.cluster.chosen(hosts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -56,7 +57,7 @@ class Host:
 
     def run(
         self,
-        command: Sequence[str],
+        command: Sequence[str | os.PathLike[str]],
         *,
         deadline: float = DEADLINE,
         env: Mapping[str, str] | None = None,
@@ -99,10 +100,9 @@ class Host:
         UnreachableError
             If there is no connection.
         """
-        command = as_list(
-            command, "run() takes the program and its arguments as a list", as_words(command)
-        )
-        script = shlex.join(command)
+        what = "run() takes the program and its arguments as a list"
+        words = [os.fspath(word) for word in as_list(command, what, as_words(command))]
+        script = shlex.join(words)
         if env:
             script = f"env {shlex.join(f'{k}={v}' for k, v in env.items())} {script}"
         if folder is not None:
@@ -114,7 +114,7 @@ class Host:
                 result = running.run(
                     self.connection,
                     script,
-                    shown=shown or shlex.join(command),
+                    shown=shown or shlex.join(words),
                     deadline=deadline,
                     content=data,
                     take=take,
