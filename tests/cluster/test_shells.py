@@ -14,6 +14,7 @@ from flambe.errors import CommandError, ShellError
 from flambe.remote import shell
 from tests.cluster.conftest import connected, ssh_cluster
 from tests.cluster.place import typed
+from tests.cluster.test_own import Standing
 from tests.metal import Metal
 
 Write = Callable[[str], None]
@@ -115,6 +116,27 @@ def check(host: Member, write: Write, folder: Path) -> None:
 
 def _into(lines: list[tuple[str, str]]) -> Callable[[str, str], None]:
     return lambda stream, text: lines.append((stream, text))
+
+
+@pytest.mark.xdist_group("hosts")
+def test_a_profile_that_ends_before_a_command(local: Any) -> None:
+    """What setup commands seem to have done they have done."""
+    (host,) = connected(local(0))
+    cluster = Standing("c")
+    cluster.members = [host]
+    for profile in ("", "echo WELCOME; set -o noclobber", "read -r answer"):
+        host.put(profile, ".bash_profile")
+        assert cluster.run_cmds(["true"])[0].code == 0
+        with pytest.raises(CommandError) as raised:
+            cluster.run_cmds(['echo "<$#>"; exit 4'])
+        assert raised.value.code == 4
+        assert raised.value.stdout.endswith("<0>\n")
+        assert raised.value.command == 'echo "<$#>"; exit 4'
+    for profile in ("exit 0", "exec true"):
+        host.put(profile, ".bash_profile")
+        with pytest.raises(CommandError, match="the login shell ended before it ran this"):
+            cluster.run_cmds(["touch made"])
+        assert host.run(["test", "-e", "made"], check=False).code == 1
 
 
 @pytest.mark.xdist_group("hosts")

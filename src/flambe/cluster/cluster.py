@@ -23,7 +23,7 @@ from flambe.cluster.record import ClusterFiles, files_of
 from flambe.cluster.report import ReportSite
 from flambe.cluster.standing import Standing
 from flambe.compile import Schema
-from flambe.remote import Result, each
+from flambe.remote import Result, each, shell
 from flambe.runnable import RemoteEnvironment, Runnable
 
 SILENCE = 3600.0
@@ -308,7 +308,7 @@ class Cluster(Runnable):
         def on(host: Member) -> Result:
             done = Result(host.name, "", 0, "", "")
             for command in commands:
-                done = host.run(["bash", "-lc", command], deadline=3600, shown=command)
+                done = host.run(shell.login(command), deadline=3600, shown=command)
             return done
 
         return each(on, self.chosen(hosts))

@@ -58,7 +58,8 @@ class LoopbackHost:
     def _port(self) -> int | None:
         status = supervisor.status(str(self.folder), "server")
         running = status is not None and status["state"] == supervisor.RUNNING
-        return int(status["about"]["port"]) if running and status is not None else None
+        port = status["about"].get("port") if running and status is not None else None
+        return int(port) if port is not None else None
 
     def machine(self) -> Machine | None:
         """Return how to log in to it, or None if it does not run."""

@@ -155,6 +155,8 @@ def find(name: str, host: Member) -> Place | None:
     if not runs(name, host):
         return None
     about = host.report["runs"][name_of(name, SERVICE)]["about"]
+    if "ports" not in about:  # what its state was cannot be read
+        return None
     token = _read_token(paths.of(host.agent.root, name), host)
     where = _named(about.get("host", LOOPBACK), host)
     return Place(about["ports"][0], token, where, about.get("secure", False))

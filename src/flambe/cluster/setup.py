@@ -14,7 +14,7 @@ from flambe.cluster.paths import in_shell
 from flambe.cluster.pip import give_pip
 from flambe.errors import CommandError, DeadlineError
 from flambe.logging import redact
-from flambe.remote import each
+from flambe.remote import each, shell
 from flambe.remote.running import Take
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _one(cluster: Cluster, member: Member, command: str, take: Take) -> None:
     path = f'export PATH="$PATH":{in_shell(cluster.remote_dir)}/bin\n'
     script = f"{path}{proxy.line(cluster)}{command}"
     try:
-        member.run(["bash", "-lc", script], deadline=DEADLINE, take=take, shown=command)
+        member.run(shell.login(script), deadline=DEADLINE, take=take, shown=command)
     except DeadlineError:
         raise
     except CommandError as error:

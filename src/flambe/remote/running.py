@@ -151,9 +151,22 @@ def _once(
 def _feed(process: subprocess.Popen[bytes], content: bytes, limit: Callable[[], float]) -> None:
     """Write the input of a command, which may end before it has read everything."""
     assert process.stdin is not None
-    descriptor, rest = process.stdin.fileno(), memoryview(content)
-    os.set_blocking(descriptor, False)
-    room = select.poll()
+    try:
+        # Whoever hangs up closes the other one: its number may be another file's then.
+        descriptor = os.dup(process.stdin.fileno())
+    except (OSError, ValueError):  # it is closed
+        return
+    try:
+        os.set_blocking(descriptor, False)
+        _write(descriptor, content, process, limit)
+    finally:
+        os.close(descriptor)
+
+
+def _write(
+    descriptor: int, content: bytes, process: subprocess.Popen[bytes], limit: Callable[[], float]
+) -> None:
+    room, rest = select.poll(), memoryview(content)
     room.register(descriptor, select.POLLOUT)
     while rest and process.poll() is None:
         if time.monotonic() > limit():

@@ -51,6 +51,26 @@ echo "$1 end"; echo "$1 end" >&2
 exit $code"""
 
 
+# Runs $1 in a login shell, and sees whether it was run: a profile may exit, or become another one.
+_LOGIN = """mark=$(mktemp) && printf x > "$mark"
+bash -lc "$1" bash "$mark"; code=$?
+if [ $code -ne 127 ] && [ -s "$mark" ]; then
+rm -f "$mark"
+echo "the login shell ended before it ran this: see .bash_profile, .bash_login and .profile" >&2
+exit 96
+fi
+rm -f "$mark"
+exit $code"""
+
+
+def login(script: str) -> list[str]:
+    """Return the command line that has a script run by bash as at a login.
+
+    One whose profile ends before fails: it would seem to have done what it did not.
+    """
+    return ["sh", "-c", _LOGIN, "sh", f': >| "$1"; shift\n{script}']
+
+
 class Frame:
     """The frame of one command, and what was seen around it.
 

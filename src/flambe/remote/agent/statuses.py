@@ -218,6 +218,7 @@ def unreadable(folder: str) -> dict[str, Any]:
         "marker": "",
         "boot": boot_id(),
         "started": time.time(),
+        "started_ago": 0.0,
         "log": os.path.join(folder, "output.log"),
         "removed": [],
         "after": [],
