@@ -195,15 +195,10 @@ def test_ray_is_kept_between_runs_and_shut_to_those_without_its_token(farm: Farm
         assert done.returncode != 0
         assert re.search("[Aa]uth|token", done.stdout + done.stderr), done.stderr
     # Ray's own servers listen on all addresses, and ask for the token; these are for this host only.
-    (node,) = running(hosts[0], "ray.scripts.scripts", "--dashboard-port")
-    words = command_line(node)
-    dashboard = int(words[words.index("--dashboard-port") + 1])
+    assert not running(hosts[0], "dashboard/dashboard.py")
     (site,) = running(hosts[0], "--tensorboard-port")
     words = command_line(site)
-    own = {
-        dashboard,
-        *(int(words[words.index(f"--{n}") + 1]) for n in ("port", "tensorboard-port")),
-    }
+    own = {int(words[words.index(f"--{n}") + 1]) for n in ("port", "tensorboard-port")}
     found = {port: address for address, port in listening(hosts[0]) if port in own}
     assert found == dict.fromkeys(own, "0100007F")
 

@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 import ray
+from ray.exceptions import GetTimeoutError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flambe.experiment import last_words
@@ -18,7 +19,11 @@ from flambe.experiment.variants import Variant
 from flambe.logging.events import Record
 
 _log = logging.getLogger(__name__)
-ANSWER_SECONDS = 30  # of the collector, and of the host of a trial
+ANSWER_SECONDS = 30  # of the collector
+# Of the host of a trial: the run stands still meanwhile, and other hosts have results.
+HOST_SECONDS = 10
+#: Nodes that did not answer: nothing else of theirs is waited for.
+_silent: set[str] = set()
 
 
 def failure_of(collector: Any, variant: Variant, trial: Any) -> Failure:
@@ -67,7 +72,15 @@ def _last_words(collector: Any, variant_id: str) -> LastWords:
     node, folder = will
     if node == ray.get_runtime_context().get_node_id():
         return last_words.read(folder)
+    if node in _silent:
+        return LastWords()
     there = NodeAffinitySchedulingStrategy(node, soft=False)
     read = ray.remote(last_words.read).options(num_cpus=0, scheduling_strategy=there)
-    words: LastWords = ray.get(read.remote(folder), timeout=ANSWER_SECONDS)
+    asked = read.remote(folder)
+    try:
+        words: LastWords = ray.get(asked, timeout=HOST_SECONDS)
+    except GetTimeoutError:
+        _silent.add(node)
+        ray.cancel(asked, force=True)
+        raise
     return words

@@ -57,6 +57,7 @@ class Nodes:
         #: Those that people have been told of last.
         self._told = set(self.expected)
         self._tried: dict[str, float] = {}
+        self._reviving: set[str] = set()
         self._progress = time.monotonic()
         self._over = threading.Event()
         self._released = threading.Event()
@@ -164,10 +165,20 @@ class Nodes:
         """Start the nodes of factories that can be reached: one was started anew, for example."""
         now = time.monotonic()
         starts = _starts()
-        for name in sorted(names):
-            if name in starts and now - self._tried.get(name, -REVIVE_PERIOD) >= REVIVE_PERIOD:
+        for name in sorted(names & starts.keys() - self._reviving):
+            if now - self._tried.get(name, -REVIVE_PERIOD) >= REVIVE_PERIOD:
                 self._tried[name] = now
-                self._on(name, shlex.join(starts[name]["command"]), starts[name]["content"])
+                self._reviving.add(name)
+                # A thread for each: one that does not answer keeps none of the others waiting.
+                threading.Thread(
+                    target=self._revive_one, args=(name, starts[name]), daemon=True
+                ).start()
+
+    def _revive_one(self, name: str, start: Mapping[str, Any]) -> None:
+        try:
+            self._on(name, shlex.join(start["command"]), start["content"])
+        finally:
+            self._reviving.discard(name)
 
     def _why_missing(self, name: str) -> str:
         """Return why a factory has not joined: the end of the log of its node, if it has one."""

@@ -122,6 +122,8 @@ class _Recovery:
     def __call__(self) -> bool:
         stage = _live[self.key]
         trial = stage.trials[self.trial_id]
+        if stage.forgiven(trial):
+            return True
         return not stage.failure(trial).lasting and bool(type(trial).should_recover(trial))
 
 
@@ -152,6 +154,7 @@ class _StageRun:
         #: The trials that were started, by their ids, and what those that fail reported.
         self.trials: dict[str, Any] = {}
         self.failures: dict[str, Failure] = {}
+        self._forgiven: dict[str, bool] = {}
         #: Variants whose hosts were lost, and that are to be run again.
         self.lost: list[Variant] = []
 
@@ -198,9 +201,10 @@ class _StageRun:
     def fail(self, trial: Any, *, final: bool) -> None:
         variant = self.variant(trial)
         failure = self.failure(trial)
+        forgiven = self.forgiven(trial)
         self.failures.pop(trial.trial_id, None)
-        if self.executor.nodes is not None and failure.host_lost and self._may_be_lost(trial):
-            # It did nothing wrong: another host goes on with it.
+        self._forgiven.pop(trial.trial_id, None)
+        if forgiven:
             if final:
                 self.lost.append(variant)
             else:
@@ -208,6 +212,16 @@ class _StageRun:
             self.to.failed(variant, None, "its host was lost; another one goes on", final=False)
             return
         self.to.failed(variant, failure.error, failure.text, final)
+
+    def forgiven(self, trial: Any) -> bool:
+        """Whether a trial did nothing wrong: its host was lost, and another one goes on with it.
+
+        Tune tries it again at once, whatever ``max_failures`` says: a factory may be idle.
+        """
+        if trial.trial_id not in self._forgiven:
+            lost = self.executor.nodes is not None and self.failure(trial).host_lost
+            self._forgiven[trial.trial_id] = lost and self._may_be_lost(trial)
+        return self._forgiven[trial.trial_id]
 
     def _may_be_lost(self, trial: Any) -> bool:
         """Whether a variant came further since its host was lost, or this is not too often."""

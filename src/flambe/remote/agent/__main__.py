@@ -40,6 +40,9 @@ def main() -> int:
     node.add_argument("settings", help="JSON")
     boot = commands.add_parser("await-boot")
     boot.add_argument("seconds", type=float)
+    for name in ("ray-start", "ray-keep"):
+        ray_command = commands.add_parser(name)
+        ray_command.add_argument("arguments", nargs=argparse.REMAINDER)
     options = parser.parse_args()
     root = os.path.join(os.path.expanduser("~"), options.root)
     if options.command == "follow":
@@ -69,6 +72,13 @@ def main() -> int:
         from flambe.remote.agent import ray
 
         ray.become_node(**json.loads(options.settings))
+    if options.command in ("ray-start", "ray-keep"):
+        from flambe.remote.agent import ray_start
+
+        if options.command == "ray-keep":
+            return ray_start.keep(options.arguments)
+        ray_start.main(options.arguments)
+        return 0
     given = json.loads(sys.stdin.read() or "{}")
     json.dump(_answer(options.command, root, given), sys.stdout)
     return 0

@@ -25,7 +25,7 @@ def become_node(
     scratch: str,
     store: int,
 ) -> NoReturn:
-    """Become ``ray start --block``.
+    """Become ``ray start --block``, without what flambe uses nothing of.
 
     Parameters
     ----------
@@ -46,7 +46,8 @@ def become_node(
     """
     scratch = _fresh(scratch)
     address, head = socket.gethostbyname(address), socket.gethostbyname(head)
-    command = [python, "-m", "ray.scripts.scripts", "start", "--block", "--disable-usage-stats"]
+    command = [python, os.path.abspath(sys.argv[0]), "ray-start"]
+    command += ["start", "--block", "--disable-usage-stats"]
     command += ["--node-ip-address", address, "--num-cpus", str(cpus), "--num-gpus", str(gpus)]
     command += ["--resources", json.dumps({name: 1}), "--object-store-memory", str(store)]
     # Ports that Ray takes as it likes: another Ray of this machine has the usual ones.
@@ -54,9 +55,7 @@ def become_node(
     command += ["--max-worker-port", "0", "--include-log-monitor", "false"]
     command += ["--log-style", "record", "--log-color", "false"]
     if name == "orchestrator":
-        dashboard, client = _free_ports(2)
-        command += ["--head", "--port", str(port), "--dashboard-host", "127.0.0.1"]
-        command += ["--dashboard-port", str(dashboard), "--ray-client-server-port", str(client)]
+        command += ["--head", "--port", str(port), "--include-dashboard", "false"]
         command += ["--temp-dir", scratch]
     else:
         command += ["--address", f"{head}:{port}", "--temp-dir", scratch]
@@ -76,18 +75,6 @@ def _fresh(scratch: str) -> str:
     folder = os.path.join(scratch, "r")
     shutil.rmtree(folder, ignore_errors=True)  # of the node that was here before
     return folder
-
-
-def _free_ports(count: int) -> list[int]:
-    taken = []
-    for _ in range(count):
-        one = socket.socket()
-        one.bind(("127.0.0.1", 0))
-        taken.append(one)
-    ports = [one.getsockname()[1] for one in taken]
-    for one in taken:
-        one.close()
-    return ports
 
 
 def _wait_for(host: str, port: int, seconds: float = 120.0) -> None:
