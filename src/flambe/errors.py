@@ -7,6 +7,7 @@
     ├── RunError                 the run failed: exit code 1
     │   ├── ComponentError       a component raised while it was built or run
     │   ├── ResourceError        a resource could not be fetched
+    │   ├── HaltedError          what a run needs is gone: it is interrupted, --resume continues it
     │   └── RemoteError          something failed on a host; it is named
     │       ├── UnreachableError     no connection, or it was lost
     │       ├── HostKeyError         the host is not the one that it was
@@ -176,6 +177,23 @@ class ComponentError(RunError):
 
 class ResourceError(RunError):
     """A resource could not be fetched."""
+
+
+class HaltedError(RunError):
+    """What a run needs is gone, through no fault of its own: what is done is kept.
+
+    Parameters
+    ----------
+    message
+        What is gone.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  to continue, run the same command with --resume"
 
 
 class RemoteError(RunError):

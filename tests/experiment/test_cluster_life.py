@@ -44,7 +44,7 @@ def processes(farm: Farm, *words: str) -> list[int]:
 def kept(farm: Farm) -> set[int]:
     """Return the agents of the raylets: their titles stand where their environment was."""
     found: set[int] = set()
-    for pid in processes(farm, "ray-keep"):
+    for pid in set(processes(farm, "ray-keep")) - set(processes(farm, "raylet/raylet")):
         with contextlib.suppress(OSError):
             children = Path(f"/proc/{pid}/task/{pid}/children").read_text()
             found |= {int(child) for child in children.split()}
@@ -82,7 +82,7 @@ def test_a_helper_of_ray_and_a_raylet_end_and_the_run_continues(farm: Farm) -> N
     folder = farm.output("helped")
     lost = {one.id for one in known(folder) if one.host == "factory_1"}
     assert len(lost) == 2
-    (raylet,) = processes(farm, "raylet/raylet", '"factory_1"')
+    (raylet,) = processes(farm, "raylet/raylet", "factory_1")
     os.kill(raylet, signal.SIGKILL)
 
     def tried_again() -> bool:
@@ -95,3 +95,32 @@ def test_a_helper_of_ray_and_a_raylet_end_and_the_run_continues(farm: Farm) -> N
     run.ends()
     assert [one.status for one in known(folder)] == [Status.FINISHED] * 4
     assert {one.attempts for one in known(folder) if one.id not in lost} == {1}
+
+
+@pytest.mark.parametrize("what", ["gcs/gcs_server", "raylet/raylet"])
+def test_the_head_of_ray_is_killed_and_the_run_says_so_and_is_continued(
+    farm: Farm, what: str
+) -> None:
+    name = "headless-" + what[:3]
+    file = farm.write(name, FOUR.replace("STEPS", "12"), more="max_failures: 0")
+    run = farm.run(file)
+    run.says("step 3 of", times=4)
+    words = [what] if "gcs" in what else [what, "orchestrator"]
+    (pid,) = processes(farm, *words)
+    os.kill(pid, signal.SIGKILL)
+    said = run.ends(1)
+    reason = "Ray on the orchestrator ended, or was started again"
+    assert f"{reason}\n  to continue, run the same command with --resume" in said
+    for raw in (".cc:", "Traceback", "ActorDied", "Check failed", "*** SIG"):
+        assert raw not in said, said[-4000:]
+    folder = farm.output(name)
+    state = folder.read_state()
+    assert state is not None
+    assert (state.status, state.error) == (Status.INTERRUPTED, reason)
+    assert Status.RUNNING not in {one.status for one in known(folder)}
+    steps = {one.id: one.step for one in known(folder)}
+    again = farm.run(file, "--resume").ends()
+    assert [one.status for one in known(folder)] == [Status.FINISHED] * 4
+    for one in known(folder):
+        if steps[one.id] >= 3:
+            assert f"step 1 of {one.choices['rate']:g} " not in again

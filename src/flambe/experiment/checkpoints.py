@@ -99,15 +99,16 @@ class Checkpoints:
     def latest(self, folder: str) -> str | None:
         """Return the whole checkpoint of a variant with the most steps, if there is one.
 
-        Of two with the same number of steps, the one at the end of the variant.
+        Of two with the same number of steps, the one at the end of the variant. What an earlier
+        attempt writes late, from a host that was given up, never counts as newer.
         """
         manifests = {path: self.manifest(path) for path in self._all(folder)}
         steps = [
-            (known["step"], bool(known.get("done")), path)
+            (known.get("attempt", 0), known["step"], bool(known.get("done")), path)
             for path, known in manifests.items()
             if known is not None
         ]
-        return max(steps)[2] if steps else None
+        return max(steps)[-1] if steps else None
 
     def settle(self, folder: str, name: str) -> str | None:
         """Move the latest checkpoint of a variant to a name, and remove the others.

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import pdb
+import shutil
 import socket
 import tempfile
 import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
+from flambe._disk import patiently
 from flambe.errors import ComponentError, FlambeError, listed
 from flambe.experiment.checkpoints import FINAL, Checkpoints
 from flambe.experiment.failures import reported, whole_text
@@ -23,6 +27,8 @@ from flambe.logging import capture
 from flambe.logging.events import Record, use
 from flambe.logging.recorder import DirectChannel, Recorder
 from flambe.progress import RunFolder
+
+_log = logging.getLogger(__name__)
 
 
 class Listener(Protocol):
@@ -177,7 +183,8 @@ class InlineExecutor:
                 more = True
                 while more:
                     more = running.step()
-                    self._save(running, folder)
+                    save = partial(self._save, running, folder)
+                    patiently(save, folder, _log.warning)
                     to.stepped(variant, running.step_count, running.metric, host)
         except FlambeError as error:
             if whole := whole_text(error):
@@ -204,7 +211,11 @@ class InlineExecutor:
 
     def _save(self, running: VariantTask, folder: Path) -> None:
         beside = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
-        running.save(beside)
+        try:
+            running.save(beside)
+        except BaseException:
+            shutil.rmtree(beside, ignore_errors=True)
+            raise
         name = f"checkpoint_{running.step_count:06d}"
         if (folder / name).exists():  # a generator was at its end after its last step
             name += "_end"

@@ -13,7 +13,7 @@ from typing import Any
 
 from flambe._files import read_regular
 from flambe.compile import raised
-from flambe.errors import ComponentError, FlambeError, UnsavableError
+from flambe.errors import ComponentError, FlambeError, HaltedError, UnsavableError
 from flambe.logging import redact
 
 # What Ray says where the host of a worker is gone; see ray.exceptions.
@@ -38,6 +38,8 @@ class Failure:
         Whether it called ``sys.exit``: what it printed before says why.
     lasting
         Whether the next try would end in the same way.
+    halts
+        Whether what the run needs is gone: the others would end in the same way.
     """
 
     error: ComponentError | None
@@ -45,6 +47,7 @@ class Failure:
     host_lost: bool = False
     exits: bool = False
     lasting: bool = False
+    halts: bool = False
 
     def hidden(self) -> Failure:
         """Return the same without the hidden values."""
@@ -74,6 +77,8 @@ def reported(error: BaseException) -> Failure:
         error = error.with_traceback(None)
         error.__cause__ = error.__context__ = None
         return Failure(error, str(error), exits=exits)
+    if isinstance(error, HaltedError):
+        return Failure(None, error.message, lasting=True, halts=True)
     if isinstance(error, FlambeError):
         text = raised.clean(raised.bounded(str(error), raised.MOST_MESSAGE))
         return Failure(None, text, lasting=isinstance(error, UnsavableError))

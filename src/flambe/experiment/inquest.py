@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from typing import Any
 
 import ray
@@ -12,11 +11,12 @@ from ray.exceptions import GetTimeoutError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flambe.experiment import last_words
+from flambe.experiment.asking import answer
+from flambe.experiment.collector import Origin
 from flambe.experiment.executor import variant_title
 from flambe.experiment.failures import Failure, unreported
 from flambe.experiment.last_words import LastWords
 from flambe.experiment.variants import Variant
-from flambe.logging.events import Record
 
 _log = logging.getLogger(__name__)
 ANSWER_SECONDS = 30  # of the collector
@@ -37,8 +37,8 @@ def failure_of(collector: Any, variant: Variant, trial: Any) -> Failure:
         What failed, and as what of Tune.
     """
     with contextlib.suppress(Exception):  # the collector's process is gone too
-        reported: Failure | None = ray.get(
-            collector.take_failure.remote(variant.id), timeout=ANSWER_SECONDS
+        reported: Failure | None = answer(
+            lambda: collector.take_failure.remote(variant.id), ANSWER_SECONDS
         )
         if reported is not None:
             return reported
@@ -46,10 +46,8 @@ def failure_of(collector: Any, variant: Variant, trial: Any) -> Failure:
     if not failure.host_lost:
         failure = _death(collector, variant, failure.text)
         with contextlib.suppress(Exception):  # the collector is lost: so is the run
-            folder = f"{variant.stage}/{variant.name}"
-            collector.open.remote(variant.id, folder, variant_title(variant))
-            record = Record(variant.id, "line", "ERROR", failure.text, None, time.time())
-            ray.get(collector.write.remote([record]), timeout=ANSWER_SECONDS)
+            origin = Origin(f"{variant.stage}/{variant.name}", variant_title(variant))
+            answer(lambda: collector.note.remote(variant.id, origin, failure.text), ANSWER_SECONDS)
     return failure
 
 
@@ -60,13 +58,14 @@ def _death(collector: Any, variant: Variant, ray_text: str) -> Failure:
     with contextlib.suppress(Exception):  # the host is lost meanwhile
         words = _last_words(collector, variant.id)
     with contextlib.suppress(Exception):
-        asked = collector.last_lines.remote(variant.id, words.printed)
-        last = ray.get(asked, timeout=ANSWER_SECONDS)
+        last = answer(
+            lambda: collector.last_lines.remote(variant.id, words.printed), ANSWER_SECONDS
+        )
     return last_words.failure_of(variant, words, ray_text, last)
 
 
 def _last_words(collector: Any, variant_id: str) -> LastWords:
-    will = ray.get(collector.will.remote(variant_id), timeout=ANSWER_SECONDS)
+    will = answer(lambda: collector.will.remote(variant_id), ANSWER_SECONDS)
     if will is None:
         return LastWords()
     node, folder = will

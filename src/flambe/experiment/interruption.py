@@ -27,6 +27,8 @@ class Interruption:
 
     def __init__(self) -> None:
         self.asked = self.raised = False
+        #: Why the run cannot continue, if it was not the user who ended it.
+        self.reason = ""
         self._earlier: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Interruption:
@@ -42,6 +44,20 @@ class Interruption:
         for number, handler in self._earlier.items():
             signal.signal(number, handler)
         self._earlier.clear()
+
+    def halt(self, reason: str) -> None:
+        """Interrupt the run, from any thread: what it needs is gone.
+
+        Parameters
+        ----------
+        reason
+            What is gone.
+        """
+        if not self.reason and self._earlier:
+            self.reason = reason
+            main = threading.main_thread().ident
+            assert main is not None
+            signal.pthread_kill(main, signal.SIGTERM)
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.asked = True

@@ -8,10 +8,11 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
+from flambe._disk import Appender, patiently
 from flambe.experiment.variants import Variant, choices_text
 from flambe.logging import redact
 from flambe.logging.capture import PROGRESS
@@ -22,6 +23,7 @@ from flambe.progress import (
     Status,
     VariantState,
     change_line,
+    host_name,
 )
 
 _log = logging.getLogger(__name__)
@@ -102,21 +104,24 @@ class Journal:
         self.variants: dict[str, VariantState] = {}
         self._lock = threading.RLock()
         self._written = 0.0
-        self._lines: IO[str] | None = None
+        self._lines = Appender(folder.variants)
+        #: Whether the run ends: nothing is waited for then.
+        self._ending = False
         #: What the disk refused last.
         self.disk_error: OSError | None = None
 
     def _append(self, changes: Mapping[str, Any]) -> None:
-        if self._lines is None:
-            self._lines = open(self.folder.variants, "a", encoding="utf-8", buffering=1)
-        with self._watched():
-            self._lines.write(change_line(changes))
+        line = change_line(changes).encode("utf-8")
+        self._patiently(lambda: self._lines.append(line))
 
-    @contextlib.contextmanager
-    def _watched(self) -> Iterator[None]:
-        """Remember what the disk refused: Tune makes errors of its own of it."""
+    def _patiently(self, write: Callable[[], None]) -> None:
+        """Write; where the disk is full the run waits for room, and says so.
+
+        What is refused for good is remembered: Tune makes errors of its own of it.
+        """
+        patience = 0.0 if self._ending else None
         try:
-            yield
+            patiently(write, self.folder.root, self.observer.note, host_name(), patience)
         except OSError as problem:
             self.disk_error = problem
             raise
@@ -124,9 +129,12 @@ class Journal:
     def begin(self) -> None:
         """Write the first state, and tell the observer."""
         self.run.started, self.run.status = time.time(), Status.RUNNING
+        self._patiently(self._begin)
+        self.observer.begun(self.folder, self.run, self.variants)
+
+    def _begin(self) -> None:
         self.folder.reserve.write_bytes(os.urandom(RESERVE))
         self.folder.write_state(self.run)
-        self.observer.begun(self.folder, self.run, self.variants)
 
     def add(self, variant: Variant, **known: Any) -> VariantState:
         """Note a variant, with all that is known of it."""
@@ -207,8 +215,7 @@ class Journal:
         """Write the state."""
         with self._lock:
             self._count()
-            with self._watched():
-                self.folder.write_state(self.run)
+            self._patiently(lambda: self.folder.write_state(self.run))
             self._written = time.monotonic()
 
     def _count(self) -> None:
@@ -223,6 +230,7 @@ class Journal:
         with self._lock:
             self.run.status, self.run.ended = status, time.time()
             self.run.error = redact.hide(error)
+            self._ending = True
             try:
                 self.folder.reserve.unlink(missing_ok=True)
                 self._write_end(status)
@@ -241,9 +249,7 @@ class Journal:
             stack.callback(self.write)
             for entry in running:
                 self._append({"id": entry.id, "status": Status.INTERRUPTED})
-            if self._lines is not None:
-                lines, self._lines = self._lines, None
-                lines.close()
+            self._lines.close()
 
     def lines(self, lines: Sequence[tuple[str, str, str]]) -> None:
         """Give lines of components to the observer; with none, the run is known to live."""

@@ -20,6 +20,7 @@ import ray
 from flambe.cluster.cluster import SILENCE as SILENCE_SECONDS
 from flambe.cluster.ray import SILENCE, STARTS
 from flambe.errors import RunError, counted
+from flambe.experiment.head_watch import HeadWatch
 from flambe.experiment.remote import ALONE, JOIN
 from flambe.runnable import RemoteEnvironment
 
@@ -42,16 +43,26 @@ class Nodes:
         The cluster.
     note
         Told what people want to know.
+    halt
+        Ends the run for a reason.
 
     Attributes
     ----------
+    head
+        Watches the head of Ray.
     gave_up
         Why the run was ended, if it was.
     """
 
-    def __init__(self, env: RemoteEnvironment, note: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        env: RemoteEnvironment,
+        note: Callable[[str], None],
+        halt: Callable[[str], None] = lambda reason: None,
+    ) -> None:
         self.env = env
         self.note = note
+        self.head = HeadWatch(self.address, halt)
         self.gave_up = ""
         self.expected = dict(zip(env.factories_names, env.factories_ips, strict=True))
         #: Those that people have been told of last.
@@ -59,7 +70,6 @@ class Nodes:
         self._tried: dict[str, float] = {}
         self._reviving: set[str] = set()
         self._progress = time.monotonic()
-        self._over = threading.Event()
         self._released = threading.Event()
         self._holder: threading.Thread | None = None
 
@@ -112,19 +122,24 @@ class Nodes:
 
         When there has been none for too long, the run is interrupted: see :attr:`gave_up`.
         """
-        self._over.clear()
         self.progressed()
-        thread = threading.Thread(target=self._watch, name="flambe-nodes", daemon=True)
+        over = threading.Event()
+        thread = threading.Thread(
+            target=self._watch, args=(over,), name="flambe-nodes", daemon=True
+        )
         thread.start()
         try:
             yield
         finally:
-            self._over.set()
-            thread.join(PERIOD + SSH_SECONDS)
+            over.set()
+            if not self.head.gone:
+                thread.join(PERIOD + SSH_SECONDS)
 
-    def _watch(self) -> None:
+    def _watch(self, over: threading.Event) -> None:
         alone_since = None
-        while not self._over.wait(PERIOD):
+        while not over.wait(PERIOD):
+            if self.head.gone or not self.head.answers():
+                continue  # asked then, Ray's core ends this process
             try:
                 alive = self.alive()
             except Exception:  # Ray is going down, and the run with it

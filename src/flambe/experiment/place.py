@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flambe import _disk
 from flambe.errors import ConfigError, Problem
 from flambe.experiment import mistakes, storage
 from flambe.experiment.checkpoints import Checkpoints
@@ -71,9 +72,12 @@ class Place:
         env, root = self.experiment.env, str(self.folder.root)
         identity = uuid.uuid4().hex if url or env is not None else ""
         if env is None:
-            return Storage(root, identity, url=url)
+            return Storage(root, identity, url=url, patience=_disk.deadline())
         at = Address.parse(env.orchestrator_ip)
-        return Storage(root, identity, at.host, at.port, env.user, Path(env.key).name, url)
+        key = Path(env.key).name
+        return Storage(
+            root, identity, at.host, at.port, env.user, key, url, patience=_disk.deadline()
+        )
 
     def open(self, *, force: bool, resume: bool, wanted: bool) -> None:
         """Take the folder: empty, to be resumed, or after its results are moved aside.

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
+from flambe._disk import DEADLINE
 from flambe.cluster import paths, proxy
 from flambe.compile.build import folder_of
 from flambe.compile.values import ClusterResource
@@ -56,7 +57,7 @@ def prepare(experiment: Experiment, cluster: Cluster, *, force: bool, resume: bo
         )
     cluster.ray.start()
     cluster.variables.update(
-        {name: os.environ[name] for name in (ALONE, JOIN) if name in os.environ}
+        {name: os.environ[name] for name in (ALONE, JOIN, DEADLINE) if name in os.environ}
     )
     host.run(["mkdir", "-p", "--", root], repeat=True)
     if not root.startswith(f"{cluster.work}/"):

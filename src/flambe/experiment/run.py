@@ -14,11 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flambe import _disk
 from flambe._version import __version__
 from flambe.compile import Schema, tags, yaml
 from flambe.compile.build import Origin, folder_of
 from flambe.compile.pickled import user_key
 from flambe.errors import (
+    HaltedError,
     Interrupted,
     RunError,
     StateError,
@@ -103,10 +105,11 @@ class Run:
         from flambe.experiment.tune import TuneExecutor
 
         if self.experiment.env is None:
-            return TuneExecutor(root)
+            return TuneExecutor(root, halt=self.interruption.halt)
         from flambe.experiment.nodes import Nodes
 
-        return TuneExecutor(root, Nodes(self.experiment.env, self.observer.note))
+        nodes = Nodes(self.experiment.env, self.observer.note, self.interruption.halt)
+        return TuneExecutor(root, nodes, self.interruption.halt)
 
     def execute(self) -> None:
         """Run; see :meth:`Experiment.run`."""
@@ -144,23 +147,25 @@ class Run:
                 if note := self.reuse.unknown_note():
                     self.observer.note(note)
                 status, error = Status.FINISHED, self._failures()
+            except HaltedError as problem:
+                status, error = Status.INTERRUPTED, problem.message
+                raise
             except KeyboardInterrupt:
-                status = Status.INTERRUPTED
+                status, error = Status.INTERRUPTED, self.interruption.reason
+                if error:
+                    raise HaltedError(error) from None
                 raise Interrupted(
                     f"interrupted; what is done is in {self.folder.root}\n"
                     "  to go on, run the same command with --resume"
                 ) from None
-            except OSError as problem:  # of a disk, or of a bucket
-                error = self._disk(problem)
-                raise RunError(
-                    f"{error}\n  to go on, run the same command with --resume"
-                ) from problem
             except Exception as problem:
-                refused = self.journal.disk_error
-                error = self._disk(refused) if refused else str(problem) or type(problem).__name__
-                if refused:
-                    hint = "to go on, run the same command with --resume"
-                    raise RunError(f"{error}\n  {hint}") from problem
+                refused = self.journal.disk_error or problem
+                if isinstance(refused, OSError):  # of a disk, or of a bucket
+                    full = _disk.is_full(refused)
+                    status = Status.INTERRUPTED if full else Status.FAILED
+                    error = self._refused(refused)
+                    raise HaltedError(error) from problem
+                error = str(problem) or type(problem).__name__
                 raise
             except BaseException as problem:
                 error = str(problem) or type(problem).__name__
@@ -174,11 +179,11 @@ class Run:
         if error:  # it finished, without the variants that failed
             raise RunError(error)
 
-    def _disk(self, problem: OSError) -> str:
+    def _refused(self, problem: OSError) -> str:
         """Return what a disk, or a bucket, refused."""
-        if problem.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if problem.errno not in (*_disk.FULL, errno.EROFS):
             return str(problem)
-        return f"the disk of {self.folder.root} is full ({problem.strerror}): make room on it"
+        return _disk.reason(problem, self.folder.root, host_name())
 
     # -- before the first stage ---------------------------------------------------------------
 

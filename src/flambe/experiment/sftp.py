@@ -19,6 +19,7 @@ CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
 SMALL = 2**18
 AT_ONCE = 16  # files
 PART = 2**24  # bytes of a file in memory
+LEAST_FREE = 2**20  # bytes: a disk with less is full
 
 
 class Files(SSHFileSystem):  # type: ignore[misc]
@@ -49,6 +50,20 @@ class Files(SSHFileSystem):  # type: ignore[misc]
             if not create_parents:
                 raise
             super().mkdir(path, create_parents=True, **kwargs)
+
+    def full(self, path: str) -> str:
+        """Return that the disk of a path is full, or has no inodes left; nothing if it has both."""
+        return str(sync(self.loop, self._full, path))
+
+    async def _full(self, path: str) -> str:
+        async with self._pool.get() as channel:
+            disk = await channel.statvfs(path)
+        where = f"orchestrator: the disk of {path}"
+        if disk.files and not disk.favail:
+            return f"{where} has no inodes left; remove some files"
+        if disk.bavail * disk.frsize < LEAST_FREE:
+            return f"{where} is full; free some space"
+        return ""
 
     def put_all(self, folder: Path, path: str) -> None:
         """Put what is in a folder of this host into one that is there already.

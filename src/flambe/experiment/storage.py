@@ -25,11 +25,12 @@ from typing import Any, TypeVar
 from fsspec.exceptions import FSTimeoutError
 from pyarrow.fs import FSSpecHandler, PyFileSystem, copy_files
 
+from flambe import _disk
 from flambe._files import private_folder
-from flambe.errors import RunError
+from flambe.errors import HaltedError, RunError
 from flambe.experiment.checkpoints import MANIFEST, Checkpoints
 from flambe.logging.console import home_folder
-from flambe.progress import RunFolder
+from flambe.progress import RunFolder, host_name
 from flambe.remote.lock import locked
 
 CONNECT_SECONDS = 90.0  # how long a host tries to reach the orchestrator
@@ -56,6 +57,8 @@ class Storage:
         What is written in it; empty for a run on one machine only.
     url
         Where its checkpoints are instead, an ``s3://`` address.
+    patience
+        For how many seconds room is waited for, where its disk is full.
     host, port, user, key
         How other hosts reach the orchestrator: ``key`` is the name of a file in ``~/.ssh``.
     """
@@ -67,6 +70,7 @@ class Storage:
     user: str = ""
     key: str = ""
     url: str = ""
+    patience: float = _disk.SECONDS
 
     @property
     def base(self) -> str:
@@ -109,6 +113,18 @@ class Storage:
         None for that of this machine, where there is no other.
         """
         return PyFileSystem(_Handler(self)) if self.id else None
+
+    def refusal(self, error: BaseException) -> str:
+        """Return why the disk of the folder refused something, if it was that: it is full."""
+        if self.url:
+            return ""
+        if isinstance(error, OSError) and _disk.is_full(error):
+            return _disk.reason(error, self.root, host_name())
+        if self.is_here or not isinstance(error, Exception):
+            return ""
+        with contextlib.suppress(Exception):  # SFTP knows no such error: it only fails
+            return str(_connected(self).full(self.root))
+        return ""
 
     @contextlib.contextmanager
     def writing(self, checkpoint: str) -> Iterator[Path]:
@@ -239,9 +255,26 @@ def _connected(storage: Storage) -> Any:
             pause = min(pause * 2, 10)
 
 
-def patiently(do: Callable[[], T], what: str) -> T:
-    """Do something that needs the orchestrator; where the connection is lost, do it again."""
-    for pause in PAUSES:
+def patiently(do: Callable[[], T], what: str, storage: Storage | None = None) -> T:
+    """Do something that needs the orchestrator; where the connection is lost, do it again.
+
+    Parameters
+    ----------
+    do
+        What is done.
+    what
+        What that is, for people.
+    storage
+        Where it is written: where its disk is full, it is done again until there is room.
+
+    Raises
+    ------
+    HaltedError
+        If the disk is still full in the end.
+    """
+    pauses = iter(PAUSES)
+    full_until: float | None = None
+    while True:
         try:
             return do()
         except FileNotFoundError:
@@ -249,11 +282,19 @@ def patiently(do: Callable[[], T], what: str) -> T:
         except Exception as error:
             if not isinstance(error, (RunError, *_connection_errors())):
                 raise
-            logging.getLogger(__name__).warning("%s again: %s", what, error)
-            _connected.cache_clear()
-            _in_bucket.cache_clear()
+            if storage is not None and (refusal := storage.refusal(error)):
+                now = time.monotonic()
+                full_until = full_until or now + storage.patience
+                if now > full_until:
+                    raise HaltedError(refusal) from error
+                pause = min(_disk.PAUSE, storage.patience)
+            elif (pause := next(pauses, 0.0)) == 0.0:
+                raise
+            else:
+                logging.getLogger(__name__).warning("%s again: %s", what, error)
+                _connected.cache_clear()
+                _in_bucket.cache_clear()
             time.sleep(pause)
-    return do()
 
 
 def _connection_errors() -> tuple[type[Exception], ...]:

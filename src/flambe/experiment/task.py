@@ -230,13 +230,26 @@ class Assembly:
 
 
 class VariantTask:
-    """Runs one variant, step by step."""
+    """Runs one variant, step by step.
 
-    def __init__(self, task: StageTask, variant_id: str, channel: events.Channel) -> None:
+    Parameters
+    ----------
+    task, variant_id
+        What is run.
+    channel
+        Takes what it says.
+    attempt
+        Which attempt of this run at the variant it is: what an earlier one writes does not count.
+    """
+
+    def __init__(
+        self, task: StageTask, variant_id: str, channel: events.Channel, attempt: int = 1
+    ) -> None:
         tags.declare(task.extensions)
         self.task = task
         self.variant = task.variants[task.stage][variant_id]
         self.channel = channel
+        self.attempt = attempt
         self.step_count = 0
         self.done = False
         self.metric: float | None = None
@@ -255,7 +268,10 @@ class VariantTask:
                 self._advise(about, advice)
             self._watch()
             if variant_id in task.restore:
-                self.restore(task.storage.bring(task.restore[variant_id]))
+                folder = task.storage.bring(task.restore[variant_id])
+                self.restore(folder)
+                # The attempts of this run come after those of the run before.
+                self.attempt += (read_manifest(folder) or {}).get("attempt", 0)
             unfinished.pop_all()
 
     def _workspace(self, stage: str) -> Workspace:
@@ -322,6 +338,7 @@ class VariantTask:
         }
         manifest = {
             "variant": self.variant.id,
+            "attempt": self.attempt,
             "step": self.step_count,
             "metric": self.metric,
             "best": self.best,

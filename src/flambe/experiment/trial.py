@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import collections
 import contextlib
 import functools
 import logging
@@ -22,6 +21,9 @@ from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from flambe.errors import RunError, listed
 from flambe.experiment import storage
+from flambe.experiment.asking import answer
+from flambe.experiment.channel import LINE_PERIOD, CollectorChannel
+from flambe.experiment.collector import Origin
 from flambe.experiment.engines import METRIC, STEPS
 from flambe.experiment.executor import variant_title
 from flambe.experiment.failures import reported, whole_text
@@ -43,61 +45,16 @@ AT_END = "at_end"
 HOST = "flambe_host"
 #: In the configuration of a trial: how often a search had suggested the same values before.
 REPETITION = "repetition"
-# How often what components said is sent and shown, in seconds.
-LINE_PERIOD = 0.2
+#: … and which attempt at its variant it is: the driver counts them.
+ATTEMPT = "attempt"
+MOST_CHECKPOINTS = 10**6  # of one attempt
+TASK_SECONDS = 120.0  # how long the driver may take to give a task to the collector
 # How long a process may take to end.
 END_SECONDS = 5.0
 _NOT_AGAIN = (
     "its process is not used for another variant, for it left {left}: a process that is started "
     "anew takes a second or two (end threads and programs before the last step returns)"
 )
-# Records that wait in a worker before it is slowed down, and that are sent at once.
-MOST_WAITING = 50_000
-BATCH = 2_000
-
-
-class _CollectorChannel:
-    """Sends records to the collector in the background, in batches and in order."""
-
-    def __init__(self, collector: Any) -> None:
-        self.collector = collector
-        self.waiting: collections.deque[Record] = collections.deque()
-        self.sent = self.taken = 0
-        self.hurry = False
-        self.changed = threading.Condition()
-        threading.Thread(target=self._run, name="flambe-channel", daemon=True).start()
-
-    def send(self, record: Record) -> None:
-        """Take a record; waits when the collector is far behind."""
-        with self.changed:
-            self.changed.wait_for(lambda: len(self.waiting) < MOST_WAITING, timeout=60)
-            self.waiting.append(record)
-            self.taken += 1
-            if len(self.waiting) == 1:
-                self.changed.notify_all()
-
-    def flush(self) -> None:
-        """Return when all that was sent has arrived, or after ten seconds."""
-        with self.changed:
-            last, self.hurry = self.taken, True
-            self.changed.notify_all()
-            self.changed.wait_for(lambda: self.sent >= last, timeout=10)
-
-    def _run(self) -> None:
-        while True:
-            with self.changed:
-                self.changed.wait_for(lambda: bool(self.waiting))
-                # A moment's patience makes few batches of many lines.
-                self.changed.wait_for(lambda: self.hurry, timeout=LINE_PERIOD)
-                batch = [self.waiting.popleft() for _ in range(min(len(self.waiting), BATCH))]
-            try:
-                ray.get(self.collector.write.remote(batch))
-            except Exception:  # the run is being shut down, or the collector is lost
-                logging.getLogger(__name__).debug("could not send %d records", len(batch))
-            with self.changed:
-                self.sent += len(batch)
-                self.hurry = self.hurry and bool(self.waiting)
-                self.changed.notify_all()
 
 
 def _reported(method: Callable[P, T]) -> Callable[P, T]:
@@ -131,9 +88,9 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
         self.stage_task: StageTask | None = None
         self.running: VariantTask | None = None
         self.collector = ray.get_actor(config["collector"], namespace=NAMESPACE)
-        for value in ray.get(self.collector.secrets.remote()):
+        for value in answer(self.collector.secrets.remote):
             redact.add(value)
-        self.channel = _CollectorChannel(self.collector)
+        self.channel = CollectorChannel(self.collector)
         self.source = ""
         load.watch(self.channel.send)
         self.terminated = False
@@ -166,7 +123,7 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
         self._take("ERROR", failure.text)
         self.channel.flush()
         with contextlib.suppress(Exception):  # the collector is lost: so is the run
-            ray.get(self.collector.report_failure.remote(self.source, failure))
+            answer(lambda: self.collector.report_failure.remote(self.source, failure, self.attempt))
         return failure.text
 
     def _take(self, level: str, text: str) -> None:
@@ -175,18 +132,35 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
 
     def _begin(self, config: dict[str, Any]) -> None:
         if self.stage_task is None or self.stage_task.stage != config["stage"]:
-            self.stage_task = ray.get(self.collector.task.remote(config["stage"]))
+            self.stage_task = self._task(config["stage"])
             _export(self.stage_task.secrets)
         load_libraries(self.stage_task.extensions)
         self.config = config
         self.running = None
         variant = self._variant(config)
         self.source = variant.id
-        folder = f"{variant.stage}/{variant.name}"
-        self.collector.open.remote(variant.id, folder, variant_title(variant))
+        self.attempt = int(config.get(ATTEMPT, 1))
         node = ray.get_runtime_context().get_node_id()
-        self.collector.attend.remote(variant.id, node, str(self.will.folder))
+        folder, title = f"{variant.stage}/{variant.name}", variant_title(variant)
+        origin = Origin(folder, title, self.attempt, node, str(self.will.folder))
+        self.channel.begin(variant.id, origin)
         self.isolation = Isolation(self.stage_task.extensions)
+
+    def _task(self, stage: str) -> StageTask:
+        """Return the task of a stage; a collector that was started again gets it from the driver.
+
+        Raises
+        ------
+        RunError
+            If it does not.
+        """
+        end = time.monotonic() + TASK_SECONDS
+        while time.monotonic() < end:
+            task: StageTask | None = answer(lambda: self.collector.task.remote(stage))
+            if task is not None:
+                return task
+            time.sleep(LINE_PERIOD)
+        raise RunError(f"the task of stage {stage!r} was not given to its workers")
 
     def _variant(self, config: dict[str, Any]) -> Variant:
         assert self.stage_task is not None
@@ -198,7 +172,7 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
         """Return what runs the variant; it is built in the first step."""
         if self.running is None:
             assert self.stage_task is not None
-            self.running = VariantTask(self.stage_task, self.source, self.channel)
+            self.running = VariantTask(self.stage_task, self.source, self.channel, self.attempt)
             self._iteration = self.running.step_count
         return self.running
 
@@ -227,19 +201,24 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
         Tune says where, and is given an empty folder to bring there: it would copy file by file.
         """
         save, what = super().save, "a checkpoint is written"
+        assert self.stage_task is not None
+        at = self.stage_task.storage
+        # Tune counts checkpoints from where it knows of: what an attempt writes that was given up,
+        # on a host that was lost, must not meet them.
+        first = (self.attempt - 1) * MOST_CHECKPOINTS
+        self._storage.current_checkpoint_index = max(self._storage.current_checkpoint_index, first)
         with tempfile.TemporaryDirectory(prefix="flambe-checkpoint-") as empty:
-            saved = storage.patiently(lambda: save(empty), what)
+            saved = storage.patiently(lambda: save(empty), what, at)
 
         # What is said up to a checkpoint is kept as long as the checkpoint is: a run that is killed
         # is resumed after it, and says it no more.
         self.channel.flush()
 
         def write() -> None:
-            assert self.stage_task is not None
-            with self.stage_task.storage.writing(saved.checkpoint.path) as folder:
+            with at.writing(saved.checkpoint.path) as folder:
                 self._run_variant().save(folder)
 
-        storage.patiently(write, what)
+        storage.patiently(write, what, at)
         return saved
 
     @_reported

@@ -8,19 +8,22 @@ import logging
 import os
 import threading
 import uuid
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import ray
 from ray import tune
+from ray.exceptions import GetTimeoutError
 from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flambe.errors import RunError
 from flambe.experiment import inquest
+from flambe.experiment.asking import answer
+from flambe.experiment.channel import LINE_PERIOD
 from flambe.experiment.checkpoints import FINAL, RESUMED, Checkpoints, Upkeep
 from flambe.experiment.collector import Collector
 from flambe.experiment.engines import METRIC, MODE, STEPS
@@ -36,8 +39,8 @@ from flambe.experiment.ranking import ranked_scheduler, ranked_searcher
 from flambe.experiment.task import StageTask
 from flambe.experiment.trial import (
     AT_END,
+    ATTEMPT,
     HOST,
-    LINE_PERIOD,
     NAMESPACE,
     REPETITION,
     VariantTrainable,
@@ -174,6 +177,8 @@ class _StageRun:
                     break
             config[REPETITION] = repetition
             self.taken.add(variant.id)
+        if ATTEMPT not in config:
+            config[ATTEMPT] = self.executor.next_attempt(variant)
         return variant
 
     def prune(self, trial: Any, latest: str) -> None:
@@ -209,8 +214,14 @@ class _StageRun:
                 self.lost.append(variant)
             else:
                 trial.run_metadata.num_failures -= 1
+                trial.config[ATTEMPT] = self.executor.next_attempt(variant)
             self.to.failed(variant, None, "its host was lost; another one goes on", final=False)
             return
+        if failure.halts:
+            self.executor.halt(failure.text)
+            return
+        if not final:
+            trial.config[ATTEMPT] = self.executor.next_attempt(variant)
         self.to.failed(variant, failure.error, failure.text, final)
 
     def forgiven(self, trial: Any) -> bool:
@@ -247,11 +258,19 @@ class TuneExecutor:
         The folder of the run, on this host.
     nodes
         The Ray nodes of a cluster; without them, Ray is started on this machine.
+    halt
+        Ends the run for a reason.
     """
 
-    def __init__(self, root: Path, nodes: Nodes | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        nodes: Nodes | None = None,
+        halt: Callable[[str], None] = lambda reason: None,
+    ) -> None:
         self.root = root
         self.nodes = nodes
+        self.halt = halt
         self.name = f"flambe-{uuid.uuid4().hex[:12]}"
         self.collector: Any = None
         #: The checkpoints of trials that are kept while they run, the oldest first.
@@ -259,6 +278,11 @@ class TuneExecutor:
         self.upkeep = Upkeep()
         #: Id → the step at which the host of a variant was lost last, and how often it was.
         self.losses: dict[str, tuple[int, int]] = {}
+        #: Id → how many attempts were made at a variant.
+        self.attempts: dict[str, int] = {}
+        #: Stage → the task that the collector has, and which process of it has them.
+        self.tasks: dict[str, StageTask] = {}
+        self._collecting = ""
         self.local = LocalRay()
         self._started_ray = False
 
@@ -274,9 +298,10 @@ class TuneExecutor:
             log_raylet()
             self._started_ray = True
         if self.nodes is not None:
+            self.nodes.head.start()
             self.nodes.await_all()
-        # A named, detached-free actor: it ends with this driver, and so does the run. It is where
-        # the driver is, and so is the folder that it writes.
+        # A named actor that ends with this driver, and is started again until then. It is where the
+        # driver is, and so is the folder that it writes.
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         self.collector = (
             ray.remote(Collector)
@@ -285,9 +310,10 @@ class TuneExecutor:
                 namespace=NAMESPACE,
                 num_cpus=0,
                 max_concurrency=1,
+                max_restarts=-1,
                 scheduling_strategy=here,
             )
-            .remote(str(self.root), sorted(redact.values()))
+            .remote(str(self.root), sorted(redact.values()), self.name)
         )
         tune.register_trainable(TRAINABLE, VariantTrainable, warn=False)
 
@@ -349,7 +375,8 @@ class TuneExecutor:
         self, task: StageTask, variants: Sequence[Variant], options: StageOptions, to: Listener
     ) -> list[Variant]:
         """Run variants by one Tuner; return those that were lost with their hosts."""
-        ray.get(self.collector.set_task.remote(task))
+        self.tasks[task.stage] = task
+        answer(lambda: self.collector.set_task.remote(task))
         stage = _StageRun(self, task, to, options.taken)
         key = f"{self.name}/{task.stage}"
         _live[key] = stage
@@ -417,7 +444,10 @@ class TuneExecutor:
             while not last:
                 last = over.wait(LINE_PERIOD)
                 try:
-                    lines = ray.get(self.collector.take_lines.remote(), timeout=ANSWER_SECONDS)
+                    process, lines = answer(self.collector.take_lines.remote, ANSWER_SECONDS)
+                    self._recollect(process)
+                except GetTimeoutError:
+                    continue
                 except Exception:  # Ray is going down
                     return
                 with contextlib.suppress(OSError):  # of the disk: the run meets it as well
@@ -429,17 +459,37 @@ class TuneExecutor:
             yield
         finally:
             over.set()
-            thread.join(30)
+            if not self.head_is_gone:
+                thread.join(30)
+
+    def next_attempt(self, variant: Variant) -> int:
+        """Return the number of the next attempt at a variant."""
+        self.attempts[variant.id] = number = self.attempts.get(variant.id, 0) + 1
+        return number
+
+    def _recollect(self, process: str) -> None:
+        """Give a collector that was started again what the one before it had."""
+        if self._collecting not in ("", process):
+            _log.warning("what collects the output of the run was killed, and is started again")
+            for task in self.tasks.values():
+                self.collector.set_task.remote(task)
+        self._collecting = process
+
+    @property
+    def head_is_gone(self) -> bool:
+        """Whether no call to Ray comes back."""
+        return self.nodes is not None and self.nodes.head.gone
 
     def close(self) -> None:
         """Close the files, and stop the Ray that was started here."""
-        if self.collector is not None:
+        if self.collector is not None and not self.head_is_gone:
             with contextlib.suppress(Exception):
                 ray.get(self.collector.close.remote(), timeout=10)
         self.upkeep.close()
         if self.nodes is not None:
             self.nodes.release()
-        if self._started_ray:
+            self.nodes.head.close()
+        if self._started_ray and not self.head_is_gone:
             with quiet_ray():
                 self.local.close()
 

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import collections
 import json
+import logging
 import math
+import os
+import re
 import threading
 import time
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from flambe._disk import Appender, patiently
 from flambe.logging import redact
 from flambe.logging.capture import PROGRESS
+from flambe.logging.event_file import event_path, summary_writer
 from flambe.logging.events import Record
-from flambe.progress import METRICS, TENSORBOARD, VARIANT_CONFIG, VARIANT_LOG, end_last_line
+from flambe.logging.ledger import Ledger
+from flambe.progress import METRICS, TENSORBOARD, VARIANT_CONFIG, VARIANT_LOG
+
+_log = logging.getLogger(__name__)
+# A line of a variant's log: when, its level, its text.
+_LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d (\S+) +(.*)")
 
 # Lines kept for the console when it is slower than the components.
 PENDING_LINES = 20_000
@@ -24,69 +34,148 @@ LOAD_PERIOD = 4.0  # seconds between two lines about a host
 
 
 class Recorder:
-    """Writes records into the folders of their sources, as they come.
+    """Writes records into the folders of their sources: those of one call all, or none.
 
     Parameters
     ----------
     root
         The folder of the run.
+    identity
+        Of the run, where another process continues to write for it if this one is killed.
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, identity: str = "") -> None:
         self.root = Path(root)
         self._sources: dict[str, _Source] = {}
         self._told: dict[str, float] = {}
-        self._advised: set[str] = set()
         self._lines: collections.deque[tuple[str, str, str]] = collections.deque(
             maxlen=PENDING_LINES
         )
         # Held again by the same thread where writing a figure makes a library log something.
         self._lock = threading.RLock()
         self.root.mkdir(parents=True, exist_ok=True)
-        end_last_line(self.root / "run.log")
-        self._run_log = open(
-            self.root / "run.log", "a", encoding="utf-8", errors="backslashreplace", buffering=1
-        )
+        self.ledger = Ledger(self.root, identity) if identity else None
+        #: Whether it continues what a process wrote that was killed.
+        self.recovered = self.ledger is not None and self.ledger.recover()
+        self._advised = set(self.ledger.advised) if self.ledger is not None else set()
+        lines = not self.recovered  # else what is there is whole
+        self._run_log = Appender(self.root / "run.log", lines=lines)
+        self._loads = Appender(self.root / "hosts.jsonl", lines=lines)
+        self._changes = _Changes()
 
     def open(self, source: str, folder: str, name: str) -> None:
         """Say where a source's files go, below the root, and what people call it."""
         with self._lock:
             if source not in self._sources:
-                self._sources[source] = _Source(self.root / folder, name)
+                self._sources[source] = _Source(self.root / folder, name, self.recovered)
 
-    def write(self, records: Iterable[Record]) -> None:
-        """Write records."""
+    def write(self, records: Iterable[Record], sender: str = "", number: int = 0) -> None:
+        """Write records.
+
+        Parameters
+        ----------
+        records
+            What is written.
+        sender, number
+            Who sends it, and which of its batches this is: one that was written is passed over.
+
+        Raises
+        ------
+        OSError
+            If not all of them can be written: none is then.
+        """
         with self._lock:
-            for record in records:
-                self._write(record)
-            for source in self._sources.values():
-                source.flush()
+            if self.ledger is not None and self.ledger.taken(sender, number):
+                return
+            changes = self._changes = _Changes()
+            try:
+                for record in records:
+                    self._write(record)
+                self._commit(sender, number)
+            except BaseException:
+                self._undo()
+                raise
+            self._advised |= changes.advised
+            self._told |= changes.told
+            self._lines += changes.lines
+            for source, line in changes.tails:
+                source.tail.append(line)
+            for source in changes.ended:
+                self._close(source)
+
+    def _undo(self) -> None:
+        for file in (self._run_log, self._loads):
+            file.undo()
+        for source in self._sources.values():
+            source.undo()
+
+    def _files(self) -> list[Appender]:
+        files = [file for source in self._sources.values() for file in source.files.values()]
+        return [self._run_log, self._loads, *files]
+
+    def _commit(self, sender: str, number: int) -> None:
+        """Write what waits, and note that it is written."""
+        files, ledger = [file for file in self._files() if file.waits], self.ledger
+        for file in files:
+            file.open()
+        if ledger is None:
+            for file in files:
+                file.write()
+        elif files or number:
+            sizes = {self._name(file): file.size for file in files}
+            if not sizes.keys() <= ledger.sizes.keys():
+                ledger.sizes |= sizes
+                ledger.write()
+            for file in files:
+                file.write()
+            earlier = dict(ledger.senders)
+            if number:
+                ledger.acknowledge(sender, number)
+            ledger.sizes |= {self._name(f): f.size + f.waiting for f in files}
+            ledger.advised = sorted(self._advised | self._changes.advised)
+            try:
+                ledger.write()
+            except OSError:
+                ledger.senders, ledger.sizes = earlier, ledger.sizes | sizes
+                raise
+        for file in files:
+            file.keep()
+
+    def _name(self, file: Appender) -> str:
+        return str(file.path.relative_to(self.root))
+
+    def _close(self, source: _Source) -> None:
+        if self.ledger is not None:
+            for file in source.files.values():
+                self.ledger.sizes.pop(self._name(file), None)
+        source.close()
 
     def _write(self, record: Record) -> None:
-        source = self._sources.get(record.source)
+        source, changes = self._sources.get(record.source), self._changes
         if record.kind == "end":
             if source:
-                source.close()
+                changes.ended.append(source)
         elif record.kind == "advice":
-            if record.tag not in self._advised:
-                self._advised.add(record.tag)
+            if record.tag not in self._advised | changes.advised:
+                changes.advised.add(record.tag)
                 for line in str(record.value).splitlines():
                     self._write(replace(record, kind="line", tag="WARNING", value=line))
         elif record.kind == "line":
             text = redact.hide(str(record.value))
             stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.time))
             name = source.name if source else ""
-            self._run_log.write(f"{stamp} {record.tag:<7} {name}{' | ' if name else ''}{text}\n")
-            self._lines.append((record.source, record.tag, text))
+            line = f"{stamp} {record.tag:<7} {name}{' | ' if name else ''}{text}\n"
+            self._run_log.add(_encoded(line))
+            changes.lines.append((record.source, record.tag, text))
             if source:
-                source.tail.append((record.tag, text[:TAIL_WIDTH]))
+                changes.tails.append((source, (record.tag, text[:TAIL_WIDTH])))
                 source.line(stamp, record.tag, text)
         elif record.kind == "whole":
             if source:
                 stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(record.time))
                 source.line(stamp, record.tag, redact.hide(str(record.value)))
         elif record.kind == "progress":
-            self._lines.append((record.source, PROGRESS, redact.hide(str(record.value))))
+            changes.lines.append((record.source, PROGRESS, redact.hide(str(record.value))))
         elif record.kind == "load":
             self._load(record)
         elif source:
@@ -94,11 +183,10 @@ class Recorder:
 
     def _load(self, record: Record) -> None:
         # Every worker of a host tells the same.
-        if record.time - self._told.get(record.tag, 0.0) > LOAD_PERIOD:
-            self._told[record.tag] = record.time
+        if record.time - (self._told | self._changes.told).get(record.tag, 0.0) > LOAD_PERIOD:
+            self._changes.told[record.tag] = record.time
             line = {"host": record.tag, "time": round(record.time, 1), **record.value}
-            with open(self.root / "hosts.jsonl", "a", encoding="utf-8") as stream:
-                stream.write(json.dumps(line) + "\n")
+            self._loads.add(_encoded(json.dumps(line) + "\n"))
 
     def tail(self, source: str) -> list[tuple[str, str]]:
         """Return the last lines of a source: ``(level, text)``."""
@@ -119,6 +207,24 @@ class Recorder:
             for source in self._sources.values():
                 source.close()
             self._run_log.close()
+            self._loads.close()
+            if self.ledger is not None:
+                self.ledger.remove()
+
+
+@dataclass
+class _Changes:
+    """What is different when a batch is written: nothing of it counts before."""
+
+    advised: set[str] = field(default_factory=set)
+    told: dict[str, float] = field(default_factory=dict)
+    lines: list[tuple[str, str, str]] = field(default_factory=list)
+    tails: list[tuple[_Source, tuple[str, str]]] = field(default_factory=list)
+    ended: list[_Source] = field(default_factory=list)
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _masked(record: Record) -> Record:
@@ -133,26 +239,23 @@ def _masked(record: Record) -> Record:
 class _Source:
     """The files of one variant, opened at first use."""
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, name: str, recovered: bool) -> None:
         self.folder = folder
         self.name = name
-        self._files: dict[str, IO[str]] = {}
+        self.files: dict[str, Appender] = {}
         self._events: Any = None
-        self._dirty = False
+        self._recovered = recovered
         self.tail: collections.deque[tuple[str, str]] = collections.deque(maxlen=TAIL_LINES)
+        if recovered:
+            self.tail += _last_lines(folder / VARIANT_LOG)
 
-    def _file(self, name: str) -> IO[str]:
-        if name not in self._files:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            end_last_line(self.folder / name)
-            self._files[name] = open(
-                self.folder / name, "a", encoding="utf-8", errors="backslashreplace"
-            )
-        self._dirty = True
-        return self._files[name]
+    def _file(self, name: str) -> Appender:
+        if name not in self.files:
+            self.files[name] = Appender(self.folder / name, lines=not self._recovered)
+        return self.files[name]
 
     def line(self, stamp: str, level: str, text: str) -> None:
-        self._file(VARIANT_LOG).write(f"{stamp} {level:<7} {text}\n")
+        self._file(VARIANT_LOG).add(_encoded(f"{stamp} {level:<7} {text}\n"))
 
     def event(self, record: Record) -> None:
         if record.kind == "config":
@@ -164,11 +267,20 @@ class _Source:
             if isinstance(value, float) and not math.isfinite(value):
                 value = str(value)
             entry = {"time": record.time, "step": record.step, "tag": record.tag, "value": value}
-            self._file(METRICS).write(json.dumps(entry) + "\n")
+            self._file(METRICS).add(_encoded(json.dumps(entry) + "\n"))
         try:
             self._to_tensorboard(record)
         except Exception as error:  # what one figure holds must not cost the others
             self.note(record, f"{record.tag!r} cannot be shown by TensorBoard: {error}")
+
+    def undo(self) -> None:
+        """Take back what was written last, and what waits."""
+        for name, file in list(self.files.items()):
+            if file.waits:
+                file.undo()
+                del self.files[name]
+        if TENSORBOARD not in self.files:
+            self._events = None  # its file begins with a line of its own
 
     def note(self, record: Record, text: str) -> None:
         """Write a line of flambe's own."""
@@ -177,12 +289,9 @@ class _Source:
 
     def _to_tensorboard(self, record: Record) -> None:
         if self._events is None:
-            # tensorboardX writes events without torch or TensorFlow.
-            from tensorboardX import SummaryWriter
-
-            self._events = SummaryWriter(
-                str(self.folder / TENSORBOARD), flush_secs=5, write_to_disk=True
-            )
+            file = Appender(event_path(self.folder / TENSORBOARD))
+            self._events = summary_writer(file)
+            self.files[TENSORBOARD] = file
         writer, tag, step, when = self._events, record.tag, record.step, record.time
         if record.kind == "scalar":
             writer.add_scalar(tag, record.value, step, walltime=when)
@@ -196,20 +305,24 @@ class _Source:
             labels, predictions = record.value
             writer.add_pr_curve(tag, labels, predictions, step, walltime=when)
 
-    def flush(self) -> None:
-        if self._dirty:
-            for file in self._files.values():
-                file.flush()
-            self._dirty = False
-
     def close(self) -> None:
         self.tail.clear()
-        for file in self._files.values():
+        for file in self.files.values():
             file.close()
-        self._files = {}
-        if self._events is not None:
-            self._events.close()
-            self._events = None
+        self.files = {}
+        self._events = None
+
+
+def _last_lines(path: Path) -> list[tuple[str, str]]:
+    """Return the last lines of a variant's log: ``(level, text)``."""
+    try:
+        with open(path, "rb") as stream:
+            stream.seek(max(0, os.fstat(stream.fileno()).st_size - TAIL_LINES * TAIL_WIDTH))
+            lines = stream.read().decode("utf-8", "replace").splitlines()[-TAIL_LINES:]
+    except OSError:
+        return []
+    found = [_LINE.match(line) for line in lines]
+    return [(match[1], match[2][:TAIL_WIDTH]) for match in found if match is not None]
 
 
 class DirectChannel:
@@ -219,8 +332,8 @@ class DirectChannel:
         self.recorder = recorder
 
     def send(self, record: Record) -> None:
-        """Write it."""
-        self.recorder.write([record])
+        """Write it; where the disk is full, when there is room."""
+        patiently(lambda: self.recorder.write([record]), self.recorder.root, _log.warning)
 
     def flush(self) -> None:
         """Nothing waits."""

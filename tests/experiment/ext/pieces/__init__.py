@@ -193,11 +193,12 @@ class Failing(Component):
 class Talker(Component):
     """Says something in every way there is."""
 
-    def __init__(self, name: str = "a", steps: int = 2) -> None:
-        self.name, self.steps, self.done = name, steps, 0
+    def __init__(self, name: str = "a", steps: int = 2, seconds: float = 0.0) -> None:
+        self.name, self.steps, self.seconds, self.done = name, steps, seconds, 0
         self.register_attrs("done")
 
     def run(self) -> bool:
+        time.sleep(self.seconds)
         self.done += 1
         name = f"{self.name}{self.done}"
         print(f"printed by {name}")

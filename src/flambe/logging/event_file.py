@@ -1,0 +1,62 @@
+"""TensorBoard's events, without torch and TensorFlow, and written when the logs are."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import struct
+import time
+from pathlib import Path
+from typing import Any
+
+from flambe._disk import Appender
+
+_numbers = itertools.count()
+
+
+def event_path(folder: Path) -> Path:
+    """Return the path of a new file of events in a folder."""
+    name = f"events.out.tfevents.{int(time.time())}.{socket.gethostname()}"
+    while (path := folder / f"{name}.{next(_numbers)}").exists():
+        pass
+    return path
+
+
+def summary_writer(file: Appender) -> Any:
+    """Return a SummaryWriter of tensorboardX whose events wait in a file."""
+    from tensorboardX import SummaryWriter
+    from tensorboardX.writer import FileWriter
+
+    folder = str(file.path.parent)
+    summaries = SummaryWriter(folder, write_to_disk=False)
+    writer = FileWriter.__new__(FileWriter)
+    writer.event_writer = _EventFile(file)
+    writer._default_metadata = {}
+    summaries._write_to_disk = True
+    summaries.file_writer, summaries.all_writers = writer, {folder: writer}
+    return summaries
+
+
+class _EventFile:
+    """What a FileWriter of tensorboardX writes to: its own has a thread, and a queue to it."""
+
+    def __init__(self, file: Appender) -> None:
+        from tensorboardX.proto.event_pb2 import Event
+
+        self._file = file
+        self.add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
+
+    def add_event(self, event: Any) -> None:
+        """Let an event wait in the file."""
+        from tensorboardX.record_writer import masked_crc32c
+
+        data = event.SerializeToString()
+        header = struct.pack("<Q", len(data))
+        sums = [struct.pack("<I", masked_crc32c(part)) for part in (header, data)]
+        self._file.add(header + sums[0] + data + sums[1])
+
+    def flush(self) -> None:
+        """Nothing waits here."""
+
+    def close(self) -> None:
+        """Nothing is open here."""

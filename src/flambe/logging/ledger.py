@@ -1,0 +1,104 @@
+"""What of a run's logs and figures is written for good, as one process tells the next.
+
+The process that writes them may be killed at any moment. Who sent it something that was not
+acknowledged sends it once more to the process that follows: this says what of it is there already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+MOST_SENDERS = 2_000  # that are remembered, the latest
+
+
+class Ledger:
+    """How long each open file is, and which was the last batch of each sender.
+
+    Parameters
+    ----------
+    root
+        The folder of the run.
+    identity
+        Tells this run from earlier ones in the same folder: what they left says nothing.
+
+    Attributes
+    ----------
+    sizes
+        Path below the root → how long the file is.
+    senders
+        Who sends → the number of the last batch.
+    advised
+        What was said that is said once.
+    """
+
+    def __init__(self, root: Path, identity: str) -> None:
+        self.root, self.identity = root, identity
+        self.path = root / ".ledger.json"
+        self.sizes: dict[str, int] = {}
+        self.senders: dict[str, int] = {}
+        self.advised: list[str] = []
+
+    def recover(self) -> bool:
+        """Read what a killed process left, and cut off what it had not written for good.
+
+        Returns
+        -------
+        bool
+            Whether there was one.
+        """
+        try:
+            known: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
+            if known["identity"] != self.identity:
+                return False
+            self.sizes, self.senders = dict(known["sizes"]), dict(known["senders"])
+            self.advised = list(known["advised"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+        for name, size in self.sizes.items():
+            with contextlib.suppress(OSError):
+                if (self.root / name).stat().st_size > size:
+                    os.truncate(self.root / name, size)
+        return True
+
+    def taken(self, sender: str, number: int) -> bool:
+        """Whether a batch of a sender was written already."""
+        return number <= self.senders.get(sender, 0)
+
+    def acknowledge(self, sender: str, number: int) -> None:
+        """Note the last batch of a sender."""
+        self.senders.pop(sender, None)
+        self.senders[sender] = number
+        while len(self.senders) > MOST_SENDERS:
+            del self.senders[next(iter(self.senders))]
+
+    def write(self) -> None:
+        """Write it down, whole or not at all.
+
+        Raises
+        ------
+        OSError
+            If it cannot be.
+        """
+        text = json.dumps(
+            {
+                "identity": self.identity,
+                "sizes": self.sizes,
+                "senders": self.senders,
+                "advised": self.advised,
+            }
+        )
+        beside = self.path.with_suffix(".tmp")
+        try:
+            beside.write_text(text, encoding="utf-8")
+        except OSError:
+            beside.unlink(missing_ok=True)
+            raise
+        os.replace(beside, self.path)
+
+    def remove(self) -> None:
+        """Remove it: the run is over."""
+        self.path.unlink(missing_ok=True)

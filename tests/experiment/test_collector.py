@@ -1,0 +1,122 @@
+"""The process that collects what variants say is killed: nothing is lost, nothing is there twice."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from pathlib import Path
+
+import pytest
+
+from flambe.experiment.collector import Batch, Collector, Origin
+from flambe.logging.events import Record
+from flambe.progress import Status, read_lines
+from tests.experiment.farm import Going
+from tests.experiment.lab import Lab, command, environment, until
+
+STEPS = 40
+
+
+def collectors(mark: str) -> set[int]:
+    """Return the processes of the collectors whose workers print to files below a folder."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and (entry / "cmdline").read_bytes().startswith(
+                b"ray::Collector"
+            ):
+                targets = [os.readlink(link) for link in (entry / "fd").iterdir()]
+                if any(target.startswith(mark) for target in targets):
+                    found.add(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.faults
+def test_a_collector_that_is_killed_is_started_again(lab: Lab) -> None:
+    lab.write(
+        f"""
+        a: !pieces.Talker {{name: !g [x, y], steps: {STEPS}, seconds: 0.2}}
+        b: !pieces.Talker {{name: z, steps: 2}}
+        """
+    )
+    run = Going(command(lab.config), environment(), lab.root)
+    run.says(r"printed by x3\b")
+    killed: set[int] = set()
+    for moment in (r"printed by x8\b", r"printed by y20\b"):
+        run.says(moment)
+        (pid,) = until(lambda: collectors(str(lab.folder.root)) - killed, "there is a collector")
+        os.kill(pid, signal.SIGKILL)
+        killed.add(pid)
+    said = run.ends()
+    assert "Traceback" not in said
+    assert "ActorDied" not in said
+    entries = list(lab.folder.read_variants().values())
+    assert [entry.status for entry in entries] == [Status.FINISHED] * 3
+    for entry in entries:
+        place = lab.folder.variant(entry.stage, entry.name)
+        steps = STEPS if entry.stage == "a" else 2
+        lines = re.findall(
+            r"printed by \w(\d+)$", (place / "variant.log").read_text(), re.MULTILINE
+        )
+        assert lines == [str(number) for number in range(1, steps + 1)]
+        known = [line["step"] for line in read_lines(place / "metrics.jsonl")]
+        assert sorted(set(known)) == list(range(1, steps + 1))
+        assert len(
+            {(line["tag"], line["step"]) for line in read_lines(place / "metrics.jsonl")}
+        ) == len(known)
+    run_log = lab.folder.log.read_text()
+    assert len(re.findall(r"printed by x\d+$", run_log, re.MULTILINE)) == STEPS
+    assert not (lab.folder.root / ".ledger.json").exists()
+
+
+def line(text: str, source: str = "v") -> Record:
+    return Record(source, "line", "stdout", text, None, 1.0)
+
+
+def test_what_was_written_is_not_written_twice_and_what_was_not_is(tmp_path: Path) -> None:
+    origin = Origin("a/v", "a v")
+    first = Collector(str(tmp_path), [], "run")
+    batches = [
+        Batch(
+            "w", n, [line(f"line {n}"), Record("v", "scalar", "f", float(n), n, 1.0)], {"v": origin}
+        )
+        for n in (1, 2, 3)
+    ]
+    first.write(batches[0])
+    first.write(batches[1])
+    # It is killed: half of a batch is written, and nobody was told so.
+    log = tmp_path / "a" / "v" / "variant.log"
+    with open(log, "a") as stream:
+        stream.write("2026-01-01 00:00:00 stdout  line")
+    second = Collector(str(tmp_path), [], "run")
+    for batch in batches:  # its worker knows of none of them whether they came
+        second.write(batch)
+    assert re.findall(r"line (\d)", log.read_text()) == ["1", "2", "3"]
+    steps = [entry["step"] for entry in read_lines(tmp_path / "a" / "v" / "metrics.jsonl")]
+    assert steps == [1, 2, 3]
+    assert second.recorder.tail("v")[-1] == ("stdout", "line 3")
+    second.close()
+    # Another run in the same folder begins anew.
+    third = Collector(str(tmp_path), [], "other run")
+    third.write(batches[0])
+    assert re.findall(r"line (\d)", log.read_text()) == ["1", "2", "3", "1"]
+
+
+def test_what_an_attempt_says_that_was_given_up_does_not_count(tmp_path: Path) -> None:
+    collector = Collector(str(tmp_path), [], "run")
+    early, late = Origin("a/v", "a v", 1), Origin("a/v", "a v", 2)
+    collector.begin("v", early)
+    collector.write(Batch("one", 1, [line("first")], {"v": early}))
+    collector.begin("v", late)
+    collector.write(Batch("two", 1, [line("second")], {"v": late}))
+    collector.write(Batch("one", 2, [line("zombie"), line("of the host", "")], {"v": early}))
+    text = (tmp_path / "a" / "v" / "variant.log").read_text()
+    assert "first" in text
+    assert "second" in text
+    assert "zombie" not in text
+    run_log = (tmp_path / "run.log").read_text()
+    assert "zombie" not in run_log
+    assert "of the host" in run_log
