@@ -7,12 +7,14 @@ import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from flambe import _disk
 from flambe.experiment import last_words
 from flambe.experiment.failures import Failure
 from flambe.experiment.task import StageTask
 from flambe.logging import redact
 from flambe.logging.events import Record
 from flambe.logging.recorder import TAIL_WIDTH, Recorder
+from flambe.progress import host_name
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,26 @@ class Batch:
     origins: dict[str, Origin] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Look:
+    """What the driver asks a collector for, again and again.
+
+    Attributes
+    ----------
+    process
+        Tells this process of the collector from those before it.
+    lines
+        See :meth:`Recorder.take_lines`.
+    refusal, refused_for
+        Why its disk takes nothing, and for how many seconds; nothing if it does.
+    """
+
+    process: str
+    lines: list[tuple[str, str, str]]
+    refusal: str = ""
+    refused_for: float = 0.0
+
+
 class Collector:
     """The actor that holds the recorder, beside the driver; every host sends to it.
 
@@ -77,8 +99,8 @@ class Collector:
     def __init__(self, root: str, secrets: Sequence[str], identity: str = "") -> None:
         for value in secrets:
             redact.add(value)
-        #: Tells this process from those before it.
         self.process = uuid.uuid4().hex
+        self._refused: tuple[str, float] | None = None
         self.recorder = Recorder(root, identity)
         self.tasks: dict[str, StageTask] = {}
         self.failures: dict[str, Failure] = {}
@@ -157,16 +179,25 @@ class Collector:
         """
         late = {s for s, origin in batch.origins.items() if not self._counts(s, origin)}
         records = [record for record in batch.records if record.source not in late]
-        self.recorder.write(records, batch.sender, batch.number)
+        try:
+            self.recorder.write(records, batch.sender, batch.number)
+        except OSError as error:
+            if self._refused is None:
+                reason = _disk.reason(error, self.recorder.root, host_name())
+                self._refused = (reason, time.monotonic())
+            raise
+        self._refused = None
 
     def note(self, source: str, origin: Origin, text: str) -> None:
         """Write what the driver found out about a variant into its log."""
         self.recorder.open(source, origin.folder, origin.title)
         self.recorder.write([Record(source, "line", "ERROR", text, None, time.time())])
 
-    def take_lines(self) -> tuple[str, list[tuple[str, str, str]]]:
-        """Return which process this is, and see :meth:`Recorder.take_lines`."""
-        return self.process, self.recorder.take_lines()
+    def look(self) -> Look:
+        """Return what became of the output since the last call."""
+        refusal, since = self._refused or ("", time.monotonic())
+        lines = self.recorder.take_lines()
+        return Look(self.process, lines, refusal, time.monotonic() - since)
 
     def close(self) -> None:
         """See :meth:`Recorder.close`."""

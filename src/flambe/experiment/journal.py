@@ -104,7 +104,7 @@ class Journal:
         self.variants: dict[str, VariantState] = {}
         self._lock = threading.RLock()
         self._written = 0.0
-        self._lines = Appender(folder.variants)
+        self._lines = Appender(folder.variants, lines=True)
         #: Whether the run ends: nothing is waited for then.
         self._ending = False
         #: What the disk refused last.

@@ -121,7 +121,8 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
             self.channel.send(Record(self.source, "whole", "ERROR", whole, None, time.time()))
         failure = reported(error).hidden()
         self._take("ERROR", failure.text)
-        self.channel.flush()
+        if not failure.halts:  # else its disk may take nothing
+            self.channel.flush()
         with contextlib.suppress(Exception):  # the collector is lost: so is the run
             answer(lambda: self.collector.report_failure.remote(self.source, failure, self.attempt))
         return failure.text

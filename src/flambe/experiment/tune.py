@@ -20,12 +20,13 @@ from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tun
 from ray.tune.search import Searcher
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from flambe import _disk
 from flambe.errors import RunError
 from flambe.experiment import inquest
 from flambe.experiment.asking import answer
 from flambe.experiment.channel import LINE_PERIOD
 from flambe.experiment.checkpoints import FINAL, RESUMED, Checkpoints, Upkeep
-from flambe.experiment.collector import Collector
+from flambe.experiment.collector import Collector, Look
 from flambe.experiment.engines import METRIC, MODE, STEPS
 from flambe.experiment.executor import Listener, StageOptions
 from flambe.experiment.failures import Failure
@@ -48,6 +49,7 @@ from flambe.experiment.trial import (
 )
 from flambe.experiment.variants import Variant
 from flambe.logging import redact
+from flambe.progress import host_name
 
 _log = logging.getLogger(__name__)
 
@@ -444,14 +446,16 @@ class TuneExecutor:
             while not last:
                 last = over.wait(LINE_PERIOD)
                 try:
-                    process, lines = answer(self.collector.take_lines.remote, ANSWER_SECONDS)
-                    self._recollect(process)
+                    look: Look = answer(self.collector.look.remote, ANSWER_SECONDS)
+                    self._recollect(look)
                 except GetTimeoutError:
                     continue
                 except Exception:  # Ray is going down
                     return
-                with contextlib.suppress(OSError):  # of the disk: the run meets it as well
-                    to.lines(lines)
+                try:
+                    to.lines(look.lines)
+                except OSError as error:
+                    self.halt(_disk.reason(error, self.root, host_name()))
 
         thread = threading.Thread(target=show, name="flambe-lines", daemon=True)
         thread.start()
@@ -467,13 +471,18 @@ class TuneExecutor:
         self.attempts[variant.id] = number = self.attempts.get(variant.id, 0) + 1
         return number
 
-    def _recollect(self, process: str) -> None:
-        """Give a collector that was started again what the one before it had."""
-        if self._collecting not in ("", process):
+    def _recollect(self, look: Look) -> None:
+        """Give a collector that was started again what the one before it had.
+
+        The run ends where its disk has taken nothing for too long.
+        """
+        if self._collecting not in ("", look.process):
             _log.warning("what collects the output of the run was killed, and is started again")
             for task in self.tasks.values():
                 self.collector.set_task.remote(task)
-        self._collecting = process
+        self._collecting = look.process
+        if look.refusal and look.refused_for > _disk.deadline():
+            self.halt(look.refusal)
 
     @property
     def head_is_gone(self) -> bool:

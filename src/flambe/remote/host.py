@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flambe._grammar import as_list, as_words
 from flambe.errors import RemoteError, UnreachableError
-from flambe.remote import running, transfer
+from flambe.remote import refusals, running, transfer
 from flambe.remote.address import free_port
 from flambe.remote.connection import Connection
 from flambe.remote.copying import PARTIAL
@@ -20,8 +20,6 @@ from flambe.remote.running import Take
 
 # Seconds that an ordinary command may take.
 DEADLINE = 60.0
-NO_SPACE = "No space left on device"
-OVER_QUOTA = "Disk quota exceeded"
 _ONE_FILE = ("-maxdepth", "1")
 # Makes a folder, and says whether something was begun in there; and removes what was.
 _BEGUN = f"""mkdir -p -- "$1" && cd -- "$1" && shift || exit
@@ -209,24 +207,16 @@ class Host:
 
     @contextlib.contextmanager
     def space(self, path: str) -> Iterator[None]:
-        """Name the mount that is full, if that is why something failed."""
+        """Say what the disk of a path refused, if that is why something failed."""
         try:
             yield
         except RemoteError as error:
-            said = f"{error}"
-            if NO_SPACE not in said and OVER_QUOTA not in said:
+            text = f"{error}"
+            if not refusals.is_refusal(text):
                 raise
-            raise RemoteError(self.name, self._full(path)) from None
-
-    def _full(self, path: str) -> str:
-        script = 'while [ ! -e "$1" ]; do set -- "$(dirname "$1")"; done; df -Ph "$1" | tail -n 1'
-        found = self.run(["sh", "-c", script, "sh", path], check=False).stdout.split()
-        where = f": {found[5]} is full ({found[1]}, {found[3]} free)" if len(found) > 5 else ""
-        user = self.connection.login.user
-        return (
-            f"no space left for {path}{where}\n  = free some, or give flambe another disk "
-            f"(remote_dir); what takes most:   du -xhd 2 | sort -h | tail   as {user} there"
-        )
+            disk = self.run(["sh", "-c", refusals.LOOK, "sh", path], check=False).stdout
+            user = self.connection.login.user
+            raise RemoteError(self.name, refusals.explain(text, path, user, disk)) from None
 
     # -- tunnels ------------------------------------------------------------------------------
 
