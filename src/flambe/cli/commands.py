@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import errno
 import logging
 import os
 import signal
@@ -15,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flambe import _disk
 from flambe.cli import streams
+from flambe.cli.refused import refused
 from flambe.compile import Schema
 from flambe.compile.check import check
 from flambe.compile.document import header, read_file
@@ -64,8 +63,8 @@ def guarded(command: Command, options: argparse.Namespace) -> int:
         return 1
     except Exception as error:
         _log.debug("unexpected", exc_info=True)
-        if isinstance(error, OSError) and (refusal := _refusal(error)) and not options.verbose:
-            _say(f"error: {refusal}")
+        if (refusal := refused(error)) is not None:
+            _tell(refusal, verbose=options.verbose)
             return 1
         _say(f"error: {type(error).__name__}: {error}")
         if options.verbose:
@@ -75,17 +74,6 @@ def guarded(command: Command, options: argparse.Namespace) -> int:
         return 1
     finally:
         streams.finish()
-
-
-def _refusal(error: OSError) -> str:
-    """Return what a disk of this machine refused, if that was it."""
-    if error.errno not in (*_disk.FULL, errno.EROFS, errno.EACCES):
-        return ""
-    path = str(error.filename or console.home())
-    text = _disk.reason(error, path)
-    if Path(path).is_relative_to(console.home()):
-        text += ", or set FLAMBE_HOME to another folder"
-    return text
 
 
 def _end_quietly() -> None:
@@ -372,7 +360,7 @@ def _run(runnable: Any, options: argparse.Namespace) -> None:
     except (FlambeError, KeyboardInterrupt):
         raise
     except Exception as error:
-        raise run_error(runnable, error) from error
+        raise refused(error) or run_error(runnable, error) from error
     finally:
         shown.close()
 

@@ -161,6 +161,7 @@ def awake(given: str, secrets: str | None = None) -> Iterator[tuple[str, list[Me
 @contextlib.contextmanager
 def own_errors(cluster: Cluster) -> Iterator[None]:
     """Name a kind of cluster of one's own, where its code raises."""
+    from flambe.cli.refused import refused
     from flambe.compile.build import run_error
 
     try:
@@ -168,7 +169,7 @@ def own_errors(cluster: Cluster) -> Iterator[None]:
     except (FlambeError, BrokenPipeError):
         raise
     except Exception as error:
-        raise run_error(cluster, error) from error
+        raise refused(error) or run_error(cluster, error) from error
 
 
 def read_cluster(path: str, secrets: str | None = None) -> Cluster:
