@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import json
 import logging
 import math
@@ -62,6 +63,8 @@ class Recorder:
         self._run_log = Appender(self.root / "run.log", lines=lines)
         self._loads = Appender(self.root / "hosts.jsonl", lines=lines)
         self._changes = _Changes()
+        with contextlib.suppress(OSError):  # there is no room for it yet
+            self._run_log.open()
 
     def open(self, source: str, folder: str, name: str) -> None:
         """Say where a source's files go, below the root, and what people call it."""
