@@ -35,6 +35,13 @@ def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
         yield farm
 
 
+@pytest.fixture(autouse=True)
+def free(farm: Farm) -> Iterator[None]:
+    """End what a test leaves running on the cluster."""
+    yield
+    farm.start("stop", farm.name).process.wait(120)
+
+
 def processes(farm: Farm, *words: str) -> list[int]:
     """Return the processes of the cluster whose command lines hold all of these words."""
     mark = f"FLAMBE_SUPERVISED={farm.name}"
@@ -56,7 +63,7 @@ def known(folder: RunFolder) -> list[VariantState]:
 
 
 def test_a_helper_of_ray_and_a_raylet_end_and_the_run_continues(farm: Farm) -> None:
-    run = farm.run(farm.write("helped", FOUR.replace("STEPS", "45"), more="max_failures: 0"))
+    run = farm.run(farm.write("helped", FOUR.replace("STEPS", "300"), more="max_failures: 0"))
     run.says("step 2 of", times=4)
     for helper in (
         "ray_client_server",
@@ -92,8 +99,6 @@ def test_a_helper_of_ray_and_a_raylet_end_and_the_run_continues(farm: Farm) -> N
         return all(one.attempts == 2 and one.host for one in entries if one.id in lost)
 
     eventually(tried_again, "what was lost is tried again")
-    run.ends()
-    assert [one.status for one in known(folder)] == [Status.FINISHED] * 4
     assert {one.attempts for one in known(folder) if one.id not in lost} == {1}
 
 
