@@ -27,6 +27,7 @@ _NAME = re.compile(r"\w[\w-]*\Z")
 _ASCII_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\Z")
 # useradd(8), and what Active Directory adds: DOMAIN\user, user@domain, machine$.
 _USER = re.compile(r"([A-Za-z0-9][A-Za-z0-9.-]*\\)?[A-Za-z0-9_][A-Za-z0-9_.@+-]*\$?\Z")
+LONGEST_HOST, LONGEST_LABEL = 253, 63  # RFC 1035, 2.3.4
 # No '-' first: a name that a program takes for an option.
 _HOST = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]*[A-Za-z0-9_])?\.?\Z")
 # RFC 4007: the zone of an IPv6 address, as Linux names its interfaces.
@@ -68,7 +69,9 @@ def is_host(text: str) -> bool:
     try:
         version = ipaddress.ip_address(address).version
     except ValueError:
-        return bool(_HOST.match(text))
+        labels = text.removesuffix(".").split(".")
+        fits = len(text) <= LONGEST_HOST and all(len(label) <= LONGEST_LABEL for label in labels)
+        return fits and bool(_HOST.match(text))
     return not percent or (version == 6 and bool(_ZONE.match(zone)))
 
 

@@ -102,6 +102,11 @@ def test_what_is_learned_is_the_same(farm: Farm) -> None:
     told = farm.flambe("plan", file, "--cluster", farm.cluster, "--resume")
     assert "4 variants at a time" in told
     assert "6 of 6 variants are done" in told
+    # A variant that is too large for all of them is refused by what is known of them, and there.
+    large = farm.write("large", LEARNING, more="devices: {cpu: 3}")
+    refused = "a variant needs 3 cpu, and no host has that: factory_1 has 2 cpu, 0 gpu, factory_2"
+    assert refused in farm.flambe("plan", large, "--cluster", farm.cluster, code=2)
+    assert refused in farm.run(large).ends(2)
 
 
 def test_a_run_that_finished_without_some_says_so_there_and_here(farm: Farm) -> None:
@@ -250,3 +255,25 @@ def test_a_host_that_leaves_takes_no_trials(farm: Farm, reached: bool) -> None:
         assert "factory_2" not in farm.flambe("status", farm.cluster)
     finally:
         farm.write_cluster()
+
+
+@pytest.mark.long
+def test_a_cluster_of_one_machine_whose_orchestrator_works(tmp_path: Path) -> None:
+    more = {"factories_num": 0, "orchestrator_works": True}
+    with contextlib.closing(Farm(tmp_path, None, **more)) as farm:
+        farm.name = f"alone-{os.getpid()}"
+        farm.write_cluster()
+        secrets = tmp_path / "secrets.ini"
+        secrets.write_text("[flambe]\nfactories = environment\n[environment]\nWORD = canary-1\n")
+        secrets.chmod(0o600)
+        pipeline = "grow: !crops.Growth {rate: !g [0.1, 0.2, 0.3], steps: 2}"
+        said = farm.run(farm.write("alone", pipeline), "--secrets", str(secrets)).ends()
+        assert "is lost" not in said
+        assert "no factory is left" not in said
+        variants = farm.output("alone").read_variants().values()
+        assert [(one.status, one.host) for one in variants] == [
+            (Status.FINISHED, "orchestrator")
+        ] * 3
+        assert not list(Path(farm.env["FLAMBE_HOME"]).rglob("secrets.ini"))
+        told = farm.flambe("plan", farm.folder / "alone.yaml", "--cluster", farm.cluster)
+        assert "2 variants at a time" in told

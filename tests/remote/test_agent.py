@@ -242,3 +242,20 @@ def test_gpus_as_nvidia_smi_tells_them(place: Path, monkeypatch: pytest.MonkeyPa
     assert (unseen["user"], unseen["memory"]) == ("", 0)
     program.write_text("#!/bin/sh\nexit 9\n")
     assert gpus.found() == []
+
+
+def test_what_is_said_of_time_is_told_by_one_clock(place: Path) -> None:
+    started = start(place, "sleep 100")
+    path = place / ROOT / "runs" / "job" / "status.json"
+    found = json.loads(path.read_text())
+    # As if the clock of the host was set an hour ahead meanwhile, or back.
+    for shift in (-3600, 3600):
+        path.write_text(json.dumps({**found, "started": found["started"] + shift}))
+        assert 0 <= status(place, "job")["started_ago"] < 600
+    # An earlier version noted the time alone.
+    del found["started_counted"]
+    path.write_text(json.dumps({**found, "started": found["started"] - 3600}))
+    assert 3600 <= status(place, "job")["started_ago"] < 4200
+    assert "ended_ago" not in started
+    supervisor.stop(str(place / ROOT), "job", grace=1.0)
+    assert 0 <= status(place, "job")["ended_ago"] < 600

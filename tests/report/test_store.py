@@ -19,8 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from flambe.experiment import journal
-from flambe.progress import RunFolder, RunState, StageState, Status
-from flambe.report import store as stores
+from flambe.progress import RunFolder, RunState, StageState, Status, liveness
 from flambe.report.news import News
 from flambe.report.store import Curve, Store
 from flambe.report.summary import changed_row, curves, measured, run_summary, thin, whole_row
@@ -344,7 +343,7 @@ def test_a_run_elsewhere_that_is_silent_was_interrupted(
     store = Store(tmp_path)
     store.refresh(now=True)
     assert store.status == "running"
-    monkeypatch.setattr(stores, "SILENT", 0.2)
+    monkeypatch.setattr(liveness, "SILENT", 0.2)
     time.sleep(0.3)
     store.refresh(now=True)
     assert store.status == "interrupted"
@@ -362,7 +361,7 @@ def test_a_silent_run_tells_that_it_lives(run: Written, monkeypatch: pytest.Monk
     run.journal.lines([])  # as executors do now and then
     assert run.folder.state.stat().st_mtime_ns > before
     # Three beats may be lost before a run elsewhere counts as dead.
-    assert stores.SILENT >= 3 * 30
+    assert liveness.SILENT >= 3 * 30
 
 
 def test_pages_are_made_while_the_run_is_read(run: Written) -> None:

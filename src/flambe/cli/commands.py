@@ -331,7 +331,13 @@ def _cluster(document: Document, path: str, options: argparse.Namespace) -> Any:
     document.raise_problems()
     if options.debug:
         raise ConfigError(Problem("--debug works on this machine only", hint="leave it out"))
-    return read_cluster(path, options.secrets)
+    cluster = read_cluster(path, options.secrets)
+    assert isinstance(target, type)
+    if issubclass(target, ClusterRunnable) and target.needs_workers and not cluster.has_workers:
+        hint = "add a factory, or say   orchestrator_works: true   in its file"
+        text = f"the cluster {cluster.name!r} has no factories: no host would run the variants"
+        raise ConfigError(Problem(text, hint=hint))
+    return cluster
 
 
 def _run(runnable: Any, options: argparse.Namespace) -> None:

@@ -36,10 +36,10 @@ def fetch(options: argparse.Namespace) -> int:
         (host,) = chosen(members, None)
         target = streaming.target(name, options.to)
         host.connect(note=shown.note)
+        host.look(name)
+        launch.settle_lost(host, name)
         if options.follow:
             streaming.follow(host, name, target)
-        else:
-            host.look(name)
         if not has_results(host, name):
             raise RunError(f"{host.name}: there are no results of {name} yet")
         if not options.follow:

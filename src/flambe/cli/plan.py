@@ -49,6 +49,7 @@ def dry_run(
     """
     from flambe.cli.members import own_errors
     from flambe.cluster import environment, launch
+    from flambe.experiment.devices import refuse_too_large
     from flambe.packaging import lock, wheel
 
     shown = console()
@@ -58,6 +59,9 @@ def dry_run(
 
     with own_errors(cluster):
         found, missing = cluster.find_machines(), cluster.missing_machines()
+    offers = _offers(cluster, found, missing)
+    if experiment is not None:
+        refuse_too_large(experiment.devices, offers)
     say("hosts", ", ".join(f"{m.name} ({m.address})" for m in found) or "none yet")
     if missing:
         say("to be made", ", ".join(missing))
@@ -89,7 +93,7 @@ def dry_run(
     if config:
         say("run", f"flambe {config}, on the orchestrator")
     if experiment is not None:
-        _experiment(cluster, experiment, say)
+        _experiment(experiment, offers, say)
         if resume:
             earlier = _earlier(cluster, host, experiment) if host is not None else None
             say("reused", _reused(experiment, earlier))
@@ -146,15 +150,14 @@ def _packages(cluster: Any, count: int) -> str:
     return f"{count}, in the versions that are installed here, {how}"
 
 
-def _experiment(cluster: Any, experiment: Any, say: Any) -> None:
+def _experiment(experiment: Any, offers: Mapping[str, Mapping[str, float]], say: Any) -> None:
     from flambe.experiment.plan import plan
     from flambe.experiment.remote import local_resources
 
     for name, path in local_resources(experiment).items():
         say("resource", f"{name}: {path}, {_size(_bytes(path))}, sent once")
     # How many variants run at a time is known from the last time that the cluster was ready.
-    offered: Mapping[str, float] = cluster.local.recall().get("offers", {})
-    slots = _slots(offered, experiment.devices)
+    slots = _slots(list(offers.values()), experiment.devices)
     table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for title in ("stage", "component", "links to", "variants", "waves"):
         table.add_column(title)
@@ -166,12 +169,31 @@ def _experiment(cluster: Any, experiment: Any, say: Any) -> None:
     console().print(table)
 
 
-def _slots(offered: Mapping[str, float], devices: Mapping[str, float] | None) -> int:
-    """Return how many variants run at a time on factories that offer so much."""
+def _offers(
+    cluster: Any, found: Sequence[Any], missing: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """Return what each worker of a cluster offers, as known from the last time that it was ready.
+
+    Nothing, if that is not known, or the file has other hosts now.
+    """
+    note = cluster.local.recall()
+    recorded = {entry["name"]: entry["private"] for entry in note.get("machines", ())}
+    machines = {machine.name: str(machine.private) for machine in found}
+    machines.update(dict.fromkeys(missing, ""))
+    if set(recorded) != set(machines) or (cluster.lasting and recorded != machines):
+        return {}
+    workers = note.get("workers", ())
+    return {entry["name"]: {"cpu": entry["cpu"], "gpu": entry["gpu"]} for entry in workers}
+
+
+def _slots(offers: Sequence[Mapping[str, float]], devices: Mapping[str, float] | None) -> int:
+    """Return how many variants run at a time on hosts that offer so much each."""
     if devices is None:
-        devices = {"cpu": 1.0, "gpu": 1.0} if offered.get("gpu") else {"cpu": 1.0}
-    shares = [offered.get(name, 0.0) / amount for name, amount in devices.items() if amount]
-    return int(min(shares, default=0.0))
+        gpus = any(offer.get("gpu") for offer in offers)
+        devices = {"cpu": 1.0, "gpu": 1.0} if gpus else {"cpu": 1.0}
+    needed = {name: amount for name, amount in devices.items() if amount}
+    shares = [[offer.get(n, 0.0) / amount for n, amount in needed.items()] for offer in offers]
+    return sum(int(min(share, default=0.0)) for share in shares)
 
 
 def _earlier(cluster: Any, host: Any, experiment: Any) -> Earlier:

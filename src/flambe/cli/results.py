@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -136,7 +137,9 @@ def headline(run: RunState, entries: Sequence[VariantState]) -> Text:
         return Text(f"{text}: there was nothing to run, {what} from an earlier run", style)
     if run.started:
         time_to = "in" if run.ended else "for"
-        text += f" {time_to} {took((run.ended or time.time()) - run.started)}"
+        # Another host has another clock: its own time counts there.
+        now = time.time() if run.host == socket.gethostname() else run.updated or run.started
+        text += f" {time_to} {took((run.ended or now) - run.started)}"
     return Text(text, style)
 
 

@@ -82,6 +82,9 @@ def attached(host: Member, name: str, shown: ClusterDisplay, fetch: str | None =
         shown.note(f"\nthe run goes on without you; {_ways_back(name, host)}")
         return 130
     if code is None:
+        with contextlib.suppress(RemoteError):
+            host.look(name)
+            launch.settle_lost(host, name)
         raise RunError(
             f"{host.name}: the run was {INTERRUPTED}\n"
             "  to go on with an experiment, run the same command with --resume"
@@ -126,6 +129,7 @@ def site(options: argparse.Namespace) -> int:
     (host,) = chosen(members, None)
     host.connect()
     host.look(name)
+    launch.settle_lost(host, name)
     with _site(host, name, options.port or 0) as url:
         if not url:
             hint = "it is started with the run of an experiment, and ended by flambe down"

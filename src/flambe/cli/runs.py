@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING
 from flambe.cli import results
 from flambe.cli.terminal import console
 from flambe.errors import ConfigError, FlambeError, Problem, did_you_mean, listed
-from flambe.progress import RunFolder, RunState, Status, figure_text, read_state_text
+from flambe.progress import (
+    RunFolder,
+    RunState,
+    Status,
+    figure_text,
+    interrupt,
+    is_alive,
+    read_state_text,
+)
 
 if TYPE_CHECKING:
     from flambe.cluster.member import Member
@@ -47,6 +55,8 @@ def _brief(folder: RunFolder) -> str:
     state = folder.read_state()
     if state is None:
         return "its state cannot be read"
+    if not is_alive(state):
+        interrupt(state)
     when = state.ended or state.updated or 0.0
     return f"{state.outcome}, {time.strftime('%Y-%m-%d %H:%M', time.localtime(when))}"
 
@@ -62,11 +72,17 @@ def show_results(options: argparse.Namespace) -> int:
         hint = did_you_mean(options.stage, names) or f"there are: {listed(names)}"
         raise ConfigError(Problem(f"no stage {options.stage!r} of this run has results", hint=hint))
     entries = list(folder.read_variants().values())
+    if not is_alive(run):
+        interrupt(run)
+        for entry in entries:
+            entry.status = Status.INTERRUPTED if entry.status is Status.RUNNING else entry.status
     shown = console()
     most = len(entries) if options.all else results.RANKED
     for table in results.tables(run, entries, options.stage or "", most, shown.width):
         shown.print(table)
     shown.print(results.headline(run, entries), soft_wrap=True)
+    if run.status in (Status.INTERRUPTED, Status.FAILED):
+        shown.print("  to go on, run the same command with --resume", style="dim")
     best = results.best(run, entries, options.stage or "")
     if best is None:
         shown.print("  no variant has a figure yet", style="dim")

@@ -58,6 +58,9 @@ class Cluster(Runnable):
         ``certificate`` and ``key``, files of this machine, for TLS.
     user_provider
         See :class:`~flambe.runnable.Runnable`.
+    orchestrator_works
+        Whether the orchestrator runs variants too, with all of its CPUs and GPUs: a cluster may be
+        one machine then.
     """
 
     #: The keywords whose tags are constructed: none, for ``flambe status FILE`` only looks.
@@ -77,6 +80,7 @@ class Cluster(Runnable):
         gpus: Literal["all", "free"] = "all",
         site: Mapping[str, Any] | None = None,
         user_provider: Any = None,
+        orchestrator_works: bool = False,
     ) -> None:
         super().__init__(user_provider)
         self.name = name
@@ -85,6 +89,7 @@ class Cluster(Runnable):
         self.remote_dir = remote_dir
         self.gpus = gpus
         self.site = site
+        self.orchestrator_works = orchestrator_works
         self.observer: ClusterObserver = LogClusterObserver()
         self.members: list[Member] = []
         #: The environment of the hosts, as soon as the cluster is ready.
@@ -221,6 +226,21 @@ class Cluster(Runnable):
     def factories(self) -> list[Member]:
         """The hosts that do the heavy work."""
         return self._ready()[1:]
+
+    @property
+    def workers(self) -> list[Member]:
+        """The hosts that run variants: the factories, and the orchestrator if it works too."""
+        return self._ready()[0 if self.orchestrator_works else 1 :]
+
+    @property
+    def has_workers(self) -> bool:
+        """Whether the file describes a host that runs variants; true where only the hosts tell."""
+        return self.orchestrator_works or self._factories_written() != 0
+
+    def _factories_written(self) -> int | None:
+        """Return how many factories the file describes; None where only the hosts tell."""
+        count = getattr(self, "factories_num", None)
+        return count if isinstance(count, int) else None
 
     def _ready(self) -> list[Member]:
         if not self.members:

@@ -19,7 +19,7 @@ from flambe.remote import each
 from flambe.runnable import ClusterRunnable, Secrets
 
 RUN = "run"  # a lock: of the run of a cluster
-RUNNING, ENDED = "running", "ended"
+RUNNING, ENDED, LOST = "running", "ended", "lost"
 STOPPED = "stopped"  # a mark: who stopped the run last
 
 
@@ -91,7 +91,7 @@ class Launch:
             command = [cluster.python(host), "-m", "flambe", config, *options]
             removed, after = self._send_secrets(folder)
             if removed:
-                command += ["--secrets", *removed]
+                command += ["--secrets", removed[0]]
             if force:
                 command.append("--force")
             return _started(
@@ -125,7 +125,8 @@ class Launch:
         Returns
         -------
         tuple
-            The files that are deleted at the end of the run, and the commands that do so elsewhere.
+            The files that are deleted at the end of the run, that of the orchestrator first, and
+            the commands that do so elsewhere.
         """
         if self.secrets is None:
             return [], []
@@ -137,12 +138,15 @@ class Launch:
         text = known.for_factories()
         after = []
         if text:
-            each(lambda host: host.put(text, path, mode=0o600), self.cluster.factories)
+            each(lambda host: host.put(text, path, mode=0o600), self.cluster.workers)
             config = f"{keys.key_path(self.cluster)}.config"
             for factory in self.cluster.factories:
                 name = keys.alias(self.cluster.name, factory.machine)
                 after.append(["ssh", "-F", config, "-o", "BatchMode=yes", name, f"rm -f {path}"])
-        return [orchestrator.path(all_of_them)], after
+        removed = [orchestrator.path(all_of_them)]
+        if text and orchestrator in self.cluster.workers:
+            removed.append(orchestrator.path(path))
+        return removed, after
 
     def _make_way(self, force: bool) -> None:
         """Stop what runs, if it may be stopped; remove what a run left that could not do it."""
@@ -242,6 +246,18 @@ def attach(
     ``note`` is told when the connection is lost, and when it is there again.
     """
     return host.agent.follow(cluster, take, note=note)
+
+
+def settle_lost(host: Member, name: str) -> None:
+    """Do at last what follows a run whose supervisor was killed too: it is noted as interrupted.
+
+    Parameters
+    ----------
+    host, name
+        The orchestrator, as it was looked at, and the cluster.
+    """
+    if host.report["runs"].get(name, {}).get("state") == LOST:
+        host.agent.call("stop", name=name, deadline=120.0)
 
 
 def stop(host: Member, name: str) -> dict[str, Any] | None:

@@ -34,7 +34,7 @@ class LocalCluster(Cluster):
         How many CPUs each factory shows; all of this machine by default.
     environment
         By default the hosts use the packages that are installed here; else see :class:`Cluster`.
-    setup_cmds, remote_dir, gpus, site
+    setup_cmds, remote_dir, gpus, site, orchestrator_works
         See :class:`Cluster`.
     """
 
@@ -48,10 +48,12 @@ class LocalCluster(Cluster):
         remote_dir: str = ".flambe",
         gpus: Literal["all", "free"] = "all",
         site: Mapping[str, Any] | None = None,
+        orchestrator_works: bool = False,
     ) -> None:
         # They are on this machine: what is installed here is theirs too.
         environment = {"system": True} if environment is None else environment
         super().__init__(name, setup_cmds, environment, remote_dir, gpus, site)
+        self.orchestrator_works = orchestrator_works
         self.factories_num = factories_num
         self.cpus = cpus
 

@@ -1,4 +1,4 @@
-"""Ray on the hosts of a cluster: its head, which does no work, and a node on each factory.
+"""Ray on the hosts of a cluster: its head, which mostly does no work, and a node on each factory.
 
 The nodes are ours by process: each runs under a supervisor, another Ray of the host is not touched.
 They stay up between runs, and are used again as long as nothing about them has changed.
@@ -178,6 +178,7 @@ class RayNodes:
 
     def _about(self, member: Member, environment: str, port: int, token: str) -> dict[str, Any]:
         """Return what decides how a node runs."""
+        works = member in self.cluster.workers
         return {
             "name": member.machine.name,
             "environment": environment,
@@ -185,8 +186,8 @@ class RayNodes:
             "port": port,
             "token": token,
             "address": str(member.machine.private),
-            "cpus": 0 if member.is_orchestrator else member.facts["cpus"],
-            "gpus": [] if member.is_orchestrator else member.gpus,
+            "cpus": member.facts["cpus"] if works else 0,
+            "gpus": member.gpus if works else [],
             "path": member.report["marks"].get(setup.PATH, ""),
         }
 

@@ -253,10 +253,15 @@ def _remember(cluster: Cluster, wanted: str, left: Sequence[Any]) -> None:
             "remote_dir": cluster.remote_dir,
             "secrets": os.path.abspath(secrets) if secrets else "",
             "environment": wanted,
-            "offers": {
-                "cpu": sum(m.facts.get("cpus", 0) for m in cluster.members[1:]),
-                "gpu": sum(len(m.gpus) for m in cluster.members[1:]),
-            },
+            "workers": [
+                {
+                    "name": member.machine.name,
+                    "private": str(member.machine.private),
+                    "cpu": member.facts.get("cpus", 0),
+                    "gpu": len(member.gpus),
+                }
+                for member in cluster.workers
+            ],
             "machines": _notes(cluster.members),
             "left": list(left),
         }

@@ -41,7 +41,7 @@ class SSHCluster(Cluster):
         Who logs in; by default whom your ``~/.ssh/config`` says, else you, as you are called here.
     use_public
         Whether the hosts are reached at their public addresses from here; else at the private ones.
-    setup_cmds, environment, remote_dir, gpus, site
+    setup_cmds, environment, remote_dir, gpus, site, orchestrator_works
         See :class:`Cluster`.
     orchestrator_timeout, factories_timeout
         Hours after which what flambe runs on a host that has nothing to do is stopped: Ray, the
@@ -65,8 +65,10 @@ class SSHCluster(Cluster):
         site: Mapping[str, Any] | None = None,
         orchestrator_timeout: float = -1,
         factories_timeout: float = -1,
+        orchestrator_works: bool = False,
     ) -> None:
         super().__init__(name, setup_cmds, environment, remote_dir, gpus, site)
+        self.orchestrator_works = orchestrator_works
         self.orchestrator_ip = orchestrator_ip
         self.factories_ips = as_list(factories_ips, "factories_ips takes a list of addresses")
         self.key = key
@@ -95,6 +97,9 @@ class SSHCluster(Cluster):
             seen[address] = "the orchestrator" if path[0] == "orchestrator_ip" else "a factory"
         if isinstance(values.get("key"), str):
             yield from key_findings(key_of(values["key"], base))
+
+    def _factories_written(self) -> int:
+        return len(self.factories_ips)
 
     def find_machines(self) -> list[Machine]:
         """Return the machines of the configuration; your configuration of ssh has its say."""

@@ -6,6 +6,44 @@ from collections.abc import Mapping
 
 from flambe.errors import ConfigError, Problem, did_you_mean, listed
 
+MOST_HOSTS = 8  # whose sizes are told
+
+
+def refuse_too_large(
+    asked: Mapping[str, float] | None, hosts: Mapping[str, Mapping[str, float]]
+) -> None:
+    """See that some host of a cluster has what a variant occupies: all of it, on one host.
+
+    Parameters
+    ----------
+    asked
+        As the experiment says it.
+    hosts
+        Host → what it offers, ``cpu`` and ``gpu``.
+
+    Raises
+    ------
+    ConfigError
+        If none has: the run would wait for ever.
+    """
+    known = {name: amount for name, amount in (asked or {}).items() if name in ("cpu", "gpu")}
+    if not hosts or any(
+        all(offer.get(name, 0.0) >= amount for name, amount in known.items())
+        for offer in hosts.values()
+    ):
+        return
+    needed = " and ".join(f"{amount:g} {name}" for name, amount in known.items())
+    sizes = [
+        f"{host} has {offer.get('cpu', 0.0):g} cpu, {offer.get('gpu', 0.0):g} gpu"
+        for host, offer in hosts.items()
+    ]
+    raise ConfigError(
+        Problem(
+            f"devices: a variant needs {needed}, and no host has that: {listed(sizes, MOST_HOSTS)}",
+            hint="ask for less, or add a host that has as much",
+        )
+    )
+
 
 def occupied(
     asked: Mapping[str, float] | None, capacity: Mapping[str, float], *, local: bool

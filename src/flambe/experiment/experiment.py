@@ -90,6 +90,7 @@ class Experiment(ClusterRunnable):
     #: The keywords whose tags are constructed; those of stages, searches … stay blueprints.
     _flambe_tagged: ClassVar[tuple[str, ...]] = ("env", "user_provider")
     _flambe_scopes: ClassVar[tuple[str, ...]] = ("resources", "pipeline")
+    needs_workers: ClassVar[bool] = True
 
     def __init__(
         self,

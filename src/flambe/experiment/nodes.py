@@ -150,7 +150,7 @@ class Nodes:
                 self.note(f"{name} is lost: {counted(len(alive), 'factory', 'factories')} left")
             self._told = alive
             self._revive(self.expected.keys() - alive)
-            if alive:
+            if alive or _orchestrator_works():
                 alone_since = None
             elif alone_since is None:
                 alone_since = time.monotonic()
@@ -239,6 +239,12 @@ class Nodes:
             )
         except (OSError, subprocess.SubprocessError):
             return None
+
+
+def _orchestrator_works() -> bool:
+    """Whether the orchestrator runs variants too: then a run is never without a host."""
+    nodes = (node["Resources"] for node in ray.nodes() if node["Alive"])
+    return any("orchestrator" in resources and resources.get("CPU", 0) for resources in nodes)
 
 
 def _registered() -> dict[str, str]:

@@ -13,6 +13,7 @@ from flambe.cluster import paths, proxy
 from flambe.compile.build import folder_of
 from flambe.compile.values import ClusterResource
 from flambe.errors import ConfigError, Problem
+from flambe.experiment.devices import refuse_too_large
 from flambe.packaging import resources
 
 if TYPE_CHECKING:
@@ -55,6 +56,14 @@ def prepare(experiment: Experiment, cluster: Cluster, *, force: bool, resume: bo
                 hint="--resume goes on with it; --force moves it aside and starts anew",
             )
         )
+    offers = {
+        worker.machine.name: {"cpu": worker.facts["cpus"], "gpu": len(worker.gpus)}
+        for worker in cluster.workers
+    }
+    if not offers:
+        hint = "add a factory, or say   orchestrator_works: true   in its file"
+        raise ConfigError(Problem(f"{cluster.name}: no host would run the variants", hint=hint))
+    refuse_too_large(experiment.devices, offers)
     cluster.ray.start()
     cluster.variables.update(
         {name: os.environ[name] for name in (ALONE, JOIN, DEADLINE) if name in os.environ}

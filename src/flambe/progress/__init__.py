@@ -42,6 +42,7 @@ from flambe.progress.lines import (
     open_regular,
     read_lines,
 )
+from flambe.progress.liveness import interrupt, is_alive, process_lives
 from flambe.progress.state import (
     FORMAT,
     RunState,
@@ -78,11 +79,14 @@ __all__ = [
     "figure_text",
     "finite",
     "host_name",
+    "interrupt",
+    "is_alive",
     "is_number",
     "named_value",
     "objects",
     "open_regular",
     "outcome",
+    "process_lives",
     "rank",
     "ranked",
     "read_lines",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -155,7 +156,8 @@ class Site:
         common = await self.read(_common)
         own = await data(self, request) if data else {}
         base = request.scope.get("root_path", "")
-        shown = {**common, "base": base, "pages": NAVIGATION, **own, **more}
+        clock = {"now": round(time.time(), 1)}  # of this host: that of a browser may be another
+        shown = {**common, **clock, "base": base, "pages": NAVIGATION, **own, **more}
         # A table of thousands of rows takes a while: meanwhile others are answered.
         return await asyncio.to_thread(
             self.templates.TemplateResponse, request, template, shown, status

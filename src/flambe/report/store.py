@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import bisect
 import math
-import socket
 import threading
 import time
 import uuid
@@ -17,8 +16,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
-
-import psutil
 
 from flambe.progress import (
     NOT_FINITE,
@@ -29,13 +26,13 @@ from flambe.progress import (
     VariantState,
     apply_line,
     finite,
+    is_alive,
     with_names,
 )
 
 _T = TypeVar("_T")
 
 FRESH = 0.2  # seconds for which what was read counts as new
-SILENT = 120.0  # seconds without a sign of life after which a run on another host counts as dead
 #: What can change about a variant, and is sent to pages.
 CHANGING = (
     "status",
@@ -188,12 +185,7 @@ class Store:
 
     def _is_alive(self) -> bool:
         """Whether the run can still go on: its process lives, or was heard of not long ago."""
-        run = self.run
-        if run is None or run.status is not Status.RUNNING:
-            return True
-        if run.host == socket.gethostname():
-            return process_lives(run.pid, run.started or math.inf)
-        return time.time() - (run.updated or 0.0) < SILENT
+        return self.run is None or is_alive(self.run)
 
     def _read_variants(self, look: int) -> bool:
         changed, generation = False, self._lines.generation
@@ -278,17 +270,3 @@ def not_finite(variant: VariantState | None) -> dict[str, str]:
 def _shown(choice: Any) -> Any:
     """Return a hyper-parameter as JSON takes it: ``inf`` as text."""
     return choice if not isinstance(choice, float) or math.isfinite(choice) else str(choice)
-
-
-def process_lives(pid: int, since: float) -> bool:
-    """Return whether a process of this machine that began before a time lives."""
-    if not 0 < pid < 2**31:
-        return False
-    try:
-        process = psutil.Process(pid)
-        # Numbers of processes are used again.
-        return bool(process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= since + 1)
-    except psutil.NoSuchProcess:
-        return False
-    except psutil.Error:
-        return True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from flambe.compile import Schema
 from flambe.compile.component import Registered
@@ -79,6 +79,8 @@ class ClusterRunnable(Runnable):
 
     #: Whether it is about to be run on a cluster; its ``env`` is not known yet.
     on_cluster = False
+    #: Whether it needs a host that does the heavy work, beside the orchestrator.
+    needs_workers: ClassVar[bool] = False
 
     def __init__(self, env: RemoteEnvironment | None = None, user_provider: Any = None) -> None:
         super().__init__(user_provider)

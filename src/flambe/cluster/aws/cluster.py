@@ -84,7 +84,7 @@ class AWSCluster(Cluster):
     instance_profile
         The name of an instance profile, whose role is that of what runs on the hosts; by default
         there is none.
-    setup_cmds, environment, remote_dir, gpus, site
+    setup_cmds, environment, remote_dir, gpus, site, orchestrator_works
         See :class:`Cluster`.
     """
 
@@ -120,8 +120,10 @@ class AWSCluster(Cluster):
         remote_dir: str = ".flambe",
         gpus: Literal["all", "free"] = "all",
         site: Mapping[str, Any] | None = None,
+        orchestrator_works: bool = False,
     ) -> None:
         super().__init__(name, setup_cmds, environment, remote_dir, gpus, site)
+        self.orchestrator_works = orchestrator_works
         self.factories_num = factories_num
         self.factories_type = factories_type
         self.orchestrator_type = orchestrator_type
@@ -327,7 +329,7 @@ class AWSCluster(Cluster):
         planted = tags_of(one).get(HOST_KEY, "")
         key = key_of(self.key, folder_of(self))
         keys = (planted,) if planted else ()
-        return Machine(name, address, private, self.username, key, new, keys)
+        return Machine(name, address, private, self.username, key, new, keys, one["InstanceId"])
 
     def trust(self, members: Sequence[Member]) -> None:
         """Give new instances host keys of their own, and their names."""
