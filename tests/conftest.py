@@ -28,6 +28,7 @@ for folder in (str(HERE.parent), str(PIECES)):
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(PIECES), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
+from tests.raw import pytest_runtest_call  # noqa: E402, F401
 
 
 def pytest_configure(config: pytest.Config) -> None:

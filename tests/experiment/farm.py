@@ -18,6 +18,7 @@ from flambe.progress import RunFolder, VariantState
 from tests.experiment.lab import COMMAND, until
 from tests.metal import Host, Metal
 from tests.metal.machine import command_line
+from tests.raw import OUTPUTS
 
 SHIPPED = Path(__file__).parent / "shipped"
 MINUTES = 300.0
@@ -40,6 +41,7 @@ class Going:
         self._lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
+        OUTPUTS.note(f"flambe {' '.join(command[3:])}", lambda: self.text)
 
     def _read(self) -> None:
         assert self.process.stdout is not None
@@ -112,6 +114,8 @@ class Farm:
             "COLUMNS": "200",
         }
         self._going: list[Going] = []
+        OUTPUTS.watch(self.name, lambda: self.state / "work")
+        OUTPUTS.watch(self.name, lambda: self.folder)
         self._install()
         self.write_cluster()
 

@@ -24,6 +24,7 @@ from tests.experiment.lab import (
     processes_with,
     until,
 )
+from tests.raw import OUTPUTS
 
 pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.faults]
 
@@ -53,6 +54,7 @@ class Started:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
+        OUTPUTS.note("flambe", (lab.root / "output.txt").read_text)
 
     def said(self) -> str:
         self.output.seek(0)
