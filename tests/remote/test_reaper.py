@@ -7,6 +7,7 @@ import glob
 import json
 import os
 import pty
+import shutil
 import signal
 import subprocess
 import sys
@@ -271,6 +272,45 @@ def test_gpus_that_cannot_be_read_neither_keep_a_host_nor_end_it(
     assert len(asked) == 1 or "mismatch" in problem  # one at a time, however often it looks
     for pid in asked:
         end_group(int(pid))
+
+
+@pytest.fixture
+def frozen(tmp_path: Path) -> Iterator[Path]:
+    """A disk on which whoever writes waits in the kernel, and cannot be killed."""
+    image, folder = tmp_path / "disk", tmp_path / "frozen"
+    folder.mkdir()
+    image.write_bytes(bytes(8 * 2**20))
+    make = ["mkfs.ext4", "-q", "-F", str(image)]
+    for command in (make, ["mount", "-o", "loop", str(image), str(folder)]):
+        if shutil.which(command[0]) is None:
+            pytest.skip(f"needs {command[0]}")
+        if subprocess.run(command, check=False, capture_output=True, timeout=60).returncode:
+            pytest.skip("no loop devices here")
+    try:
+        subprocess.run(["fsfreeze", "-f", folder], check=True, timeout=60)
+        yield folder
+    finally:
+        subprocess.run(["fsfreeze", "-u", folder], check=False, timeout=60)
+        subprocess.run(["umount", "-l", folder], check=True, timeout=60)
+
+
+@pytest.mark.root
+@pytest.mark.faults
+def test_what_waits_in_the_kernel_is_left_behind(host: Host, frozen: Path) -> None:
+    """Both nvidia-smi and what ends the host: neither dies, and neither is waited for."""
+    smi = host.folder / "bin/nvidia-smi"
+    smi.write_text(f"#!/bin/sh\necho $$ > {host.folder}/pid\necho x > {frozen}/x\n")
+    smi.chmod(0o755)
+    host.configure(
+        command=host.writes("first", f"echo x > {frozen}/y"),
+        escalate=[{"command": host.writes("second"), "patience": 0.3}],
+    )
+    reaped = host.start()
+    host.await_asked("first", "second", "first", "second")
+    stat = Path(f"/proc/{int(host.read('pid'))}/stat").read_text()
+    assert stat.rpartition(")")[2].split()[0] == "D"
+    assert host.seen()["problems"] == ["GPUs cannot be read: no answer"]
+    reaped.kill()
 
 
 def end_group(pid: int) -> None:
