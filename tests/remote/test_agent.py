@@ -259,3 +259,24 @@ def test_what_is_said_of_time_is_told_by_one_clock(place: Path) -> None:
     assert "ended_ago" not in started
     supervisor.stop(str(place / ROOT), "job", grace=1.0)
     assert 0 <= status(place, "job")["ended_ago"] < 600
+
+
+def test_an_nvidia_smi_that_hangs_is_left_behind(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its child holds its output, whoever is killed: as where a driver hangs, the end never comes."""
+    from flambe.logging import load
+
+    (place / "bin").mkdir()
+    program, pids = place / "bin" / "nvidia-smi", place / "pids"
+    program.write_text(f"#!/bin/sh\nsleep 1000 &\necho $! >> {pids}\nwait\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(gpus, "DEADLINE", 0.3)
+    monkeypatch.setattr(load, "DEADLINE", 0.3)
+    try:
+        assert gpus.found() == []
+        assert load.look()["gpus"] == []
+    finally:
+        for pid in until(lambda: pids.exists() and pids.read_text()).split():
+            os.kill(int(pid), signal.SIGKILL)

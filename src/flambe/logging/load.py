@@ -13,6 +13,7 @@ from flambe.logging.events import Record
 from flambe.progress import host_name
 
 PERIOD = 5.0  # seconds between two looks
+DEADLINE = 10.0  # seconds that nvidia-smi has to answer
 _QUERY = "utilization.gpu,memory.used,memory.total"
 
 
@@ -56,13 +57,31 @@ def look() -> dict[str, Any]:
 def _gpus() -> list[dict[str, float]]:
     if shutil.which("nvidia-smi") is None:
         return []
-    command = ["nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)
-        rows = [[float(cell) for cell in line.split(",")] for line in done.stdout.splitlines()]
+        rows = [[float(cell) for cell in line.split(",")] for line in _ask_gpus().splitlines()]
     except (OSError, subprocess.SubprocessError, ValueError):
         return []
     mib = 1024.0**2
     return [
         {"use": use, "memory": used * mib, "memory_total": total * mib} for use, used, total in rows
     ]
+
+
+_hung: list[subprocess.Popen[str]] = []  # where a driver hangs, what asks it cannot be killed
+
+
+def _ask_gpus() -> str:
+    """Return what nvidia-smi prints; nothing as long as one hangs, whose end is not waited for."""
+    if any(process.poll() is None for process in _hung):
+        return ""
+    _hung.clear()
+    command = ["nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"]
+    null, pipe = subprocess.DEVNULL, subprocess.PIPE
+    process = subprocess.Popen(command, stdin=null, stdout=pipe, stderr=null, text=True)
+    try:
+        output, _ = process.communicate(timeout=DEADLINE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        _hung.append(process)
+        raise
+    return output if process.returncode == 0 else ""

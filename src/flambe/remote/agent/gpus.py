@@ -78,8 +78,7 @@ def _rows(answer: Any) -> list[list[str]]:
     try:
         said, _ = answer.communicate(timeout=DEADLINE)
     except subprocess.TimeoutExpired:
-        answer.kill()
-        answer.communicate()
+        answer.kill()  # its end is not waited for: where a driver hangs, it does not come
         return []
     if answer.returncode:
         return []
