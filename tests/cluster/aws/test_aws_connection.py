@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import inspect
 import re
+import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +19,7 @@ from flambe.cluster.aws import ec2, failures, rollback
 from flambe.cluster.aws.failures import explained, is_lost, may_have_happened, translated
 from flambe.errors import ConfigError, FlambeError, RunError
 from tests.cloud import Cloud
+from tests.cloud.conftest import reach
 from tests.cluster.aws.conftest import NAMES, Make, left, up
 from tests.cluster.conftest import Told
 from tests.experiment.lab import environment
@@ -213,6 +216,46 @@ def test_what_cannot_be_terminated_is_named_beside_the_cause(
     )
     for machine in left(paper):
         assert machine.id in str(caught.value)
+
+
+def test_an_interruption_ends_what_is_asked_again(
+    paper: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ec2, "ATTEMPTS", 1000)
+    cluster = make(0)
+    _after_preflight(paper, cluster, "drop_reply", times=1000)
+    asked = [0]
+    original = cluster.ec2.client("ec2").__class__._make_api_call
+
+    def call(client: Any, name: str, parameters: Any) -> Any:
+        if name == "RunInstances" and not parameters.get("DryRun"):
+            asked[0] += 1
+            if asked[0] == 3:
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+        return original(client, name, parameters)
+
+    monkeypatch.setattr("botocore.client.BaseClient._make_api_call", call)
+    with pytest.raises(KeyboardInterrupt):
+        up(cluster)
+    assert left(paper) == []  # it was launched, and nobody had said so
+
+
+def test_what_was_started_is_stopped_or_named(paper: Cloud, make: Make) -> None:
+    up(make(1))
+    ids = [machine.id for machine in left(paper)]
+    for name in ids:
+        reach(paper.machine(name), "running")
+    paper.client("ec2").stop_instances(InstanceIds=ids)
+    for name in ids:
+        reach(paper.machine(name), "stopped")
+    paper.faults.replace_reply("StartInstances", 1000)
+    paper.faults.drop_reply("StopInstances", 1000)
+    with pytest.raises(RunError) as caught:
+        up(make(1))
+    assert "AWS: cannot start instances" in str(caught.value)
+    assert f"aws ec2 stop-instances --region {paper.region}" in str(caught.value)
+    for name in ids:
+        assert name in str(caught.value)
 
 
 def test_alarms_that_cannot_be_looked_at_are_no_failure_of_the_end(

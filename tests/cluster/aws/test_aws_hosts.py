@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from flambe.cluster.aws import AWSCluster
+from flambe.cluster.aws import AWSCluster, ec2
 from flambe.cluster.aws.userdata import READY, SETTINGS
 from flambe.cluster.member import Member
 from flambe.errors import FlambeError
@@ -105,6 +105,27 @@ def test_setup_commands_wait_for_the_boot(
     assert isinstance(cluster.observer, Told)
     lines = "\n".join(text for _, text in cluster.observer.lines)
     assert "waiting for the lock of /var/lib/dpkg/lock-frontend" in lines
+
+
+@pytest.mark.long
+@pytest.mark.faults
+@pytest.mark.parametrize("fault", ["drop_reply", "replace_reply"])
+@pytest.mark.parametrize("step", ["CreateTags", "PutMetricAlarm"])
+def test_a_connection_that_is_cut_when_hosts_are_there(
+    cloud: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch, step: str, fault: str
+) -> None:
+    """A tag that cannot be set undoes all; an alarm is a warning."""
+    monkeypatch.setattr(ec2, "ATTEMPTS", 2)
+    getattr(cloud.faults, fault)(step, 1000)
+    cluster = make(1, factories_alarm=True, factories_timeout=5)
+    if step == "CreateTags" and fault == "drop_reply":
+        with pytest.raises(FlambeError, match="cannot tag instances"):
+            cluster.run()
+        assert left(cloud) == []
+    else:  # both have no answer but that it is done
+        cluster.run()
+        assert step == "CreateTags" or fault == "replace_reply" or "no alarms" in str(told(cluster))
+        cluster.remove_machines()
 
 
 @pytest.mark.long

@@ -167,11 +167,14 @@ class Ec2:
             self._types[kind] = dict(found[0])
         return self._types[kind]
 
-    def launch(self, request: Mapping[str, Any], token: str) -> tuple[list[str], bool]:
+    def launch(
+        self, request: Mapping[str, Any], token: str, is_over: Callable[[], bool] = lambda: False
+    ) -> tuple[list[str], bool]:
         """Launch instances, all of them or none.
 
         A launch of the same token happens once, whoever asks for it. When all that came of it is
-        gone, the token is spent, and its successor is used: the same one for everybody.
+        gone, the token is spent, and its successor is used: the same one for everybody. It is not
+        asked for again when it ``is_over``.
 
         Returns
         -------
@@ -181,7 +184,7 @@ class Ec2:
         for number in range(50):
             mine = f"{token}-{number}"
             try:
-                reply = self._run_instances(**request, ClientToken=mine)
+                reply = self._run_instances(is_over, **request, ClientToken=mine)
             except Exception as error:
                 code = code_of(error)
                 if code == "IdempotentParameterMismatch":
@@ -195,7 +198,7 @@ class Ec2:
                 return [one["InstanceId"] for one in live], True
         raise RunError("AWS: the cluster was made and removed too often today")
 
-    def _run_instances(self, **request: Any) -> dict[str, Any]:
+    def _run_instances(self, is_over: Callable[[], bool], **request: Any) -> dict[str, Any]:
         """Ask for a launch, again where that may help; boto3 would wait for capacity too."""
         client = self.client("ec2", attempts=1)
         for attempt in itertools.count(1):
@@ -205,7 +208,7 @@ class Ec2:
             except Exception as error:
                 failed = status_of(error) >= 500 or code_of(error) in THROTTLED
                 is_final = code_of(error) in NO_CAPACITY or not (failed or is_lost(error))
-                if attempt == ATTEMPTS or is_final:
+                if attempt == ATTEMPTS or is_final or is_over():
                     raise
                 time.sleep(random.uniform(0, min(2.0**attempt, MOST_PAUSE)))
         raise AssertionError

@@ -46,7 +46,10 @@ _WORDS = {
         "what answered was not AWS",
         "does a proxy, or the login page of a network, answer in its place?",
     ),
-    "EndpointConnectionError": ("AWS cannot be reached", "is this machine online? " + _RETRY),
+    "EndpointConnectionError": (
+        "AWS cannot be reached",
+        "is this machine online, and region_name a region of AWS? " + _RETRY,
+    ),
     "ProxyConnectionError": ("the proxy cannot be reached", "HTTPS_PROXY and HTTP_PROXY name it"),
     "SSLError": (
         "no trusted TLS connection to AWS",

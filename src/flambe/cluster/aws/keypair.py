@@ -141,13 +141,15 @@ def _wrong_key(
 
 
 def _in_agent(public: bytes) -> bool:
-    """Whether an agent of ssh holds a key."""
+    """Whether an agent of ssh holds a key, or ssh has its passphrase in another way."""
     environment = dict(os.environ)
     done = subprocess.run(
         ["ssh", "-G", "localhost"], capture_output=True, text=True, check=False, timeout=SECONDS
     )
     for line in done.stdout.splitlines():
         name, _, value = line.partition(" ")
+        if line == "usekeychain yes":
+            return True  # macOS keeps the passphrase
         if name == "identityagent" and value not in ("SSH_AUTH_SOCK", "none"):
             environment["SSH_AUTH_SOCK"] = os.path.expanduser(value)
     done = subprocess.run(

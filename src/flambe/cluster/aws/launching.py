@@ -62,6 +62,7 @@ def launch(
             wait(jobs)
         except KeyboardInterrupt:
             # What is on its way to AWS cannot be called back, only undone when it is known.
+            changes.is_over.set()
             cluster.observer.note("AWS: waiting for what was asked for, to undo it")
             wait(jobs)
             raise
@@ -117,7 +118,7 @@ def _launch(
         request = requests.launch(role, count, key, subnet, token)
         cluster.journal.write("launch", role=role, count=count, subnet=subnet, token=token)
         try:
-            ids, is_mine = cluster.ec2.launch(request, token)
+            ids, is_mine = cluster.ec2.launch(request, token, changes.is_over.is_set)
         except Exception as failed:
             if code_of(failed) not in NO_CAPACITY:
                 if may_have_happened(failed):

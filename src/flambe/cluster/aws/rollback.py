@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -24,15 +25,19 @@ class Changes:
         The ids of the instances that it launched, and of those that it started.
     unanswered
         The host keys of launches whose answers were lost: they may have happened.
+    is_over
+        Set when no more of it is to be done.
     """
 
     created: list[str] = field(default_factory=list)
     started: list[str] = field(default_factory=list)
     unanswered: list[str] = field(default_factory=list)
+    is_over: threading.Event = field(default_factory=threading.Event)
 
     def clear(self) -> None:
         """Forget them: there is nothing to undo any more."""
         self.created, self.started, self.unanswered = [], [], []
+        self.is_over.clear()
 
 
 def undo(cluster: AWSCluster, changes: Changes) -> None:
