@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import re
 import time
@@ -11,6 +12,8 @@ from flambe.errors import CommandError, DeadlineError, RemoteError, UnreachableE
 from flambe.logging import redact
 from flambe.remote import scope, shell
 from flambe.remote.connection import Connection
+
+_log = logging.getLogger(__name__)
 
 # What a file is called until the whole of it is there: a folder beside it, as rsync --partial-dir
 # makes it, and which it never sends.
@@ -68,11 +71,13 @@ def insist(copy: Callable[[], object], connection: Connection, shown: str) -> No
         except (CommandError, UnreachableError) as error:
             if not is_lost(error):
                 raise explained(error, connection, shown) from None
-            last = error
+            is_first, last = last is None, error
             went_well = time.monotonic() - begun > MINUTE and _code(error) != _SILENT
             wait, in_a_row = (WAIT_FIRST, 1) if went_well else (wait, in_a_row + 1)
             if in_a_row >= IN_A_ROW or _no_connection(error):
                 break
+            if is_first:
+                _log.warning("%s: connection lost while %s; trying again", connection.name, shown)
             scope.sleep(wait * random.uniform(0.5, 1.5))
             wait = min(2 * wait, WAIT_MOST)
         else:

@@ -86,8 +86,9 @@ def _run(connection: Connection, command: Sequence[str], shown: str) -> None:
         errors="replace",
     )
     inside = scope.current.get()
-    token = inside.enter(process.terminate) if inside is not None else 0
+    token = 0
     try:
+        token = inside.enter(process.terminate) if inside is not None else 0
         out, err = process.communicate()
     except BaseException:
         process.terminate()

@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -32,6 +33,8 @@ HEARTBEAT = 5.0
 LAST_WORD = 600.0  # seconds that it is tried to write how something ended
 LEASE = 120.0  # seconds that a lease lasts when it is not renewed
 AGAIN_FIRST, AGAIN_MOST = 1.0, 30.0  # seconds until what ended is started again
+# What one thread has open, the child of another one would keep.
+_FORKING = threading.Lock()
 
 
 # -- starting -----------------------------------------------------------------------------------
@@ -59,24 +62,12 @@ def start(
     """
     place = folder_of(root, name)
     private_folder(place)
-    lock = states.lock(place)
-    known = status(root, name, locked=lock is not None)
-    if lock is None or (known is not None and known["state"] == RUNNING):
-        if lock is not None:  # it is of a version that had no locks
-            os.close(lock)
-        return dict(known or states.unreadable(place), started_now=False)
-    if known is not None:
-        end_marked(known["marker"])  # its supervisor may have been killed
-    with contextlib.suppress(FileNotFoundError):
-        os.remove(os.path.join(place, STOPPING))
     output = log or os.path.join(place, "output.log")
-    os.makedirs(os.path.dirname(output), exist_ok=True)
-    marker = f"{name}-{os.getpid()}-{time.time_ns()}"
     found: dict[str, Any] = {
         "state": RUNNING,
         "command": command,
         "about": about,
-        "marker": marker,
+        "marker": f"{name}-{os.getpid()}-{time.time_ns()}",
         "boot": boot_id(),
         "started": time.time(),
         "started_counted": boot_seconds(),
@@ -87,16 +78,34 @@ def start(
         "restarts": 0,
         "lease": lease,
     }
+    with _FORKING:
+        lock = states.lock(place)
+        known = status(root, name, locked=lock is not None)
+        if lock is None or (known is not None and known["state"] == RUNNING):
+            if lock is not None:  # it is of a version that had no locks
+                os.close(lock)
+            return dict(known or states.unreadable(place), started_now=False)
+        if known is not None:
+            end_marked(known["marker"])  # its supervisor may have been killed
+        ready = _begin(place, found, folder, env, lock)
+    # It answers when the command runs, or could not be started.
+    with os.fdopen(ready) as stream:
+        stream.read()
+    return dict(status(root, name) or {"state": "lost"}, started_now=True)
+
+
+def _begin(place: str, found: dict[str, Any], folder: str, env: dict[str, str], lock: int) -> int:
+    """Start a supervisor, and give it the lock; return what ends when the command runs."""
+    with contextlib.suppress(FileNotFoundError):
+        os.remove(os.path.join(place, STOPPING))
+    os.makedirs(os.path.dirname(found["log"]), exist_ok=True)
     read, write = os.pipe()
     if os.fork() == 0:
         os.close(read)
-        _detached(lambda: _supervise(place, found, command, folder, env, write, lock))
+        _detached(lambda: _supervise(place, found, folder, env, write, lock))
     os.close(write)
-    os.close(lock)  # its supervisor holds it
-    # It answers when the command runs, or could not be started.
-    with os.fdopen(read) as stream:
-        stream.read()
-    return dict(status(root, name) or {"state": "lost"}, started_now=True)
+    os.close(lock)
+    return read
 
 
 def _detached(do: Callable[[], None]) -> None:
@@ -117,12 +126,12 @@ def _detached(do: Callable[[], None]) -> None:
 def _supervise(
     place: str,
     found: dict[str, Any],
-    command: list[str],
     folder: str,
     env: dict[str, str],
     ready: int,
     lock: int,
 ) -> None:
+    command = found["command"]
     found["supervisor"] = identity(os.getpid())
     log = os.open(found["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
     environment = dict(os.environ, **env)
