@@ -217,7 +217,7 @@ def test_a_shutdown_that_hangs_is_followed_by_others(host: Host) -> None:
     console = host.read("console")
     assert "flambe ends this host: it was idle for 0.00 hours" in console
     assert "this host did not end by sh -c" in console
-    assert "/nowhere/poweroff: [Errno 2]" in host.read("reaper.log")
+    assert "/nowhere/poweroff: no such file or directory" in host.read("reaper.log")
 
 
 def test_what_begins_to_need_a_host_stops_its_end(host: Host) -> None:
@@ -329,6 +329,8 @@ def test_settings_that_cannot_be_read_are_those_before(host: Host) -> None:
     until(lambda: host.seen() and (host.folder / "reaper.json.good").exists(), "it looks", 30)
     path.write_text('{"timeout": 0, "comm')
     until(lambda: "reaper.json cannot be used" in host.read("reaper.log"), "it is reported", 30)
+    until(lambda: host.seen().get("problems"), "it is shown", 30)
+    assert host.seen()["problems"] == [f"{path} cannot be used: it holds no settings"]
     reaped.kill()
     reaped.wait()
     host.start()

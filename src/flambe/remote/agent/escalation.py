@@ -9,7 +9,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
-from flambe.remote.agent.probe import Probe, Unreadable, say
+from flambe.remote.agent.probe import Probe, Unreadable, reason_of, say
 from flambe.remote.agent.reaper_settings import steps
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def do(step: dict[str, Any], deadline: float) -> bool:
     try:
         code = Probe("", run).ask(deadline=patience)
     except Exception as error:  # whatever it is, the next step is taken
-        say(f"{name_of(step)}: {error}")
+        say(f"{name_of(step)}: {reason_of(error)}")
         with contextlib.suppress(OSError, IndexError):
             os.killpg(started[0].pid, signal.SIGKILL)
         return False
@@ -78,7 +78,7 @@ def wrote(path: str, text: str) -> bool:
         with open(path, "w") as stream:
             stream.write(text)
     except (OSError, Unreadable) as error:
-        say(f"{path}: {error}")
+        say(f"{path}: {reason_of(error)}")
         return False
     return True
 

@@ -13,6 +13,7 @@ GPU = "--query-gpu=index,uuid,name,memory.total,memory.used,utilization.gpu"
 PROCESS = "--query-compute-apps=gpu_uuid,pid,used_memory"
 DEADLINE = 20  # seconds
 MIB = 1024**2
+_hung: list[Any] = []  # where a driver hangs, what asks it does not end, and is not waited for
 
 
 def found() -> list[dict[str, Any]]:
@@ -78,7 +79,8 @@ def _rows(answer: Any) -> list[list[str]]:
     try:
         said, _ = answer.communicate(timeout=DEADLINE)
     except subprocess.TimeoutExpired:
-        answer.kill()  # its end is not waited for: where a driver hangs, it does not come
+        answer.kill()
+        _hung.append(answer)
         return []
     if answer.returncode:
         return []

@@ -18,6 +18,13 @@ def say(text: str) -> None:
         sys.stdout.flush()
 
 
+def reason_of(error: Exception) -> str:
+    """Return what an error says, for people."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return str(error) or type(error).__name__
+
+
 class Unreadable(Exception):
     """What was asked does not answer, or not what it should."""
 
@@ -36,8 +43,7 @@ class Probe:
         try:
             result, problem = self.ask(*arguments, deadline=deadline), ""
         except Exception as error:
-            reason = str(error) or type(error).__name__
-            result, problem = default, f"{self.what} cannot be read: {reason}"
+            result, problem = default, f"{self.what} cannot be read: {reason_of(error)}"
         if problem != self.problem:
             say(problem or f"{self.what} can be read again")
             self.problem = problem

@@ -68,6 +68,7 @@ def main(path: str, fallback: str = "") -> int:
     settings, watch = Settings(path, fallback), Watch(f"{path}.state")
     while True:
         current = settings.read()
+        watch.concern = settings.problem
         if (reason := watch.due(current)) and end(current, reason, watch):
             return 0
         time.sleep(float(current.get("check", CHECK)))
@@ -127,6 +128,7 @@ class Watch:
     def __init__(self, path: str = "") -> None:
         self.path = path
         self.state = State.load(path)
+        self.concern = ""  # what else is wrong with the reaper
         self.idle_looks = 0
         self._processes: dict[tuple[int, str], float] | None = None
         self._looked = clock()
@@ -190,7 +192,7 @@ class Watch:
         seen = {
             "idle": round(limit - left, 1),
             "use": use,
-            "problems": list(filter(None, problems)),
+            "problems": [problem for problem in [*problems, self.concern] if problem],
         }
         note(settings, seen)
         if hours < 0 or self.idle_looks < 2 or left > 0:
@@ -270,8 +272,8 @@ def asked_of_gpus(what: str) -> list[float]:
     command = ["nvidia-smi", f"--query-{what}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    except (OSError, subprocess.SubprocessError) as error:
-        raise Unreadable(f"nvidia-smi: {error}") from error
+    except subprocess.TimeoutExpired as error:
+        raise Unreadable("no answer") from error
     if done.returncode:
         last = (done.stdout + done.stderr).strip().splitlines()[-1:]
         raise Unreadable(f"nvidia-smi failed: {''.join(last) or done.returncode}")

@@ -13,6 +13,10 @@ NUMBERS = ("timeout", "provisioning", "typing", "check", "deadline", "patience")
 TEXTS = ("ready", "lease", "log", "seen", "cluster")
 
 
+class Unusable(ValueError):
+    """Settings that a reaper could not work with; says why."""
+
+
 class Settings:
     """The settings in a file, or the last good ones."""
 
@@ -21,7 +25,7 @@ class Settings:
         self.kept = f"{path}.good"
         self.sources = [path, self.kept, *filter(None, [fallback])]
         self.good: dict[str, Any] = {}
-        self._problem = ""
+        self.problem = ""
 
     def read(self) -> dict[str, Any]:
         """Return them; nothing, as long as there were none."""
@@ -30,7 +34,8 @@ class Settings:
             try:
                 settings = checked(json.loads(read_text(source)))
             except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-                problem = problem or f"{source} cannot be used: {type(error).__name__}: {error}"
+                reason = error if isinstance(error, Unusable) else "it holds no settings"
+                problem = problem or f"{source} cannot be used: {reason}"
                 if self.good:  # those that were read last
                     break
                 continue
@@ -38,10 +43,10 @@ class Settings:
                 publish_json(self.kept, settings)
             self.good = settings
             break
-        if problem != self._problem:
+        if problem != self.problem:
             kind = "those before it" if self.good else "none"
             say(f"{problem}; {kind} count" if problem else f"{self.path} can be used again")
-            self._problem = problem
+            self.problem = problem
         return self.good
 
 
@@ -49,15 +54,15 @@ def checked(settings: Any) -> dict[str, Any]:
     """Return settings that are usable; raise what is wrong with them otherwise."""
     for name in NUMBERS:
         if not math.isfinite(float(settings.get(name, 0))):
-            raise ValueError(f"{name} is not a number of seconds or hours")
+            raise Unusable(f"{name} is not a number of seconds or hours")
     for step in steps(settings):
         texts = step["command"] if "command" in step else [step["write"], step["text"]]
         if not texts or isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise ValueError(f"{texts} is not a command")
+            raise Unusable(f"{texts} is not a command")
         if not math.isfinite(float(step.get("patience", 0))):
-            raise ValueError(f"the patience of {texts} is not a number of seconds")
+            raise Unusable(f"the patience of {texts} is not a number of seconds")
     if not all(isinstance(settings.get(name, ""), str) for name in TEXTS):
-        raise ValueError(f"{', '.join(TEXTS)} are texts")
+        raise Unusable(f"{', '.join(TEXTS)} are texts")
     return dict(settings)
 
 

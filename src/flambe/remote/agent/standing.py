@@ -9,6 +9,7 @@ from typing import Any
 from flambe.remote.agent.files import read_json
 
 SYSTEM = "/var/lib/flambe"  # of the reaper that ends a whole machine
+SYSTEM_SETTINGS = ("reaper.json", "reaper.json.good", "reaper.first.json")  # where one is spoilt
 
 
 def settings_path(own: str, cluster: str) -> str:
@@ -18,7 +19,8 @@ def settings_path(own: str, cluster: str) -> str:
 
 def read(own: str, cluster: str) -> dict[str, Any]:
     """Return the ``settings`` of the reaper, what it has ``seen``, and more; or nothing."""
-    for path in (os.path.join(SYSTEM, "reaper.json"), settings_path(own, cluster)):
+    system = [os.path.join(SYSTEM, name) for name in SYSTEM_SETTINGS]
+    for path in (*system, settings_path(own, cluster)):
         if settings := read_json(path):
             ready = settings.get("ready")
             return {
