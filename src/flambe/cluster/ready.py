@@ -260,7 +260,7 @@ def _remember(cluster: Cluster, wanted: str, left: Sequence[Any]) -> None:
                     "cpu": member.facts.get("cpus", 0),
                     "gpu": len(member.gpus),
                 }
-                for member in cluster.workers
+                for member in (cluster.workers if cluster.members else ())
             ],
             "machines": _notes(cluster.members),
             "left": list(left),
