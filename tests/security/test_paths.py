@@ -26,7 +26,7 @@ from flambe.experiment import Experiment
 from flambe.experiment.checkpoints import Checkpoints
 from flambe.experiment.mirror import _is_ours
 from flambe.packaging import resources
-from flambe.remote import Address, Connection, Host, transfer
+from flambe.remote import Address, Connection, Host, Login, transfer
 
 
 def problems(text: str) -> list[str]:
@@ -159,7 +159,7 @@ class LocalConnection(Connection):
     """The host is this machine: rsync starts its other half by a shell here, as sshd does."""
 
     def __init__(self, folder: Path) -> None:
-        self.name = "here"
+        super().__init__(Login(Address("host"), "user", folder / "known_hosts"), "here")
         self.script = folder / "ssh"
         self.script.write_text('#!/bin/sh\nshift\nexec sh -c "$*"\n')
         self.script.chmod(0o755)
@@ -227,8 +227,13 @@ def test_hosts_give_one_another_what_is_meant(
         name = "host"
         machine = Machine("factory_1", Address("h"), Address("h"), "u")
 
+        connection = LocalConnection(tmp_path)
+
         def run(self, command: list[str], **_: Any) -> None:
             commands.append(command)
+
+        def begin(self, folder: str, *, is_folder: bool) -> bool:
+            return False
 
     class Cluster:
         name = "c"
