@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flambe.cluster import LocalCluster, SSHCluster
+from flambe.cluster import LocalCluster, Machine, SSHCluster
 from flambe.cluster.docker import Docker
 from flambe.cluster.files import Files
 from flambe.compile import Component, Schema, yaml
@@ -66,6 +66,14 @@ CALLS: dict[str, tuple[Callable[[], object], str]] = {
     "public": (
         lambda: RemoteEnvironment("k", "10.0.0.1", [], "u", public_factories_ips="10.0.0.2"),
         "public_factories_ips takes a list of addresses, not one text: write ['10.0.0.2']",
+    ),
+    "login": (
+        lambda: Login(Address("h"), "u", Path("known"), options="ProxyJump=gate"),  # type: ignore[arg-type]
+        "options takes a list of options of ssh, not one text: write ['ProxyJump=gate']",
+    ),
+    "machine": (
+        lambda: Machine("factory_1", Address("h"), Address("h"), "u", host_keys="ssh-ed25519 AA"),  # type: ignore[arg-type]
+        "host_keys takes a list of keys, not one text: write ['ssh-ed25519 AA']",
     ),
     "script": (lambda: Script("fit.py", "--epochs 3"), "args takes a list, not one text: write ['--epochs', '3']"),
 }  # fmt: skip

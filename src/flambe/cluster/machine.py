@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flambe._grammar import wrong_ascii_name, wrong_user
+from flambe._grammar import as_list, wrong_ascii_name, wrong_user
 from flambe.errors import RunError
 from flambe.remote import Address
 
@@ -51,6 +51,9 @@ class Machine:
     new: bool = False
     host_keys: tuple[str, ...] = ()
     identity: str = ""
+
+    def __post_init__(self) -> None:
+        as_list(self.host_keys, "host_keys takes a list of keys")
 
 
 def is_factory(name: object) -> bool:

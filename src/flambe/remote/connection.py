@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flambe._files import private_folder, private_opener, write_private
+from flambe._grammar import as_list
 from flambe.errors import HostKeyError, RemoteError, UnreachableError
 from flambe.logging.console import home
 from flambe.remote import reasons, scope
@@ -62,6 +63,9 @@ class Login:
     known_hosts: Path
     key: Path | None = None
     options: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        as_list(self.options, "options takes a list of options of ssh")
 
     def arguments(self) -> list[str]:
         """Return the arguments of ssh, without the destination."""
