@@ -240,6 +240,18 @@ def test_an_interruption_ends_what_is_asked_again(
     assert left(paper) == []  # it was launched, and nobody had said so
 
 
+def test_what_is_tried_again_for_long_is_said(
+    paper: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(ec2, "ATTEMPTS", 4)
+    paper.faults.refuse_connection("DescribeInstances", 3)
+    with caplog.at_level("INFO", "flambe"):
+        assert make(0).found() == {}
+    (line,) = caplog.messages
+    assert line.startswith("AWS: the connection was closed before AWS answered (")
+    assert line.endswith("; trying again")
+
+
 def test_what_was_started_is_stopped_or_named(paper: Cloud, make: Make) -> None:
     up(make(1))
     ids = [machine.id for machine in left(paper)]

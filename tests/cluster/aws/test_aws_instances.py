@@ -10,7 +10,7 @@ import pytest
 
 from flambe.cluster.aws import AWSCluster, ec2
 from flambe.cluster.aws.checks import OUR_TAGS, findings
-from flambe.cluster.aws.ec2 import HOST_KEY, LAUNCH, NUMBER, READY_WITHIN
+from flambe.cluster.aws.instance import HOST_KEY, LAUNCH, NUMBER, READY_WITHIN
 from flambe.cluster.aws.policy import policy
 from flambe.cluster.aws.preflight import quota_of
 from flambe.cluster.aws.request import ORCHESTRATOR, VOLUME, Requests

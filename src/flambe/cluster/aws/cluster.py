@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from flambe.cluster.aws import checks, differences, hosts, userdata
 from flambe.cluster.aws.alarms import Alarms
-from flambe.cluster.aws.ec2 import (
+from flambe.cluster.aws.ec2 import Ec2
+from flambe.cluster.aws.instance import (
     HOST_KEY,
     OFF,
     RUNNING,
-    Ec2,
     age,
     is_settled,
     name_of,

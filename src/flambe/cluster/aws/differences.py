@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from flambe.cluster.aws.ec2 import READY_WITHIN, is_settled, tags_of
+from flambe.cluster.aws.instance import READY_WITHIN, is_settled, tags_of
 from flambe.cluster.aws.request import FACTORY, VOLUME, role_of
 
 if TYPE_CHECKING:

@@ -7,13 +7,12 @@ the same launch be asked for twice and happen once.
 from __future__ import annotations
 
 import itertools
+import logging
 import random
-import re
 import shlex
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from datetime import datetime, timezone
 from functools import cached_property
 from typing import Any
 
@@ -27,18 +26,22 @@ from flambe.cluster.aws.failures import (
     status_of,
     translated,
 )
+from flambe.cluster.aws.instance import (
+    HOST_KEY,
+    LAUNCH,
+    LIVE,
+    OFF,
+    PURPOSE,
+    literal,
+    state,
+    tags_of,
+)
 from flambe.errors import ConfigError, Problem, RunError, counted
 from flambe.logging.credentials import mask_aws
 
-PURPOSE = "flambe"
-LAUNCH = "flambe-launch"  # a tag: the token that an instance was launched with
-HOST_KEY = "flambe-host-key"  # a tag: the public host key of an instance
-NUMBER = "flambe-number"  # a tag: which host of its cluster it is, once it was reached
-READY_WITHIN = "flambe-ready-within"  # a tag: the hours within which it must be
-RUNNING, OFF = "running", ("stopped", "stopping")
-LIVE = ("pending", RUNNING, *OFF)
 ATTEMPTS = 8  # of a call that is throttled, or whose answer is lost
 TERMINATIONS = 10  # tries to terminate instances that AWS does not know yet
+NOTED_ATTEMPT = 3  # which is said when it fails: a few seconds have passed
 CONNECT_TIMEOUT, READ_TIMEOUT = 10.0, 60.0  # seconds
 POLL, MOST_POLL = 1.0, 8.0
 NOTES = 15.0  # seconds between two notes of what is waited for
@@ -54,6 +57,9 @@ NO_CAPACITY = (
     "SpotMaxPriceTooLow",
     "MaxSpotInstanceCountExceeded",
 )
+
+
+_log = logging.getLogger(__name__)
 
 
 class Ec2:
@@ -119,9 +125,11 @@ class Ec2:
         )
         with self._making:  # sessions are not for several threads
             try:
-                return session.client(service, config=config)
+                client = session.client(service, config=config)
             except Exception as error:
                 raise ConfigError(f"AWS: {reason(error)}") from error
+        client.meta.events.register("needs-retry", _note_retry)
+        return client
 
     @cached_property
     def ec2(self) -> Any:
@@ -210,6 +218,7 @@ class Ec2:
                 is_final = code_of(error) in NO_CAPACITY or not (failed or is_lost(error))
                 if attempt == ATTEMPTS or is_final or is_over():
                     raise
+                _note_retry(attempt, error)
                 time.sleep(random.uniform(0, min(2.0**attempt, MOST_PAUSE)))
         raise AssertionError
 
@@ -345,42 +354,7 @@ class Ec2:
         )
 
 
-# -- what an instance is ------------------------------------------------------------------------
-
-
-def tags_of(one: Mapping[str, Any]) -> dict[str, str]:
-    """Return the tags of an instance."""
-    return {tag["Key"]: tag["Value"] for tag in one.get("Tags", ())}
-
-
-def state(one: Mapping[str, Any]) -> str:
-    """Return the state of an instance."""
-    return str(one["State"]["Name"])
-
-
-def is_settled(one: Mapping[str, Any]) -> bool:
-    """Whether an instance was reached once, and given its name."""
-    return NUMBER in tags_of(one)
-
-
-def literal(value: str) -> str:
-    """Return a value as a filter of EC2 takes it, which else reads ``*`` and ``?`` as patterns.
-
-    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/Using_Filtering.html
-    """
-    return re.sub(r"([*?\\])", r"\\\1", value)
-
-
-def name_of(one: Mapping[str, Any]) -> str:
-    """Return the name of an instance in its cluster; nothing, where a factory has none yet."""
-    tags = tags_of(one)
-    if tags.get("Role") == "Orchestrator":
-        return "orchestrator"
-    # Others may set tags too, and the name becomes a line of ssh's configuration on the hosts.
-    number = tags.get(NUMBER, "")
-    return number if re.fullmatch(r"factory_[0-9]{1,6}", number) else ""
-
-
-def age(one: Mapping[str, Any]) -> float:
-    """Return the seconds since an instance was launched, or started last."""
-    return float((datetime.now(timezone.utc) - one["LaunchTime"]).total_seconds())
+def _note_retry(attempts: int, caught_exception: Exception | None = None, **_: Any) -> None:
+    """Say once that a call is tried again: in seconds that pass, people want to know why."""
+    if caught_exception is not None and attempts == NOTED_ATTEMPT:
+        _log.info("AWS: %s; trying again", reason(caught_exception))

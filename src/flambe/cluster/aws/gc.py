@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from flambe.cluster.aws import alarms
-from flambe.cluster.aws.ec2 import (
+from flambe.cluster.aws.ec2 import Ec2
+from flambe.cluster.aws.failures import translated
+from flambe.cluster.aws.instance import (
     PURPOSE,
     READY_WITHIN,
     RUNNING,
-    Ec2,
     age,
     is_settled,
     state,
     tags_of,
 )
-from flambe.cluster.aws.failures import translated
 
 SPARE = 0.25  # hours: an instance that was never ready ends by itself; this is later
 

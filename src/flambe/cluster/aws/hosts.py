@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from flambe.cluster.aws import userdata
-from flambe.cluster.aws.ec2 import HOST_KEY, NUMBER, is_settled
+from flambe.cluster.aws.instance import HOST_KEY, NUMBER, is_settled
 from flambe.cluster.aws.request import role_of
 from flambe.remote import each
 from flambe.remote.connection import pin

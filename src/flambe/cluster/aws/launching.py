@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TYPE_CHECKING, Any
 
 from flambe.cluster.aws import preflight, userdata
-from flambe.cluster.aws.ec2 import NO_CAPACITY, tags_of
+from flambe.cluster.aws.ec2 import NO_CAPACITY
 from flambe.cluster.aws.failures import code_of, explained, may_have_happened
+from flambe.cluster.aws.instance import tags_of
 from flambe.cluster.aws.request import FACTORY, ORCHESTRATOR, Requests
 from flambe.cluster.aws.rollback import Changes
 from flambe.cluster.machine import ORCHESTRATOR as FIRST

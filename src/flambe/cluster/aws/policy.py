@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from flambe.cluster.aws.alarms import PREFIX
-from flambe.cluster.aws.ec2 import PURPOSE
+from flambe.cluster.aws.instance import PURPOSE
 
 # What has no resource that could be named: https://docs.aws.amazon.com/service-authorization/
 LOOKING = (

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from flambe.cluster import machine
 from flambe.cluster.aws import userdata
-from flambe.cluster.aws.ec2 import HOST_KEY, LAUNCH, PURPOSE, READY_WITHIN
 from flambe.cluster.aws.images import find
+from flambe.cluster.aws.instance import HOST_KEY, LAUNCH, PURPOSE, READY_WITHIN
 
 if TYPE_CHECKING:
     from flambe.cluster.aws.cluster import AWSCluster
