@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flambe.progress import RunFolder, RunState, StageState, Status, change_line
+from flambe.progress import (
+    RunFolder,
+    RunState,
+    StageState,
+    Status,
+    change_line,
+    steady_time,
+)
 
 
 @pytest.fixture
@@ -55,3 +63,10 @@ def test_the_journal_folds_and_passes_over_what_is_broken(folder: RunFolder) -> 
     folder.variants.write_text(text)
     (variant,) = folder.read_variants().values()
     assert (variant.name, variant.status, variant.metric) == ("a", Status.FINISHED, 0.5)
+
+
+def test_setting_the_clock_makes_no_duration(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, wall = steady_time(), time.time()
+    assert abs(begun - wall) < 60
+    monkeypatch.setattr(time, "time", lambda: wall + 3600)
+    assert 0 <= steady_time() - begun < 60

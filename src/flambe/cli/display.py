@@ -32,6 +32,7 @@ from flambe.progress import (
     figure_text,
     is_number,
     ranked,
+    steady_time,
 )
 
 LATEST = 8  # of how many variants the line that they write is shown
@@ -233,7 +234,7 @@ class LiveDisplay(Display):
             sign, style = mark(stage.status, failed)
             done = sum(entry.status.done for entry in entries)
             masked = sum(entry.status is Status.MASKED for entry in entries)
-            since = (stage.ended or time.time()) - stage.started if stage.started else None
+            since = (stage.ended or steady_time()) - stage.started if stage.started else None
             table.add_row(
                 Text(f"{sign} {stage.name}", style),
                 ProgressBar(max(1, stage.total - masked), done, width=24),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-import time
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from flambe.progress import (
     figure_text,
     is_number,
     ranked,
+    steady_time,
 )
 
 RANKED = 20  # how many variants a table shows of a stage
@@ -138,7 +138,7 @@ def headline(run: RunState, entries: Sequence[VariantState]) -> Text:
     if run.started:
         time_to = "in" if run.ended else "for"
         # Another host has another clock: its own time counts there.
-        now = time.time() if run.host == socket.gethostname() else run.updated or run.started
+        now = steady_time() if run.host == socket.gethostname() else run.updated or run.started
         text += f" {time_to} {took((run.ended or now) - run.started)}"
     return Text(text, style)
 

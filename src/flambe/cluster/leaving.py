@@ -33,6 +33,7 @@ def take_down(cluster: Cluster, members: Sequence[Member]) -> None:
 def _clean(cluster: Cluster, member: Member) -> None:
     for name in services.of(cluster.name, member.report["runs"]):
         member.agent.call("stop", name=name, deadline=120.0)
+        member.report["runs"].pop(name, None)
     cluster.ray.remove(member)
     member.agent.call("forget", cluster=cluster.name)
     job = f"{cluster.folder}/job"

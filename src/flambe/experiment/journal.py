@@ -24,6 +24,7 @@ from flambe.progress import (
     VariantState,
     change_line,
     host_name,
+    steady_time,
 )
 
 _log = logging.getLogger(__name__)
@@ -128,7 +129,7 @@ class Journal:
 
     def begin(self) -> None:
         """Write the first state, and tell the observer."""
-        self.run.started, self.run.status = time.time(), Status.RUNNING
+        self.run.started, self.run.status = steady_time(), Status.RUNNING
         self._patiently(self._begin)
         self.observer.begun(self.folder, self.run, self.variants)
 
@@ -199,9 +200,9 @@ class Journal:
         with self._lock:
             stage.status = status
             if status is Status.RUNNING:
-                stage.started = time.time()
+                stage.started = steady_time()
             elif status is not Status.WAITING:
-                stage.ended = time.time()
+                stage.ended = steady_time()
         self.publish(now=True)
 
     def publish(self, *, now: bool = False) -> None:
@@ -228,7 +229,7 @@ class Journal:
     def end(self, status: Status, error: str = "") -> None:
         """Note how the run ended, if the disk takes it."""
         with self._lock:
-            self.run.status, self.run.ended = status, time.time()
+            self.run.status, self.run.ended = status, steady_time()
             self.run.error = redact.hide(error)
             self._ending = True
             try:
@@ -242,7 +243,7 @@ class Journal:
         with contextlib.ExitStack() as stack:
             for stage in self.run.stages:
                 if stage.status is Status.RUNNING:
-                    stage.status, stage.ended = status, time.time()
+                    stage.status, stage.ended = status, steady_time()
             running = [e for e in self.variants.values() if e.status is Status.RUNNING]
             for entry in running:
                 entry.status = Status.INTERRUPTED

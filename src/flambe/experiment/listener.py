@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flambe.errors import ComponentError
 from flambe.experiment.variants import Variant
 from flambe.logging import redact
-from flambe.progress import Status, better, is_number
+from flambe.progress import Status, better, is_number, steady_time
 
 if TYPE_CHECKING:
     from flambe.experiment.run import Run
@@ -46,7 +45,7 @@ class RunListener:
             variant.id,
             status=Status.RUNNING,
             host=host or entry.host,
-            started=entry.started or time.time(),
+            started=entry.started or steady_time(),
             attempts=entry.attempts + 1,
         )
 
@@ -59,7 +58,7 @@ class RunListener:
     def finished(self, variant: Variant, *, stopped: bool) -> None:
         """It is at its end, or a scheduler stopped it."""
         status = Status.STOPPED if stopped else Status.FINISHED
-        self.journal.change(variant.id, status=status, ended=time.time(), error="", traceback="")
+        self.journal.change(variant.id, status=status, ended=steady_time(), error="", traceback="")
         entry = self.journal.variants[variant.id]
         if self.searcher and not is_number(entry.metric):
             had = "without a figure" if entry.metric is None else "with the figure NaN"
@@ -77,7 +76,7 @@ class RunListener:
         self.journal.change(
             variant.id,
             status=Status.FAILED if final else Status.WAITING,
-            ended=time.time() if final else None,
+            ended=steady_time() if final else None,
             error=redact.hide(text),
             traceback=redact.hide(error.traceback) if error else "",
         )

@@ -17,6 +17,7 @@ so is a file that is not a regular one.
 ==================================  ===============================================================
 """
 
+from flambe.progress.clock import steady_time
 from flambe.progress.figures import (
     NOT_FINITE,
     better,
@@ -91,6 +92,7 @@ __all__ = [
     "ranked",
     "read_lines",
     "read_state_text",
+    "steady_time",
     "variants_of",
     "with_names",
 ]
