@@ -184,10 +184,12 @@ def _kill_supervisor(place: Place) -> None:
 # -- shapes of clusters that no experiment can run on ---------------------------------------------
 
 
-@pytest.mark.parametrize("command", [[], ["plan"]])
 @pytest.mark.parametrize(
-    "cluster",
-    ["!LocalCluster {factories_num: 0,", "!SSHCluster {orchestrator_ip: nowhere.invalid,"],
+    ("command", "cluster"),
+    [
+        ([], "!LocalCluster {factories_num: 0,"),
+        (["plan"], "!SSHCluster {orchestrator_ip: nowhere.invalid,"),
+    ],
 )
 def test_a_cluster_without_factories_is_refused_before_anything(
     tmp_path: Path, command: list[str], cluster: str
