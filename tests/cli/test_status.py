@@ -67,7 +67,7 @@ def experiment(state: Status) -> RunState:
             [
                 f"the last run was {runs.INTERRUPTED}: {COMMAND}",
                 "x: interrupted, 3 of 12 variants done",
-                f"  to go on:   {COMMAND} --resume",
+                f"  to continue:   {COMMAND} --resume",
             ],
         ),
         (
@@ -77,7 +77,7 @@ def experiment(state: Status) -> RunState:
                 "the last run was interrupted 1 min 05 s ago: it was killed (exit code 137): "
                 + COMMAND,
                 "x: interrupted, 3 of 12 variants done",
-                f"  to go on:   {COMMAND} --resume",
+                f"  to continue:   {COMMAND} --resume",
             ],
         ),
         (

@@ -663,7 +663,7 @@ def test_a_disk_that_fails_is_told_with_what_to_do(lab: Lab) -> None:
     (folder.root / "train").write_text("a file in the way")
     error = str(lab.run(GRID, resume=True).raised())
     assert str(folder.root / "train") in error
-    assert error.endswith("\n  to go on, run the same command with --resume")
+    assert error.endswith("\n  to continue, run the same command with --resume")
     (folder.root / "train").unlink()
     lab.run(GRID, resume=True).fine()
 

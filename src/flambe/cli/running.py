@@ -87,7 +87,7 @@ def attached(host: Member, name: str, shown: ClusterDisplay, fetch: str | None =
             launch.settle_lost(host, name)
         raise RunError(
             f"{host.name}: the run was {INTERRUPTED}\n"
-            "  to go on with an experiment, run the same command with --resume"
+            "  to continue an experiment, run the same command with --resume"
         )
     if code:
         with contextlib.suppress(RemoteError):
@@ -102,7 +102,7 @@ def _ended(host: Member, name: str, code: int) -> str:
     if code and (by := launch.stopped(host, name)):
         told = f"the run was stopped by {by}"
     if code > 128:  # by a signal: it could not say so itself
-        told += ": it was killed\n  to go on with an experiment, run the same command with --resume"
+        told += ": it was killed\n  to continue an experiment, run the same command with --resume"
     lines = [told, f"  flambe fetch {name}   brings the results here"]
     if report.runs(name, host):
         lines.append(f"  flambe site {name}    shows them, from the orchestrator")

@@ -82,7 +82,7 @@ def show_results(options: argparse.Namespace) -> int:
         shown.print(table)
     shown.print(results.headline(run, entries), soft_wrap=True)
     if run.status in (Status.INTERRUPTED, Status.FAILED):
-        shown.print("  to go on, run the same command with --resume", style="dim")
+        shown.print("  to continue, run the same command with --resume", style="dim")
     best = results.best(run, entries, options.stage or "")
     if best is None:
         shown.print("  no variant has a figure yet", style="dim")

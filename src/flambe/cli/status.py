@@ -170,7 +170,7 @@ def run_lines(name: str, host: Member, experiment: RunState | None) -> list[str]
             outcome = Status.INTERRUPTED.value  # it could not write that itself
         lines.append(f"{plain(experiment.name)}: {outcome}, {counted_variants(experiment)}")
         if not running and experiment.status is not Status.FINISHED:
-            lines.append(f"  to go on:   {resuming(command)}")
+            lines.append(f"  to continue:   {resuming(command)}")
     if running:
         lines.append(f"  to follow it:   flambe logs {name} -f")
     return lines

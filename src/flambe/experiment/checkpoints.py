@@ -219,7 +219,7 @@ class Upkeep:
             while self._pending:
                 self._pending.pop().result()
         except OSError as error:
-            hint = "to go on, run the same command with --resume"
+            hint = "to continue, run the same command with --resume"
             raise RunError(f"a checkpoint cannot be moved: {error}\n  {hint}") from error
 
     def close(self) -> None:

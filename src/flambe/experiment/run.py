@@ -156,7 +156,7 @@ class Run:
                     raise HaltedError(error) from None
                 raise Interrupted(
                     f"interrupted; what is done is in {self.folder.root}\n"
-                    "  to go on, run the same command with --resume"
+                    "  to continue, run the same command with --resume"
                 ) from None
             except Exception as problem:
                 refused = self.journal.disk_error or problem

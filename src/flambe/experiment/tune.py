@@ -387,8 +387,8 @@ class TuneExecutor:
         except KeyboardInterrupt:
             if self.nodes is not None and self.nodes.gave_up:
                 raise RunError(
-                    f"{self.nodes.gave_up}\n  what is done is kept; to go on, run the same command "
-                    "with --resume"
+                    f"{self.nodes.gave_up}\n  what is done is kept; to continue, run the same "
+                    "command with --resume"
                 ) from None
             raise
         finally:
