@@ -10,7 +10,7 @@ import contextlib
 import re
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,18 +104,27 @@ def of_a_component(lines: Iterable[str]) -> bool:
     return bool(COMPONENTS.search(last))
 
 
+def is_flambe(words: Sequence[str]) -> bool:
+    """Whether a command line is that of ``flambe``, or of a program that calls it."""
+    program = Path(words[0]).name
+    return program == "flambe" or (
+        program.startswith("python") and any("flambe" in word for word in words[1:3])
+    )
+
+
 def noted(communicate: Callable[..., Any]) -> Callable[..., Any]:
     """Return what notes what a ``flambe`` said when it ends, too."""
 
     def note(self: subprocess.Popen[Any], *arguments: Any, **more: Any) -> Any:
         streams = communicate(self, *arguments, **more)
-        words = self.args if isinstance(self.args, (list, tuple)) else [self.args]
-        command = " ".join(str(word) for word in words)
-        if "flambe" in command:
+        argv = self.args if isinstance(self.args, (list, tuple)) else [self.args]
+        words = [str(word) for word in argv]
+        if is_flambe(words):
             texts = [
                 s.decode(errors="replace") if isinstance(s, bytes) else s or "" for s in streams
             ]
-            OUTPUTS.note(command[-200:].replace("\n", " "), lambda: "\n".join(texts))
+            source = " ".join(["flambe", *words[3:]])
+            OUTPUTS.note(source, lambda: "\n".join(texts))
         return streams
 
     return note

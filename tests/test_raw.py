@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from tests.raw import OUTPUTS, raw_lines
+from tests.raw import OUTPUTS, is_flambe, raw_lines
 
 RAW = [
     "[2026-01-01 10:00:00,123 E 12 34] global_state_accessor.cc:111: likely discovered a bug in Ray",
@@ -59,3 +59,11 @@ def test_what_a_command_says_is_noted() -> None:
     subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
     subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert [text().split() for _, text in OUTPUTS.texts] == [["spoken", "complained"]] * 2
+
+
+def test_programs_that_flambe_runs_are_not_it() -> None:
+    """What they say is judged where flambe says it."""
+    assert not is_flambe(["rsync", "--partial-dir=.flambe-partial", "host:.flambe/x", "."])
+    assert not is_flambe(["ssh", "-S", "flambe/ssh", "host", "python3 flambe.pyz"])
+    assert is_flambe(["bin/flambe", "status"])
+    assert is_flambe(["python3.12", "-m", "flambe", "status"])
