@@ -69,16 +69,21 @@ def test_a_login_that_works_late_is_waited_for(cloud: Cloud, make: Make) -> None
 
 # As in the first minutes of Ubuntu: cloud-init goes on after sshd is there, and a timer of apt works.
 BUSY = r"""
-printf '#!/bin/sh\nuntil [ -e /run/booted ]; do sleep 0.1; done\n' > /usr/local/bin/cloud-init
+cat > /usr/local/bin/cloud-init <<'END'
+#!/bin/sh
+touch /run/asked
+until [ -e /run/booted ]; do sleep 0.1; done
+END
 chmod +x /usr/local/bin/cloud-init
 cat > /run/apt.py <<'END'
 import fcntl, pathlib, time
 stream = open("/var/lib/dpkg/lock-frontend", "w")
 fcntl.lockf(stream, fcntl.LOCK_EX)
 pathlib.Path("/run/locked").touch()
-time.sleep(3)
+while not pathlib.Path("/run/asked").exists():
+    time.sleep(0.1)
 pathlib.Path("/run/booted").touch()
-time.sleep(3)
+time.sleep(10)
 pathlib.Path("/run/installed").touch()
 END
 setsid python3 /run/apt.py < /dev/null > /dev/null 2>&1 &
