@@ -34,7 +34,7 @@ def fetch(options: argparse.Namespace) -> int:
     shown = ClusterDisplay()
     with awake(options.cluster, options.secrets) as (name, members):
         (host,) = chosen(members, None)
-        target = streaming.target(name, options.to)
+        target = streaming.target(host.files.key, options.to)
         host.connect(note=shown.note)
         host.look(name)
         launch.settle_lost(host, name)

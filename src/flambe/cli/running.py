@@ -31,7 +31,7 @@ def run_on(
 
     shown = ClusterDisplay()
     cluster.observer = shown
-    streaming.target(cluster.name, options.fetch)
+    streaming.target(cluster.local.key, options.fetch)
     secrets = Path(options.secrets) if options.secrets else home() / "secrets.ini"
     job = launch.Launch(cluster, runnable, extensions, secrets if secrets.exists() else None)
     given = [f"--{name}" for name in ("resume", "verbose") if getattr(options, name)]
@@ -67,7 +67,7 @@ def attached(host: Member, name: str, shown: ClusterDisplay, fetch: str | None =
     try:
         with _site(host, name) as url, contextlib.ExitStack() as stack:
             if fetch is not None:
-                folder = streaming.target(name, fetch)
+                folder = streaming.target(host.files.key, fetch)
                 stack.enter_context(streaming.streamed(host, name, folder, shown.note))
             if url:
                 shown.note(f"Report Site: {url}")

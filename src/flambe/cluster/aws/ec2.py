@@ -21,6 +21,7 @@ from flambe.cluster.aws.failures import (
     explained,
     is_lost,
     is_unreadable,
+    misconfigured,
     missing_boto3,
     reason,
     status_of,
@@ -95,7 +96,7 @@ class Ec2:
         try:
             session = boto3.Session(region_name=self._wanted, profile_name=self._profile)
         except Exception as error:
-            raise ConfigError(f"AWS: {reason(error)}") from None
+            raise misconfigured(error) from None
         if not session.region_name:
             hint = "set region_name in the file of the cluster, or AWS_DEFAULT_REGION"
             raise ConfigError(Problem("AWS: no region is given", hint=hint))
@@ -127,7 +128,7 @@ class Ec2:
             try:
                 client = session.client(service, config=config)
             except Exception as error:
-                raise ConfigError(f"AWS: {reason(error)}") from error
+                raise misconfigured(error) from error
         client.meta.events.register("needs-retry", _note_retry)
         return client
 

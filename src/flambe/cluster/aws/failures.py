@@ -158,6 +158,11 @@ def translated(what: str) -> Iterator[None]:
         raise explained(what, error) from error
 
 
+def misconfigured(error: Exception) -> ConfigError:
+    """Return the error of a boto3 that cannot begin: a profile, a region, a file of settings."""
+    return ConfigError(Problem(f"AWS: {reason(error)}", hint=_words(error)[1]))
+
+
 def missing_boto3() -> ConfigError:
     """Return the error of an installation without boto3."""
     return ConfigError(Problem("AWS clusters need boto3", hint=how_to_install("aws")))
