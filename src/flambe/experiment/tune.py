@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import itertools
 import logging
 import os
 import threading
 import uuid
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,14 +21,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flambe import _disk
 from flambe.errors import RunError
-from flambe.experiment import inquest
 from flambe.experiment.asking import answer
 from flambe.experiment.channel import LINE_PERIOD
-from flambe.experiment.checkpoints import FINAL, RESUMED, Checkpoints, Upkeep
+from flambe.experiment.checkpoints import Upkeep
 from flambe.experiment.collector import Collector, Look
-from flambe.experiment.engines import METRIC, MODE, STEPS
+from flambe.experiment.engines import METRIC, MODE
 from flambe.experiment.executor import Listener, StageOptions
-from flambe.experiment.failures import Failure
 from flambe.experiment.fresh import replace_refusing_actors
 from flambe.experiment.import_path import job_config
 from flambe.experiment.informed import Informed
@@ -37,13 +34,17 @@ from flambe.experiment.local_ray import LocalRay
 from flambe.experiment.manners import log_raylet, quiet_ray, sigterm_is_ours
 from flambe.experiment.nodes import Nodes
 from flambe.experiment.ranking import ranked_scheduler, ranked_searcher
+from flambe.experiment.stage_run import (
+    StageCallback,
+    StageRun,
+    live,
+    resumed,
+    trial_folder,
+    trial_name,
+)
 from flambe.experiment.task import StageTask
 from flambe.experiment.trial import (
-    AT_END,
-    ATTEMPT,
-    HOST,
     NAMESPACE,
-    REPETITION,
     VariantTrainable,
     quiet_loggers,
 )
@@ -56,8 +57,6 @@ _log = logging.getLogger(__name__)
 TRAINABLE = "flambe_variant"
 START_ATTEMPTS = 3
 ANSWER_SECONDS = 30  # of the collector
-# How often a variant may be lost with its host and not have come any further.
-MOST_LOSSES = 10
 
 # Tune's own loggers and its table are not used: flambe records and shows.
 _TUNE_ENVIRONMENT = {
@@ -70,185 +69,6 @@ _TUNE_ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS": "0",
 }
-
-
-class _Callback(tune.Callback):  # type: ignore[misc]
-    """Tells the listener what Tune does with the trials.
-
-    Tune pickles its callbacks, though flambe never reads them: they know their stage by its key.
-    """
-
-    def __init__(self, key: str) -> None:
-        self.key = key
-
-    @property
-    def stage(self) -> _StageRun:
-        return _live[self.key]
-
-    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.stage.trials[trial.trial_id] = trial
-        trial.should_recover = _Recovery(self.key, trial.trial_id)
-        self.stage.to.started(self.stage.variant(trial), trial.node_ip or "")
-
-    def on_trial_result(
-        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
-    ) -> None:
-        if self.stage.executor.nodes is not None:
-            self.stage.executor.nodes.progressed()
-        step, metric = result.get(STEPS), result.get(METRIC)
-        if step is not None:
-            host = str(result.get(HOST, ""))
-            self.stage.to.stepped(self.stage.variant(trial), step, metric, host)
-
-    def on_checkpoint(
-        self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any
-    ) -> None:
-        self.stage.prune(trial, checkpoint.path)
-
-    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.stage.end(trial)
-
-    def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.stage.fail(trial, final=False)
-
-    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self.stage.fail(trial, final=True)
-
-
-class _Recovery:
-    """Says whether Tune tries a trial again: not if the next try would end in the same way.
-
-    Tune asks the trial itself, and pickles it: this knows the trial by its id.
-    """
-
-    def __init__(self, key: str, trial_id: str) -> None:
-        self.key, self.trial_id = key, trial_id
-
-    def __call__(self) -> bool:
-        stage = _live[self.key]
-        trial = stage.trials[self.trial_id]
-        if stage.forgiven(trial):
-            return True
-        return not stage.failure(trial).lasting and bool(type(trial).should_recover(trial))
-
-
-def _trial_name(key: str, trial: Any) -> str:
-    return _live[key].variant(trial).id
-
-
-def _trial_folder(key: str, trial: Any) -> str:
-    return _live[key].variant(trial).name
-
-
-#: The stages that run now in this process.
-_live: dict[str, _StageRun] = {}
-
-
-class _StageRun:
-    """One stage as Tune runs it: trials and the variants that they run."""
-
-    def __init__(
-        self, executor: TuneExecutor, task: StageTask, to: Listener, taken: Collection[str]
-    ) -> None:
-        self.executor = executor
-        self.task = task
-        self.to = to
-        self.checkpoints = task.storage.checkpoints()
-        #: Variants that a search suggested already.
-        self.taken = set(taken)
-        #: The trials that were started, by their ids, and what those that fail reported.
-        self.trials: dict[str, Any] = {}
-        self.failures: dict[str, Failure] = {}
-        self._forgiven: dict[str, bool] = {}
-        #: Variants whose hosts were lost, and that are to be run again.
-        self.lost: list[Variant] = []
-
-    def variant(self, trial: Any) -> Variant:
-        """Return the variant of a trial.
-
-        Tune asks for the name of a trial when it has made it. A search may have suggested the same
-        values before: it is a repetition then, and its worker is told by its configuration.
-        """
-        config = trial.config
-        values = config.get("values") or {}
-        variant = self.task.of(config["variant"], values, config.get(REPETITION, 0))
-        if values and REPETITION not in config:
-            for repetition in itertools.count():
-                variant = self.task.of(config["variant"], values, repetition)
-                if variant.id not in self.taken:
-                    break
-            config[REPETITION] = repetition
-            self.taken.add(variant.id)
-        if ATTEMPT not in config:
-            config[ATTEMPT] = self.executor.next_attempt(variant)
-        return variant
-
-    def prune(self, trial: Any, latest: str) -> None:
-        """Keep the two latest checkpoints: Tune, told to do so, would save its state each time."""
-        kept = self.executor.checkpoints.setdefault(trial.trial_id, [])
-        kept.append(latest)
-        while len(kept) > 2:
-            self.executor.upkeep.remove(self.checkpoints, kept.pop(0))
-
-    def end(self, trial: Any) -> None:
-        variant = self.variant(trial)
-        stopped = not (trial.last_result or {}).get(AT_END, False)
-        folder = self.checkpoints.folder(variant.stage, variant.name)
-        self.executor.upkeep.settle(self.checkpoints, folder, FINAL)
-        self.to.finished(variant, stopped=stopped)
-
-    def failure(self, trial: Any) -> Failure:
-        """Return what a trial failed of; Tune asks whether to try it again before it says so."""
-        if trial.trial_id not in self.failures:
-            self.failures[trial.trial_id] = inquest.failure_of(
-                self.executor.collector, self.variant(trial), trial
-            )
-        return self.failures[trial.trial_id]
-
-    def fail(self, trial: Any, *, final: bool) -> None:
-        variant = self.variant(trial)
-        failure = self.failure(trial)
-        forgiven = self.forgiven(trial)
-        self.failures.pop(trial.trial_id, None)
-        self._forgiven.pop(trial.trial_id, None)
-        if forgiven:
-            if final:
-                self.lost.append(variant)
-            else:
-                trial.run_metadata.num_failures -= 1
-                trial.config[ATTEMPT] = self.executor.next_attempt(variant)
-            self.to.failed(variant, None, "its host was lost; another one goes on", final=False)
-            return
-        if failure.halts:
-            self.executor.halt(failure.text)
-            return
-        if not final:
-            trial.config[ATTEMPT] = self.executor.next_attempt(variant)
-        self.to.failed(variant, failure.error, failure.text, final)
-
-    def forgiven(self, trial: Any) -> bool:
-        """Whether a trial did nothing wrong: its host was lost, and another one goes on with it.
-
-        Tune tries it again at once, whatever ``max_failures`` says: a factory may be idle.
-        """
-        if trial.trial_id not in self._forgiven:
-            lost = self.executor.nodes is not None and self.failure(trial).host_lost
-            self._forgiven[trial.trial_id] = lost and self._may_be_lost(trial)
-        return self._forgiven[trial.trial_id]
-
-    def _may_be_lost(self, trial: Any) -> bool:
-        """Whether a variant came further since its host was lost, or this is not too often."""
-        identity, step = self.variant(trial).id, (trial.last_result or {}).get("steps", 0)
-        known, times = self.executor.losses.get(identity, (-1, 0))
-        self.executor.losses[identity] = (step, 1 if step > known else times + 1)
-        return self.executor.losses[identity][1] <= MOST_LOSSES
-
-
-def _resumed(checkpoints: Checkpoints, variants: Sequence[Variant]) -> dict[str, str]:
-    """Return the checkpoints that variants go on from, out of the way of new ones."""
-    folders = {v.id: checkpoints.folder(v.stage, v.name) for v in variants}
-    kept = {identity: checkpoints.settle(place, RESUMED) for identity, place in folders.items()}
-    return {identity: place for identity, place in kept.items() if place is not None}
 
 
 class TuneExecutor:
@@ -369,7 +189,7 @@ class TuneExecutor:
             lost = self._run(task, variants, options, to)
             while lost:
                 # Their hosts went while they had no failure left: that was none of theirs.
-                task.restore.update(_resumed(task.storage.checkpoints(), lost))
+                task.restore.update(resumed(task.storage.checkpoints(), lost))
                 lost = self._run(task, lost, options.without_search(), to)
         task.storage.checkpoints().remove_tune_files(task.stage)
 
@@ -379,9 +199,9 @@ class TuneExecutor:
         """Run variants by one Tuner; return those that were lost with their hosts."""
         self.tasks[task.stage] = task
         answer(lambda: self.collector.set_task.remote(task))
-        stage = _StageRun(self, task, to, options.taken)
+        stage = StageRun(self, task, to, options.taken)
         key = f"{self.name}/{task.stage}"
-        _live[key] = stage
+        live[key] = stage
         try:
             self._tuner(task, variants, options, key).fit()
         except KeyboardInterrupt:
@@ -392,7 +212,7 @@ class TuneExecutor:
                 ) from None
             raise
         finally:
-            del _live[key]
+            del live[key]
         self.upkeep.settled()
         return stage.lost
 
@@ -422,8 +242,8 @@ class TuneExecutor:
                 num_samples=1 if options.search is None else options.num_samples,
                 max_concurrent_trials=None if _advised(options) else options.max_concurrent,
                 reuse_actors=options.reuse_actors and replace_refusing_actors(),
-                trial_name_creator=partial(_trial_name, key),
-                trial_dirname_creator=partial(_trial_folder, key),
+                trial_name_creator=partial(trial_name, key),
+                trial_dirname_creator=partial(trial_folder, key),
             ),
             run_config=RunConfig(
                 name=task.stage,
@@ -431,7 +251,7 @@ class TuneExecutor:
                 storage_filesystem=task.storage.for_tune(),
                 failure_config=FailureConfig(max_failures=options.max_failures),
                 checkpoint_config=CheckpointConfig(checkpoint_frequency=1, checkpoint_at_end=True),
-                callbacks=[_Callback(key)],
+                callbacks=[StageCallback(key)],
                 verbose=0,
             ),
         )
