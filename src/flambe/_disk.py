@@ -50,6 +50,8 @@ def reason(error: OSError, path: str | os.PathLike[str], host: str = "") -> str:
         return f"{where}{path} is on a read-only disk ({mount_of(existing)}); remount it writable"
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"{where}{path} cannot be written by this user: permission denied"
+    if error.errno not in FULL:
+        return f"{where}{path} cannot be written: {error.strerror or error}"
     if error.errno == errno.EDQUOT:
         return f"{where}the quota of this user on {mount_of(existing)} is used up, for {path}"
     try:

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -74,7 +75,17 @@ def test_a_link_that_is_down_for_two_minutes(farm: Farm) -> None:
     assert "factory_1 is lost: 1 factory left" in run.text
     run.says("factory_1 has joined: 2 factories")
     run.ends(seconds=500)
-    assert done(farm.output(farm.folder.name)) == [Status.FINISHED] * 8
+    folder = farm.output(farm.folder.name)
+    assert done(folder) == [Status.FINISHED] * 8
+    # What ran behind the cut went on meanwhile, and does not count.
+    entries = list(folder.read_variants().values())
+    assert any(one.attempts > 1 for one in entries)
+    for one in entries:
+        place = folder.variant(one.stage, one.name)
+        manifest = read_manifest(place / "checkpoint")
+        assert manifest is not None
+        assert manifest["attempt"] == one.attempts
+        assert [path.name for path in place.glob("checkpoint*")] == ["checkpoint"]
 
 
 def test_a_factory_that_was_rebooted_is_used_again(farm: Farm) -> None:
@@ -142,8 +153,9 @@ def test_the_orchestrator_or_what_rules_ray_is_lost(farm: Farm, how: str) -> Non
     else:
         (gcs,) = running(orchestrator, "gcs_server")
         kill(gcs)
-        run.process.wait(500)
-        assert run.process.returncode != 0
+        said = run.ends(1, seconds=500)
+        assert "Ray on the orchestrator ended, or was started again" in said
+        assert ".cc:" not in said
     folder = farm.output(farm.folder.name)
     farm.flambe("status", "farm")
     steps = {one.id: one.step for one in folder.read_variants().values()}
@@ -181,13 +193,14 @@ def test_the_disk_of_the_orchestrator_is_full(farm: Farm) -> None:
         "  padding: 9000000",
         more=MORE,
     )
-    said = farm.run(file).ends(1, seconds=500)
-    assert "No space left" in said or "ENOSPC" in said or "no space" in said.lower(), said[-3000:]
-    assert "full" in said
+    said = farm.run(file, FLAMBE_DISK_DEADLINE="20").ends(1, seconds=500)
+    assert re.search(r"orchestrator: .*\bfull\b", said), said[-3000:]
+    assert "to continue, run the same command with --resume" in said
+    assert "Traceback" not in said
     folder = farm.output("full")
     state = folder.read_state()
     assert state is not None
-    assert state.status in (Status.FAILED, Status.INTERRUPTED)
+    assert state.status is Status.INTERRUPTED
     # What was whole is still there, and nothing else takes the room.
     for one in folder.read_variants().values():
         for path in folder.variant(one.stage, one.name).glob("checkpoint*"):

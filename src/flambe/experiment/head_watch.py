@@ -18,7 +18,7 @@ PERIOD = 0.2  # seconds between two looks
 CONNECT_SECONDS = 2.0
 LOOKS = 2  # in a row that find nobody there
 # How long a run may take to note how it ended, in seconds.
-ENDING_SECONDS = 60.0
+ENDING_SECONDS = 120.0
 REASON = "Ray on the orchestrator ended, or was started again"
 
 

@@ -6,7 +6,7 @@ import contextlib
 import os
 import posixpath
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,7 @@ from flambe.experiment import mistakes, storage
 from flambe.experiment.checkpoints import Checkpoints
 from flambe.experiment.mirror import Mirror
 from flambe.experiment.storage import Storage
-from flambe.progress import RunFolder
+from flambe.progress import RunFolder, VariantState
 from flambe.remote import Address
 from flambe.runnable.secrets import Secrets
 
@@ -192,7 +192,10 @@ class Place:
         folder = self.folder
         notes = (folder.state, folder.previous_state, folder.variants, folder.log, folder.config)
         known = {*notes, folder.hosts, folder.identity, folder.resources}
-        return folder.root.is_dir() and any(path not in known for path in folder.root.iterdir())
+        if not folder.root.is_dir():
+            return False
+        names = [path for path in folder.root.iterdir() if not path.name.startswith(".")]
+        return any(path not in known for path in names)
 
     def _same_storage(self) -> None:
         """See that what is gone on with has its checkpoints where this run looks for them.
@@ -223,6 +226,12 @@ class Place:
         if self._mirror is not None:
             with self._reached():
                 self._mirror.start()
+
+    def remove_parts(self, variants: Iterable[VariantState]) -> None:
+        """Remove checkpoints that are not whole: they are never read, and the disk may be full."""
+        for one in variants:
+            with contextlib.suppress(OSError):
+                self.checkpoints.remove_parts(self.checkpoints.folder(one.stage, one.name))
 
     def close(self) -> None:
         """Copy to the bucket what was written last."""

@@ -175,6 +175,8 @@ class Run:
                     self.journal.end(status, error)
                     if self._executor is not None:
                         self._executor.close()
+                    if error and status is Status.INTERRUPTED:
+                        self.place.remove_parts(self.journal.variants.values())
                     self.place.close()
         if error:  # it finished, without the variants that failed
             raise RunError(error)

@@ -119,7 +119,8 @@ class Storage:
         if self.url:
             return ""
         if isinstance(error, OSError) and _disk.is_full(error):
-            return _disk.reason(error, self.root, host_name())
+            own = self.root if self.is_here else tempfile.gettempdir()
+            return _disk.reason(error, error.filename or own, host_name())
         if self.is_here or not isinstance(error, Exception):
             return ""
         with contextlib.suppress(Exception):  # SFTP knows no such error: it only fails
