@@ -35,6 +35,7 @@ def collectors(mark: str) -> set[int]:
 
 
 @pytest.mark.faults
+@pytest.mark.long
 def test_a_collector_that_is_killed_is_started_again(lab: Lab) -> None:
     lab.write(
         f"""

@@ -71,6 +71,8 @@ def test_a_disk_that_stays_full_ends_the_run_in_order(lab: Lab, disk: Mount) -> 
     assert [entry.step for entry in folder.read_variants().values()] == [3, 3]
 
 
+@pytest.mark.faults
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("options", "more", "words"),
     [
