@@ -80,7 +80,8 @@ class Recorder:
         records
             What is written.
         sender, number
-            Who sends it, and which of its batches this is: one that was written is passed over.
+            Who sends it, and which of its batches this is, from 1 on: one that was written is
+            passed over.
 
         Raises
         ------
@@ -88,7 +89,7 @@ class Recorder:
             If not all of them can be written: none is then.
         """
         with self._lock:
-            if self.ledger is not None and self.ledger.taken(sender, number):
+            if self.ledger is not None and number and self.ledger.taken(sender, number):
                 return
             changes = self._changes = _Changes()
             try:
