@@ -162,7 +162,9 @@ class TuneExecutor:
                 raise
             except Exception as error:  # Ray raises a bare Exception here
                 self.local.close()
-                if "timed out" not in str(error) or attempt + 1 == START_ATTEMPTS:
+                # A head that was started just now, on a busy host, may not listen yet.
+                slow = "timed out" in str(error) or "Failed to connect" in str(error)
+                if not slow or attempt + 1 == START_ATTEMPTS:
                     raise RunError(f"Ray does not start: {error}") from error
 
     def capacity(self) -> dict[str, float]:
