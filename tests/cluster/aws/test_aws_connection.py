@@ -96,9 +96,10 @@ def test_which_requests_may_be_asked_again(name: str, lost: bool, happened: bool
 
 
 FAULTS = ["drop_reply", "refuse_connection", "truncate_reply", "replace_reply"]
+ONE_OF_THEM = ["drop_reply", *(pytest.param(name, marks=pytest.mark.long) for name in FAULTS[1:])]
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", ONE_OF_THEM)
 def test_a_launch_whose_answer_is_lost_happens_once(
     paper: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
@@ -110,7 +111,7 @@ def test_a_launch_whose_answer_is_lost_happens_once(
     assert paper.faults.counts[fault.partition("_")[0]] == 2
 
 
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("fault", ONE_OF_THEM)
 def test_a_launch_whose_answers_are_all_lost_is_undone(
     paper: Cloud, make: Make, fault: str
 ) -> None:
@@ -124,6 +125,7 @@ def test_a_launch_whose_answers_are_all_lost_is_undone(
         assert "flambe down lab --force" in str(caught.value)
 
 
+@pytest.mark.long
 def test_what_cannot_be_looked_for_is_told(paper: Cloud, make: Make) -> None:
     cluster = make()
     _after_preflight(paper, cluster, "drop_reply", times=1000, then="*")
@@ -242,6 +244,7 @@ def test_an_interruption_ends_what_is_asked_again(
     assert left(paper) == []  # it was launched, and nobody had said so
 
 
+@pytest.mark.long
 def test_what_is_tried_again_for_long_is_said(
     paper: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -254,6 +257,7 @@ def test_what_is_tried_again_for_long_is_said(
     assert line.endswith("; trying again")
 
 
+@pytest.mark.long
 def test_what_was_started_is_stopped_or_named(paper: Cloud, make: Make) -> None:
     up(make(1))
     ids = [machine.id for machine in left(paper)]
@@ -288,8 +292,16 @@ def test_alarms_that_cannot_be_looked_at_are_no_failure_of_the_end(
     ("variables", "words"),
     [
         ({"AWS_ENDPOINT_URL": "http://127.0.0.1:1"}, "AWS cannot be reached"),
-        ({"AWS_ENDPOINT_URL": "https://127.0.0.1:{port}"}, "no trusted TLS connection"),
-        ({"HTTP_PROXY": "http://127.0.0.1:1", "NO_PROXY": ""}, "the proxy cannot be reached"),
+        pytest.param(
+            {"AWS_ENDPOINT_URL": "https://127.0.0.1:{port}"},
+            "no trusted TLS connection",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            {"HTTP_PROXY": "http://127.0.0.1:1", "NO_PROXY": ""},
+            "the proxy cannot be reached",
+            marks=pytest.mark.long,
+        ),
         ({"AWS_ENDPOINT_URL": "nonsense"}, "boto3 could not ask AWS"),
         ({"AWS_ACCESS_KEY_ID": ""}, "there are no credentials"),
         ({"AWS_SECRET_ACCESS_KEY": ""}, "the credentials are incomplete"),
@@ -318,6 +330,7 @@ def _up_in_this_environment(paper: Cloud) -> None:
     up(AWSCluster(**keywords(paper, 1)))
 
 
+@pytest.mark.long
 def test_an_answer_that_does_not_come(
     paper: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -102,7 +102,7 @@ def test_a_client_that_is_killed_is_followed_by_another(
     [
         (signal.SIGINT, 1),
         (signal.SIGINT, 2),
-        (signal.SIGTERM, 1),
+        (signal.SIGTERM, 1),  # of a supervisor, or of kill
         pytest.param(signal.SIGHUP, 1, marks=pytest.mark.long),
     ],
 )

@@ -35,6 +35,7 @@ def test_a_cluster_whose_creation_was_killed_is_taken_down_by_its_name(
     assert "no cluster 'lab'" in said
 
 
+@pytest.mark.long
 @pytest.mark.faults
 def test_a_cluster_whose_creation_failed_is_known(paper: Cloud, tmp_path: Path) -> None:
     paper.faults.deny("ec2:TerminateInstances")
@@ -55,6 +56,8 @@ def launched(paper: Cloud, count: int) -> bool:
     return len(left(paper)) == count
 
 
+@pytest.mark.long
+@pytest.mark.faults
 def test_one_name_of_two_creators(paper: Cloud, tmp_path: Path) -> None:
     """Both are made and killed; each is taken down by its file, or by what tells them apart."""
     first, second = tmp_path / "first", tmp_path / "second"
