@@ -165,6 +165,7 @@ def sessions_end(host: RealHost) -> None:
 @pytest.mark.root
 @pytest.mark.faults
 @pytest.mark.xdist_group("metal-ssh")
+@pytest.mark.long
 def test_sessions_that_are_killed_in_the_middle(
     metal: Metal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +191,7 @@ def test_sessions_that_are_killed_in_the_middle(
 @pytest.mark.root
 @pytest.mark.faults
 @pytest.mark.xdist_group("metal-ssh")
+@pytest.mark.long
 def test_a_fetch_of_sessions_that_are_killed(metal: Metal, tmp_path: Path) -> None:
     place = Place(tmp_path / "place", metal.cluster_yaml("cut", factories_ips=[]))
     done = place.flambe(place.job(steps=1), "--cluster", place.cluster)
@@ -200,7 +202,7 @@ def test_a_fetch_of_sessions_that_are_killed(metal: Metal, tmp_path: Path) -> No
     target = place.folder / "f11"
     (tmp_path / "bin").mkdir()
     slower = tmp_path / "bin" / "rsync"
-    slower.write_text(f'#!/bin/sh\nexec {shutil.which("rsync")} --bwlimit=15m "$@"\n')
+    slower.write_text(f'#!/bin/sh\nexec {shutil.which("rsync")} --bwlimit=4m "$@"\n')
     slower.chmod(0o755)
     place.env["PATH"] = f"{slower.parent}:{place.env['PATH']}"
     with cut(target, lambda: sessions_end(host), times=1000, for_good=True):

@@ -146,6 +146,7 @@ def test_an_index_that_setup_commands_set(tmp_path: Path) -> None:
         proven(cluster)
 
 
+@pytest.mark.long
 def test_hosts_that_have_everything_download_nothing(tmp_path: Path) -> None:
     with lent(2) as metal:
         make(ssh_cluster(metal))
@@ -155,6 +156,7 @@ def test_hosts_that_have_everything_download_nothing(tmp_path: Path) -> None:
             proven(again)
 
 
+@pytest.mark.long
 def test_hosts_that_share_a_home() -> None:
     """Over a network: the environment is made once, and each host has a state of its own."""
     if shutil.which("sshfs") is None:

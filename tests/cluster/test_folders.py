@@ -44,6 +44,7 @@ def share(host: Host, source: Path, target: str) -> None:
 
 @pytest.mark.root
 @pytest.mark.xdist_group("metal-folders")
+@pytest.mark.long
 def test_everything_of_flambe_is_on_another_disk(tmp_path: Path) -> None:
     with lent(2) as metal:
         for host in metal.hosts:

@@ -206,6 +206,7 @@ def test_a_stage_that_is_run_anew_goes_aside_there_too(lab: Lab, use: Bucket) ->
     assert sum(key.startswith("earlier/") and "/checkpoint/manifest" in key for key in keys) == 3
 
 
+@pytest.mark.long
 def test_a_bucket_that_does_not_answer_for_a_while(lab: Lab, use: Bucket, tmp_path: Path) -> None:
     prepare(lab, "hanging", steps=12, delay=0.2, single=True)
     run = begin(lab, tmp_path)
@@ -257,6 +258,7 @@ def test_settings_of_aws_that_are_none_are_told_too(
     assert lab.records() == []
 
 
+@pytest.mark.long
 def test_a_run_that_writes_there_from_elsewhere_is_not_disturbed(
     lab: Lab, use: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

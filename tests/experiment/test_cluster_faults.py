@@ -85,6 +85,7 @@ def test_a_raylet_a_link_an_sshd_and_the_site_fail_and_the_run_goes_on(farm: Far
     assert attempts["factory_2"] == 1
 
 
+@pytest.mark.long
 def test_a_driver_that_is_killed_is_told_and_gone_on_from(farm: Farm) -> None:
     pipeline = """
 first: !crops.Growth {rate: !g [0.1, 0.2], steps: 2}

@@ -110,6 +110,7 @@ def test_what_is_learned_is_the_same(farm: Farm) -> None:
     assert refused in farm.run(large).ends(2)
 
 
+@pytest.mark.long
 def test_a_run_that_finished_without_some_says_so_there_and_here(farm: Farm) -> None:
     pipeline = "grow: !crops.Trouble {rate: !g [0.1, 0.2, 0.3], trouble: 0.2}"
     more = "max_failures: 0\nstop_on_failure: false"

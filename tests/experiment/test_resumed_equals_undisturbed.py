@@ -430,6 +430,7 @@ def test_a_search_at_random(lab: Lab) -> None:
     assert len(compare(lab, text)) == 3
 
 
+@pytest.mark.long
 def test_a_run_in_processes_that_is_killed(lab: Lab) -> None:
     """Through the command, with Ray: the processes of before are gone, and so is all they had."""
     text = training(lab).replace("iter_per_step: 3", "iter_per_step: 600")
