@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import glob
 import json
 import os
@@ -52,7 +53,8 @@ class Host:
         return {**values, **more}
 
     def writes(self, word: str, then: str = "exit 0") -> list[str]:
-        return ["sh", "-c", f"echo {word} >> {self.folder}/asked; {then}"]
+        note = f"echo $$ >> {self.folder}/sessions; echo {word} >> {self.folder}/asked"
+        return ["sh", "-c", f"{note}; {then}"]
 
     def configure(self, **more: Any) -> Path:
         path = self.folder / "reaper.json"
@@ -95,6 +97,8 @@ def host(tmp_path: Path) -> Iterator[Host]:
     for process in host.started:
         process.kill()
         process.wait()
+    for pid in host.read("sessions").split():
+        end_group(int(pid))
 
 
 # -- what is idle ---------------------------------------------------------------------------------
@@ -315,9 +319,10 @@ def test_what_waits_in_the_kernel_is_left_behind(host: Host, frozen: Path) -> No
 
 def end_group(pid: int) -> None:
     """End what hangs on purpose, with its children."""
-    for child in Path("/proc").glob(f"{pid}/task/*/children"):
-        for number in child.read_text().split():
-            os.kill(int(number), signal.SIGKILL)
+    with contextlib.suppress(OSError):  # it ends by itself
+        for child in Path("/proc").glob(f"{pid}/task/*/children"):
+            for number in child.read_text().split():
+                os.kill(int(number), signal.SIGKILL)
 
 
 # -- what is forgotten ----------------------------------------------------------------------------
