@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -69,11 +71,10 @@ def test_what_a_killed_process_held_is_free(folder: Path) -> None:
         assert NOTES == []
 
 
-def test_a_holder_on_another_machine_that_gives_signs_of_life(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where the kernels of two machines do not share locks."""
-    path, over = elsewhere(folder), threading.Event()
+@contextlib.contextmanager
+def beating(path: Path) -> Iterator[None]:
+    """Let a lock give signs of life, as its holder elsewhere does."""
+    over = threading.Event()
 
     def beat() -> None:
         while not over.wait(0.05):
@@ -82,11 +83,19 @@ def test_a_holder_on_another_machine_that_gives_signs_of_life(
     thread = threading.Thread(target=beat)
     thread.start()
     try:
-        with pytest.raises(ConfigError, match="process 7 of ann on far"), lock(folder):
-            pass
+        yield
     finally:
         over.set()
         thread.join()
+
+
+def test_a_holder_on_another_machine_that_gives_signs_of_life(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the kernels of two machines do not share locks."""
+    path = elsewhere(folder)
+    with beating(path), pytest.raises(ConfigError, match="process 7 of ann on far"), lock(folder):
+        pass
     assert path.exists()  # it is not ours to remove
     monkeypatch.setattr(folder_lock, "EXPIRY_SECONDS", 0.3)
     with lock(folder):  # it is silent now
@@ -102,20 +111,12 @@ def test_a_holder_in_a_container_of_this_machine(
     with lock(folder):
         mine = json.loads(path.read_text())
     path.write_text(json.dumps({**mine, "process": {**mine["process"], name: "another"}}))
-    over = threading.Event()
-
-    def beat() -> None:
-        while not over.wait(0.05):
-            os.utime(path)
-
-    thread = threading.Thread(target=beat)
-    thread.start()
-    try:
-        with pytest.raises(ConfigError, match="is being written by another run"), lock(folder):
-            pass
-    finally:
-        over.set()
-        thread.join()
+    with (
+        beating(path),
+        pytest.raises(ConfigError, match="is being written by another run"),
+        lock(folder),
+    ):
+        pass
     monkeypatch.setattr(folder_lock, "EXPIRY_SECONDS", 0.3)
     with lock(folder):
         assert "waiting up to 0 s" in NOTES[-1]

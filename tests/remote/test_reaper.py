@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from flambe.remote.agent import leases, reaper, reaper_settings
+from flambe.remote.agent.files import boot_seconds
 from flambe.remote.agent.probe import Unreadable
 from flambe.remote.agent.supervisor import _Log
 from tests.experiment.lab import until
@@ -110,7 +111,7 @@ class Days:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = self.used = 0.0
         self.leased: Callable[[float], bool] = lambda now: False
-        monkeypatch.setattr(reaper, "clock", lambda: self.now)
+        monkeypatch.setattr(reaper, "boot_seconds", lambda: self.now)
         monkeypatch.setattr(reaper, "processor_times", lambda cluster: {(1, "0"): self.used})
         monkeypatch.setattr(reaper, "gpus_in_use", lambda cluster: "")
         monkeypatch.setattr(reaper, "typed", lambda settings: "")
@@ -419,7 +420,7 @@ def test_the_time_of_day_does_not_prolong_a_lease(
     (tmp_path / "lease-run.json").write_text(json.dumps(lease))
     assert reaper.leased(settings)
     (ends,) = (end for (path, _), end in reaper._lease_ends.items() if "run" in path)
-    assert ends - reaper.clock() <= reaper.LONGEST_LEASE
+    assert ends - boot_seconds() <= reaper.LONGEST_LEASE
     monkeypatch.setattr(time, "time", lambda: day() + 86400)
     leases.take(str(tmp_path), "run", 60.0)
     monkeypatch.setattr(time, "time", lambda: day() + 2 * 86400)

@@ -3,34 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import logging
 import os
-import signal
 import sys
-import threading
-import traceback
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flambe.cli import streams
+from flambe.cli.outcome import Command, say
 from flambe.cli.refused import refused
 from flambe.compile import Schema
 from flambe.compile.check import check
 from flambe.compile.document import header, read_file
 from flambe.compile.source import Document
 from flambe.errors import (
-    ComponentError,
     ConfigError,
     FlambeError,
-    Interrupted,
     Problem,
     did_you_mean,
     listed,
 )
-from flambe.logging import console, redact
-from flambe.logging.plain import plain
+from flambe.logging import redact
 
 if TYPE_CHECKING:
     from flambe.runnable import Secrets
@@ -38,69 +30,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger(__name__)
 
 _EXPERIMENT = "flambe.experiment.experiment:Experiment"
-
-Command = Callable[[argparse.Namespace], int]
-
-
-def guarded(command: Command, options: argparse.Namespace) -> int:
-    """Run a command; tell errors as people want them told; return the exit code."""
-    streams.prepare()
-    console.setup(verbose=options.verbose)
-    try:
-        return command(options)
-    except FlambeError as error:
-        if isinstance(error, Interrupted):
-            _end_quietly()
-        _tell(error, verbose=options.verbose)
-        return error.exit_code
-    except KeyboardInterrupt:
-        _end_quietly()
-        _say("interrupted")
-        return 130
-    except BrokenPipeError:
-        # Whoever read our output is gone; what is left of it goes nowhere.
-        streams.silence(sys.stdout)
-        return 1
-    except Exception as error:
-        _log.debug("unexpected", exc_info=True)
-        if (refusal := refused(error)) is not None:
-            _tell(refusal, verbose=options.verbose)
-            return 1
-        _say(f"error: {type(error).__name__}: {error}")
-        if options.verbose:
-            _say(traceback.format_exc())
-        else:
-            _say(f"  more with -v, and in {console.home() / 'logs' / 'log.log'}")
-        return 1
-    finally:
-        streams.finish()
-
-
-def _end_quietly() -> None:
-    """Let a second Ctrl-C not cut off what is told of the first, and the exit code."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-def _say(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError):  # nobody may be there to read it
-        print(plain(redact.hide(text)), file=sys.stderr, flush=True)
-
-
-def _tell(error: FlambeError, *, verbose: bool) -> None:
-    if isinstance(error, ConfigError):
-        for problem in error.problems:
-            _say(f"error: {problem}")
-        if len(error.problems) > 1:
-            _say(f"{len(error.problems)} errors; nothing was run")
-    else:
-        _say(f"error: {error}" if error.exit_code == 1 else str(error))
-    # What a run on a cluster says is its log: the whole of it is wanted there.
-    if verbose or (isinstance(error, ComponentError) and os.environ.get("FLAMBE_HOST")):
-        detail = error.traceback if isinstance(error, ComponentError) else ""
-        _say(detail or "".join(traceback.format_exception(error)))
-    elif isinstance(error, ComponentError) and error.traceback:
-        _say("  the whole traceback with -v")
 
 
 def _document(options: argparse.Namespace) -> Document:
@@ -114,7 +43,7 @@ def _document(options: argparse.Namespace) -> Document:
     if options.install_extensions:
         from flambe.packaging.extensions import install_all
 
-        install_all(header(options.config), Path(options.config).absolute().parent, _say)
+        install_all(header(options.config), Path(options.config).absolute().parent, say)
     document = read_file(options.config)
     _give_places(document)
     check(document)

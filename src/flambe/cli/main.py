@@ -315,10 +315,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     options = parser.parse_args(arguments)
     from flambe._files import guard_umask
-    from flambe.cli import commands
+    from flambe.cli import commands, outcome
 
     guard_umask()
-    return commands.guarded(commands.command(command), options)
+    return outcome.guarded(commands.command(command), options)
 
 
 def run() -> None:

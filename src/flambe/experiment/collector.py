@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from flambe import _disk
 from flambe.experiment import last_words
 from flambe.experiment.failures import Failure
-from flambe.experiment.task import StageTask
+from flambe.experiment.stage_task import StageTask
 from flambe.logging import redact
 from flambe.logging.events import Record
 from flambe.logging.recorder import TAIL_WIDTH, Recorder

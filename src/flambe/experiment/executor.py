@@ -21,7 +21,8 @@ from flambe.experiment.checkpoints import FINAL, Checkpoints
 from flambe.experiment.failures import reported, whole_text
 from flambe.experiment.isolation import Isolation, load_libraries
 from flambe.experiment.last_words import printed_last
-from flambe.experiment.task import StageTask, VariantTask
+from flambe.experiment.stage_task import StageTask
+from flambe.experiment.task import VariantTask
 from flambe.experiment.variants import Variant, choices_text
 from flambe.logging import capture
 from flambe.logging.events import Record, use

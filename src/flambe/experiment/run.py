@@ -39,7 +39,7 @@ from flambe.experiment.place import Place
 from flambe.experiment.reduction import figure_notes, keep_best
 from flambe.experiment.reuse import Reuse
 from flambe.experiment.search import Search
-from flambe.experiment.task import StageTask
+from flambe.experiment.stage_task import StageTask
 from flambe.experiment.variants import Expander, Variant, positions, stages_linked
 from flambe.logging.console import home
 from flambe.packaging.resources import fetch

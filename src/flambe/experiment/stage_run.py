@@ -13,7 +13,7 @@ from flambe.experiment.checkpoints import FINAL, RESUMED, Checkpoints
 from flambe.experiment.engines import METRIC, STEPS
 from flambe.experiment.executor import Listener
 from flambe.experiment.failures import Failure
-from flambe.experiment.task import StageTask
+from flambe.experiment.stage_task import StageTask
 from flambe.experiment.trial import AT_END, ATTEMPT, HOST, REPETITION
 from flambe.experiment.variants import Variant
 

@@ -29,7 +29,8 @@ from flambe.experiment.executor import variant_title
 from flambe.experiment.failures import reported, whole_text
 from flambe.experiment.isolation import Isolation, load_libraries
 from flambe.experiment.last_words import Will
-from flambe.experiment.task import StageTask, VariantTask
+from flambe.experiment.stage_task import StageTask
+from flambe.experiment.task import VariantTask
 from flambe.experiment.variants import Variant
 from flambe.logging import capture, load, redact
 from flambe.logging.console import home

@@ -42,7 +42,7 @@ from flambe.experiment.stage_run import (
     trial_folder,
     trial_name,
 )
-from flambe.experiment.task import StageTask
+from flambe.experiment.stage_task import StageTask
 from flambe.experiment.trial import (
     NAMESPACE,
     VariantTrainable,

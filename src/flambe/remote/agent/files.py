@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import socket
+import time
 from typing import Any
 
 
@@ -67,6 +68,11 @@ def read_text(path: str) -> str:
             return stream.read()
     except OSError:
         return ""
+
+
+def boot_seconds() -> float:
+    """Return the seconds since this host was started, suspended or not; no one sets this clock."""
+    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
 def boot_id() -> str:

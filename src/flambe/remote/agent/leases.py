@@ -12,14 +12,13 @@ import os
 import time
 from typing import Any
 
-from flambe.remote.agent.files import boot_id, private_folder, write_json
-from flambe.remote.agent.reaper import clock
+from flambe.remote.agent.files import boot_id, boot_seconds, private_folder, write_json
 
 
 def take(root: str, name: str, seconds: float) -> Any:
     """Take a lease, or renew it."""
     private_folder(root)
-    lease = {"until": time.time() + seconds, "clock": clock() + seconds, "boot": boot_id()}
+    lease = {"until": time.time() + seconds, "clock": boot_seconds() + seconds, "boot": boot_id()}
     write_json(_path(root, name), lease)
     return {"until": lease["until"]}
 

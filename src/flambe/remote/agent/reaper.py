@@ -46,7 +46,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from flambe.remote.agent.escalation import end
-from flambe.remote.agent.files import boot_id, publish_json, read_text
+from flambe.remote.agent.files import boot_id, boot_seconds, publish_json, read_text
 from flambe.remote.agent.probe import DEADLINE, Probe, Unreadable
 from flambe.remote.agent.reaper_settings import Settings
 
@@ -84,12 +84,6 @@ def alone(path: str) -> Any:
     return lock
 
 
-def clock() -> float:
-    """Return the seconds since the boot, those of a suspended host too; no one sets this clock."""
-    boot = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if boot is None else time.clock_gettime(boot)
-
-
 def start_id() -> str:
     """Return what changes when the host is started again, or the container that it is."""
     return f"{boot_id()} {' '.join(read_text('/proc/1/stat').rpartition(')')[2].split()[19:20])}"
@@ -103,7 +97,7 @@ class State:
     """What is known of this host since it was started, whoever started the reaper again."""
 
     start: str
-    begun: float  # when it was started, by clock()
+    begun: float  # when it was started, by boot_seconds()
     looked: float  # when it was looked at last
     unneeded: float = 0.0  # seconds since a run, or somebody who types, needed it
     owed: float = 0.0  # seconds that it must be idle to make up for what was busy
@@ -111,7 +105,7 @@ class State:
     @classmethod
     def load(cls, path: str) -> State:
         """Return what was saved since the host was started, or a new one."""
-        start, now = start_id(), clock()
+        start, now = start_id(), boot_seconds()
         try:
             state = cls(**json.loads(read_text(path)))
             numbers = [state.begun, state.looked, state.unneeded, state.owed]
@@ -131,7 +125,7 @@ class Watch:
         self.concern = ""  # what else is wrong with the reaper
         self.idle_looks = 0
         self._processes: dict[tuple[int, str], float] | None = None
-        self._looked = clock()
+        self._looked = boot_seconds()
         self._times = Probe("processors", processor_times)
         self._gpus = Probe("GPUs", gpus_in_use)
         self._people = Probe("terminals", typed)
@@ -139,7 +133,7 @@ class Watch:
 
     def due(self, settings: dict[str, Any]) -> str:
         """Look once; return why the host is to end now, or nothing."""
-        now, state = clock(), self.state
+        now, state = boot_seconds(), self.state
         length = min(now - state.looked, GAP * float(settings.get("check", CHECK)))
         length *= self._processes is not None  # what they did before the first look is not known
         busy = self._busy(settings)
@@ -208,7 +202,7 @@ class Watch:
         """Return what the processors did since the last look, if that is more than a little."""
         cluster = settings.get("cluster", "")
         times = self._times(None, cluster, deadline=deadline_of(settings))
-        now, then, known = clock(), self._looked, self._processes
+        now, then, known = boot_seconds(), self._looked, self._processes
         if times is None:
             return ""
         self._processes, self._looked = times, now
@@ -280,13 +274,15 @@ def asked_of_gpus(what: str) -> list[float]:
     return [float(line) for line in done.stdout.split() if line.replace(".", "", 1).isdigit()]
 
 
-_typed_at: dict[str, tuple[float, float]] = {}  # terminal → its time of access, and when by clock()
-_lease_ends: dict[tuple[str, float], float] = {}  # the path of a lease, and its end → by clock()
+# Terminal → its time of access, and when it was seen; the path of a lease, and its end → that end:
+# in seconds since the boot.
+_typed_at: dict[str, tuple[float, float]] = {}
+_lease_ends: dict[tuple[str, float], float] = {}
 
 
 def typed(settings: dict[str, Any]) -> str:
     """Return whether somebody typed something on a terminal of this host not long ago."""
-    limit, now = float(settings.get("typing", TYPING)) * 3600, clock()
+    limit, now = float(settings.get("typing", TYPING)) * 3600, boot_seconds()
     use = ""
     for terminal in glob.glob("/dev/pts/[0-9]*"):
         with contextlib.suppress(OSError):
@@ -301,7 +297,7 @@ def typed(settings: dict[str, Any]) -> str:
 
 def leased(settings: dict[str, Any]) -> str:
     """Return whether a lease protects this host."""
-    now, boot = clock(), boot_id()
+    now, boot = boot_seconds(), boot_id()
     ends = {}
     for path in glob.glob(settings.get("lease", "")):
         with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
@@ -320,7 +316,7 @@ def leased(settings: dict[str, Any]) -> str:
 
 def lease_left() -> bool:
     """Whether a lease, as it was read last, still protects this host."""
-    return any(end > clock() for end in list(_lease_ends.values()))
+    return any(end > boot_seconds() for end in list(_lease_ends.values()))
 
 
 def note(settings: dict[str, Any], seen: dict[str, Any]) -> None:

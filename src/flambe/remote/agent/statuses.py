@@ -17,7 +17,7 @@ import time
 from typing import Any
 
 from flambe.remote.agent import processes
-from flambe.remote.agent.files import boot_id, read_json, write_json
+from flambe.remote.agent.files import boot_id, boot_seconds, read_json, write_json
 
 RUNNING = "running"
 STATUS, LAST, LOCK = "status.json", "status.json.last", "supervisor.lock"
@@ -81,11 +81,6 @@ def _ago(found: dict[str, Any], event: str) -> float:
     if counted is not None and found["boot"] == boot_id():
         return max(0.0, boot_seconds() - float(counted))
     return max(0.0, time.time() - float(found[event]))
-
-
-def boot_seconds() -> float:
-    """Return the seconds since this host was started, whatever its clock was set to since."""
-    return float(time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)))
 
 
 # -- its files ----------------------------------------------------------------------------------

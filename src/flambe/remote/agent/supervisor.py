@@ -20,9 +20,9 @@ from typing import Any
 
 from flambe.remote.agent import leases
 from flambe.remote.agent import statuses as states
-from flambe.remote.agent.files import boot_id, private_folder, touch
+from flambe.remote.agent.files import boot_id, boot_seconds, private_folder, touch
 from flambe.remote.agent.processes import MARKER, end_marked, identity, is_alive
-from flambe.remote.agent.statuses import RUNNING, boot_seconds, folder_of, status, statuses
+from flambe.remote.agent.statuses import RUNNING, folder_of, status, statuses
 
 __all__ = ["RUNNING", "follow", "retire", "start", "status", "statuses", "stop"]
 
