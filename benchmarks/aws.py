@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import common
-from flambe.cluster.aws import AWSCluster
+from flambe.cluster.providers.aws import AWSCluster
 from tests.cloud import Cloud
 from tests.cloud.prepared import launched_by_ray
 from tests.metal import missing

@@ -33,7 +33,7 @@ from typing import Any
 
 import common
 from flambe.cluster import SSHCluster
-from flambe.cluster.member import Member
+from flambe.cluster.cluster_host import Member
 from flambe.packaging.wheel import wheel_of
 from flambe.remote import each
 from tests.metal import Metal, missing

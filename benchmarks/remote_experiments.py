@@ -42,7 +42,7 @@ RAW = """
 import json, sys, time
 import ray
 from ray import tune
-from flambe.experiment.storage import Storage
+from flambe.experiment.storage.checkpoint_storage import Storage
 
 told = json.loads(sys.argv[1])
 class Trial(tune.Trainable):

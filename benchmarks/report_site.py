@@ -28,7 +28,7 @@ from urllib.request import Request, urlopen
 import psutil
 
 import common
-from flambe.experiment.variants import Variant
+from flambe.experiment.variants.expansion import Variant
 from flambe.logging.events import Record
 from flambe.progress import StageState, Status
 from tests.report.served import Served, events, free_port

@@ -121,7 +121,7 @@ def _raw(root: Path, count: int, mode: str) -> list[float]:
 def _raw_trainable() -> Any:
     from ray import tune
 
-    from flambe.compile import Schema, saving
+    from flambe.compile import Schema, persistence
 
     class Raw(tune.Trainable):  # type: ignore[misc]
         def setup(self, config: dict[str, Any]) -> None:
@@ -133,11 +133,11 @@ def _raw_trainable() -> Any:
             return {"metric": self.component.metric(), "done": not more}
 
         def save_checkpoint(self, checkpoint_dir: str) -> None:
-            saving.write(self.component, os.path.join(checkpoint_dir, "checkpoint.flambe"))
+            persistence.write(self.component, os.path.join(checkpoint_dir, "checkpoint.flambe"))
 
         def load_checkpoint(self, checkpoint: Any) -> None:
             folder = os.path.join(checkpoint, "checkpoint.flambe")
-            self.component.load_state(saving.read(folder, self.component))
+            self.component.load_state(persistence.read(folder, self.component))
 
         def reset_config(self, new_config: dict[str, Any]) -> bool:
             self.setup(new_config)
@@ -154,7 +154,7 @@ def child(mode: str, profile: str = "") -> None:
     import ray
 
     # Not public, but the point: Tune is set up alike on both sides, the loggers apart.
-    from flambe.experiment.tune import _TUNE_ENVIRONMENT
+    from flambe.experiment.executors.tune.driver import _TUNE_ENVIRONMENT
 
     if mode != DEFAULT:
         os.environ.update(_TUNE_ENVIRONMENT)

@@ -67,9 +67,9 @@ def text(shape: str, count: int) -> str:
 
 def once(shape: str, count: int, traced: bool) -> dict[str, Any]:
     """Read, check and expand, once; everything is imported before."""
-    from flambe.compile.check import check
-    from flambe.compile.document import read_text
-    from flambe.experiment.variants import Expander
+    from flambe.compile.checks.calls import check
+    from flambe.compile.reader.document import read_text
+    from flambe.experiment.variants.expansion import Expander
 
     def expand(source: str) -> tuple[Any, float, float]:
         begun = time.perf_counter()

@@ -9,8 +9,8 @@ from flambe._version import __version__
 
 if TYPE_CHECKING:
     from flambe.compile import Component, Schema
-    from flambe.compile.pickled import trust
-    from flambe.compile.saving import load, save
+    from flambe.compile.persistence import load, save
+    from flambe.compile.state.pickled import trust
     from flambe.logging import log
 
 __all__ = ["Component", "Schema", "__version__", "load", "log", "save", "trust"]
@@ -22,11 +22,11 @@ def __getattr__(name: str) -> Any:
 
         return getattr(compile, name)
     if name in ("load", "save"):
-        from flambe.compile import saving
+        from flambe.compile import persistence
 
-        return getattr(saving, name)
+        return getattr(persistence, name)
     if name == "trust":
-        from flambe.compile.pickled import trust
+        from flambe.compile.state.pickled import trust
 
         return trust
     if name == "log":

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flambe.cli.members import read_cluster
+from flambe.cli.targets import read_cluster
 from flambe.cluster import Cluster
 from tests.cluster.place import Place, local, typed
 from tests.experiment.lab import COMMAND, until

@@ -6,7 +6,7 @@ import re
 import signal
 from pathlib import Path
 
-from flambe.experiment.aftermath import settle
+from flambe.experiment.storage.mark_interrupted import settle
 from flambe.progress import RunFolder, Status
 from tests.cli import inline
 from tests.cli.inline import Terminal, flambe, state, write

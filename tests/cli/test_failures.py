@@ -169,7 +169,9 @@ def test_where_there_are_no_results(tmp_path: Path) -> None:
         # As after a restart of this machine: it is known, and its servers are gone.
         key = str(tmp_path / "home/clusters/none/hosts/orchestrator/host_key")
         servers = [
-            pid for pid, line in processes() if key in line and "flambe.cluster.server" in line
+            pid
+            for pid, line in processes()
+            if key in line and "flambe.cluster.providers.local.ssh_server" in line
         ]
         for pid in servers:
             os.kill(pid, signal.SIGKILL)

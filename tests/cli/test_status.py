@@ -17,9 +17,9 @@ import pytest
 from flambe.cli import main, runs, status
 from flambe.cli.hosts import hosts_table
 from flambe.cli.terminal import TextConsole
+from flambe.cluster.cluster_host import Member
+from flambe.cluster.local_state import ClusterFiles
 from flambe.cluster.machine import Machine
-from flambe.cluster.member import Member
-from flambe.cluster.record import ClusterFiles
 from flambe.errors import ConfigError
 from flambe.experiment.devices import refuse_too_large
 from flambe.progress import RunState, StageState, Status

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from flambe.cluster import Cluster, LocalCluster, SSHCluster
-from flambe.cluster.member import Member
-from flambe.compile.check import check
-from flambe.compile.document import read_file
+from flambe.cluster.cluster_host import Member
+from flambe.compile.checks.calls import check
+from flambe.compile.reader.document import read_file
 from flambe.errors import ConfigError
 from flambe.remote import Connection, connection
 from tests.metal import Metal

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from flambe.cluster import keys
-from flambe.cluster.member import Member
+from flambe.cluster.cluster_host import Member
+from flambe.cluster.provisioning import cluster_keys
 from flambe.errors import RemoteError, UnreachableError
-from flambe.remote import copying, transfer
+from flambe.remote import resumable_copy, transfer
 from tests.cluster.conftest import connected, ssh_cluster
 from tests.cluster.place import Place, typed
 from tests.metal import Metal
@@ -40,7 +40,7 @@ def arrived(folder: Path) -> int:
     with contextlib.suppress(OSError):
         for one in folder.rglob("*"):
             # What is continued is written where it is.
-            if one.is_file() and (one.name[0] == "." or one.parent.name == copying.PARTIAL):
+            if one.is_file() and (one.name[0] == "." or one.parent.name == resumable_copy.PARTIAL):
                 sizes.append(one.stat().st_size)
     return max(sizes)
 
@@ -81,7 +81,7 @@ def slow(monkeypatch: pytest.MonkeyPatch, megabytes: int) -> None:
 def test_a_copy_is_continued_when_the_connection_is_lost(
     local: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(copying, "WAIT_FIRST", 0.05)
+    monkeypatch.setattr(resumable_copy, "WAIT_FIRST", 0.05)
     (host,) = connected(local(0))
     home = host.machine.key.parent / "home"  # type: ignore[union-attr]
     slow(monkeypatch, 20)
@@ -109,10 +109,10 @@ def test_a_copy_is_continued_when_the_connection_is_lost(
     assert "the same command continues where it was" in str(raised.value)
     assert "rsync" not in str(raised.value)
     assert not (tmp_path / "there" / "data").exists()
-    (partial,) = (tmp_path / "there").rglob(copying.PARTIAL)
+    (partial,) = (tmp_path / "there").rglob(resumable_copy.PARTIAL)
     (partial / "gone").write_text("of a file that is no more")
     # What a run removes on the host meanwhile leaves nothing here.
-    host.run(["mkdir", "-p", f"sent/{copying.PARTIAL}"])
+    host.run(["mkdir", "-p", f"sent/{resumable_copy.PARTIAL}"])
     host.fetch("sent/", tmp_path / "there")
     assert (tmp_path / "there" / "data").read_bytes() == content
     host.send(tmp_path / "big", "sent", delete=True)
@@ -171,7 +171,7 @@ def test_sessions_that_are_killed_in_the_middle(
     metal: Metal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """300 MB on their way there, to another host, and 400 MB on their way back."""
-    monkeypatch.setattr(copying, "WAIT_FIRST", 0.2)
+    monkeypatch.setattr(resumable_copy, "WAIT_FIRST", 0.2)
     slow(monkeypatch, 100)
     cluster = ssh_cluster(metal)
     cluster.run()
@@ -214,14 +214,14 @@ def test_a_fetch_of_sessions_that_are_killed(metal: Metal, tmp_path: Path) -> No
     assert "flambe fetch cut f11   continues where it was" in lost.stderr
     assert "rsync" not in lost.stderr
     assert not (target / "output__x" / "data").exists()
-    before = max(path.stat().st_size for path in target.rglob(f"{copying.PARTIAL}/data"))
+    before = max(path.stat().st_size for path in target.rglob(f"{resumable_copy.PARTIAL}/data"))
     assert before > MB
     slower.unlink()
     with cut(target, lambda: sessions_end(host)):
         done = place.flambe("fetch", "cut", "f11")
     assert done.returncode == 0, done.stderr
     assert (target / "output__x" / "data").read_bytes() == content
-    assert list(target.rglob(copying.PARTIAL)) == []
+    assert list(target.rglob(resumable_copy.PARTIAL)) == []
 
 
 @pytest.mark.root
@@ -243,7 +243,7 @@ def test_a_host_without_rsync_is_named(metal: Metal, tmp_path: Path) -> None:
         _, factory, _ = connected(cluster)
         for member in cluster.members:
             member.look("metal")
-        keys.distribute("metal", cluster.members)
+        cluster_keys.distribute("metal", cluster.members)
         missing = "rsync is not installed on factory_1: apt-get install rsync"
         with pytest.raises(RemoteError, match=missing):
             cluster.files.give(["/etc/hostname"], "x", factory)

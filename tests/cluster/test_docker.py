@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from flambe.cluster import LocalCluster, SSHCluster
-from flambe.cluster.docker import Container
+from flambe.cluster.services.docker import Container
 from flambe.errors import CommandError, ConfigError, DeadlineError, RemoteError
 from tests.cluster.conftest import Told, connected, ssh_cluster
 from tests.metal import Host, Metal

@@ -125,7 +125,7 @@ def test_folders_that_cannot_be(tmp_path: Path, path: str) -> None:
 
 
 def test_a_script_names_a_path_from_anywhere() -> None:
-    from flambe.cluster.paths import in_shell
+    from flambe.cluster.layout import in_shell
 
     for path, wanted in ((".flambe", "/h/.flambe"), (ROOT, ROOT)):
         done = subprocess.run(

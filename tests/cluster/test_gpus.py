@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from flambe.cli.hosts import hosts_table
-from flambe.cluster import gpus
-from flambe.remote import running
+from flambe.cluster.provisioning import gpu_selection
+from flambe.remote import command
 from tests.cluster.conftest import Told, said_of, ssh_cluster
 from tests.metal import Host, Metal
 
@@ -114,13 +114,13 @@ def test_looking_costs_no_further_round_trip(metal: Metal, monkeypatch: pytest.M
     make(ssh_cluster(metal))
     plug_in(metal.hosts[1], [9000, 3])
     commands: list[str] = []
-    original = running.run
+    original = command.run
 
     def count(*arguments: Any, **more: Any) -> Any:
         commands.append(more["shown"])
         return original(*arguments, **more)
 
-    monkeypatch.setattr(running, "run", count)
+    monkeypatch.setattr(command, "run", count)
     cluster = ssh_cluster(metal, gpus="free")
     make(cluster)
     assert commands == ["flambe's agent: report"] * 3
@@ -138,11 +138,11 @@ def test_an_nvidia_smi_that_fails_is_no_gpu(metal: Metal) -> None:
 def test_who_uses_a_gpu() -> None:
     gpu = {"uuid": "GPU-0", "memory": 1000, "used": 50, "processes": []}
     ours = {"user": "me", "run": "lab", "pid": 1, "memory": 0}
-    assert gpus.others(gpu, "lab") == []
-    assert gpus.others({**gpu, "used": 51}, "lab") == ["somebody"]
-    assert gpus.others({**gpu, "used": 900, "processes": [ours]}, "lab") == []
+    assert gpu_selection.others(gpu, "lab") == []
+    assert gpu_selection.others({**gpu, "used": 51}, "lab") == ["somebody"]
+    assert gpu_selection.others({**gpu, "used": 900, "processes": [ours]}, "lab") == []
     hidden = {**ours, "user": "", "run": ""}
-    assert gpus.others({**gpu, "processes": [ours, hidden]}, "lab") == ["somebody"]
+    assert gpu_selection.others({**gpu, "processes": [ours, hidden]}, "lab") == ["somebody"]
 
 
 @pytest.mark.parametrize(

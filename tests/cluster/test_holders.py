@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from flambe.cluster import LocalCluster, ready
+from flambe.cluster import LocalCluster
+from flambe.cluster.provisioning import provision
 from flambe.errors import HeldError
 from flambe.remote import identity
 from tests.cluster.conftest import connected
@@ -36,7 +37,7 @@ def taken(cluster: LocalCluster, who: dict[str, Any], seconds: float = 60) -> No
 def had(cluster: LocalCluster) -> bool:
     """Whether the lock can be had here."""
     try:
-        with ready.held(cluster, "provision", "preparing the cluster"):
+        with provision.held(cluster, "provision", "preparing the cluster"):
             return True
     except HeldError as error:
         assert "the cluster is in use: " in str(error)
@@ -45,7 +46,7 @@ def had(cluster: LocalCluster) -> bool:
 
 def test_a_holder_is_gone_only_where_that_can_be_seen(cluster: LocalCluster) -> None:
     with subprocess.Popen(["sleep", "1000"]) as process:
-        mine = {**ready.holder("preparing the cluster"), "pid": process.pid}
+        mine = {**provision.holder("preparing the cluster"), "pid": process.pid}
         mine["process"] = identity.of_process(process.pid)
         taken(cluster, mine)
         assert not had(cluster), "it lives"
@@ -92,12 +93,13 @@ def test_a_run_whose_state_is_cut_off_is_in_nobodys_way_and_not_doubled(tmp_path
 HOLDS = """
 import sys
 from pathlib import Path
-from flambe.cluster import LocalCluster, ready
-from flambe.cluster.member import Member
+from flambe.cluster import LocalCluster
+from flambe.cluster.cluster_host import Member
+from flambe.cluster.provisioning import provision
 cluster = LocalCluster(sys.argv[1], 0)
 cluster.members = [Member(m, cluster.local, cluster.remote_dir) for m in cluster.find_machines()]
 cluster.members[0].connect()
-with ready.held(cluster, "provision", "preparing the cluster"):
+with provision.held(cluster, "provision", "preparing the cluster"):
     print("held", flush=True)
     sys.stdin.read()
 """

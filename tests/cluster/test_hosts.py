@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flambe.cluster.member import Member
+from flambe.cluster.cluster_host import Member
 from flambe.errors import CommandError, DeadlineError, RemoteError
 from flambe.remote import Host
 

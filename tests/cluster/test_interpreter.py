@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from flambe.cluster import interpreter
+from flambe.cluster.environment import interpreter
 from flambe.errors import ConfigError, RemoteError, RunError
 from tests.cluster.conftest import said_of, ssh_cluster
 from tests.cluster.test_environments import cut_off, make, proven

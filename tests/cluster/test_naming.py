@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from flambe.cluster import naming, ray, record, services
+from flambe.cluster import local_state
+from flambe.cluster.cluster_host import Member
 from flambe.cluster.machine import Machine, order
-from flambe.cluster.member import Member
+from flambe.cluster.provisioning import factory_names
+from flambe.cluster.services import ray_service, service
 from flambe.remote import Address
 
 pytestmark = pytest.mark.xdist_group("local-cluster")
@@ -21,13 +23,13 @@ def machine(host: str, name: str = "", identity: str = "") -> Machine:
 
 def note(*machines: Machine, left: Sequence[Machine] = ()) -> dict[str, Any]:
     return {
-        "machines": [record.note_of(one) for one in machines],
-        "left": [record.note_of(one) for one in left],
+        "machines": [local_state.note_of(one) for one in machines],
+        "left": [local_state.note_of(one) for one in left],
     }
 
 
 def recalled(hosts: Sequence[str], known: dict[str, Any]) -> list[str]:
-    return [one.name for one in naming.recalled([machine(host) for host in hosts], known)]
+    return [one.name for one in factory_names.recalled([machine(host) for host in hosts], known)]
 
 
 KNOWN = [
@@ -71,7 +73,7 @@ def test_records_of_an_earlier_version_are_read() -> None:
 
 def test_what_hosts_claim_is_checked() -> None:
     claims = ["factory_7", "factory_2", "factory_2", "factory_01", "../x", "orchestrator", ""]
-    given = naming.assigned(claims, {"factory_3"})
+    given = factory_names.assigned(claims, {"factory_3"})
     assert given[0] == "orchestrator"
     assert given[1] == "factory_2"
     assert given[2:] == ["factory_1", "factory_4", "factory_5", "factory_6", "factory_7"]
@@ -83,10 +85,10 @@ def test_what_hosts_claim_is_checked() -> None:
 def test_the_name_of_a_node_that_runs(noted: bool) -> None:
     about = {"name": "factory_2"} if noted else {"port": 1}
     command = ["python3", "x.pyz", "ray-node", '{"name": "factory_2", "port": 1}']
-    status = {"state": services.RUNNING, "about": about, "command": command}
-    assert naming.node_name(status) == "factory_2"
-    assert naming.node_name({**status, "state": "ended"}) == ""
-    assert naming.node_name({"state": services.RUNNING, "about": {}, "command": ["x"]}) == ""
+    status = {"state": service.RUNNING, "about": about, "command": command}
+    assert factory_names.node_name(status) == "factory_2"
+    assert factory_names.node_name({**status, "state": "ended"}) == ""
+    assert factory_names.node_name({"state": service.RUNNING, "about": {}, "command": ["x"]}) == ""
 
 
 def looked(members: Sequence[Member], name: str) -> None:
@@ -103,21 +105,23 @@ def test_a_machine_knows_its_name_wherever_it_stands_in_the_file(local: Any) -> 
     orchestrator, first, second = members
     assert len({member.identity for member in members}) == 3
     # Somebody else's computer, which remembers nothing, has them in another order.
-    naming.settle(cluster, members, {}, [])
+    factory_names.settle(cluster, members, {}, [])
     turned = [orchestrator, second, first]
     second.rename("factory_1")
     first.rename("factory_2")
     looked(turned, cluster.name)
     assert second.name.startswith("factory_2 (")
-    naming.settle(cluster, turned, {}, [])
+    factory_names.settle(cluster, turned, {}, [])
     assert turned == [orchestrator, first, second]
     # One that is remembered with another identity is another machine, at the same address.
     orchestrator.mark(cluster.name, "name", "")
     for member in (first, second):
         member.mark(cluster.name, "name", "")
-    known = note(*(record.machine_of(record.note_of(one.machine, one.identity)) for one in members))
+    known = note(
+        *(local_state.machine_of(local_state.note_of(one.machine, one.identity)) for one in members)
+    )
     known["machines"][1]["identity"] = "another"
-    naming.settle(cluster, turned, known, [{"name": "factory_1"}])
+    factory_names.settle(cluster, turned, known, [{"name": "factory_1"}])
     assert [one.machine.name for one in (first, second)] == ["factory_3", "factory_2"]
 
 
@@ -128,9 +132,11 @@ def test_the_token_is_replaced_when_one_that_had_it_is_not_in_the_cluster(local:
     members = connected(cluster)
     looked(members, cluster.name)
     orchestrator, first, second = members
-    nodes = ray.RayNodes(cluster)
+    nodes = ray_service.RayNodes(cluster)
     held = nodes._give_token("")
-    assert set(orchestrator.report["marks"][ray.HOLDERS]) == {one.identity for one in members}
+    assert set(orchestrator.report["marks"][ray_service.HOLDERS]) == {
+        one.identity for one in members
+    }
     assert not nodes._outsiders()
     cluster.members = [orchestrator, first]
     assert nodes._outsiders()
@@ -139,6 +145,6 @@ def test_the_token_is_replaced_when_one_that_had_it_is_not_in_the_cluster(local:
     # Of an earlier version nobody knows who has it.
     looked([orchestrator], cluster.name)
     assert not nodes._outsiders()
-    del orchestrator.report["marks"][ray.HOLDERS]
+    del orchestrator.report["marks"][ray_service.HOLDERS]
     assert nodes._outsiders()
     assert nodes._give_token("") != held

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from flambe.cluster import pip, platforms
-from flambe.cluster.platforms import Target
+from flambe.cluster.environment import pip_config, target
+from flambe.cluster.environment.target import Target
 from flambe.errors import ConfigError, RemoteError, RunError
-from flambe.packaging import lock, wheel
+from flambe.packaging import closure, wheel
 from flambe.remote import Address, Connection, Login, transfer
 from tests.cluster.conftest import connected, ssh_cluster
 from tests.cluster.test_environments import cut_off, make, proven
@@ -35,7 +35,7 @@ AARCH64 = 183  # e_machine of ELF
 @pytest.fixture
 def mac(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Pretend that this machine is a Mac; nothing was downloaded for others yet."""
-    monkeypatch.setattr(platforms, "here", lambda: "darwin-arm64")
+    monkeypatch.setattr(target, "here", lambda: "darwin-arm64")
     monkeypatch.setenv("FLAMBE_HOME", str(tmp_path / "home"))
 
 
@@ -55,12 +55,12 @@ def test_a_mac_prepares_hosts_that_reach_an_index(mac: None) -> None:
         assert len(list(kept.glob("*/uv"))) == 1
         # It is downloaded once.
         before = [path.stat().st_mtime_ns for path in kept.glob("*/uv")]
-        platforms.uv(Target(**vars(_target(cluster))))
+        target.uv(Target(**vars(_target(cluster))))
         assert [path.stat().st_mtime_ns for path in kept.glob("*/uv")] == before
 
 
 def _target(cluster: Any) -> Target:
-    return platforms.target_of(cluster.members, cluster.members[0].facts["python"])
+    return target.target_of(cluster.members, cluster.members[0].facts["python"])
 
 
 @pytest.mark.long
@@ -72,7 +72,7 @@ def test_a_mac_sends_wheels_for_hosts_that_reach_no_index(mac: None) -> None:
         make(cluster)
         proven(cluster)
         # Compiled ones were made for the hosts, and pure ones are those of this machine.
-        sent = platforms.wheels(lock.closure(["flambe"]), _target(cluster))
+        sent = target.wheels(closure.closure(["flambe"]), _target(cluster))
         names = {path.name.partition("-")[0].lower(): path.name for path in sent}
         assert "manylinux" in names["numpy"]
         assert names["rich"].endswith("-py3-none-any.whl")
@@ -82,12 +82,12 @@ def test_uv_for_a_processor_that_is_not_here(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("FLAMBE_HOME", str(tmp_path / "home"))
-    program = platforms.uv(ARM)
+    program = target.uv(ARM)
     head = program.read_bytes()[:20]
     assert head[:4] == b"\x7fELF"
     assert struct.unpack("<H", head[18:20]) == (AARCH64,)
     assert os.access(program, os.X_OK)
-    alpine = platforms.uv(Target("linux-x86_64", "-", "3.12.4"))
+    alpine = target.uv(Target("linux-x86_64", "-", "3.12.4"))
     assert "-musl/" in str(alpine)
     done = subprocess.run([alpine, "--version"], capture_output=True, text=True, check=True)
     assert metadata.version("uv") in done.stdout  # it is linked statically
@@ -98,7 +98,7 @@ def test_what_cannot_be_downloaded_is_told(mac: None, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     with pytest.raises(RunError, match="its program uv cannot be downloaded") as raised:
-        platforms.uv(ARM)
+        target.uv(ARM)
     assert "pip config list" in str(raised.value)
     assert f"uv=={metadata.version('uv')}" in str(raised.value)
 
@@ -117,23 +117,23 @@ def test_a_program_that_was_altered_is_refused(tmp_path: Path) -> None:
             made.writestr(f"uv-{version}.dist-info/RECORD", f"{row}\n")
 
     pack(b"program", b"program")
-    assert platforms._program(path, version) == b"program"
+    assert target._program(path, version) == b"program"
     pack(b"Program", b"program")
     with pytest.raises(RunError, match="is not what it says it is"):
-        platforms._program(path, version)
+        target._program(path, version)
     pack(b"program", b"program")
     with pytest.raises(RunError, match="is not what it says it is"):
-        platforms._program(path, "0.0.1")
+        target._program(path, "0.0.1")
 
 
 def test_compiled_code_of_ours_is_refused(mac: None, tmp_path: Path) -> None:
     built = wheel.Wheel("ext", "1", tmp_path / "ext-1-cp311-cp311-macosx_11_0_arm64.whl", "", "")
     with pytest.raises(ConfigError, match="ext has compiled parts") as raised:
-        platforms.refuse_compiled([built], ARM)
+        target.refuse_compiled([built], ARM)
     assert "darwin-arm64" in str(raised.value)
     assert "Python 3.12.4 on linux-aarch64" in str(raised.value)
     pure = wheel.Wheel("ext", "1", tmp_path / "ext-1-py3-none-any.whl", "", "")
-    platforms.refuse_compiled([pure], ARM)
+    target.refuse_compiled([pure], ARM)
 
 
 def test_hosts_of_several_platforms_are_refused() -> None:
@@ -146,9 +146,9 @@ def test_hosts_of_several_platforms_are_refused() -> None:
     hosts: Any = [Named("orchestrator", "linux-x86_64"), Named("factory_1", "linux-aarch64")]
     told = "linux-x86_64 on orchestrator; linux-aarch64 on factory_1"
     with pytest.raises(ConfigError, match=told):
-        platforms.target_of(hosts, "3.11.2")
+        target.target_of(hosts, "3.11.2")
     hosts[1].facts = {"platform": "linux-x86_64", "libc": "glibc-2.28"}
-    assert platforms.target_of(hosts, "3.11.2").glibc == 28
+    assert target.target_of(hosts, "3.11.2").glibc == 28
 
 
 def test_what_fits() -> None:
@@ -157,7 +157,7 @@ def test_what_fits() -> None:
     assert ARM.for_uv == "aarch64-manylinux_2_31"
     assert Target("linux-x86_64", "glibc-2.99", "3.12.4").for_uv == "x86_64-manylinux_2_40"
     assert Target("linux-x86_64", "glibc-2.27", "3.12.4").for_uv == "x86_64-manylinux_2_17"
-    own = Target(platforms.here(), "glibc-2.36", ".".join(map(str, sys.version_info[:3])))
+    own = Target(target.here(), "glibc-2.36", ".".join(map(str, sys.version_info[:3])))
     assert own.is_here
     assert not ARM.is_here
 
@@ -167,9 +167,9 @@ def test_settings_of_pip_for_uv() -> None:
         "global.extra-index-url='\\nhttps://one/simple\\nhttps://two/simple'\n"
         ":env:.no-index='0'\nglobal.trusted-host='one'\nglobal.cert='/ca.pem'\n"
     )
-    settings = pip.read(said)
+    settings = pip_config.read(said)
     assert settings["cert"] == "/ca.pem"
-    words = pip.options(settings)
+    words = pip_config.options(settings)
     assert [words[n + 1] for n, word in enumerate(words) if word == "--index"] == [
         "https://one/simple",
         "https://two/simple",
@@ -203,11 +203,12 @@ def test_an_edit_within_the_same_second_is_sent(members: Any, tmp_path: Path) ->
 
 def first_cluster(members: Any) -> Any:
     """Return a cluster whose hosts reach one another."""
-    from flambe.cluster import SSHCluster, keys
+    from flambe.cluster import SSHCluster
+    from flambe.cluster.provisioning import cluster_keys
 
     cluster = SSHCluster("metal", "unused")
     cluster.members = members
-    keys.distribute("metal", members)
+    cluster_keys.distribute("metal", members)
     return cluster
 
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from flambe.cluster import proxy
+from flambe.cluster.environment import proxy
 from flambe.errors import CommandError, RemoteError
 from flambe.logging import redact
 from tests.cluster.conftest import ssh_cluster
@@ -37,7 +37,7 @@ pytestmark = [
 NAME = "index.test"  # which only the proxy knows
 JOB = """
 import os, urllib.request
-from flambe.experiment.remote import _fetched
+from flambe.experiment.cluster_setup import _fetched
 from flambe.runnable import ClusterRunnable
 
 class Job(ClusterRunnable):
@@ -261,7 +261,7 @@ def test_a_proxy_that_is_none_is_told_without_its_password(
 def test_what_it_does_not_lead_to(tmp_path: Path) -> None:
     """The hosts of the cluster, by the addresses of both sides, and the loopback."""
     from flambe.cluster import SSHCluster
-    from flambe.cluster.member import Member
+    from flambe.cluster.cluster_host import Member
 
     url = f"http://{USER}:pa%24s@proxy:3128"
     both = ["203.0.113.5:2222", "10.0.0.5"]

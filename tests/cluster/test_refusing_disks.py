@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from flambe.remote.refusals import explain, is_refusal
+from flambe.remote.disk_errors import explain, is_refusal
 from tests.experiment.farm import Farm
 
 DISK = (

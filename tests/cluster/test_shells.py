@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flambe.cluster.member import Member
+from flambe.cluster.cluster_host import Member
 from flambe.errors import CommandError, ShellError
 from flambe.remote import shell
 from tests.cluster.conftest import connected, ssh_cluster

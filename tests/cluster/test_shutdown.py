@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from flambe.cluster import shutdown
-from flambe.cluster.member import Member
-from flambe.cluster.services import Service
-from flambe.cluster.standing import ends
+from flambe.cluster.cluster_host import Member
+from flambe.cluster.instance_status import ends
+from flambe.cluster.services import idle_shutdown
+from flambe.cluster.services.service import Service
 from tests.cluster.conftest import said_of, ssh_cluster
 from tests.experiment.lab import until
 from tests.metal import Metal
@@ -34,7 +34,7 @@ def ended(cluster: Any, member: Member) -> bool:
 def test_what_nobody_needs_ends_and_nothing_else(
     metal: Metal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shutdown, "CHECK", 0.3)
+    monkeypatch.setattr(idle_shutdown, "CHECK", 0.3)
     cluster = ssh_cluster(metal, factories_timeout=0, orchestrator_timeout=0.001)
     cluster.run()
     orchestrator, factory, other = cluster.members

@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from flambe.cluster import leaving, report
+from flambe.cluster.provisioning import decommission
+from flambe.cluster.services import report_site
 from flambe.errors import ConfigError
 from tests.cluster.conftest import Told, read, ssh_cluster
 from tests.experiment.lab import until
@@ -64,7 +65,7 @@ def test_the_site_speaks_tls_on_the_address_of_the_orchestrator(
         for name in ("certificate", "key"):
             assert (folder / f"site.{name}.pem").stat().st_mode & 0o777 == 0o600
         cluster.members[0].look("metal")
-        found = report.find("metal", cluster.orchestrator)
+        found = report_site.find("metal", cluster.orchestrator)
         assert found == place
         assert found is not None
         assert not found.is_local
@@ -81,7 +82,7 @@ def test_the_site_speaks_tls_on_the_address_of_the_orchestrator(
     finally:
         for member in cluster.members:
             member.look("metal")
-        leaving.take_down(cluster, cluster.members)
+        decommission.take_down(cluster, cluster.members)
     assert list(folder.glob("site.*.pem")) == []
 
 

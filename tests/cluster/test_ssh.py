@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from flambe.cluster import SSHCluster, keys, ready
+from flambe.cluster import SSHCluster
+from flambe.cluster.provisioning import cluster_keys, provision
 from flambe.errors import (
     CommandError,
     FanOutError,
@@ -96,8 +97,8 @@ def test_hosts_that_disagree_get_a_new_pair(metal: Metal) -> None:
     members = connected(ssh_cluster(metal))
     for member in members:
         member.look("metal")
-    assert keys.agree("metal", members)
-    keys.remove("metal", members)
+    assert cluster_keys.agree("metal", members)
+    cluster_keys.remove("metal", members)
     for host in metal.hosts:
         assert host.run("ls", f"/home/{host.user}/.ssh").stdout.split() == [
             "authorized_keys",
@@ -193,7 +194,7 @@ def test_a_changed_host_key_stops_everything(metal: Metal) -> None:
 
 def test_a_host_that_is_never_reachable(metal: Metal, monkeypatch: pytest.MonkeyPatch) -> None:
     """FAULTS 7."""
-    monkeypatch.setattr("flambe.cluster.member.OLD_MACHINE", 3)
+    monkeypatch.setattr("flambe.cluster.cluster_host.OLD_MACHINE", 3)
     monkeypatch.setattr("flambe.remote.connection.CONNECT_TIMEOUT", 2)
     metal.hosts[2].drop(22)
     try:
@@ -230,7 +231,7 @@ def test_a_new_machine_may_refuse_the_login_for_a_while(metal: Metal) -> None:
 
 
 def _member(metal: Metal) -> Any:
-    from flambe.cluster.member import Member
+    from flambe.cluster.cluster_host import Member
 
     cluster = ssh_cluster(metal)
     return Member(cluster.find_machines()[0], cluster.local, cluster.remote_dir)
@@ -336,10 +337,10 @@ def test_a_wheel_that_is_altered_on_its_way_is_not_installed(
     metal: Metal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """FAULTS 22: bytes are changed on the orchestrator before the factories have it."""
-    from flambe.cluster import maker
+    from flambe.cluster.environment import installer
 
     cluster = ssh_cluster(metal, remote_dir=".flambe-22")
-    original = maker.Maker.on_factory
+    original = installer.Maker.on_factory
 
     def flip(self: Any, host: Any) -> None:
         first = metal.hosts[0]
@@ -351,7 +352,7 @@ def test_a_wheel_that_is_altered_on_its_way_is_not_installed(
         )
         original(self, host)
 
-    monkeypatch.setattr(maker.Maker, "on_factory", flip)
+    monkeypatch.setattr(installer.Maker, "on_factory", flip)
     with pytest.raises(RemoteError, match="FAILED|checksum|did NOT match"):
         make(cluster)
     host = metal.hosts[1]
@@ -365,13 +366,13 @@ def test_two_clients_at_once(metal: Metal, tmp_path: Path, monkeypatch: pytest.M
     """FAULTS 4: one works, the other names the holder; a dead holder's lock expires."""
     cluster = ssh_cluster(metal)
     make(cluster)
-    monkeypatch.setattr(ready, "LOCK_SECONDS", 4.0)
-    with ready.held(cluster, "provision", "preparing the cluster"):
+    monkeypatch.setattr(provision, "LOCK_SECONDS", 4.0)
+    with provision.held(cluster, "provision", "preparing the cluster"):
         with (
             pytest.raises(
                 RemoteError, match="the cluster is in use: .* is preparing the cluster"
             ) as raised,
-            ready.held(cluster, "provision", "preparing the cluster"),
+            provision.held(cluster, "provision", "preparing the cluster"),
         ):
             pass
         assert "pytest" in str(raised.value) or "expires after" in str(raised.value)
@@ -385,7 +386,7 @@ def test_two_clients_at_once(metal: Metal, tmp_path: Path, monkeypatch: pytest.M
     )
     assert answer["taken"]
     time.sleep(1.5)
-    with ready.held(cluster, "provision", "preparing the cluster"):
+    with provision.held(cluster, "provision", "preparing the cluster"):
         pass
 
 

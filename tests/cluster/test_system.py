@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from flambe.errors import RunError
-from flambe.packaging import lock, wheel
+from flambe.packaging import closure, wheel
 from tests.cluster.conftest import Told, said_of, ssh_cluster
 from tests.cluster.test_environments import cut_off
 from tests.metal import Metal
@@ -31,7 +31,7 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("image")
     wheels = [
         wheel.repacked(metadata.distribution(name), folder / "wheels").path
-        for name in lock.closure(["flambe"]).versions
+        for name in closure.closure(["flambe"]).versions
     ]
     command = [sys.executable, "-m", "uv", "pip", "install", "-q", "--offline", "--no-deps"]
     command += ["--target", str(folder / "site"), *map(str, wheels)]

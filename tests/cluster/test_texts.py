@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from flambe.cluster import LocalCluster, Machine, SSHCluster
-from flambe.cluster.docker import Docker
-from flambe.cluster.files import Files
+from flambe.cluster.services.docker import Docker
+from flambe.cluster.services.files import Files
 from flambe.compile import Component, Schema, yaml
 from flambe.errors import ComponentError, ConfigError
-from flambe.experiment.inputs import Inputs
+from flambe.experiment.variants.inputs import Inputs
 from flambe.field import LabelField
 from flambe.learn import Script
 from flambe.remote import Address, Connection, Host, Login

@@ -10,11 +10,11 @@ from typing import Any
 import flambe
 from flambe.compile import Component, Link, Schema, yaml
 from flambe.compile.build import Builder
-from flambe.compile.check import check
-from flambe.compile.document import read_file, read_text
+from flambe.compile.checks.calls import check
+from flambe.compile.reader.document import read_file, read_text
 from flambe.compile.values import Anchor, shared, walk
-from flambe.experiment.identity import canonical_text, identity
-from flambe.experiment.options import alternatives
+from flambe.experiment.variants.identity import canonical_text, identity
+from flambe.experiment.variants.options import alternatives
 
 CASES = Path(__file__).parent.parent / "cases"
 HEADER = "heron_ext: ./ext/heron_ext\n---\n"

@@ -19,8 +19,8 @@ from typing import Any
 import pytest
 
 from flambe.compile import Grid, Link, Sample, Schema, yaml
-from flambe.compile.check import check
-from flambe.compile.document import MAX_BYTES, header, read_file, read_text
+from flambe.compile.checks.calls import check
+from flambe.compile.reader.document import MAX_BYTES, header, read_file, read_text
 from flambe.compile.values import ClusterResource
 from flambe.errors import ConfigError, Problem
 

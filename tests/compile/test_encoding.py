@@ -18,10 +18,10 @@ import pandas as pd
 import pytest
 import torch
 
-from flambe.compile import encoding
-from flambe.compile.encoding import MARK, Encoder, decode
-from flambe.compile.state import same
-from flambe.compile.state_file import PLAIN_FILE, STATE_FILE, read_state, write_state
+from flambe.compile.state import encoding
+from flambe.compile.state.component_state import same
+from flambe.compile.state.encoding import MARK, Encoder, decode
+from flambe.compile.state.state_file import PLAIN_FILE, STATE_FILE, read_state, write_state
 from flambe.errors import StateError, UnsavableError
 
 UTC = dt.timezone.utc

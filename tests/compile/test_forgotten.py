@@ -19,8 +19,8 @@ import pytest
 import torch
 
 from flambe.compile import Component
-from flambe.compile.digest import digest
-from flambe.compile.forgotten import Forgotten, Watch
+from flambe.compile.state.digest import digest
+from flambe.compile.state.forgotten import Forgotten, Watch
 from flambe.nn import Module
 
 

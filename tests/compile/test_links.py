@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from flambe.compile import Component, Link, Registrable, Schema
 from flambe.compile.build import Builder
-from flambe.compile.document import read_text
+from flambe.compile.reader.document import read_text
 from flambe.errors import ConfigError
 
 

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 import flambe
-from flambe.compile import Component, pickled, saving
-from flambe.compile.pickled import Trust
+from flambe.compile import Component, persistence
+from flambe.compile.state import pickled
+from flambe.compile.state.pickled import Trust
 from flambe.errors import StateError, UnsavableError
 
 ran: list[str] = []
@@ -96,16 +97,16 @@ def test_an_archive_of_a_stranger_is_not_unpickled(
 
 
 def written(whole: PickledWhole, folder: Path, key: bytes) -> None:
-    saving.write(whole, str(folder), key=key)
+    persistence.write(whole, str(folder), key=key)
 
 
 def test_a_run_reads_what_was_written_with_its_key(whole: PickledWhole, tmp_path: Path) -> None:
     written(whole, tmp_path / "saved", b"mine")
-    values = saving.read(str(tmp_path / "saved"), whole, trust=Trust(key=b"mine"))
+    values = persistence.read(str(tmp_path / "saved"), whole, trust=Trust(key=b"mine"))
     assert values["part"]["clf"].value == 7
     for key in (b"yours", b""):
         with pytest.raises(StateError, match="is a pickle, which can run code as you"):
-            saving.read(str(tmp_path / "saved"), whole, trust=Trust(key=key))
+            persistence.read(str(tmp_path / "saved"), whole, trust=Trust(key=key))
     # Who calls flambe.load has said nothing, whoever wrote it.
     with pytest.raises(StateError, match="trust=True"):
         flambe.load(tmp_path / "saved")
@@ -123,10 +124,10 @@ def test_a_file_that_was_swapped_is_not_read(
     evil(tmp_path / "saved" / "part" / "clf.pickle")
     for trust in (Trust(key=b"mine"), Trust(everybody=True)):
         with pytest.raises(StateError, match=r"'clf' is damaged: .*clf\.pickle is not what was"):
-            saving.read(str(tmp_path / "saved"), whole, trust=trust)
+            persistence.read(str(tmp_path / "saved"), whole, trust=trust)
     (tmp_path / "saved" / "part" / "clf.pickle").unlink()
     with pytest.raises(StateError, match="'clf' cannot be read"):
-        saving.read(str(tmp_path / "saved"), whole, trust=Trust(everybody=True))
+        persistence.read(str(tmp_path / "saved"), whole, trust=Trust(everybody=True))
     assert not (tmp_path / "evil").exists()
 
 
@@ -140,11 +141,11 @@ def test_a_code_is_for_one_file(whole: PickledWhole, tmp_path: Path) -> None:
         written(whole, tmp_path / "three", b"yours")
         (tmp_path / "three" / "part" / name).write_bytes(code)
     with pytest.raises(StateError, match="is not read"):
-        saving.read(str(tmp_path / "three"), whole, trust=Trust(key=b"mine"))
+        persistence.read(str(tmp_path / "three"), whole, trust=Trust(key=b"mine"))
     for code in (b"", b"\xff" * 64, b"0" * 10_000):
         (tmp_path / "two" / "part" / "clf.pickle.mac").write_bytes(code)
         with pytest.raises(StateError, match="is not read"):
-            saving.read(str(tmp_path / "two"), whole, trust=Trust(key=b"mine"))
+            persistence.read(str(tmp_path / "two"), whole, trust=Trust(key=b"mine"))
     assert ran == []
 
 
@@ -154,12 +155,12 @@ def test_a_folder_from_another_machine_can_be_trusted(whole: PickledWhole, tmp_p
     assert key == pickled.user_key()
     assert (tmp_path / "home" / "pickle.key").stat().st_mode & 0o777 == 0o600
     with pytest.raises(StateError) as raised:
-        saving.read(str(tmp_path / "run" / "saved"), whole, trust=Trust(key=key))
+        persistence.read(str(tmp_path / "run" / "saved"), whole, trust=Trust(key=key))
     assert f'python -c "import flambe; flambe.trust({str(tmp_path / "run/saved/part")!r})"' in str(
         raised.value
     )
     assert flambe.trust(tmp_path / "run") == 1
-    values = saving.read(str(tmp_path / "run" / "saved"), whole, trust=Trust(key=key))
+    values = persistence.read(str(tmp_path / "run" / "saved"), whole, trust=Trust(key=key))
     assert values["part"]["clf"].value == 7
     with pytest.raises(StateError, match="is not a folder"):
         flambe.trust(tmp_path / "none")

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flambe.compile.document import read_file
-from flambe.compile.provenance import mismatch
+from flambe.compile.reader.document import read_file
+from flambe.compile.reader.provenance import mismatch
 from tests.experiment.lab import environment, flambe
 
 

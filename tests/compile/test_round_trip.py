@@ -27,7 +27,7 @@ from flambe.compile import (
     registrable_factory,
     yaml,
 )
-from flambe.compile.document import read_text
+from flambe.compile.reader.document import read_text
 from flambe.compile.values import ClusterResource
 from flambe.errors import StateError
 

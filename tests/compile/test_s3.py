@@ -11,7 +11,8 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 import flambe
-from flambe.compile import Component, s3
+from flambe.compile import Component
+from flambe.compile.state import s3
 from flambe.errors import ResourceError, StateError
 
 

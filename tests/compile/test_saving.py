@@ -20,8 +20,8 @@ import torch
 import flambe
 from flambe.compile import Component, Link, Schema, yaml
 from flambe.compile.build import Builder
-from flambe.compile.saving import VersionWarning
-from flambe.compile.state import same
+from flambe.compile.persistence import VersionWarning
+from flambe.compile.state.component_state import same
 from flambe.errors import ComponentError, ConfigError, FlambeError, StateError
 from flambe.nn import Module
 

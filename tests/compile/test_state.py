@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from flambe.compile import Component
-from flambe.compile.encoding import Encoder, decode
-from flambe.compile.saving import VersionWarning
-from flambe.compile.state import components, same
+from flambe.compile.persistence import VersionWarning
+from flambe.compile.state.component_state import components, same
+from flambe.compile.state.encoding import Encoder, decode
 from flambe.errors import StateError
 from flambe.nn import Module
 

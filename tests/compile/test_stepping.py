@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from flambe.compile import Component
-from flambe.compile.raised import UserInterrupt
+from flambe.compile.component_errors import UserInterrupt
 from flambe.compile.stepping import Stepper
 from flambe.errors import ComponentError
 from flambe.logging import events

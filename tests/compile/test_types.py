@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from flambe.compile import Component, Grid, Link, Sample, Schema
-from flambe.compile import types as compile_types
-from flambe.compile.types import fits, hints, kind_of, misfits, name_of, wants_schema
+from flambe.compile import annotation_checks as compile_types
+from flambe.compile.annotation_checks import fits, hints, kind_of, misfits, name_of, wants_schema
 from flambe.compile.values import BROKEN, ClusterResource
 
 

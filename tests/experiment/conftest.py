@@ -16,7 +16,7 @@ def lab(tmp_path: Path) -> Lab:
 @pytest.fixture(scope="module")
 def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """One Ray for all tests of a file: executors use the one that runs already."""
-    from flambe.experiment.tune import TuneExecutor
+    from flambe.experiment.executors.tune.driver import TuneExecutor
 
     first = TuneExecutor(tmp_path_factory.mktemp("first"))
     first.start()

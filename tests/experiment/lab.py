@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flambe.compile.check import check
-from flambe.compile.document import read_file
+from flambe.compile.checks.calls import check
+from flambe.compile.reader.document import read_file
 from flambe.errors import FlambeError
-from flambe.experiment.executor import Executor, InlineExecutor
+from flambe.experiment.executors.base import Executor, InlineExecutor
 from flambe.progress import RunFolder, RunState, Status, VariantState, read_lines
 
 EXTENSIONS = Path(__file__).parent / "ext"

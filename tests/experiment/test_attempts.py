@@ -6,8 +6,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flambe.experiment.checkpoints import FINAL, MANIFEST, RESUMED, Checkpoints, read_manifest
-from flambe.experiment.trial import MOST_CHECKPOINTS
+from flambe.experiment.executors.tune.trainable import MOST_CHECKPOINTS
+from flambe.experiment.storage.checkpoints import (
+    FINAL,
+    MANIFEST,
+    RESUMED,
+    Checkpoints,
+    read_manifest,
+)
 from tests.experiment.lab import Lab
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from flambe.experiment import mirror
+from flambe.experiment.storage import mirror
 from flambe.progress import RunFolder, RunState, Status
 from tests.experiment.buckets import NAME, Bucket
 from tests.experiment.farm import figures

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flambe.cluster.aws.instance import NUMBER
+from flambe.cluster.providers.aws.instance import NUMBER
 from flambe.progress import Status
 from tests.cloud import Cloud
 from tests.cloud.conftest import lent

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from flambe.experiment.checkpoints import read_manifest
+from flambe.experiment.storage.checkpoints import read_manifest
 from flambe.progress import RunFolder, Status
 from tests.experiment.buckets import NAME, Bucket
 from tests.experiment.farm import Farm, figures, running

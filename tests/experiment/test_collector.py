@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flambe.experiment.collector import Batch, Collector, Origin
+from flambe.experiment.executors.tune.collector import Batch, Collector, Origin
 from flambe.logging.events import Record
 from flambe.progress import Status, read_lines
 from tests.experiment.farm import Going

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from flambe.compile import Grid, Link, Sample, Schema
 from flambe.compile.values import ClusterResource
-from flambe.experiment.counting import count_variants
-from flambe.experiment.identity import canonical, identity
-from flambe.experiment.search import Search, distinct_values, values_of
-from flambe.experiment.variants import Expander, Variant
+from flambe.experiment.variants.counting import count_variants
+from flambe.experiment.variants.expansion import Expander, Variant
+from flambe.experiment.variants.identity import canonical, identity
+from flambe.experiment.variants.search import Search, distinct_values, values_of
 from tests.experiment.lab import Lab, flambe
 
 Stages = dict[str, Any]

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flambe.experiment import last_words
-from flambe.experiment.last_words import LastWords
+from flambe.experiment.executors import last_words
+from flambe.experiment.executors.last_words import LastWords
 from flambe.progress import Status
 from tests.experiment.lab import Lab, Outcome
 
@@ -78,7 +78,7 @@ def test_whatever_ends_a_variant_by_tune(lab: Lab) -> None:
 
 
 def test_what_nobody_asked_after_is_removed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = "from flambe.experiment.last_words import Will; Will()"
+    program = "from flambe.experiment.executors.last_words import Will; Will()"
     place = home / "cache" / "last-words"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
     (left,) = place.iterdir()

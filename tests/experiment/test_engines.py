@@ -10,7 +10,7 @@ import logging
 
 import pytest
 
-from flambe.compile.document import read_file
+from flambe.compile.reader.document import read_file
 from flambe.errors import ConfigError
 from flambe.packaging.extras import extras_of
 from tests.experiment.lab import Lab, flambe

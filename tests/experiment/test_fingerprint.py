@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flambe.experiment.fingerprint import Sources
+from flambe.experiment.variants.fingerprint import Sources
 
 _numbers = itertools.count()
 

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from flambe.errors import ConfigError
-from flambe.experiment import folder_lock
-from flambe.experiment.folder_lock import FolderLock
+from flambe.experiment.storage import folder_lock
+from flambe.experiment.storage.folder_lock import FolderLock
 from flambe.progress import Status
 from flambe.remote import identity
 from tests.experiment.lab import Lab, command, environment, flambe, until
@@ -57,7 +57,7 @@ def test_it_is_held_once_and_leaves_nothing(folder: Path) -> None:
 def test_what_a_killed_process_held_is_free(folder: Path) -> None:
     code = (
         "import sys, time; from pathlib import Path; "
-        "from flambe.experiment.folder_lock import FolderLock; "
+        "from flambe.experiment.storage.folder_lock import FolderLock; "
         "FolderLock(Path(sys.argv[1]), print).acquire(); print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, folder], stdout=subprocess.PIPE)

@@ -14,7 +14,7 @@ import pytest
 
 import flambe
 from flambe.compile import tags
-from flambe.compile.saving import ForgottenWarning
+from flambe.compile.persistence import ForgottenWarning
 from flambe.errors import StateError
 from flambe.progress import Status
 from tests.experiment.lab import Lab, Outcome, environment

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flambe.experiment.import_path import job_config, leading_folders
+from flambe.experiment.executors.tune.import_path import job_config, leading_folders
 from tests.experiment.lab import Lab, environment
 
 NAMES = ("numpy", "torch", "csv", "queue", "random", "statistics")

@@ -22,8 +22,8 @@ import flambe
 from flambe.compile import Grid, Link, Schema
 from flambe.errors import ComponentError, ConfigError, ResourceError, RunError, StateError
 from flambe.experiment import Experiment
-from flambe.experiment.debugger import Debugger
-from flambe.experiment.executor import InlineExecutor
+from flambe.experiment.executors.base import InlineExecutor
+from flambe.experiment.executors.debugger import Debugger
 from flambe.progress import Status
 from tests.experiment.lab import Lab, Watcher, json_lines
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from flambe.experiment import inquest
-from flambe.experiment.collector import Collector, Origin
-from flambe.experiment.variants import Variant
+from flambe.experiment.executors.tune import diagnosis
+from flambe.experiment.executors.tune.collector import Collector, Origin
+from flambe.experiment.variants.expansion import Variant
 
 pytestmark = [pytest.mark.faults, pytest.mark.long]
 
@@ -51,9 +51,9 @@ def test_a_host_that_does_not_answer_is_asked_once(
         origin = Origin(f"a/{variant.name}", variant.name, 1, frozen, "/nowhere")
         ray.get(collector.begin.remote(variant.id, origin))
     trial = SimpleNamespace(error_file="")
-    monkeypatch.setattr(inquest, "HOST_SECONDS", 3)
-    assert "its process" in inquest.failure_of(collector, variants[0], trial).text
+    monkeypatch.setattr(diagnosis, "HOST_SECONDS", 3)
+    assert "its process" in diagnosis.failure_of(collector, variants[0], trial).text
     # It would wait for an hour for the next one.
-    monkeypatch.setattr(inquest, "HOST_SECONDS", 3600)
-    assert "its process" in inquest.failure_of(collector, variants[1], trial).text
+    monkeypatch.setattr(diagnosis, "HOST_SECONDS", 3600)
+    assert "its process" in diagnosis.failure_of(collector, variants[1], trial).text
     assert "its process" in (tmp_path / "a" / "v1" / "variant.log").read_text()

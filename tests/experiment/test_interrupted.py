@@ -263,7 +263,7 @@ except KeyboardInterrupt:
 """
 IMPORTS = """
 import sys, time
-from flambe.experiment.interruption import Interruption
+from flambe.experiment.signals import Interruption
 try:
     with Interruption():
         import slow

@@ -24,7 +24,7 @@ import numpy as np
 import pytest
 import torch
 
-from flambe.experiment.isolation import Isolation
+from flambe.experiment.executors.isolation import Isolation
 from flambe.progress import Status
 from tests.experiment.lab import Lab
 
@@ -140,7 +140,7 @@ def test_what_a_variant_changes_is_put_back(name: str) -> None:
 def test_streams_that_were_closed_are_open_again() -> None:
     program = """
 import sys
-from flambe.experiment.isolation import Isolation
+from flambe.experiment.executors.isolation import Isolation
 for turn in range(2):
     isolation = Isolation()
     print("before", turn)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flambe.errors import ConfigError
-from flambe.experiment.inputs import Inputs
+from flambe.experiment.variants.inputs import Inputs
 from flambe.progress import Status, VariantState
 from tests.experiment.lab import Lab, Outcome, flambe
 

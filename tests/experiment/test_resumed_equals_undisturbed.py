@@ -21,10 +21,10 @@ import pytest
 import torch
 
 from flambe.compile import tags
-from flambe.compile.state import same
-from flambe.compile.state_file import read_state
+from flambe.compile.state.component_state import same
+from flambe.compile.state.state_file import read_state
 from flambe.errors import Interrupted
-from flambe.experiment.executor import InlineExecutor
+from flambe.experiment.executors.base import InlineExecutor
 from flambe.progress import Status, read_lines
 from tests.experiment.lab import (
     Lab,

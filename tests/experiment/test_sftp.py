@@ -11,9 +11,9 @@ import pytest
 from pyarrow.fs import copy_files
 
 from flambe.errors import RunError
-from flambe.experiment import storage
-from flambe.experiment.sftp import SMALL
-from flambe.experiment.storage import Storage
+from flambe.experiment.storage import checkpoint_storage
+from flambe.experiment.storage.checkpoint_storage import Storage
+from flambe.experiment.storage.sftp import SMALL
 from tests.metal import Host, Metal
 from tests.metal.conftest import lent
 
@@ -44,7 +44,7 @@ def there(
     root = f"/home/{metal.user}/{tmp_path.name}"
     host.run("mkdir", root, user=metal.user)
     yield host, Storage(root, tmp_path.name, host.address, user=metal.user, key="key")
-    storage._connected.cache_clear()
+    checkpoint_storage._connected.cache_clear()
 
 
 def test_files_of_all_sizes_arrive_whole(there: tuple[Host, Storage], tmp_path: Path) -> None:
@@ -122,7 +122,7 @@ def test_an_sshd_without_sftp_is_named(
     there: tuple[Host, Storage], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     host, place = there
-    monkeypatch.setattr(storage, "CONNECT_SECONDS", 1.0)
+    monkeypatch.setattr(checkpoint_storage, "CONNECT_SECONDS", 1.0)
     said = rf"{host.address}:22.*no channel for SFTP"
     with configured(host, "s/^Subsystem/#&/"), pytest.raises(RunError, match=said):
         place.files()

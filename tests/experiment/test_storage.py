@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from flambe.experiment.storage import Storage
+from flambe.experiment.storage.checkpoint_storage import Storage
 
 
 def test_a_checkpoint_takes_the_place_of_what_an_attempt_left(tmp_path: Path) -> None:

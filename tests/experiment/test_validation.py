@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from flambe.compile.check import check
-from flambe.compile.document import read_text
-from flambe.experiment.place import output_folder
+from flambe.compile.checks.calls import check
+from flambe.compile.reader.document import read_text
+from flambe.experiment.storage.run_storage import output_folder
 from flambe.runnable import Secrets
 from tests.experiment.lab import HEADER, Lab, environment, flambe
 

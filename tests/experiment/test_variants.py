@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 
 from flambe.compile import Grid, Link, Sample, Schema
 from flambe.compile.values import walk
-from flambe.experiment.inputs import Inputs
-from flambe.experiment.options import short_names
-from flambe.experiment.variants import Expander, Variant, folder_name
+from flambe.experiment.variants.expansion import Expander, Variant, folder_name
+from flambe.experiment.variants.inputs import Inputs
+from flambe.experiment.variants.options import short_names
 from tests.experiment.lab import environment
 
 Stages = dict[str, Any]
@@ -276,7 +276,7 @@ def test_what_is_added_to_a_grid_leaves_the_others_as_they_are() -> None:
 SCRIPT = """
 import json, sys
 from flambe.compile import Grid, Link, Sample, Schema
-from flambe.experiment.variants import Expander
+from flambe.experiment.variants.expansion import Expander
 def walker(**kwargs): return Schema("pieces:Walk", "pieces.Walk", [], kwargs)
 pipeline = {
     "a": walker(rate=Sample(0.1, 9.5, 4, None), extra={"x": Grid(("p", "q")), "y": 1}),

@@ -29,7 +29,7 @@ import pytest
 
 import flambe
 from flambe.compile import Component, tags, yaml
-from flambe.compile.encoding import MARK, Encoder, unblob
+from flambe.compile.state.encoding import MARK, Encoder, unblob
 from flambe.errors import FlambeError
 from flambe.nn import Module
 from tests.fuzz.test_fuzz import COUNT, ONLY, SEED, limited

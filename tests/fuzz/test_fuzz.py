@@ -24,7 +24,7 @@ from typing import Any
 import pytest
 
 from flambe.compile import Grid, Schema, yaml
-from flambe.compile.check import check
+from flambe.compile.checks.calls import check
 from flambe.errors import ConfigError
 from flambe.experiment.plan import plan
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from flambe.compile import Component
-from flambe.compile.encoding import Encoder
-from flambe.compile.state_file import read_state, write_state
+from flambe.compile.state.encoding import Encoder
+from flambe.compile.state.state_file import read_state, write_state
 from flambe.dataset import SklearnDataset
 from flambe.learn import Trainer
 from flambe.metric import Accuracy

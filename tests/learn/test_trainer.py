@@ -11,7 +11,7 @@ import torch
 
 import flambe.learn.trainer
 from flambe.compile import load, save
-from flambe.compile.state import same
+from flambe.compile.state.component_state import same
 from flambe.compile.yaml import load_standalone
 from flambe.errors import ConfigError, RunError
 from flambe.learn import Evaluator, Trainer

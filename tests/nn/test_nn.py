@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from flambe.compile import load, save
-from flambe.compile.state import same
+from flambe.compile.state.component_state import same
 from flambe.nn import (
     AttentionPooling,
     Classifier,

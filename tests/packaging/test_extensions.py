@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from flambe.compile.origins import GitSource, git_source
+from flambe.compile.reader.extension_origins import GitSource, git_source
 from flambe.errors import ConfigError
 from flambe.packaging.extensions import checkout, install
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from flambe.errors import ConfigError
-from flambe.packaging import lock, wheel
+from flambe.packaging import closure, wheel
 from flambe.remote.agent import verify
 
 
@@ -102,12 +102,12 @@ def test_what_is_installed_is_known_by_its_files(editable: Path, tmp_path: Path)
 
 
 def test_the_closure_has_the_versions_that_are_here(editable: Path) -> None:
-    found = lock.closure(["heron_outer"])
+    found = closure.closure(["heron_outer"])
     assert found.wanted == ("packaging", "rich")
     assert "heron-outer" not in found.versions
     for name in ("packaging", "rich", "pygments"):
         assert found.versions[name] == metadata.version(name).partition("+")[0]
-    plain, more = lock.closure(["flambe"]), lock.closure(["flambe[learn]"])
+    plain, more = closure.closure(["flambe"]), closure.closure(["flambe[learn]"])
     assert "torch" not in plain.versions
     assert "+" not in more.versions["torch"]
     assert any(text.startswith("torch") and "extra" not in text for text in more.wanted)
@@ -117,4 +117,4 @@ def test_what_is_needed_and_missing_is_named(editable: Path) -> None:
     path = editable.parent / "site" / "heron_outer-1.0.dist-info" / "METADATA"
     path.write_text(path.read_text() + "Requires-Dist: no-such-thing-at-all>=2\n")
     with pytest.raises(ConfigError, match="needs no-such-thing-at-all, which is not installed"):
-        lock.closure(["heron_outer"])
+        closure.closure(["heron_outer"])

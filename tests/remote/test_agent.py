@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from flambe.remote import client
-from flambe.remote.agent import gpus, keys, locks, marks, processes, supervisor
+from flambe.remote import agent_client
+from flambe.remote.agent import gpus, host_state, keys, locks, processes, supervisor
 
 ROOT = ".flambe"
 
@@ -51,8 +51,8 @@ def status(place: Path, name: str = "job") -> dict[str, Any]:
 def test_the_archive_runs_by_itself(place: Path) -> None:
     """Standard library only: nothing of this environment can be imported."""
     path = place / "agent.pyz"
-    path.write_bytes(client.archive())
-    with zipfile.ZipFile(io.BytesIO(client.archive())) as opened:
+    path.write_bytes(agent_client.archive())
+    with zipfile.ZipFile(io.BytesIO(agent_client.archive())) as opened:
         assert "flambe/remote/agent/supervisor.py" in opened.namelist()
     done = subprocess.run(
         [sys.executable, "-I", "-S", str(path), "report"],
@@ -189,12 +189,12 @@ def test_marks_are_forgotten_when_the_host_starts_anew(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = str(place / ROOT)
-    marks.write(root, "c", "setup", "abc", boot=True)
-    marks.write(root, "c", "kept", 1)
-    assert marks.read(root, "c") == {"setup": "abc", "kept": 1}
-    assert marks.read(root, "d") == {}
-    monkeypatch.setattr(marks, "boot_id", lambda: "another")
-    assert marks.read(root, "c") == {"kept": 1}
+    host_state.write(root, "c", "setup", "abc", boot=True)
+    host_state.write(root, "c", "kept", 1)
+    assert host_state.read(root, "c") == {"setup": "abc", "kept": 1}
+    assert host_state.read(root, "d") == {}
+    monkeypatch.setattr(host_state, "boot_id", lambda: "another")
+    assert host_state.read(root, "c") == {"kept": 1}
 
 
 def test_keys_are_installed_and_removed_and_others_are_left(place: Path) -> None:

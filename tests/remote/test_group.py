@@ -7,7 +7,7 @@ import pytest
 
 from flambe.errors import CommandError, FanOutError, RemoteError
 from flambe.remote import each
-from flambe.remote.group import outcomes
+from flambe.remote.gather import outcomes
 
 
 def test_all_hosts_are_done_at_the_same_time() -> None:

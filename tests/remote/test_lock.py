@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flambe.remote.lock import locked
+from flambe.remote.process_lock import locked
 
 # Counts in a file, as only one can at a time.
 COUNT = """
@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 import pytest
 
-from flambe.remote.lock import locked
+from flambe.remote.process_lock import locked
 lock, file, times = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 for _ in range(times):
     with locked(lock):
@@ -28,7 +28,7 @@ import sys, time
 from pathlib import Path
 import pytest
 
-from flambe.remote.lock import locked
+from flambe.remote.process_lock import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(1000)

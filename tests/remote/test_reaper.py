@@ -19,9 +19,11 @@ from typing import Any
 
 import pytest
 
-from flambe.remote.agent import leases, reaper, reaper_settings
+from flambe.remote.agent import leases
 from flambe.remote.agent.files import boot_seconds
-from flambe.remote.agent.probe import Unreadable
+from flambe.remote.agent.reaper import reaper
+from flambe.remote.agent.reaper import settings as reaper_settings
+from flambe.remote.agent.reaper.probe import Unreadable
 from flambe.remote.agent.supervisor import _Log
 from tests.experiment.lab import until
 
@@ -240,7 +242,7 @@ def test_a_kernel_that_is_shared_is_not_told_to_stop(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Nothing is written there, as the file is no trigger; see what guards the real one."""
-    from flambe.remote.agent import escalation
+    from flambe.remote.agent.reaper import escalation
 
     monkeypatch.setattr(escalation, "FIRST_NAMESPACE", "another")
     trigger = tmp_path / "trigger"

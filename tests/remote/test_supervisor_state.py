@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flambe.remote import client
+from flambe.remote import agent_client
 from flambe.remote.agent import locks, processes, statuses, supervisor
 from tests.remote.test_agent import ROOT, place, start, status, until
 
@@ -100,7 +100,7 @@ def test_a_supervisor_of_an_earlier_version_has_no_lock(place: Path) -> None:
 
 def test_those_who_start_at_once_start_one(place: Path) -> None:
     path = place / "agent.pyz"
-    path.write_bytes(client.archive())
+    path.write_bytes(agent_client.archive())
     request = json.dumps(
         {"name": "job", "command": ["sleep", "1000"], "folder": str(place), "env": {}, "about": {}}
     )

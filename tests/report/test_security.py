@@ -14,7 +14,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Mount, Route
 
-from flambe.experiment.variants import Variant
+from flambe.experiment.variants.expansion import Variant
 from flambe.progress import StageState
 from flambe.report import create_app
 from tests.report.served import asked, serving

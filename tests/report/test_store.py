@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from flambe.experiment import journal
 from flambe.progress import RunFolder, RunState, StageState, Status, liveness
-from flambe.report.news import News
+from flambe.report.change_feed import News
 from flambe.report.store import Curve, Store
 from flambe.report.summary import changed_row, curves, measured, run_summary, thin, whole_row
 from tests.experiment.lab import until

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from flambe.experiment.journal import Journal, LogObserver
-from flambe.experiment.variants import Variant
+from flambe.experiment.variants.expansion import Variant
 from flambe.logging.events import Record
 from flambe.logging.recorder import Recorder
 from flambe.progress import RunFolder, RunState, StageState, Status, better

@@ -21,15 +21,16 @@ from hypothesis import strategies as st
 
 from flambe.cli.main import main
 from flambe.compile import Grid, Link, Sample, Schema
-from flambe.compile.check import check
-from flambe.compile.document import read_text
+from flambe.compile.checks.calls import check
+from flambe.compile.reader.document import read_text
 from flambe.errors import ConfigError
-from flambe.experiment import Experiment, counting
-from flambe.experiment.counting import count_variants
-from flambe.experiment.options import domains
+from flambe.experiment import Experiment
 from flambe.experiment.plan import plan
-from flambe.experiment.search import Search
-from flambe.experiment.variants import Expander, Variant
+from flambe.experiment.variants import counting
+from flambe.experiment.variants.counting import count_variants
+from flambe.experiment.variants.expansion import Expander, Variant
+from flambe.experiment.variants.options import domains
+from flambe.experiment.variants.search import Search
 from tests.experiment.lab import environment
 from tests.experiment.test_variants import Stages, expand, leaf, pipelines, walker
 

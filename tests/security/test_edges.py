@@ -9,16 +9,17 @@ from typing import Any
 
 import pytest
 
-from flambe.cluster import keys, paths
-from flambe.cluster.docker import Docker
+from flambe.cluster import layout
 from flambe.cluster.machine import Machine
-from flambe.compile.check import check
-from flambe.compile.document import read_text
+from flambe.cluster.provisioning import cluster_keys
+from flambe.cluster.services.docker import Docker
+from flambe.compile.checks.calls import check
+from flambe.compile.reader.document import read_text
 from flambe.errors import ConfigError
 from flambe.logging import redact
 from flambe.packaging.extensions import install
 from flambe.remote import Address
-from flambe.remote.config import quoted
+from flambe.remote.ssh_config import quoted
 from flambe.runnable import RemoteEnvironment
 
 
@@ -200,7 +201,7 @@ def test_the_configuration_on_hosts_says_what_is_meant(tmp_path: Path, home: str
     address = Address("fe80::1%eth0")
     machine = Machine("factory_1", address, address, "LAB\\ann")
     host: Any = _Host(machine, home)
-    text, known = keys._peers("c", host, [host])
+    text, known = cluster_keys._peers("c", host, [host])
     found = resolved(tmp_path, text, "factory_1.c")
     assert found["hostname"] == "fe80::1%eth0"
     assert found["user"] == "LAB\\ann"
@@ -217,7 +218,7 @@ def test_a_user_that_no_file_was_checked_for_is_refused_as_well() -> None:
     machine = Machine("orchestrator", address, address, "a\n  ProxyCommand touch PWN")
     host: Any = _Host(machine, "/home/a")
     with pytest.raises(RemoteError, match="not the name of a user"):
-        keys._peers("c", host, [host])
+        cluster_keys._peers("c", host, [host])
     from flambe.cluster.machine import check_machines
 
     with pytest.raises(RunError, match="not the name of a user"):
@@ -300,7 +301,7 @@ def test_tags_that_aws_would_refuse(tmp_path: Path) -> None:
 
 def test_a_pattern_is_none_to_ec2() -> None:
     """Where nothing was checked: a creator is given by Python."""
-    from flambe.cluster.aws import instance
+    from flambe.cluster.providers.aws import instance
 
     assert instance.literal("a*b?c\\d") == "a\\*b\\?c\\\\d"
 
@@ -313,4 +314,4 @@ def test_an_image_is_no_option_of_docker() -> None:
 
 @pytest.mark.parametrize("path", ["-x", "a/-rf", "..", "a/../b", "a\nb", "a b", "$HOME", "~", ""])
 def test_a_folder_on_hosts_is_no_option(path: str) -> None:
-    assert paths.wrong(path, absolute=True)
+    assert layout.wrong(path, absolute=True)

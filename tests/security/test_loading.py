@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 import flambe
-from flambe.compile import Component, archive, tags, yaml
-from flambe.compile.document import read_text
+from flambe.compile import Component, tags, yaml
+from flambe.compile.reader.document import read_text
+from flambe.compile.state import archive
 from flambe.errors import ConfigError, FlambeError, StateError
 
 

@@ -15,7 +15,7 @@ import pytest
 from flambe._version import __version__
 from flambe.errors import ConfigError, RunError, how_to_install
 from flambe.learn import _requirements
-from flambe.packaging import lock, own_name
+from flambe.packaging import closure, own_name
 from flambe.packaging.extensions import install
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +85,7 @@ def test_an_extension_that_requires_flambe_gets_this_one(
 ) -> None:
     distribution(tmp_path, "mine", "1", f"flambe>={__version__}", "rich")
     monkeypatch.syspath_prepend(tmp_path)
-    found = lock.closure(["flambe", "mine"])
+    found = closure.closure(["flambe", "mine"])
     assert "flambe" not in found.versions
     assert not any(text.startswith("flambe") for text in found.wanted)
 
@@ -99,7 +99,7 @@ def test_an_extension_that_requires_another_flambe_is_refused(
     distribution(tmp_path, "mine", "1", text)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match=r"mine requires [Ff]lambe.*this is flambe") as raised:
-        lock.closure(["flambe", "mine"])
+        closure.closure(["flambe", "mine"])
     assert own_name.WHY in str(raised.value)
 
 
@@ -111,8 +111,8 @@ def test_what_an_index_has_does_not_bring_the_other_flambe(
     distribution(tmp_path, "theirs", "1", "flambe")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match="theirs requires flambe, and is not an extension"):
-        lock.closure(["flambe", "mine"])
-    assert lock.closure(["flambe", "mine", "theirs"]).versions
+        closure.closure(["flambe", "mine"])
+    assert closure.closure(["flambe", "mine", "theirs"]).versions
 
 
 def test_a_script_that_requires_another_flambe_is_not_told_to_install_it(tmp_path: Path) -> None:

@@ -12,19 +12,19 @@ from typing import Any
 
 import pytest
 
-from flambe.cli import streaming
-from flambe.cluster import keys
-from flambe.cluster.files import Files
+from flambe.cli import live_results
+from flambe.cluster.cluster_host import Member
+from flambe.cluster.local_state import ClusterFiles
 from flambe.cluster.machine import Machine
-from flambe.cluster.member import Member
-from flambe.cluster.record import ClusterFiles
-from flambe.compile import s3
-from flambe.compile.check import check
-from flambe.compile.document import read_text
+from flambe.cluster.provisioning import cluster_keys
+from flambe.cluster.services.files import Files
+from flambe.compile.checks.calls import check
+from flambe.compile.reader.document import read_text
+from flambe.compile.state import s3
 from flambe.errors import ConfigError, RemoteError, ResourceError, RunError
 from flambe.experiment import Experiment
-from flambe.experiment.checkpoints import Checkpoints
-from flambe.experiment.mirror import _is_ours
+from flambe.experiment.storage.checkpoints import Checkpoints
+from flambe.experiment.storage.mirror import _is_ours
 from flambe.packaging import resources
 from flambe.remote import Address, Connection, Host, Login, transfer
 
@@ -239,7 +239,7 @@ def test_hosts_give_one_another_what_is_meant(
         name = "c"
         orchestrator = Recorder()
 
-    monkeypatch.setattr(keys, "key_path", lambda cluster: "/key")
+    monkeypatch.setattr(cluster_keys, "key_path", lambda cluster: "/key")
     files: Any = Files(Cluster())  # type: ignore[arg-type]
     files.give(["r/*"], "r/*", Recorder())
     assert commands[-1][-2:] == ["r/*", "factory_1.c:r/"]
@@ -279,7 +279,7 @@ def test_results_are_brought_to_the_folder_that_was_named(
     """An orchestrator that named ``/x/../../victim`` had its files written there."""
     host: Any = Said(connection, f"/mnt/output__a\n{said}\n")
     with pytest.raises(RunError, match="nothing is brought"):
-        streaming.bring(host, "c", tmp_path / "fetched")
+        live_results.bring(host, "c", tmp_path / "fetched")
     assert not (tmp_path / "fetched").exists()
 
 
@@ -316,8 +316,8 @@ def test_nothing_is_removed_through_a_link(
     (folder / "output__a" / "stage").mkdir(parents=True)
     (folder / "output__a" / "stage" / "variant").symlink_to(victim)
     (folder / "output__a" / "stage" / "other" / "checkpoint_1").mkdir(parents=True)
-    monkeypatch.setattr(streaming, "bring", lambda host, name, folder: {})
-    streaming._stream(Said(connection, ""), "c", folder)  # type: ignore[arg-type]
+    monkeypatch.setattr(live_results, "bring", lambda host, name, folder: {})
+    live_results._stream(Said(connection, ""), "c", folder)  # type: ignore[arg-type]
     assert (victim / "checkpoint_1").is_dir()
     assert not (folder / "output__a" / "stage" / "other" / "checkpoint_1").exists()
 

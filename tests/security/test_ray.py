@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from flambe.errors import ComponentError, RunError
-from flambe.experiment import local_ray
-from flambe.experiment.failures import reported, unreported
+from flambe.experiment.executors.failures import reported, unreported
+from flambe.experiment.executors.tune import local_ray
 from tests.experiment.lab import environment
 
 STRANGER = 65534  # nobody

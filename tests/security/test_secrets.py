@@ -127,7 +127,7 @@ def test_credentials_of_a_session_are_hidden_from_their_first_use_on(
 ) -> None:
     """Those of a role, and those that it is assumed with."""
     boto3 = pytest.importorskip("boto3")
-    from flambe.cluster.aws.ec2 import Ec2
+    from flambe.cluster.providers.aws.ec2 import Ec2
 
     (tmp_path / "config").write_text(
         "[profile lab]\nrole_arn = arn:aws:iam::123456789012:role/lab\nsource_profile = base\n"
@@ -151,7 +151,7 @@ def test_credentials_of_a_session_are_hidden_from_their_first_use_on(
 
 
 def test_the_host_key_of_a_first_boot_is_hidden() -> None:
-    from flambe.cluster.aws.userdata import HostKey
+    from flambe.cluster.providers.aws.user_data import HostKey
 
     key = HostKey.new()
     for line in key.private.splitlines():

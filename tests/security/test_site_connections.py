@@ -19,7 +19,7 @@ import httpx
 import psutil
 import pytest
 
-from flambe.experiment.variants import Variant
+from flambe.experiment.variants.expansion import Variant
 from flambe.progress import StageState
 from flambe.report.connections import REQUEST_SECONDS, STRANGER_SECONDS
 from flambe.report.limits import ALL_STREAMS, STREAMS, Limit, TooMany, Work

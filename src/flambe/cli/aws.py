@@ -10,13 +10,13 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from flambe.cli.members import ClusterDisplay, read_cluster
-from flambe.cluster.aws import AWSCluster, gc
-from flambe.cluster.aws.ec2 import Ec2
-from flambe.cluster.aws.policy import policy
-from flambe.cluster.record import ClusterFiles, known
+from flambe.cli.targets import ClusterDisplay, read_cluster
+from flambe.cluster.local_state import ClusterFiles, known
+from flambe.cluster.providers.aws import AWSCluster, orphans
+from flambe.cluster.providers.aws.ec2 import Ec2
+from flambe.cluster.providers.aws.policy import policy
 from flambe.errors import ConfigError, RemoteError, RunError, counted
-from flambe.remote.group import outcomes
+from flambe.remote.gather import outcomes
 
 
 def aws(options: argparse.Namespace) -> int:
@@ -31,9 +31,9 @@ def collect(options: argparse.Namespace) -> int:
     shown = ClusterDisplay()
     places = {ec2.region: ec2 for ec2 in _regions(options.region, options.profile)}
 
-    def look(region: str) -> list[gc.Found]:
+    def look(region: str) -> list[orphans.Found]:
         try:
-            return gc.look(places[region])
+            return orphans.look(places[region])
         except RunError as error:  # the other regions are shown all the same
             raise RemoteError(region, str(error)) from None
 
@@ -50,7 +50,7 @@ def collect(options: argparse.Namespace) -> int:
         shown.note(f"{hours:.1f} instance-hours since they were started")
     if left and options.yes:
         for region, ec2 in places.items():
-            gc.remove(ec2, [one for one in left if one.region == region])
+            orphans.remove(ec2, [one for one in left if one.region == region])
         shown.note(f"{counted(len(left), 'thing')} removed")
     elif left:
         shown.note(f"{counted(len(left), 'thing')} nobody needs: flambe gc --yes removes them")
@@ -78,7 +78,7 @@ def _used(profile: str | None) -> Iterator[Ec2]:
                 yield Ec2(cluster.ec2.region, profile or cluster.profile)
 
 
-def _table(found: Sequence[gc.Found], *, many: bool) -> Table:
+def _table(found: Sequence[orphans.Found], *, many: bool) -> Table:
     table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for title in ("id", *(["region"] if many else []), "cluster", "creator", "what"):
         table.add_column(title, overflow="fold")

@@ -9,14 +9,14 @@ import sys
 import time
 from collections.abc import Callable
 
-from flambe.cli import ending, running
+from flambe.cli import down, remote_run
 from flambe.cli.hosts import hosts_table
-from flambe.cli.members import ClusterDisplay, chosen, identified, members_of
 from flambe.cli.results import took
 from flambe.cli.status import status
+from flambe.cli.targets import ClusterDisplay, chosen, identified, members_of
 from flambe.cli.termination import as_interrupt
 from flambe.cluster.cluster import Cluster
-from flambe.cluster.member import Member
+from flambe.cluster.cluster_host import Member
 from flambe.logging import redact
 from flambe.remote import each
 
@@ -78,10 +78,10 @@ def login(options: argparse.Namespace) -> int:
 
 COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "status": status,
-    "logs": running.logs,
-    "stop": running.stop,
+    "logs": remote_run.logs,
+    "stop": remote_run.stop,
     "exec": execute,
     "ssh": login,
-    "fetch": ending.fetch,
-    "down": ending.down,
+    "fetch": down.fetch,
+    "down": down.down,
 }

@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flambe.cli.local_disk import refused
 from flambe.cli.outcome import Command, say
-from flambe.cli.refused import refused
 from flambe.compile import Schema
-from flambe.compile.check import check
-from flambe.compile.document import header, read_file
-from flambe.compile.source import Document
+from flambe.compile.checks.calls import check
+from flambe.compile.reader.document import header, read_file
+from flambe.compile.reader.source import Document
 from flambe.errors import (
     ConfigError,
     FlambeError,
@@ -57,11 +57,11 @@ def _document(options: argparse.Namespace) -> Document:
 
 def _give_places(document: Document) -> None:
     """Tell errors by the file that the user wrote, where this one was made of it for a cluster."""
-    from flambe.compile import moved
+    from flambe.compile import source_map
 
-    path = os.environ.pop(moved.VARIABLE, "")
+    path = os.environ.pop(source_map.VARIABLE, "")
     if path and isinstance(document.root, Schema) and os.path.isfile(path):
-        moved.restore(document.root, Path(path).read_text(encoding="utf-8"))
+        source_map.restore(document.root, Path(path).read_text(encoding="utf-8"))
 
 
 def _expect_runnable(document: Document, root: Any) -> None:
@@ -159,7 +159,7 @@ def run(options: argparse.Namespace) -> int:
     assert isinstance(runnable, Runnable)
     runnable.config = secrets
     if cluster is not None:
-        from flambe.cli.running import run_on
+        from flambe.cli.remote_run import run_on
 
         runnable.on_cluster = True  # type: ignore[attr-defined]
         runnable.parse()
@@ -245,7 +245,7 @@ def _cluster(document: Document, path: str, options: argparse.Namespace) -> Any:
     ConfigError
         If it cannot, or the file describes no cluster.
     """
-    from flambe.cli.members import read_cluster
+    from flambe.cli.targets import read_cluster
     from flambe.compile import signatures
     from flambe.runnable import ClusterRunnable
 
@@ -272,7 +272,7 @@ def _cluster(document: Document, path: str, options: argparse.Namespace) -> Any:
 def _run(runnable: Any, options: argparse.Namespace) -> None:
     from flambe.cli.display import display
     from flambe.compile.build import run_error
-    from flambe.experiment.guard import guarded
+    from flambe.experiment.observer import guarded
 
     resume: bool | list[str] = _stages_to_resume(options) or options.resume
     # A debugger needs the terminal for itself.
@@ -302,7 +302,7 @@ def _run(runnable: Any, options: argparse.Namespace) -> None:
 
 def _up(cluster: Any, **options: bool) -> int:
     from flambe.cli import clusters
-    from flambe.cli.members import own_errors
+    from flambe.cli.targets import own_errors
 
     with own_errors(cluster):
         return clusters.up(cluster, **options)

@@ -9,9 +9,11 @@ from rich.table import Table
 from rich.text import Text
 
 from flambe.cli.results import took
-from flambe.cluster import gpus, launch, naming, ray, services
-from flambe.cluster.member import Member
-from flambe.cluster.standing import Standing, ends
+from flambe.cluster import job
+from flambe.cluster.cluster_host import Member
+from flambe.cluster.instance_status import Standing, ends
+from flambe.cluster.provisioning import factory_names, gpu_selection
+from flambe.cluster.services import ray_service, service
 
 EXTENSIONS, RAY = "extensions", "Ray"
 
@@ -105,11 +107,11 @@ def _row(
     if not member.report:
         return {**row, "state": Text("unreachable", "bold red")}
     facts, ours = member.facts, _ours(member)
-    told = gpus.told(facts["gpus"], name, len(member.gpus) if prepared else None)
+    told = gpu_selection.told(facts["gpus"], name, len(member.gpus) if prepared else None)
     run = member.report["runs"].get(name)
     if any(one["wrong"] for one in ours.values()):
         state = Text("altered", "bold red")
-    elif run is not None and run["state"] == launch.RUNNING:
+    elif run is not None and run["state"] == job.RUNNING:
         state = Text("running", "bold cyan")
     else:
         state = Text("ready", "green")
@@ -146,8 +148,8 @@ def _node(name: str, member: Member, nodes: Mapping[str, str] | None) -> Text:
     host = member.machine.name
     if not member.report:
         return Text("joined" if host in (nodes or ()) else "")
-    status = member.report["runs"].get(services.name_of(name, ray.SERVICE), {})
-    if not (running := naming.node_name(status)):
+    status = member.report["runs"].get(service.name_of(name, ray_service.SERVICE), {})
+    if not (running := factory_names.node_name(status)):
         return Text("")
     if nodes is None:
         return Text("not known", "yellow")

@@ -13,7 +13,7 @@ import traceback
 from collections.abc import Callable
 
 from flambe.cli import streams
-from flambe.cli.refused import refused
+from flambe.cli.local_disk import refused
 from flambe.errors import ComponentError, ConfigError, FlambeError, Interrupted
 from flambe.logging import console, redact
 from flambe.logging.plain import plain

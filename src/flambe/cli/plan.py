@@ -18,7 +18,7 @@ from flambe.progress import RunFolder, objects, read_lines
 
 if TYPE_CHECKING:
     from flambe.experiment import Experiment
-    from flambe.experiment.lineage import Earlier
+    from flambe.experiment.variants.lineage import Earlier
 
 PATIENCE = 5.0  # seconds to ask a host
 
@@ -47,10 +47,11 @@ def dry_run(
     config, resume
         As in the command.
     """
-    from flambe.cli.members import own_errors
-    from flambe.cluster import environment, launch
+    from flambe.cli.targets import own_errors
+    from flambe.cluster import job
+    from flambe.cluster.environment import environment
     from flambe.experiment.devices import refuse_too_large
-    from flambe.packaging import lock, wheel
+    from flambe.packaging import closure, wheel
 
     shown = console()
 
@@ -69,15 +70,15 @@ def dry_run(
         say(title, text)
     for command in cluster.setup_cmds:
         say("setup", command)
-    needs = launch.distributions_of(extensions)
+    needs = job.distributions_of(extensions)
     if root is not None:
-        needs = launch.needs(root, extensions)
+        needs = job.needs(root, extensions)
     roots = environment.roots_of(cluster, needs)
     wheels = [wheel.wheel_of(root.partition("[")[0]) for root in roots]
     size = sum(one.path.stat().st_size for one in wheels)
     told = ", ".join(f"{one.name} {one.version} ({one.content[:8]})" for one in wheels)
     say("code", f"{told}: {_size(size)}, sent once")
-    say("packages", _packages(cluster, len(lock.closure(roots).versions)))
+    say("packages", _packages(cluster, len(closure.closure(roots).versions)))
     resume = experiment is not None and (resume or bool(experiment.resume))
     host, way = None, ""
     used = bool(cluster.local.recall())
@@ -109,7 +110,7 @@ def _asked(cluster: Any, machines: Sequence[Any]) -> Any:
     RemoteError
         If it cannot be reached.
     """
-    from flambe.cluster.member import Member
+    from flambe.cluster.cluster_host import Member
 
     host = Member(machines[0], cluster.local, cluster.remote_dir)
     host.connect(PATIENCE)
@@ -118,20 +119,20 @@ def _asked(cluster: Any, machines: Sequence[Any]) -> Any:
 
 def _in_the_way(cluster: Any, host: Any) -> str:
     """Return what runs on the cluster, or nothing."""
-    from flambe.cluster import launch
+    from flambe.cluster import job
 
     if host.run(["test", "-e", host.agent.path], check=False).code:  # asking would bring it
         return ""
     running = host.look(cluster.name)["runs"].get(cluster.name)
-    if running is None or running["state"] != launch.RUNNING:
+    if running is None or running["state"] != job.RUNNING:
         return ""
-    return f"{launch.busy(running)}\n  --force would stop it"
+    return f"{job.busy(running)}\n  --force would stop it"
 
 
 def plan_here(root: Schema, experiment: Experiment, *, resume: bool = False) -> int:
     """Say what an experiment would run on this machine."""
-    from flambe.experiment.lineage import Earlier
-    from flambe.experiment.place import output_folder
+    from flambe.experiment.storage.run_storage import output_folder
+    from flambe.experiment.variants.lineage import Earlier
 
     print_plan(root)
     folder = RunFolder(output_folder(experiment))
@@ -151,8 +152,8 @@ def _packages(cluster: Any, count: int) -> str:
 
 
 def _experiment(experiment: Any, offers: Mapping[str, Mapping[str, float]], say: Any) -> None:
+    from flambe.experiment.cluster_setup import local_resources
     from flambe.experiment.plan import plan
-    from flambe.experiment.remote import local_resources
 
     for name, path in local_resources(experiment).items():
         say("resource", f"{name}: {path}, {_size(_bytes(path))}, sent once")
@@ -198,8 +199,8 @@ def _slots(offers: Sequence[Mapping[str, float]], devices: Mapping[str, float] |
 
 def _earlier(cluster: Any, host: Any, experiment: Any) -> Earlier:
     """Return the results of earlier runs on the cluster; none, if there are none."""
-    from flambe.experiment.lineage import Earlier
-    from flambe.experiment.remote import results
+    from flambe.experiment.cluster_setup import results
+    from flambe.experiment.variants.lineage import Earlier
 
     try:
         text = host.read(f"{results(cluster, experiment)}/variants.jsonl")
@@ -209,8 +210,8 @@ def _earlier(cluster: Any, host: Any, experiment: Any) -> Earlier:
 
 
 def _reused(experiment: Any, earlier: Earlier | None) -> str:
-    from flambe.experiment.lineage import Earlier
     from flambe.experiment.plan import plan, resumed
+    from flambe.experiment.variants.lineage import Earlier
 
     # What "reduce" will leave out is not known, but how many that are.
     total = sum(stage.count for stage in plan(vars(experiment)) if stage.runs)

@@ -53,7 +53,7 @@ def mark(status: Status, failed: int = 0) -> tuple[str, str]:
 
 def title(variant: VariantState, *, stage: bool = True) -> str:
     """Return what people call a variant: ``train lr=0.1,n=2``."""
-    from flambe.experiment.variants import choices_text
+    from flambe.experiment.variants.expansion import choices_text
 
     choices = plain(choices_text(variant.choices))
     return f"{variant.stage} {choices}".strip() if stage else choices or variant.stage

@@ -21,7 +21,7 @@ from flambe.progress import (
 )
 
 if TYPE_CHECKING:
-    from flambe.cluster.member import Member
+    from flambe.cluster.cluster_host import Member
 
 
 def run_folder(path: Path, command: str = "site") -> RunFolder:
@@ -96,7 +96,7 @@ def show_results(options: argparse.Namespace) -> int:
 
 def _extensions(folder: RunFolder) -> list[str]:
     """Return the extensions that the configuration of a run declares."""
-    from flambe.compile.document import header
+    from flambe.compile.reader.document import header
 
     try:
         return sorted(header(folder.config))
@@ -115,11 +115,11 @@ head -n 1 | while IFS= read -r one; do cat "$one"; done"""
 
 def newest_run(host: Member, name: str) -> RunState | None:
     """Return the state of the experiment that a cluster runs or ran last; None if it was none."""
-    from flambe.cli import streaming
+    from flambe.cli import live_results
 
     started = host.report["runs"].get(name, {}).get("started", 0.0)
     try:
-        folders = list(streaming.results(host, name))
+        folders = list(live_results.results(host, name))
         text = host.run(["sh", "-c", _NEWEST, "sh", *folders], repeat=True).stdout
         run = read_state_text(text)
     except (FlambeError, ValueError, TypeError, KeyError, RecursionError):

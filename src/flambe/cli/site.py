@@ -22,7 +22,7 @@ from flambe.progress import RunFolder, RunState, VariantState
 def site(options: argparse.Namespace) -> int:
     """Serve the site of a run until Ctrl-C; of a cluster, lead to it."""
     if not Path(options.folder).is_dir() and _is_cluster(options.folder):
-        from flambe.cli.running import site as of_cluster
+        from flambe.cli.remote_run import site as of_cluster
 
         return of_cluster(options)
     from flambe.report.serve import Address, serve
@@ -55,7 +55,7 @@ def site(options: argparse.Namespace) -> int:
 
 
 def _is_cluster(name: str) -> bool:
-    from flambe.cluster.record import ClusterFiles
+    from flambe.cluster.local_state import ClusterFiles
 
     return os.path.isfile(name) or bool(ClusterFiles.of(name).recall())
 

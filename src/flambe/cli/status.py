@@ -11,18 +11,21 @@ from typing import Any
 from rich.text import Text
 
 from flambe.cli.hosts import hosts_table, standing_told
-from flambe.cli.members import ClusterDisplay, standing_of
 from flambe.cli.results import took
 from flambe.cli.runs import INTERRUPTED, counted_variants, newest_run
-from flambe.cluster import launch, naming, ray, services
+from flambe.cli.targets import ClusterDisplay, standing_of
+from flambe.cluster import job as launch
+from flambe.cluster.cluster_host import Member
+from flambe.cluster.instance_status import Standing
+from flambe.cluster.local_state import known
 from flambe.cluster.machine import order
-from flambe.cluster.member import Member
-from flambe.cluster.record import known
-from flambe.cluster.standing import Standing
+from flambe.cluster.provisioning import factory_names
+from flambe.cluster.services import ray_service
+from flambe.cluster.services import service as services
 from flambe.errors import ConfigError, RemoteError, RunError
 from flambe.logging.plain import plain
 from flambe.progress import RunState, Status
-from flambe.remote.group import outcomes
+from flambe.remote.gather import outcomes
 
 # How long a host is tried before it is shown as unreachable, in seconds.
 PATIENCE = 8.0
@@ -71,7 +74,7 @@ class ClusterReport:
             used = used or member.files.recall().get("environment", "")
             member.look(self.name, used)
             if member.is_orchestrator:
-                self.ray = ray.registered(self.name, member)
+                self.ray = ray_service.registered(self.name, member)
                 self.experiment = newest_run(member, self.name) if self.name in runs else None
 
         self.errors = [one for one in outcomes(look, self.members) if isinstance(one, RemoteError)]
@@ -79,9 +82,11 @@ class ClusterReport:
 
     def strangers(self) -> dict[str, str]:
         """Return the nodes that Ray has and the cluster has not: name → address."""
-        service = services.name_of(self.name, ray.SERVICE)
+        service = services.name_of(self.name, ray_service.SERVICE)
         reached = [member for member in self.members if member.report]
-        own = {naming.node_name(member.report["runs"].get(service, {})) for member in reached}
+        own = {
+            factory_names.node_name(member.report["runs"].get(service, {})) for member in reached
+        }
         own |= {member.machine.name for member in self.members}
         return {name: where for name, where in (self.ray or {}).items() if name not in own}
 

@@ -11,17 +11,19 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from flambe._grammar import NAME_HINT, as_list, wrong_ascii_name
-from flambe.cluster import options, paths, site
-from flambe.cluster.docker import Docker
-from flambe.cluster.files import Files
+from flambe.cluster import layout
+from flambe.cluster.cluster_host import Member
+from flambe.cluster.environment import spec
+from flambe.cluster.environment.spec import Finding
+from flambe.cluster.instance_status import Standing
+from flambe.cluster.local_state import ClusterFiles, files_of
 from flambe.cluster.machine import Machine
-from flambe.cluster.member import Member
 from flambe.cluster.observer import ClusterObserver, LogClusterObserver
-from flambe.cluster.options import Finding
-from flambe.cluster.ray import RayNodes
-from flambe.cluster.record import ClusterFiles, files_of
-from flambe.cluster.report import ReportSite
-from flambe.cluster.standing import Standing
+from flambe.cluster.services import site_address
+from flambe.cluster.services.docker import Docker
+from flambe.cluster.services.files import Files
+from flambe.cluster.services.ray_service import RayNodes
+from flambe.cluster.services.report_site import ReportSite
 from flambe.compile import Schema
 from flambe.remote import Result, each, shell
 from flambe.runnable import RemoteEnvironment, Runnable
@@ -85,7 +87,7 @@ class Cluster(Runnable):
         super().__init__(user_provider)
         self.name = name
         self.setup_cmds = as_list(setup_cmds or (), "setup_cmds takes a list of commands")
-        self.environment = options.read(environment)
+        self.environment = spec.read(environment)
         self.remote_dir = remote_dir
         self.gpus = gpus
         self.site = site
@@ -192,7 +194,7 @@ class Cluster(Runnable):
             hosts that were created, and are no longer in the file, are removed. ``setup``: as
             ``force``.
         """
-        from flambe.cluster.ready import make_ready
+        from flambe.cluster.provisioning.provision import make_ready
 
         self.prune = bool(kwargs.get("prune"))
         self.observer = kwargs.get("observer") or self.observer
@@ -257,7 +259,7 @@ class Cluster(Runnable):
     @property
     def folder(self) -> str:
         """The folder of the cluster on its hosts."""
-        return paths.of(self.remote_dir, self.name)
+        return layout.of(self.remote_dir, self.name)
 
     @property
     def work(self) -> str:
@@ -271,7 +273,7 @@ class Cluster(Runnable):
 
     def remote_environment(self) -> RemoteEnvironment:
         """Return the cluster as a run on it sees it."""
-        from flambe.cluster.keys import key_path
+        from flambe.cluster.provisioning.cluster_keys import key_path
 
         machines = [member.machine for member in self._ready()]
         return RemoteEnvironment(
@@ -368,8 +370,8 @@ def findings(
     name = values.get("name")
     if isinstance(name, str) and (what := wrong_ascii_name(name)):
         yield ("name",), what, NAME_HINT
-    yield from options.findings(values.get("environment") or {})
-    yield from site.findings(values.get("site"), folder or Path.cwd())
+    yield from spec.findings(values.get("environment") or {})
+    yield from site_address.findings(values.get("site"), folder or Path.cwd())
     remote = values.get("remote_dir")
-    if isinstance(remote, str) and (what := paths.wrong(remote, absolute=absolute)):
+    if isinstance(remote, str) and (what := layout.wrong(remote, absolute=absolute)):
         yield ("remote_dir",), what, "such as .flambe" + (" or /data/flambe" if absolute else "")

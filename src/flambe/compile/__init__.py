@@ -2,7 +2,7 @@
 
 from flambe.compile import yaml
 from flambe.compile.component import Component, MappedRegistrable, Registrable
-from flambe.compile.saving import load, save
+from flambe.compile.persistence import load, save
 from flambe.compile.tags import alias, registrable_factory
 from flambe.compile.values import Grid, Link, Sample, Schema
 

@@ -14,7 +14,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path as FilePath
 from typing import Any
 
-from flambe.compile import raised, signatures, types, workspace
+from flambe.compile import annotation_checks as types
+from flambe.compile import component_errors, signatures, workspace
 from flambe.compile.values import (
     Anchor,
     ClusterResource,
@@ -288,10 +289,10 @@ def child_at(value: Any, key: Key) -> Any:
 
 def _component_error(error: BaseException, schema: Schema, doing: str) -> ComponentError:
     return ComponentError(
-        raised.message(error),
+        component_errors.message(error),
         schema.place,
         f"{doing} !{schema.tag}",
-        raised.traceback_text(error),
+        component_errors.traceback_text(error),
         _own_frame(error, schema.target.partition(".")[0].partition(":")[0]),
     )
 
@@ -303,10 +304,10 @@ def run_error(component: Any, error: BaseException, doing: str = "running") -> C
         origin = vars(component).get("_flambe_origin")
     tag = origin.schema.tag if origin else type(component).__name__
     return ComponentError(
-        raised.message(error),
+        component_errors.message(error),
         origin.schema.place if origin else None,
         f"{doing} !{tag}",
-        raised.traceback_text(error),
+        component_errors.traceback_text(error),
         _own_frame(error, type(component).__module__.partition(".")[0]),
     )
 
@@ -327,4 +328,4 @@ def _own_frame(error: BaseException, package: str) -> str:
         return ""
     last = own[-1]
     shown = last.filename.rpartition("/site-packages/")[2]
-    return raised.clean(f"{shown}:{last.lineno}, in {last.name}:   {last.line}")
+    return component_errors.clean(f"{shown}:{last.lineno}, in {last.name}:   {last.line}")

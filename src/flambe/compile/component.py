@@ -8,7 +8,8 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar, TypeVar
 
-from flambe.compile import state, tags, workspace
+from flambe.compile import tags, workspace
+from flambe.compile.state import component_state
 from flambe.compile.values import Schema
 
 R = TypeVar("R", bound="Registered")
@@ -171,7 +172,7 @@ class Component(Registered):
             From the path of each component (``""`` for this one, ``"model/encoder"``) to its own
             state. Tensors are not copied.
         """
-        return state.collect(self)
+        return component_state.collect(self)
 
     def load_state(self, values: Mapping[str, Mapping[str, Any]]) -> None:
         """Take the state that :meth:`get_state` returned.
@@ -181,7 +182,7 @@ class Component(Registered):
         StateError
             If it does not fit: every difference is named.
         """
-        state.restore(self, values)
+        component_state.restore(self, values)
 
     def _state(self, values: dict[str, Any]) -> dict[str, Any]:
         """Change, before it is saved, the component's own state (a hook)."""

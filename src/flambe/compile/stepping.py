@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from flambe.compile.build import run_error
-from flambe.compile.raised import UserInterrupt, clean
+from flambe.compile.component_errors import UserInterrupt, clean
 from flambe.errors import ComponentError, FlambeError
 from flambe.logging import events
 

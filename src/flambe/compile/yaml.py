@@ -9,12 +9,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path as FilePath
 from typing import IO, Any
 
-from flambe.compile import signatures, tags, writing
+from flambe.compile import signatures, tags, writer
 from flambe.compile.build import Builder, Origin
-from flambe.compile.check import check
+from flambe.compile.checks.calls import check
 from flambe.compile.component import Component, MappedRegistrable, Registered, Registrable
-from flambe.compile.document import decoded, read_file, read_text
-from flambe.compile.source import Document
+from flambe.compile.reader.document import decoded, read_file, read_text
+from flambe.compile.reader.source import Document
 from flambe.compile.values import (
     ClusterResource,
     Grid,
@@ -293,4 +293,4 @@ def _text(value: Any) -> str:
         for name in (child.tag.partition(".")[0], re.split("[.:]", child.target)[0])
     }
     header = {name: origin for name, origin in tags.origins.items() if name in used}
-    return (f"{writing.document(header)}---\n" if header else "") + writing.document(value)
+    return (f"{writer.document(header)}---\n" if header else "") + writer.document(value)

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from flambe.compile import random_state
+from flambe.compile.state import random_state
 from flambe.dataset.dataset import BaseDataset
 from flambe.dataset.table import Table
 

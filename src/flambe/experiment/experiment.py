@@ -17,8 +17,16 @@ from flambe._grammar import (
 from flambe.compile import Schema
 from flambe.compile.values import ClusterResource, Grid, Path
 from flambe.errors import ConfigError, Problem, did_you_mean, listed
-from flambe.experiment import counting, engines, mistakes, options, search, space_checks, variants
-from flambe.experiment.counting import DEFAULT_MAX_VARIANTS, LARGEST_MAX_VARIANTS
+from flambe.experiment import validation
+from flambe.experiment.variants import (
+    counting,
+    engines,
+    expansion,
+    options,
+    search,
+    space_validation,
+)
+from flambe.experiment.variants.counting import DEFAULT_MAX_VARIANTS, LARGEST_MAX_VARIANTS
 from flambe.runnable import ClusterRunnable, RemoteEnvironment
 
 if TYPE_CHECKING:
@@ -139,7 +147,7 @@ class Experiment(ClusterRunnable):
         yield from _findings(schema.kwargs)
         if schema.place is not None and schema.place.folder and "FLAMBE_HOST" not in os.environ:
             resources = _mapping(schema.kwargs.get("resources"))
-            yield from mistakes.resource_findings(resources, schema.place.folder)
+            yield from validation.resource_findings(resources, schema.place.folder)
 
     @classmethod
     def check_size(cls, schema: Schema) -> Iterator[Finding]:
@@ -151,9 +159,9 @@ class Experiment(ClusterRunnable):
         findings = list(_findings(vars(self))) or counting.size_findings(vars(self))
         found = [Problem(message, hint=hint) for _, message, hint in findings]
         if self.on_cluster:
-            from flambe.experiment import remote
+            from flambe.experiment import cluster_setup
 
-            found += remote.check(self)
+            found += cluster_setup.check(self)
         elif self.env is None:
             found += [
                 Problem(
@@ -202,9 +210,9 @@ class Experiment(ClusterRunnable):
         ConfigError
             If there are results already, or a resource is not there.
         """
-        from flambe.experiment import remote
+        from flambe.experiment import cluster_setup
 
-        remote.prepare(self, cluster, force=force, resume=bool(kwargs.get("resume")))
+        cluster_setup.prepare(self, cluster, force=force, resume=bool(kwargs.get("resume")))
 
 
 def _findings(values: Mapping[str, Any]) -> Iterator[Finding]:
@@ -221,16 +229,16 @@ def _findings(values: Mapping[str, Any]) -> Iterator[Finding]:
                     did_you_mean(str(stage), map(str, pipeline))
                     or f"the stages: {listed(list(map(str, pipeline)))}",
                 )
-            elif not variants.may_run(pipeline[stage]):
+            elif not expansion.may_run(pipeline[stage]):
                 yield (
                     (keyword, stage),
                     f"{keyword}: stage {stage!r} has nothing to run",
                     "its component has no run(): it is built where it is used",
                 )
-    yield from mistakes.option_findings(pipeline, _mapping(values.get("search")))
+    yield from validation.option_findings(pipeline, _mapping(values.get("search")))
     yield from _number_findings(values)
     yield from engines.findings(values)
-    yield from space_checks.findings(values)
+    yield from space_validation.findings(values)
     storage = values.get("storage")
     if isinstance(storage, str) and (wrong_url(storage, "s3") or {"?", "#"} & set(storage)):
         yield (
@@ -266,7 +274,7 @@ def _name_findings(values: Mapping[str, Any], pipeline: Mapping[str, Any]) -> It
         elif stage in _RESERVED:
             yield ("pipeline", stage), f"a stage cannot be named {stage!r}", "the name is taken"
     save_path = values.get("save_path")
-    if isinstance(save_path, str) and (what := mistakes.wrong_save_path(save_path)):
+    if isinstance(save_path, str) and (what := validation.wrong_save_path(save_path)):
         yield ("save_path",), f"save_path: {what}", "expected a folder, such as $HOME/results"
 
 

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any, Protocol
 
 from flambe._disk import Appender, patiently
-from flambe.experiment.variants import Variant, choices_text
+from flambe.experiment.variants.expansion import Variant, choices_text
 from flambe.logging import redact
 from flambe.logging.capture import PROGRESS
 from flambe.progress import (

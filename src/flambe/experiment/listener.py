@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from flambe.errors import ComponentError
-from flambe.experiment.variants import Variant
+from flambe.experiment.variants.expansion import Variant
 from flambe.logging import redact
 from flambe.progress import Status, better, is_number, steady_time
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class RunListener:
-    """Notes in the journal what an executor tells; a :class:`~flambe.experiment.executor.Listener`.
+    """Notes in the journal what executors report: a ``Listener`` of theirs.
 
     Parameters
     ----------

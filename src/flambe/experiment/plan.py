@@ -9,10 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from flambe.compile import Schema
 from flambe.compile.values import Grid
-from flambe.experiment.counting import count_variants
-from flambe.experiment.inputs import Inputs, local_places
-from flambe.experiment.lineage import Earlier
-from flambe.experiment.variants import Expander, Variant, may_run, positions, stages_linked
+from flambe.experiment.variants.counting import count_variants
+from flambe.experiment.variants.expansion import (
+    Expander,
+    Variant,
+    may_run,
+    positions,
+    stages_linked,
+)
+from flambe.experiment.variants.inputs import Inputs, local_places
+from flambe.experiment.variants.lineage import Earlier
 
 if TYPE_CHECKING:
     from flambe.experiment.experiment import Experiment

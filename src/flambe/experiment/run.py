@@ -18,29 +18,29 @@ from flambe import _disk
 from flambe._version import __version__
 from flambe.compile import Schema, tags, yaml
 from flambe.compile.build import Origin, folder_of
-from flambe.compile.pickled import user_key
+from flambe.compile.state.pickled import user_key
 from flambe.errors import (
     HaltedError,
     Interrupted,
     RunError,
     StateError,
 )
-from flambe.experiment import local_ray
 from flambe.experiment.devices import occupied
-from flambe.experiment.executor import Executor, InlineExecutor, StageOptions
-from flambe.experiment.failed import failure_report
-from flambe.experiment.folder_lock import FolderLock
-from flambe.experiment.guard import guarded
-from flambe.experiment.inputs import Inputs
-from flambe.experiment.interruption import Interruption, not_interrupted
+from flambe.experiment.executors.base import Executor, InlineExecutor, StageOptions
+from flambe.experiment.executors.stage_task import StageTask
+from flambe.experiment.executors.tune import local_ray
+from flambe.experiment.failed_variants import failure_report
 from flambe.experiment.journal import Journal, LogObserver, Observer
 from flambe.experiment.listener import RunListener
-from flambe.experiment.place import Place
-from flambe.experiment.reduction import figure_notes, keep_best
-from flambe.experiment.reuse import Reuse
-from flambe.experiment.search import Search
-from flambe.experiment.stage_task import StageTask
-from flambe.experiment.variants import Expander, Variant, positions, stages_linked
+from flambe.experiment.observer import guarded
+from flambe.experiment.resume import Reuse
+from flambe.experiment.signals import Interruption, not_interrupted
+from flambe.experiment.storage.folder_lock import FolderLock
+from flambe.experiment.storage.run_storage import Place
+from flambe.experiment.variants.expansion import Expander, Variant, positions, stages_linked
+from flambe.experiment.variants.inputs import Inputs
+from flambe.experiment.variants.reduction import figure_notes, keep_best
+from flambe.experiment.variants.search import Search
 from flambe.logging.console import home
 from flambe.packaging.resources import fetch
 from flambe.progress import (
@@ -97,16 +97,16 @@ class Run:
 
     def _default_executor(self, root: Path) -> Executor:
         if self.debug:
-            from flambe.experiment.debugger import Debugger
+            from flambe.experiment.executors.debugger import Debugger
 
             return InlineExecutor(root, debugger=Debugger())
         if self.experiment.env is None:
             local_ray.import_for_loopback()
-        from flambe.experiment.tune import TuneExecutor
+        from flambe.experiment.executors.tune.driver import TuneExecutor
 
         if self.experiment.env is None:
             return TuneExecutor(root, halt=self.interruption.halt)
-        from flambe.experiment.nodes import Nodes
+        from flambe.experiment.executors.tune.ray_nodes import Nodes
 
         nodes = Nodes(self.experiment.env, self.observer.note, self.interruption.halt)
         return TuneExecutor(root, nodes, self.interruption.halt)

@@ -13,7 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from flambe.compile import Component, random_state
+from flambe.compile import Component
+from flambe.compile.state import random_state
 from flambe.dataset import BaseDataset
 from flambe.errors import ConfigError, RunError
 from flambe.learn._forward import (

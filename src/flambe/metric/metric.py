@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 
 from flambe.compile import Component
-from flambe.compile.forgotten import names_set_by
+from flambe.compile.state.forgotten import names_set_by
 
 
 class Metric(Component):

@@ -21,7 +21,13 @@ from urllib.parse import unquote, urlsplit
 
 from packaging.version import Version
 
-from flambe.compile.origins import EXPECTED, GitSource, git_source, requirement, wrong_origin
+from flambe.compile.reader.extension_origins import (
+    EXPECTED,
+    GitSource,
+    git_source,
+    requirement,
+    wrong_origin,
+)
 from flambe.errors import ConfigError, Problem, counted, listed
 from flambe.logging import redact
 from flambe.logging.console import home_folder

@@ -62,7 +62,7 @@ def _remote(name: str, url: str, folder: Path) -> Path:
         return target
     folder.mkdir(parents=True, exist_ok=True)
     if url.startswith("s3://"):
-        from flambe.compile import s3
+        from flambe.compile.state import s3
 
         target = s3.download(url, folder)
     else:

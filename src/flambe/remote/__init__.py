@@ -2,7 +2,7 @@
 
 from flambe.remote.address import Address
 from flambe.remote.connection import Connection, Login
-from flambe.remote.group import each
+from flambe.remote.gather import each
 from flambe.remote.host import Host
 from flambe.remote.result import Result
 

@@ -25,10 +25,10 @@ from flambe._files import private_folder, private_opener, write_private
 from flambe._grammar import as_list
 from flambe.errors import HostKeyError, RemoteError, UnreachableError
 from flambe.logging.console import home
-from flambe.remote import reasons, scope
+from flambe.remote import cancel_scope, ssh_errors
 from flambe.remote.address import SSH_PORT, Address
-from flambe.remote.config import quoted
-from flambe.remote.lock import locked
+from flambe.remote.process_lock import locked
+from flambe.remote.ssh_config import quoted
 
 # How long the master waits for the next command, in seconds.
 PERSIST = 120
@@ -171,7 +171,7 @@ class Connection:
                         self.name, f"no connection within {seconds:.0f} s: {error}"
                     )
                 # Many who come at once are refused at once: they don't come back together.
-                scope.sleep(wait * random.uniform(0.5, 1.5))
+                cancel_scope.sleep(wait * random.uniform(0.5, 1.5))
                 wait = min(wait * 2, 5.0)
             for forward in self.forwards:
                 self.control("forward", "-L", forward)
@@ -202,7 +202,7 @@ class Connection:
             command = ["ssh", "-M", "-N", "-f", "-S", str(self.socket), "-E", log.name]
             command += ["-o", f"ControlPersist={PERSIST}", *self.login.arguments()]
             try:
-                code = scope.run(
+                code = cancel_scope.run(
                     [*command, "--", self.destination],
                     stdout=subprocess.DEVNULL,
                     stderr=subprocess.DEVNULL,
@@ -216,35 +216,35 @@ class Connection:
                     self.name, "ssh is not installed: install openssh-client"
                 ) from None
             said = log.read()
-        self.new_key = self.new_key or bool(reasons.NEW_KEY.search(said))
+        self.new_key = self.new_key or bool(ssh_errors.NEW_KEY.search(said))
         if code == 0:
             self._answered = time.monotonic()
             return None
-        if reasons.THROUGH.search(said):
+        if ssh_errors.THROUGH.search(said):
             said = self._on_the_way() + said
         return self._judge(said, code, patient=patient)
 
     def _judge(self, said: str, code: int, *, patient: bool) -> str:
         """Return what went wrong, of what ssh said; raise it if trying again is no use."""
-        if reasons.CHANGED.search(said) or reasons.UNKNOWN_KEY.search(said):
+        if ssh_errors.CHANGED.search(said) or ssh_errors.UNKNOWN_KEY.search(said):
             raise self._key_error(said)
-        text = "; ".join(reasons.told(said)[-3:]) or f"ssh ended with exit code {code}"
+        text = "; ".join(ssh_errors.told(said)[-3:]) or f"ssh ended with exit code {code}"
         text += f"\n  tried: {self.by_hand()}"
-        if advice := reasons.advice(said, self.login.key):
+        if advice := ssh_errors.advice(said, self.login.key):
             text += f"\n  = {advice}"
-        refused = reasons.REFUSED_LOGIN.search(said) and not patient
-        if reasons.FINAL.search(said) or refused:
+        refused = ssh_errors.REFUSED_LOGIN.search(said) and not patient
+        if ssh_errors.FINAL.search(said) or refused:
             raise UnreachableError(self.name, text)
         return text
 
     def _key_error(self, said: str) -> RemoteError:
-        if reasons.THROUGH.search(said) and not reasons.CHANGED.search(said):
+        if ssh_errors.THROUGH.search(said) and not ssh_errors.CHANGED.search(said):
             return UnreachableError(
                 self.name,
                 "the host that your ssh configuration reaches it through (ProxyJump) is not known "
                 f"to you yet\n  log in once by hand, and accept its key:   {self.by_hand()}",
             )
-        where = reasons.offending(said) or str(self.login.known_hosts)
+        where = ssh_errors.offending(said) or str(self.login.known_hosts)
         return HostKeyError(
             self.name,
             "its host key is not the one that is known: it was installed anew, or somebody stands "
@@ -256,7 +256,7 @@ class Connection:
         """Return what the ssh to a jump host says, which a master does not let it."""
         alone = ["-o", "ControlPath=none", "--", self.destination, "true"]
         with contextlib.suppress(subprocess.TimeoutExpired):
-            return scope.run(
+            return cancel_scope.run(
                 ["ssh", *self.login.arguments(), *alone],
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -11,12 +11,13 @@ from pathlib import Path
 
 from flambe._grammar import as_list, as_words
 from flambe.errors import RemoteError, UnreachableError
-from flambe.remote import refusals, running, transfer
+from flambe.remote import command as running
+from flambe.remote import disk_errors, transfer
 from flambe.remote.address import free_port
+from flambe.remote.command import Take
 from flambe.remote.connection import Connection
-from flambe.remote.copying import PARTIAL
 from flambe.remote.result import Result
-from flambe.remote.running import Take
+from flambe.remote.resumable_copy import PARTIAL
 
 # Seconds that an ordinary command may take.
 DEADLINE = 60.0
@@ -212,11 +213,11 @@ class Host:
             yield
         except RemoteError as error:
             text = f"{error}"
-            if not refusals.is_refusal(text):
+            if not disk_errors.is_refusal(text):
                 raise
-            disk = self.run(["sh", "-c", refusals.LOOK, "sh", path], check=False).stdout
+            disk = self.run(["sh", "-c", disk_errors.LOOK, "sh", path], check=False).stdout
             user = self.connection.login.user
-            raise RemoteError(self.name, refusals.explain(text, path, user, disk)) from None
+            raise RemoteError(self.name, disk_errors.explain(text, path, user, disk)) from None
 
     # -- tunnels ------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flambe.errors import CommandError, RemoteError
-from flambe.remote import copying, scope, shell
+from flambe.remote import cancel_scope, resumable_copy, shell
 from flambe.remote.connection import Connection
 
 # Seconds without a byte after which a copy has failed.
@@ -66,7 +66,7 @@ def rsync(
     command += ["-e", shlex.join(connection.ssh()), "--"]
     command += [local, remote] if up else [remote, local]
     shown = f"{local} is sent to {there}" if up else f"{there} is brought to {local}"
-    copying.insist(lambda: _run(connection, command, shown), connection, shown)
+    resumable_copy.insist(lambda: _run(connection, command, shown), connection, shown)
 
 
 def _run(connection: Connection, command: Sequence[str], shown: str) -> None:
@@ -85,7 +85,7 @@ def _run(connection: Connection, command: Sequence[str], shown: str) -> None:
         text=True,
         errors="replace",
     )
-    inside = scope.current.get()
+    inside = cancel_scope.current.get()
     token = 0
     try:
         token = inside.enter(process.terminate) if inside is not None else 0
@@ -99,7 +99,7 @@ def _run(connection: Connection, command: Sequence[str], shown: str) -> None:
             inside.leave(token)
     if inside is not None and inside.cancelled:
         raise RemoteError(connection.name, f"interrupted while {shown}")
-    if process.returncode not in (0, copying.VANISHED):
+    if process.returncode not in (0, resumable_copy.VANISHED):
         raise CommandError(connection.name, shown, process.returncode, out, err)
 
 
@@ -178,5 +178,5 @@ def options(*others: tuple[int, ...]) -> list[str]:
     last one, to a file that keeps its size, is not seen.
     """
     exact = all(not version or version >= NANOSECONDS for version in others)
-    command = ["-a", "-s", f"--partial-dir={copying.PARTIAL}", f"--timeout={SILENCE}"]
+    command = ["-a", "-s", f"--partial-dir={resumable_copy.PARTIAL}", f"--timeout={SILENCE}"]
     return [*command, "--modify-window=-1"] if exact else command

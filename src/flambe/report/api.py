@@ -17,10 +17,10 @@ from starlette.routing import Route
 
 from flambe.progress import METRICS, VARIANT_LOG
 from flambe.report import downloads, logs, metrics
+from flambe.report.change_feed import News
 from flambe.report.files import RunPath
 from flambe.report.importance import importance
 from flambe.report.limits import ALL_STREAMS, STREAMS, Limit, Limited
-from flambe.report.news import News
 from flambe.report.site import Site
 from flambe.report.summary import measured, run_summary
 

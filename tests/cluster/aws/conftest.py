@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flambe.cluster.aws import AWSCluster
+from flambe.cluster.providers.aws import AWSCluster
 from tests.cloud import Cloud
 from tests.cloud.conftest import lent
 from tests.cluster.conftest import Told

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from flambe.cluster.aws import userdata
+from flambe.cluster.providers.aws import user_data
 from tests.experiment.lab import until
 from tests.metal.conftest import lent
 from tests.metal.host import Host
@@ -23,36 +23,36 @@ USER = "ubuntu"
 
 def settings(**more: Any) -> dict[str, Any]:
     """Return the settings of an instance, which ends by a line in a file."""
-    values = userdata.settings(-1, 1, USER, ".flambe")
+    values = user_data.settings(-1, 1, USER, ".flambe")
     assert values["escalate"][-1]["write"] == "/proc/sysrq-trigger"
     harmless = {"command": ["sh", "-c", "echo end >> /srv/asked"], "escalate": []}
     return {**values, "patience": 1, "check": 0.3, "log": "/srv/console", **harmless, **more}
 
 
 def test_the_user_data_is_small_and_arms_before_all_else() -> None:
-    key = userdata.HostKey.new()
-    longest = userdata.settings(167.25, 1.5, "u" * 32, f"/{'d' * 200}")
-    text = userdata.user_data(key, longest)
-    assert len(text) < userdata.MOST - 1024
+    key = user_data.HostKey.new()
+    longest = user_data.settings(167.25, 1.5, "u" * 32, f"/{'d' * 200}")
+    text = user_data.user_data(key, longest)
+    assert len(text) < user_data.MOST - 1024
     config = YAML(typ="safe", pure=True).load(text)
     (command,) = config["bootcmd"]
     assert command[:2] == ["sh", "-c"]
     assert json.dumps(longest) in command[2]
-    assert userdata.user_data(key, longest) == text  # a launch is asked for again with the same
+    assert user_data.user_data(key, longest) == text  # a launch is asked for again with the same
     assert {"ARCHIVE", "FIRST", "LAUNCH", "UNIT"}.isdisjoint(command[2].replace("_", " ").split())
 
 
 def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
     """It restarts whatever ended it, and neither waits for cloud-init nor ends with it."""
-    assert "Restart=always" in userdata._UNIT
-    assert "StartLimitIntervalSec=0" in userdata._UNIT
-    assert "Before=cloud-final.service" in userdata._UNIT
-    assert "After=cloud" not in userdata._UNIT
+    assert "Restart=always" in user_data._UNIT
+    assert "StartLimitIntervalSec=0" in user_data._UNIT
+    assert "Before=cloud-final.service" in user_data._UNIT
+    assert "After=cloud" not in user_data._UNIT
     if shutil.which("systemd-analyze") is None:
         pytest.skip("needs systemd-analyze")
-    (tmp_path / userdata.UNIT).write_text(userdata._UNIT)
+    (tmp_path / user_data.UNIT).write_text(user_data._UNIT)
     done = subprocess.run(
-        ["systemd-analyze", "verify", tmp_path / userdata.UNIT],
+        ["systemd-analyze", "verify", tmp_path / user_data.UNIT],
         capture_output=True,
         text=True,
         check=False,
@@ -62,7 +62,7 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
 
 
 def test_the_archive_runs_by_itself(tmp_path: Path) -> None:
-    (tmp_path / "a.tar.gz").write_bytes(userdata.archive())
+    (tmp_path / "a.tar.gz").write_bytes(user_data.archive())
     subprocess.run(["tar", "-xzf", "a.tar.gz"], cwd=tmp_path, check=True, timeout=60)
     (tmp_path / "settings").write_text(json.dumps(settings(
         ready=str(tmp_path / "a.tar.gz"), cluster="archived", timeout=0, typing=0, once=True,
@@ -86,7 +86,7 @@ def host() -> Iterator[Host]:
 
 
 def arm(host: Host, launch: str = "one", **more: Any) -> None:
-    host.run("sh", "-c", userdata.arming(launch, settings(**more)))
+    host.run("sh", "-c", user_data.arming(launch, settings(**more)))
 
 
 def text(host: Host, path: str) -> str:
@@ -109,22 +109,22 @@ def test_a_reaper_comes_back_and_knows_its_launch(host: Host) -> None:
     assert text(host, "/proc/sysrq-trigger") == ""  # it is no trigger on the hosts of tests
     host.run("sh", "-c", "mkdir -p /var/lib/flambe; touch /var/lib/flambe/ready")  # of an image
     arm(host, provisioning=1)
-    assert host.run("test", "-e", userdata.READY, check=False).returncode == 1
-    until(lambda: text(host, f"{userdata.SETTINGS}.good"), "it has read its settings", 30)
+    assert host.run("test", "-e", user_data.READY, check=False).returncode == 1
+    until(lambda: text(host, f"{user_data.SETTINGS}.good"), "it has read its settings", 30)
     first = until(lambda: reapers(host), "it runs", 30)
     host.end(first)
     again = until(lambda: reapers(host), "it is back", 60)
     assert again != first
     # At the next boot it is ready still, and the settings of the launch count where its own are
     # spoilt.
-    host.run("touch", userdata.READY)
+    host.run("touch", user_data.READY)
     host.end([pid for pid in host.pids() if b"reaper" in Path(f"/proc/{pid}/cmdline").read_bytes()])
-    spoil = f"""echo spoilt > {userdata.SETTINGS}; rm -f {userdata.SETTINGS}.*
-    sed -i 's/"provisioning": 1/"provisioning": 0/' {userdata.FIRST_SETTINGS}"""
+    spoil = f"""echo spoilt > {user_data.SETTINGS}; rm -f {user_data.SETTINGS}.*
+    sed -i 's/"provisioning": 1/"provisioning": 0/' {user_data.FIRST_SETTINGS}"""
     host.run("sh", "-c", spoil)
     arm(host, provisioning=1)
-    until(lambda: text(host, userdata.SEEN), "it looks", 60)
-    host.run("rm", userdata.READY)
+    until(lambda: text(host, user_data.SEEN), "it looks", 60)
+    host.run("rm", user_data.READY)
     until(lambda: text(host, "/srv/asked"), "it ends", 60)
     assert "it was not ready within 0 hours" in text(host, "/srv/console")
 
@@ -140,9 +140,9 @@ def test_systemd_keeps_it_where_there_is_one(host: Host) -> None:
     )
     host.run("sh", "-c", "cat > /usr/bin/systemctl; chmod 755 /usr/bin/systemctl", input=program)
     arm(host)
-    calls = ["daemon-reload", f"enable {userdata.UNIT}", f"start --no-block {userdata.UNIT}"]
+    calls = ["daemon-reload", f"enable {user_data.UNIT}", f"start --no-block {user_data.UNIT}"]
     assert text(host, "/srv/systemctl").splitlines() == calls
-    assert text(host, f"/etc/systemd/system/{userdata.UNIT}") == userdata._UNIT
+    assert text(host, f"/etc/systemd/system/{user_data.UNIT}") == user_data._UNIT
     assert reapers(host) == []
     # Where it does not do so, the reaper is started without it.
     host.run("sh", "-c", "echo 1 > /srv/code")

@@ -15,8 +15,13 @@ import botocore.exceptions
 import botocore.parsers
 import pytest
 
-from flambe.cluster.aws import ec2, failures, rollback
-from flambe.cluster.aws.failures import explained, is_lost, may_have_happened, translated
+from flambe.cluster.providers.aws import aws_errors, ec2, rollback
+from flambe.cluster.providers.aws.aws_errors import (
+    explained,
+    is_lost,
+    may_have_happened,
+    translated,
+)
 from flambe.errors import ConfigError, FlambeError, RunError
 from tests.cloud import Cloud
 from tests.cloud.conftest import reach
@@ -67,7 +72,7 @@ def test_every_error_of_boto_has_words() -> None:
         assert "= " in text, name  # what helps
         assert "\nb'" not in text
         if not isinstance(caught.value, ConfigError):
-            words = failures._words(error)[0]
+            words = aws_errors._words(error)[0]
             assert text.startswith(f"AWS: cannot find instances: {words}"), name
 
 
@@ -324,7 +329,7 @@ def test_what_keeps_boto_from_asking_is_told_in_words(
 
 
 def _up_in_this_environment(paper: Cloud) -> None:
-    from flambe.cluster.aws import AWSCluster
+    from flambe.cluster.providers.aws import AWSCluster
     from tests.cluster.aws.conftest import keywords
 
     up(AWSCluster(**keywords(paper, 1)))

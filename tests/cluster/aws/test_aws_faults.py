@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from flambe.cluster.aws import AWSCluster
-from flambe.cluster.aws.journal import Journal
+from flambe.cluster.providers.aws import AWSCluster
+from flambe.cluster.providers.aws.audit_log import Journal
 from flambe.errors import FlambeError, RunError
 from tests.cloud import Cloud
 from tests.cloud.conftest import reach
@@ -30,9 +30,9 @@ pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("metal-aws-faults")]
 # reapers look often.
 KILLED = """
 import os, signal, sys, threading
-from flambe.cli import members
+from flambe.cli import targets
 from flambe.cli.main import main
-from flambe.cluster.aws import AWSCluster, journal
+from flambe.cluster.providers.aws import AWSCluster, audit_log
 
 last, lock, seen = int(sys.argv.pop(1)), threading.Lock(), []
 
@@ -45,8 +45,8 @@ def counted(function):
         return function(*arguments, **more)
     return step
 
-journal.Journal.write = counted(journal.Journal.write)
-members.ClusterDisplay.note = counted(members.ClusterDisplay.note)
+audit_log.Journal.write = counted(audit_log.Journal.write)
+targets.ClusterDisplay.note = counted(targets.ClusterDisplay.note)
 reaping = AWSCluster.reaping
 AWSCluster.reaping = lambda self, role: {**reaping(self, role), "check": 0.5}
 sys.exit(main())
@@ -225,13 +225,14 @@ def test_a_client_that_is_killed_at_any_step(cloud: Cloud, tmp_path: Path) -> No
         folder = tmp_path / str(step)
         folder.mkdir()
         with alone(cloud):
-            client = Client(cloud, folder, provisioning_timeout=0.02, factories_timeout=0,
-                            orchestrator_timeout=0.001)  # fmt: skip
+            comes_back = step % 2 == 0
+            client = Client(cloud, folder, provisioning_timeout=0.02 if comes_back else 0.01,
+                            factories_timeout=0, orchestrator_timeout=0.001)  # fmt: skip
             code, said = client.run(killed=str(step))
             if code == 0:
                 break
             assert code == -signal.SIGKILL, said
-            if step % 2:  # nobody comes back
+            if not comes_back:
                 until(lambda: not left(cloud), f"all end after step {step}: {said}", 240)
                 continue
             code, said = client.run()

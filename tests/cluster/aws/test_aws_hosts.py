@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from flambe.cluster.aws import AWSCluster, ec2
-from flambe.cluster.aws.userdata import READY, SETTINGS
-from flambe.cluster.member import Member
+from flambe.cluster.cluster_host import Member
+from flambe.cluster.providers.aws import AWSCluster, ec2
+from flambe.cluster.providers.aws.user_data import READY, SETTINGS
 from flambe.errors import FlambeError
 from tests.cloud import Cloud
 from tests.cluster.aws.conftest import Make, left
@@ -49,9 +49,9 @@ def test_from_nothing_to_ready_and_back(cloud: Cloud, make: Make) -> None:
 def test_an_instance_that_lets_nobody_in_takes_all_along(
     cloud: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flambe.cluster import member
+    from flambe.cluster import cluster_host
 
-    monkeypatch.setattr(member, "NEW_MACHINE", 15)
+    monkeypatch.setattr(cluster_host, "NEW_MACHINE", 15)
     cloud.faults.login_delay(300)
     with pytest.raises(FlambeError, match="factory_1|orchestrator"):
         make(1).run()

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from flambe.cluster.aws import AWSCluster, ec2
-from flambe.cluster.aws.checks import OUR_TAGS, findings
-from flambe.cluster.aws.instance import HOST_KEY, LAUNCH, NUMBER, READY_WITHIN
-from flambe.cluster.aws.policy import policy
-from flambe.cluster.aws.preflight import quota_of
-from flambe.cluster.aws.request import ORCHESTRATOR, VOLUME, Requests
-from flambe.cluster.aws.userdata import HostKey
+from flambe.cluster.providers.aws import AWSCluster, ec2
+from flambe.cluster.providers.aws.aws_validation import OUR_TAGS, findings
+from flambe.cluster.providers.aws.instance import HOST_KEY, LAUNCH, NUMBER, READY_WITHIN
+from flambe.cluster.providers.aws.policy import policy
+from flambe.cluster.providers.aws.preflight import quota_of
+from flambe.cluster.providers.aws.request import ORCHESTRATOR, VOLUME, Requests
+from flambe.cluster.providers.aws.user_data import HostKey
 from flambe.errors import FlambeError, RunError
 from tests.cloud import Cloud
 from tests.cloud.conftest import reach

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from flambe.cluster.aws import ec2
-from flambe.cluster.aws.keypair import PrivateKey, matches
+from flambe.cluster.providers.aws import ec2
+from flambe.cluster.providers.aws.key_pair import PrivateKey, matches
 from flambe.errors import ConfigError
 from tests.cloud import Cloud
 from tests.cluster.aws.conftest import NAMES, Make, left, up

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from flambe.cluster.aws import alarms, gc
-from flambe.cluster.aws.policy import policy
+from flambe.cluster.providers.aws import alarms, orphans
+from flambe.cluster.providers.aws.policy import policy
 from tests.cloud import Cloud
 from tests.cluster.aws.conftest import Make, left
 from tests.experiment.lab import environment
@@ -57,13 +57,13 @@ def test_what_was_never_ready_goes(
 ) -> None:
     cluster = make(1, provisioning_timeout=0.5)
     cluster.create_machines([])
-    assert not any(one.why for one in gc.look(cluster.ec2))
-    monkeypatch.setattr(gc, "age", lambda one: 2600.0)
-    assert not any(one.why for one in gc.look(cluster.ec2))
-    monkeypatch.setattr(gc, "age", lambda one: 2800.0)
-    found = gc.look(cluster.ec2)
+    assert not any(one.why for one in orphans.look(cluster.ec2))
+    monkeypatch.setattr(orphans, "age", lambda one: 2600.0)
+    assert not any(one.why for one in orphans.look(cluster.ec2))
+    monkeypatch.setattr(orphans, "age", lambda one: 2800.0)
+    found = orphans.look(cluster.ec2)
     assert {one.why for one in found} == {"it was not ready within 0.5 h"}
-    gc.remove(cluster.ec2, found)
+    orphans.remove(cluster.ec2, found)
     assert left(paper) == []
 
 
@@ -75,10 +75,10 @@ def test_factories_that_lost_their_orchestrator_go(
     cluster.create_machines([])
     found = cluster.found()
     settled(paper, [one["InstanceId"] for one in found.values()])
-    monkeypatch.setattr(gc, "age", lambda one: 7200.0)
-    assert not any(one.why for one in gc.look(cluster.ec2))
+    monkeypatch.setattr(orphans, "age", lambda one: 7200.0)
+    assert not any(one.why for one in orphans.look(cluster.ec2))
     cluster.ec2.terminate([found["orchestrator"]["InstanceId"]])
-    (lost,) = [one for one in gc.look(cluster.ec2) if one.why]
+    (lost,) = [one for one in orphans.look(cluster.ec2) if one.why]
     assert lost.identity == found["factory_1"]["InstanceId"]
     assert lost.why == "the orchestrator of its cluster is gone"
 

@@ -9,8 +9,8 @@ from typing import Any
 import jsonschema
 import pytest
 
-from flambe.cluster.aws import userdata
-from flambe.cluster.aws.request import ORCHESTRATOR, Requests
+from flambe.cluster.providers.aws import user_data
+from flambe.cluster.providers.aws.request import ORCHESTRATOR, Requests
 from tests.cloud import Cloud
 from tests.cluster.aws.conftest import Make
 
@@ -20,8 +20,8 @@ SCHEMA = json.loads((Path(__file__).parent / "cloud-init-schema.json").read_text
 
 
 def config() -> dict[str, Any]:
-    settings = userdata.settings(1, 1, "ubuntu", ".flambe")
-    first, _, text = userdata.user_data(userdata.HostKey.new(), settings).partition("\n")
+    settings = user_data.settings(1, 1, "ubuntu", ".flambe")
+    first, _, text = user_data.user_data(user_data.HostKey.new(), settings).partition("\n")
     assert first == "#cloud-config"
     loaded: dict[str, Any] = json.loads(text)
     return loaded
@@ -47,7 +47,7 @@ def test_a_role_is_had_from_containers_too(
     paper: Cloud, make: Make, profile: str | None, hops: int | None
 ) -> None:
     requests = Requests(make(1, instance_profile=profile))
-    key = userdata.HostKey.new()
+    key = user_data.HostKey.new()
     request = requests.launch(ORCHESTRATOR, 1, key, paper.prepared.subnet, "token")
     options = request["MetadataOptions"]
     assert options["HttpTokens"] == "required"

@@ -33,7 +33,7 @@ def main() -> int:
     follow.add_argument("--once", action="store_true")
     commands.add_parser("system")
     reap = commands.add_parser("reap")
-    reap.add_argument("settings", help="a file; see flambe.remote.agent.reaper")
+    reap.add_argument("settings", help="a file; see flambe.remote.agent.reaper.reaper")
     retire = commands.add_parser("retire")
     retire.add_argument("cluster")
     node = commands.add_parser("ray-node")
@@ -55,7 +55,7 @@ def main() -> int:
         json.dump(verify.system(), sys.stdout)
         return 0
     if options.command == "reap":
-        from flambe.remote.agent import reaper
+        from flambe.remote.agent.reaper import reaper
 
         return reaper.main(options.settings)
     if options.command == "await-boot":
@@ -90,19 +90,20 @@ def _own(root: str) -> str:
 
 
 def _answer(command: str, root: str, given: dict) -> object:  # type: ignore[type-arg]
-    from flambe.remote.agent import facts, keys, leases, locks, marks, standing, supervisor, verify
+    from flambe.remote.agent import facts, host_state, keys, leases, locks, supervisor, verify
     from flambe.remote.agent.files import private_folder
+    from flambe.remote.agent.reaper import reaper_status
 
     own = _own(root)
     if command == "report":
         private_folder(root)
         return {
             "facts": facts.gather(root),
-            "marks": marks.read(own, given.get("cluster", "")),
+            "marks": host_state.read(own, given.get("cluster", "")),
             "keys": keys.read(given.get("cluster", "")),
             "runs": supervisor.statuses(own),
             "locks": locks.read(own),
-            "reaper": standing.read(own, given.get("cluster", "")),
+            "reaper": reaper_status.read(own, given.get("cluster", "")),
             "environment": verify.environment(root, given.get("environment", "")),
             "system": verify.system() if given.get("system") else {},
         }
@@ -119,10 +120,10 @@ def _answer(command: str, root: str, given: dict) -> object:  # type: ignore[typ
     if command == "lease":
         return leases.take(own, **given)
     if command == "forget":
-        return marks.forget(own, **given)
+        return host_state.forget(own, **given)
     if command == "forget_keys":
         return keys.remove(**given)
-    return marks.write(own, **given)
+    return host_state.write(own, **given)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 ``hosts/<host>/lease-<name>.json`` holds until when, by a clock of the host itself that nobody sets
 and that begins at its boot, and by the time of day. What ends idle hosts
-(:mod:`flambe.remote.agent.reaper`) lets those with a lease be.
+(:mod:`flambe.remote.agent.reaper.reaper`) lets those with a lease be.
 """
 
 from __future__ import annotations

@@ -1,0 +1,208 @@
+"""``flambe fetch`` and ``flambe down``: what remains of a cluster, and its end."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from flambe.cli import live_results
+from flambe.cli.targets import ClusterDisplay, awake, chosen, members_of, own_errors, read_cluster
+from flambe.cluster import SSHCluster, job
+from flambe.cluster.cluster import Cluster
+from flambe.cluster.cluster_host import Member
+from flambe.cluster.local_state import ClusterFiles, known
+from flambe.cluster.provisioning import decommission
+from flambe.errors import ConfigError, Problem, RemoteError, RunError, UnreachableError
+from flambe.remote.gather import outcomes
+from flambe.remote.resumable_copy import CONTINUES
+
+# How long a host is tried that is taken down by force, in seconds.
+PATIENCE = 8.0
+
+
+def fetch(options: argparse.Namespace) -> int:
+    """Bring the results of a cluster here."""
+    shown = ClusterDisplay()
+    with awake(options.cluster, options.secrets) as (name, members):
+        (host,) = chosen(members, None)
+        target = live_results.target(host.files.key, options.to)
+        host.connect(note=shown.note)
+        host.look(name)
+        job.settle_lost(host, name)
+        if options.follow:
+            live_results.follow(host, name, target)
+        if not has_results(host, name):
+            raise RunError(f"{host.name}: there are no results of {name} yet")
+        if not options.follow:
+            _bring(host, name, target, options)
+        live_results.remember(host, name)
+    print(f"the results of {name} are in {target}")
+    return 0
+
+
+def _bring(host: Member, name: str, target: Path, options: argparse.Namespace) -> None:
+    """Bring the results of a cluster here; if they are cut off, say what continues."""
+    try:
+        live_results.bring(host, name, target)
+    except UnreachableError as error:
+        command = shlex.join(["flambe", "fetch", *filter(None, (options.cluster, options.to))])
+        text = error.message.replace(CONTINUES, f"{command}   continues")
+        raise UnreachableError(error.host, text) from None
+
+
+def has_results(host: Member, name: str) -> bool:
+    """Whether a run of a cluster left anything on its orchestrator."""
+    # A folder that is empty is none.
+    command = ["find", *live_results.results(host, name), "!", "-type", "d", "-print", "-quit"]
+    return bool(host.run(command, check=False, repeat=True).stdout.strip())
+
+
+# -- flambe down --------------------------------------------------------------------------------
+
+
+def down(options: argparse.Namespace) -> int:
+    """Take clusters down: what is ours on their hosts, and the hosts that were created."""
+    if options.all == bool(options.cluster):
+        raise ConfigError(Problem("which cluster?", hint="flambe down CLUSTER, or   --all"))
+    if not options.all:
+        return _down(options.cluster, force=options.force, secrets=options.secrets)
+    shown, worst = ClusterDisplay(), 0
+    for name in known():
+        try:
+            _down(name, force=options.force, secrets=options.secrets)
+        except (RunError, ConfigError) as error:
+            shown.note(f"{name} is not down: {error}")
+            worst = 1
+    return worst
+
+
+def _down(given: str, *, force: bool, secrets: str | None) -> int:
+    name, members = members_of(given, secrets)
+    shown = ClusterDisplay()
+    note = {} if os.path.isfile(given) else ClusterFiles.of(given).recall()
+    path = str(note.get("file", "")) or given
+    cluster = _described(path, name, secrets)
+    cluster.observer = shown
+    # On those that were never ready there is nothing to look for.
+    reached, lost = _look([one for one in members if not one.machine.new], name, force, shown)
+    if lost and not force:
+        raise RunError(
+            "\n".join(str(error) for error in lost)
+            + f"\n  flambe down {given} --force   {_by_force(cluster)}"
+        )
+    first = next((one for one in reached if one.is_orchestrator), None)
+    results = first is not None and has_results(first, name)
+    if first is not None and not force:
+        _refuse(cluster, first, name, results=results)
+    if first is None and not force:
+        _refuse_unseen(cluster, path)
+    decommission.take_down(cluster, reached)
+    for one in decommission.clean_left(cluster, reached, again=True):
+        shown.note(f"{one['name']} ({one['address']}) keeps {_kept(name)}")
+    with own_errors(cluster):
+        cluster.remove_machines()
+    for member in members:
+        member.connection.close()
+    cluster.local.note.unlink(missing_ok=True)
+    shown.note(f"{name} is down" if members else f"{name} is down: it had no hosts")
+    for error in lost:
+        shown.note(f"{error.host} was not reached, and is forgotten; it keeps {_kept(name)}")
+    if not cluster.ephemeral and reached:
+        shown.note(_left(cluster, path, results=results))
+    return 0
+
+
+def _look(
+    members: Sequence[Member], name: str, force: bool, shown: ClusterDisplay
+) -> tuple[list[Member], list[RemoteError]]:
+    """Return the hosts that were reached, and the errors of the others."""
+
+    def look(member: Member) -> Member:
+        member.connect(PATIENCE if force else None, shown.note)
+        member.look(name)
+        return member
+
+    found = outcomes(look, members)
+    reached = [one for one in found if isinstance(one, Member)]
+    return reached, [one for one in found if isinstance(one, RemoteError)]
+
+
+def _described(path: str, name: str, secrets: str | None) -> Cluster:
+    """Return the cluster of a file; machines that are reached by SSH need none to be cleaned.
+
+    Raises
+    ------
+    ConfigError
+        If there is no file, or a wrong one.
+    """
+    note = ClusterFiles(name).recall()
+    try:
+        made = read_cluster(path, secrets)
+        if made.name == name:
+            return made
+        what = f"{path} describes the cluster {made.name!r} now, not {name!r}"
+    except ConfigError as error:
+        what = str(error)
+    if note.get("kind") != SSHCluster.__name__:
+        raise ConfigError(what)
+    return SSHCluster(name, note["machines"][0]["address"], remote_dir=note["remote_dir"])
+
+
+def _refuse(cluster: Cluster, host: Member, name: str, *, results: bool) -> None:
+    """See that nothing runs, and nothing is lost.
+
+    Raises
+    ------
+    RunError
+        If it does, or would be.
+    """
+    running = host.report["runs"].get(name)
+    if running and running["state"] == job.RUNNING:
+        raise RunError(f"{job.busy(running)}\n  --force stops it")
+    fetched = cluster.local.recall().get("fetched")
+    if cluster.ephemeral and results and fetched != live_results.seen(host, name):
+        raise RunError(
+            f"the results of {name} would be lost with its hosts\n"
+            f"  flambe fetch {name}   brings them here; --force takes it down without"
+        )
+
+
+def _by_force(cluster: Cluster) -> str:
+    if cluster.ephemeral:
+        return "takes all of it down, unseen"
+    return "takes down what is reached, and forgets the rest"
+
+
+def _refuse_unseen(cluster: Cluster, path: str) -> None:
+    """See that no host that was stopped takes results along which nobody saw.
+
+    Raises
+    ------
+    RunError
+        If one would.
+    """
+    stopped = [name for name, one in cluster.standing().items() if one.is_off]
+    if stopped:
+        raise RunError(
+            f"{', '.join(stopped)} of {cluster.name}: stopped, and what is on them cannot be seen\n"
+            f"  flambe {path}   starts them; --force takes them down as they are"
+        )
+
+
+def _kept(name: str) -> str:
+    return f"what is the cluster's: ~/.ssh/flambe-{name}*, and a line of ~/.ssh/authorized_keys"
+
+
+def _left(cluster: Cluster, path: str, *, results: bool) -> str:
+    """Return what stays on hosts that stay, and how to get it or be rid of it."""
+    file = path if os.path.isfile(path) else "FILE"
+    root = cluster.remote_dir
+    told = f"  packages{' and results' if results else ''} stay on its hosts, in {root}"
+    if results:
+        told += f"\n  flambe fetch {file}   brings the results here"
+    if isinstance(cluster, SSHCluster):
+        return f"{told}\n  flambe exec {file} --all -- rm -r {root}   removes all of it"
+    return f"{told}\n  rm -r {cluster.local.folder}   removes all of it"

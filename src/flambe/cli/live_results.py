@@ -1,0 +1,155 @@
+"""Results that are brought here as they are made, while a run goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from flambe._grammar import wrong_path
+from flambe.cluster import job, layout
+from flambe.cluster.cluster_host import Member
+from flambe.errors import ConfigError, Problem, RemoteError, RunError
+
+PERIOD = 10.0  # seconds between two looks
+
+
+# Prints the lines of a file that are folders; none, if there is no file.
+_FOLDERS = '''[ ! -f "$1" ] || while IFS= read -r one; do
+[ ! -d "$one" ] || printf '%s\\n' "$one"; done < "$1"'''
+
+
+def results(host: Member, name: str) -> dict[str, str]:
+    """Return the folders of the orchestrator with results of a cluster, and their places here.
+
+    What is not in the folder that runs work in, since ``save_path`` says so, has its whole path
+    here.
+
+    Raises
+    ------
+    RunError
+        If the host names one whose place here would be elsewhere.
+    """
+    folder = layout.of(host.agent.root, name)
+    told = host.run(["sh", "-c", _FOLDERS, "sh", layout.beside(folder)], repeat=True).stdout
+    lines = told.removesuffix("\n").split("\n") if told else []
+    for path in lines:
+        if not path.startswith("/") or wrong_path(path) or ".." in path.split("/"):
+            raise RunError(
+                f"{host.name}: it names {path!r} as a folder of results: nothing is brought"
+            )
+    return {f"{folder}/work/": "", **{f"{path}/": path.strip("/") for path in lines}}
+
+
+def seen(host: Member, name: str) -> list[Any]:
+    """Return which run was there when the orchestrator was looked at last, and whether it is over.
+
+    All of its results are here if they were brought here after such a look, and nothing is new at
+    the next one. No clocks are compared: those of two machines differ.
+    """
+    run = host.report["runs"].get(name, {})
+    return [run.get("state", ""), run.get("started", 0), run.get("ended", 0)]
+
+
+def target(name: str, given: str | None) -> Path:
+    """Return the folder that results are brought to.
+
+    Raises
+    ------
+    ConfigError
+        If it is a file.
+    """
+    folder = Path(given or f"fetched/{name}")
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(
+            Problem(f"{folder} is a file", hint="give a folder, which may be there or not")
+        )
+    return folder
+
+
+def bring(host: Member, name: str, folder: Path) -> dict[str, str]:
+    """Bring the results up to date here, and return :func:`results`; what was begun is continued.
+
+    Raises
+    ------
+    RunError
+        If they cannot be written.
+    """
+    places = results(host, name)
+    try:
+        for place, below in places.items():
+            host.fetch(place, folder / below)
+    except OSError as error:
+        raise RunError(f"cannot write to {folder}: {error.strerror}") from None
+    return places
+
+
+def _stream(host: Member, name: str, folder: Path) -> None:
+    """Bring results here while they change: checkpoints that the run let go go here too."""
+    there = set()
+    for place, below in bring(host, name, folder).items():
+        command = ["find", place, "-type", "d", "-name", "checkpoint_*", "-prune", "-print"]
+        for line in host.run(command, repeat=True).stdout.splitlines():
+            there.add(folder / below / line.removeprefix(place))
+    inside = folder.resolve()
+    for path in folder.glob("**/output__*/*/*/checkpoint_*"):
+        if path not in there and path.resolve().is_relative_to(inside):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def remember(host: Member, name: str) -> None:
+    """Note that the results of a cluster were brought here since its host was looked at."""
+    files = host.files
+    if note := files.recall():
+        files.remember({**note, "fetched": seen(host, name)})
+
+
+def follow(host: Member, name: str, folder: Path) -> None:
+    """Bring results here until the run ends, and once more then."""
+    while True:
+        host.look(name)
+        is_over = host.report["runs"].get(name, {}).get("state") != job.RUNNING
+        with contextlib.nullcontext() if is_over else contextlib.suppress(RemoteError):
+            _stream(host, name, folder)  # a file may go while it is sent
+        if is_over:
+            return
+        time.sleep(PERIOD)
+
+
+@contextlib.contextmanager
+def streamed(host: Member, name: str, folder: Path, note: Callable[[str], None]) -> Iterator[None]:
+    """Bring results here while something is done; all of them, when it is done.
+
+    Parameters
+    ----------
+    host, name
+        The orchestrator, and the cluster.
+    folder
+        Where to.
+    note
+        Told where they are.
+    """
+    over = threading.Event()
+
+    def stream() -> None:
+        while not over.wait(PERIOD):
+            with contextlib.suppress(RunError):
+                _stream(host, name, folder)
+
+    thread = threading.Thread(target=stream, name="flambe-stream", daemon=True)
+    thread.start()
+    note(f"results are brought to {folder} as they are made")
+    try:
+        yield
+        over.set()
+        thread.join()
+        host.look(name)
+        _stream(host, name, folder)
+        remember(host, name)
+        note(f"the results of {name} are in {folder}")
+    finally:
+        over.set()

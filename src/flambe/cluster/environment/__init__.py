@@ -1,0 +1,1 @@
+"""The environment of a cluster: the same code, dependencies and interpreter on every host."""

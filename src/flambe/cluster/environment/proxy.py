@@ -1,0 +1,61 @@
+"""The HTTP proxy of a cluster: for all that is downloaded on its hosts, and for what runs there.
+
+Its address may hold a password. It travels as the content of a file and as the input of programs,
+never as an argument, which every user of a host could see.
+"""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING
+
+from flambe.cluster.layout import in_shell
+from flambe.logging import redact
+
+if TYPE_CHECKING:
+    from flambe.cluster.cluster import Cluster
+    from flambe.cluster.cluster_host import Member
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+def variables(cluster: Cluster, url: str = "") -> dict[str, str]:
+    """Return the environment variables that lead through the proxy; none where there is none.
+
+    Parameters
+    ----------
+    cluster
+        The cluster; its own hosts are reached without the proxy.
+    url
+        The proxy; that of the cluster by default.
+    """
+    url = url or str(cluster.environment.get("proxy") or "")
+    if not url:
+        return {}
+    machines = [member.machine for member in cluster.members]
+    inside = [address.host for m in machines for address in (m.private, m.address)]
+    directly = ",".join(dict.fromkeys((*LOOPBACK, *inside)))
+    lower = {"http_proxy": url, "https_proxy": url, "no_proxy": directly}
+    # Programs read the one or the other.
+    return {**lower, **{name.upper(): value for name, value in lower.items()}}
+
+
+def path(cluster: Cluster) -> str:
+    """Return the file on the hosts that sets the variables, from the home of the user."""
+    return f"{cluster.folder}/proxy"
+
+
+def give(cluster: Cluster, host: Member, url: str = "") -> None:
+    """Write the file on a host, for its user alone, where there is a proxy."""
+    if url:
+        redact.add_url(url)
+    if wanted := variables(cluster, url):
+        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in wanted.items()]
+        host.put("".join(lines), path(cluster), mode=0o600)
+
+
+def line(cluster: Cluster, *, always: bool = False) -> str:
+    """Return the line of a shell script that sets the variables; empty where there is no proxy."""
+    if not always and not cluster.environment.get("proxy"):
+        return ""
+    return f". {in_shell(path(cluster))}\n"

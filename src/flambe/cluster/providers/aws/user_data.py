@@ -1,0 +1,190 @@
+"""What a new instance is given for its first boot: a host key, and the reaper.
+
+It holds no secret but that host key, by which the instance is known at first contact; then it gets
+one that was made on the instance itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import io
+import json
+import re
+import shlex
+import subprocess
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flambe.logging import redact
+from flambe.remote import agent
+
+MOST = 16 * 1024  # bytes that EC2 takes
+FOLDER = "/var/lib/flambe"
+SETTINGS = f"{FOLDER}/reaper.json"
+FIRST_SETTINGS = f"{FOLDER}/reaper.first.json"  # those that it was launched with
+READY = f"{FOLDER}/ready"
+SEEN = f"{FOLDER}/seen.json"
+# What installs packages waits for those who do, in setup_cmds too: apt gives up at once else.
+APT = "/etc/apt/apt.conf.d/99flambe"
+# What a host needs to end itself, and no more; Python runs the folder that holds it.
+_REAPER = ("__init__", "escalation", "probe", "reaper", "settings")
+_MODULES = ("__init__", "files", *(f"reaper/{name}" for name in _REAPER))
+_MAIN = b"""import sys
+from flambe.remote.agent.reaper.reaper import main
+sys.exit(main(*sys.argv[1:3]))
+"""
+UNIT = "flambe-reaper.service"
+# A shutdown does not stop it: it takes care that the shutdown comes to its end. What hangs in the
+# kernel does not delay its restart.
+_UNIT = f"""[Unit]
+Description=Ends this host when it is no longer needed (flambe)
+DefaultDependencies=no
+RequiresMountsFor={FOLDER}
+After=systemd-remount-fs.service
+Before=cloud-final.service
+StartLimitIntervalSec=0
+
+[Service]
+ExecStart=/bin/sh -c 'exec python3 {FOLDER}/reaper {SETTINGS} {FIRST_SETTINGS}'
+Restart=always
+RestartSec=5
+OOMScoreAdjust=-1000
+KillMode=process
+TimeoutStopSec=5
+StandardOutput=append:{FOLDER}/reaper.log
+StandardError=inherit
+
+[Install]
+WantedBy=sysinit.target
+"""
+# It is done at each boot, before anything else of cloud-init's that may stall. What an image brings
+# along of another instance does not count: its launch had another host key.
+_ARM = f"""set -u
+umask 022
+mkdir -p {FOLDER} && cd {FOLDER} || exit 1
+if [ "$(cat launch 2> /dev/null)" != LAUNCH ]; then
+  rm -rf ./*
+  printf %s ARCHIVE | base64 -d > reaper.tar.gz
+  python3 -c 'import tarfile; tarfile.open("reaper.tar.gz").extractall("reaper")'
+  printf %s FIRST > {FIRST_SETTINGS}
+  cp {FIRST_SETTINGS} {SETTINGS}
+  printf %s LAUNCH > launch
+fi
+if [ -d /run/systemd/system ]; then
+  printf %s UNIT > /etc/systemd/system/{UNIT}
+  systemctl daemon-reload
+  systemctl enable {UNIT}
+  timeout 30 systemctl start --no-block {UNIT} && exit
+fi
+# The kernel is to kill others first where memory lacks; and it comes back, whoever kills it.
+setsid sh -c 'echo -1000 > /proc/self/oom_score_adj
+while :; do python3 {FOLDER}/reaper {SETTINGS} {FIRST_SETTINGS}; sleep 5; done' \
+  < /dev/null >> {FOLDER}/reaper.log 2>&1 &
+"""
+# What powers the host off, should the way before it fail or hang. An orderly shutdown waits 90
+# seconds for each service that does not end.
+_POWER_OFF = [
+    {"command": ["systemctl", "poweroff"], "patience": 180},
+    {"command": ["poweroff", "-f"], "patience": 60},
+    {"write": "/proc/sysrq-trigger", "text": "s", "patience": 5},
+    {"write": "/proc/sysrq-trigger", "text": "o", "patience": 60},
+]
+
+
+@dataclass(frozen=True)
+class HostKey:
+    """A key pair of a host."""
+
+    private: str
+    public: str
+
+    @classmethod
+    def new(cls) -> HostKey:
+        """Make one."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "key")
+            command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path)]
+            subprocess.run(command, check=True, capture_output=True)
+            public = " ".join(path.with_suffix(".pub").read_text().split()[:2])
+            private = path.read_text()
+        redact.add(private)
+        return cls(private, public)
+
+
+def settings(timeout: float, provisioning: float, user: str, remote_dir: str) -> dict[str, Any]:
+    """Return the settings of the reaper of an instance.
+
+    Parameters
+    ----------
+    timeout
+        Hours that it may be idle; -1 for ever.
+    provisioning
+        Hours until it must be ready.
+    user, remote_dir
+        Whose leases count, and where flambe's folder is.
+    """
+    home = "/root" if user == "root" else f"/home/{user}"
+    root = remote_dir if remote_dir.startswith("/") else f"{home}/{remote_dir}"
+    return {
+        "timeout": timeout,
+        "provisioning": provisioning,
+        "ready": READY,
+        "lease": f"{root}/hosts/*/lease-*.json",
+        "command": ["shutdown", "-h", "now"],
+        "patience": 300,
+        "escalate": _POWER_OFF,
+        "log": "/dev/console",
+        "seen": SEEN,
+    }
+
+
+def user_data(key: HostKey, reaping: dict[str, Any]) -> str:
+    """Return the user data of an instance, for cloud-init."""
+    # Where there are ssh_keys, no others are generated.
+    config = {
+        "ssh_deletekeys": True,
+        "ssh_keys": {"ed25519_private": key.private, "ed25519_public": key.public},
+        "write_files": [{"path": APT, "content": 'DPkg::Lock::Timeout "600";\n'}],
+        "bootcmd": [["sh", "-c", arming(key.public, reaping)]],
+    }
+    text = f"#cloud-config\n{json.dumps(config)}\n"
+    assert len(text) < MOST, "the user data is too long for EC2"
+    return text
+
+
+def arming(launch: str, reaping: dict[str, Any]) -> str:
+    """Return the script that starts the reaper of an instance, now and at each boot.
+
+    Parameters
+    ----------
+    launch
+        What tells the instances of a launch from all others.
+    reaping
+        The settings of the reaper.
+    """
+    values = {
+        "ARCHIVE": base64.b64encode(archive()).decode(),
+        "FIRST": shlex.quote(json.dumps(reaping)),
+        "LAUNCH": shlex.quote(launch),
+        "UNIT": shlex.quote(_UNIT),
+    }
+    return re.sub(r"\b(ARCHIVE|FIRST|LAUNCH|UNIT)\b", lambda match: values[match[1]], _ARM)
+
+
+def archive() -> bytes:
+    """Return the reaper as a tar archive: the same bytes everywhere, small enough for user data."""
+    folder = Path(agent.__file__).parent
+    files = {"__main__.py": _MAIN, "flambe/__init__.py": b"", "flambe/remote/__init__.py": b""}
+    for name in _MODULES:
+        files[f"flambe/remote/agent/{name}.py"] = (folder / f"{name}.py").read_bytes()
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.USTAR_FORMAT) as target:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            target.addfile(entry, io.BytesIO(data))
+    return gzip.compress(made.getvalue(), 9, mtime=0)

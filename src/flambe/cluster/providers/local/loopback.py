@@ -1,0 +1,147 @@
+"""A host that is a process of this machine: an SSH server on the loopback, and a home."""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from flambe._files import private_folder
+from flambe.cluster.machine import Machine
+from flambe.errors import RemoteError
+from flambe.remote import Address
+from flambe.remote.address import free_port
+from flambe.remote.agent import supervisor
+
+LOOPBACK = "127.0.0.1"
+START_DEADLINE = 60.0
+
+
+class LoopbackHost:
+    """One such host: it is started, found again by its folder, and stopped.
+
+    Parameters
+    ----------
+    folder
+        All that it has is in here; its home is ``home``, and its keys are beside that.
+    name
+        What its cluster calls it: ``orchestrator``, ``factory_1`` …
+    """
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.folder = folder
+        self.name = name
+
+    @property
+    def home(self) -> Path:
+        """The home of its user."""
+        return self.folder / "home"
+
+    @property
+    def key(self) -> Path:
+        """The private key that logs in."""
+        return self.folder / "key"
+
+    @property
+    def _host_key(self) -> Path:
+        return self.folder / "host_key"
+
+    @property
+    def _port(self) -> int | None:
+        status = supervisor.status(str(self.folder), "server")
+        running = status is not None and status["state"] == supervisor.RUNNING
+        port = status["about"].get("port") if running and status is not None else None
+        return int(port) if port is not None else None
+
+    def machine(self) -> Machine | None:
+        """Return how to log in to it, or None if it does not run."""
+        port = self._port
+        if port is None:
+            return None
+        address = Address(LOOPBACK, port)
+        public = _public(self._host_key).read_text(encoding="utf-8")
+        user = getpass.getuser()
+        return Machine(self.name, address, address, user, self.key, host_keys=(public,))
+
+    def start(self, environment: Mapping[str, str] | None = None) -> Machine:
+        """Start it, and wait until it answers.
+
+        Parameters
+        ----------
+        environment
+            Variables that its sessions have; ``FLAMBE_CPUS`` is how many CPUs it shows.
+
+        Raises
+        ------
+        RemoteError
+            If it does not answer.
+        """
+        private_folder(self.home)
+        for key in (self.key, self._host_key):
+            _key_pair(key)
+        port = free_port()
+        command = [
+            sys.executable,
+            "-m",
+            "flambe.cluster.providers.local.ssh_server",
+            "--port",
+            str(port),
+        ]
+        command += ["--host-key", str(self._host_key), "--key", str(_public(self.key))]
+        programs = (os.path.join(sys.base_prefix, "bin"), os.environ.get("PATH", os.defpath))
+        settings = {
+            "HOME": str(self.home),
+            # It has the interpreter of this flambe, without the packages of its environment.
+            "PATH": os.pathsep.join(programs),
+            "PYTHONPATH": sysconfig.get_paths()["purelib"],
+            # Whose packages are used where a cluster says so: ``environment: {system: true}``.
+            "FLAMBE_PYTHON": sys.executable,
+            **(environment or {}),
+        }
+        about = {"port": port}
+        supervisor.start(str(self.folder), "server", command, str(self.home), settings, about)
+        deadline = time.monotonic() + START_DEADLINE
+        while not _answers(port):
+            if self._port is None or time.monotonic() > deadline:
+                log = self.folder / "runs" / "server" / "output.log"
+                self.stop()
+                raise RemoteError(self.name, f"its server does not answer; see {log}")
+            time.sleep(0.05)
+        machine = self.machine()
+        assert machine is not None
+        return machine
+
+    def stop(self) -> None:
+        """Stop it; its home stays."""
+        supervisor.stop(str(self.folder), "server")
+
+    def remove(self) -> None:
+        """Stop it, and remove all that it has."""
+        self.stop()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _answers(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), 1) as found:
+        return found.recv(4) == b"SSH-"
+    return False
+
+
+def _public(key: Path) -> Path:
+    return Path(f"{key}.pub")
+
+
+def _key_pair(path: Path) -> None:
+    """Make a key pair, once."""
+    if not path.exists():
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "flambe", "-f", str(path)]
+        subprocess.run(command, check=True, capture_output=True)
+        _public(path).chmod(0o600)

@@ -1,0 +1,1 @@
+"""Provisioning: from machines to hosts that are connected, set up and ready, and back."""

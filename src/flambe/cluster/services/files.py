@@ -1,0 +1,109 @@
+"""Folders and files on the hosts of a cluster."""
+
+from __future__ import annotations
+
+import os
+import posixpath
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from flambe._grammar import as_list
+from flambe.cluster.provisioning import cluster_keys
+from flambe.errors import RemoteError
+from flambe.remote import each, resumable_copy, transfer
+
+if TYPE_CHECKING:
+    from flambe.cluster.cluster import Cluster
+    from flambe.cluster.cluster_host import Member
+
+# Seconds that one host may take to copy to another.
+DEADLINE = 6 * 3600
+
+
+class Files:
+    """Makes, sends and fetches. Relative paths start at the home of the user.
+
+    Parameters
+    ----------
+    cluster
+        The cluster, ready.
+    """
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+
+    def make(
+        self, folders: Sequence[str | os.PathLike[str]], hosts: Sequence[Member] | None = None
+    ) -> None:
+        """Make folders on hosts, on all by default."""
+        command = ["mkdir", "-p", "--", *as_list(folders, "make() takes a list of folders")]
+        each(lambda host: host.run(command, repeat=True), self.cluster.chosen(hosts))
+
+    def write(
+        self, content: str | bytes, target: str, *, mode: int = 0o644,
+        hosts: Sequence[Member] | None = None,
+    ) -> None:  # fmt: skip
+        """Write a file on hosts, on all by default."""
+        each(lambda host: host.put(content, target, mode=mode), self.cluster.chosen(hosts))
+
+    def send(self, source: Path, target: str, *, delete: bool = False) -> None:
+        """Bring a file or folder to the same path on all hosts.
+
+        It leaves this machine once: the orchestrator gives it on to the factories, all at the same
+        time.
+        """
+        self.cluster.orchestrator.send(source, target, delete=delete)
+        self.spread(f"{target}/" if source.is_dir() else target, target, delete=delete)
+
+    def spread(self, source: str, target: str, *, delete: bool = False) -> None:
+        """Bring a file or folder of the orchestrator to the factories."""
+        each(
+            lambda factory: self.give([source], target, factory, delete=delete),
+            self.cluster.factories,
+        )
+
+    def give(
+        self, sources: Sequence[str], target: str, factory: Member, *, delete: bool = False
+    ) -> None:
+        """Bring files and folders of the orchestrator to one factory, by one rsync between the two.
+
+        Of a source with ``/./`` in it, the path behind that is kept below the target.
+        """
+        sources = as_list(sources, "give() takes a list of files and folders")
+        is_folder = len(sources) > 1 or sources[0].endswith("/")
+        parent = target if is_folder else target.rpartition("/")[0] or "."
+        begun = factory.begin(parent, is_folder=is_folder)
+        config = f"{cluster_keys.key_path(self.cluster)}.config"
+        orchestrator = self.cluster.orchestrator
+        command = ["rsync", *transfer.options(orchestrator.rsync, factory.rsync)]
+        command += ["--delete"] if delete else []
+        command += ["--relative"] if any("/./" in source for source in sources) else []
+        command += ["-e", f"ssh -o BatchMode=yes -F {shlex.quote(config)}", "--", *sources]
+        host = cluster_keys.alias(self.cluster.name, factory.machine)
+        path = transfer.written_to(target, "" if is_folder else posixpath.basename(sources[0]))
+        shown = f"{' '.join(sources)} is given to {factory.name}"
+
+        def copy() -> None:
+            argv = [*command, f"{host}:{path}"]
+            orchestrator.run(argv, deadline=DEADLINE, shown=shown)
+
+        try:
+            resumable_copy.insist(copy, orchestrator.connection, shown)
+        except RemoteError as error:
+            raise self._blamed(error, factory) from None
+        if begun:
+            factory.finish(parent, is_folder=is_folder)
+
+    def _blamed(self, error: RemoteError, factory: Member) -> RemoteError:
+        """Return an error of a copy between two hosts as one of the host that it is about."""
+        orchestrator = self.cluster.orchestrator
+        if resumable_copy.NOT_INSTALLED in error.message:
+            done = orchestrator.run(["rsync", "--version"], check=False)
+            return resumable_copy.missing(factory.name) if done.code == 0 else error
+        return error
+
+    def fetch(self, source: str, target: Path) -> None:
+        """Bring a file or folder of the orchestrator here; what was begun is continued."""
+        self.cluster.orchestrator.fetch(source, target)

@@ -1,0 +1,192 @@
+"""Anchors: a component that is written once, and stands in several places, is one object.
+
+``&m !Model`` and ``*m`` in one stage, or in a file without stages, are the same object. Its
+blueprints have one :class:`~flambe.compile.values.Anchor`, by which they are built once and written
+as they were read. Where there are options in it, what stands for it later becomes a link, so that
+it is the same one in each variant too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ruamel.yaml.nodes import Node
+
+from flambe.compile import annotation_checks as types
+from flambe.compile import search_spaces, signatures
+from flambe.compile.reader.source import Document
+from flambe.compile.values import (
+    BROKEN,
+    Anchor,
+    Grid,
+    Key,
+    Link,
+    Path,
+    Sample,
+    Schema,
+    replace,
+    walk,
+)
+
+_IN_OPTION = "stands in an option (!g), which not every variant has"
+
+
+class Sharing:
+    """Gives the blueprints of one node one anchor."""
+
+    def __init__(self) -> None:
+        self._first: dict[int, Schema] = {}
+
+    def add(self, node: Node, schema: Schema) -> None:
+        """Take the blueprint that was read from a node, each time that it is."""
+        if search_spaces.is_space(schema):
+            return  # an option, which is drawn from wherever it stands
+        first = self._first.setdefault(id(node), schema)
+        if first is not schema:
+            first.anchor = first.anchor or Anchor(str(node.anchor or ""))
+            schema.anchor = first.anchor
+
+    @contextlib.contextmanager
+    def copying(self, copy: Sharing) -> Iterator[None]:
+        """Read what ``<<`` merges into a mapping: it is written again, of objects of its own."""
+        before, self._first = self._first, copy._first
+        try:
+            yield
+        finally:
+            self._first = before
+
+
+def link_options(document: Document) -> None:
+    """Replace what stands for an anchored component with options in it by a link to that one."""
+    root = document.root
+    target: Any = root.resolve() if isinstance(root, Schema) and root.target else None
+    for keyword in getattr(target, "_flambe_scopes", ()):
+        entries = root.kwargs.get(keyword)
+        for name, value in entries.items() if isinstance(entries, Mapping) else ():
+            if any(isinstance(child, Schema) and child.anchor for _, child in walk(value)):
+                entries[name] = _Linker(document, (keyword,)).visit(value, _Place((name,), (name,)))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a value stands: its path, the path of a link to it, and the options that it is in."""
+
+    path: Path
+    link: Path
+    options: tuple[tuple[Path, Key], ...] = ()
+
+    def below(self, parent: Any, key: Key) -> _Place:
+        if isinstance(parent, Grid):
+            chosen = (*self.options, (self.path, key))
+            return _Place((*self.path, key), self.link, chosen)
+        return _Place((*self.path, key), (*self.link, key), self.options)
+
+
+@dataclass
+class _Known:
+    """Where an anchored component stands, by the options that it is in: a tree of them.
+
+    Attributes
+    ----------
+    place
+        Where it stands outside of all further options.
+    below
+        An option → its element → where it stands in there.
+    """
+
+    place: _Place | None = None
+    below: dict[Path, dict[Key, _Known]] = field(default_factory=dict)
+
+    def find(self, options: Sequence[tuple[Path, Key]]) -> tuple[_Place | None, bool]:
+        """Return where it stands in every variant that has these elements, if it does.
+
+        The second value is whether it stands in some of these variants only.
+        """
+        if self.place is not None or not options:
+            return self.place, bool(self.below)
+        (option, element), *rest = options
+        known = self.below.get(option, {}).get(element, _Known())
+        place, sometimes = known.find(rest)
+        return place, sometimes or bool(self.below.keys() - {option})
+
+    def add(self, place: _Place) -> None:
+        """Add a place where it stands."""
+        known = self
+        for option, element in place.options:
+            known = known.below.setdefault(option, {}).setdefault(element, _Known())
+        known.place = place
+
+
+class _Linker:
+    """Walks one stage, in the order in which it is built."""
+
+    def __init__(self, document: Document, above: Path) -> None:
+        self.document = document
+        self.above = above
+        self._known: dict[Anchor, _Known] = {}
+        self._has_options: dict[Anchor, bool] = {}
+
+    def visit(self, value: Any, place: _Place) -> Any:
+        """Return the value with links in it."""
+        if isinstance(value, Schema):
+            if value.anchor is not None and self._varies(value.anchor, value):
+                known = self._known.setdefault(value.anchor, _Known())
+                first, sometimes = known.find(place.options)
+                if first is not None:
+                    return self._link(value, first, place)
+                if sometimes:
+                    return self._refuse(value, place, _IN_OPTION)
+                known.add(place)
+            blueprints = set(_blueprints(value))
+            return replace(
+                value,
+                lambda key, child: (
+                    child if key in blueprints else self.visit(child, place.below(value, key))
+                ),
+            )
+        return replace(value, lambda key, child: self.visit(child, place.below(value, key)))
+
+    def _varies(self, anchor: Anchor, schema: Schema) -> bool:
+        if anchor not in self._has_options:
+            self._has_options[anchor] = any(
+                isinstance(child, Grid | Sample) or search_spaces.is_space(child)
+                for _, child in walk(schema)
+            )
+        return self._has_options[anchor]
+
+    def _link(self, schema: Schema, first: _Place, place: _Place) -> Any:
+        link = Link(str(first.link[0]), first.link[1:], place=schema.place)
+        with contextlib.suppress(ValueError):
+            if Link.parse(str(link)) == link:
+                return link
+        return self._refuse(schema, place, "stands below a key that no link can name")
+
+    def _refuse(self, schema: Schema, place: _Place, why: str) -> Any:
+        name = schema.anchor.name if schema.anchor is not None else ""
+        self.document.problem(
+            f"*{name} and &{name} are one !{schema.tag}, and what it has of options is chosen "
+            f"once; but &{name} {why}",
+            (*self.above, *place.path),
+            "write the component once more instead of the alias",
+        )
+        return BROKEN
+
+
+def _blueprints(schema: Schema) -> Iterator[Key]:
+    """Yield the keys of a blueprint whose values are blueprints for whoever takes them."""
+    if not schema.target:
+        return
+    target: Any = schema.resolve()
+    hints = types.hints(target)
+    signature = signatures.signature(target)
+    names = list(signature.parameters) if signature else []
+    for index, name in itertools.islice(enumerate(names), len(schema.args)):
+        if types.wants_schema(hints.get(name)):
+            yield index
+    for name in schema.kwargs:
+        if types.wants_schema(hints.get(name)):
+            yield name

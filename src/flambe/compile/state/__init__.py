@@ -1,0 +1,1 @@
+"""The state of components: collected, encoded, written, read and restored."""

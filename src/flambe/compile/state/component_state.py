@@ -1,0 +1,209 @@
+"""The state of a tree of components: collected, restored, compared.
+
+A component's own state is its registered attributes, the parameters and buffers that are its own if
+it is a ``torch.nn.Module``, and the ``state_dict`` of what it holds that has one and is not a
+component (an optimizer, a plain module). Components that it holds have a state of their own; one
+that is held twice is kept once, where it is found first.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from flambe.compile.state.digest import digest
+from flambe.errors import StateError, listed
+
+if TYPE_CHECKING:
+    from flambe.compile.component import Component
+
+State = dict[str, dict[str, Any]]
+
+
+def components(root: Component) -> Iterator[tuple[str, Component]]:
+    """Yield ``(path, component)`` for a component and all below it, each once, parents first."""
+    seen: set[int] = set()
+
+    def visit(component: Component, path: str) -> Iterator[tuple[str, Component]]:
+        if id(component) in seen:
+            return
+        seen.add(id(component))
+        yield path, component
+        for name, child in _held(component):
+            yield from visit(child, f"{path}/{name}" if path else name)
+
+    return visit(root, "")
+
+
+def _attributes(component: Any) -> Iterator[tuple[str, Any]]:
+    for name, value in list(vars(component).items()):
+        if not name.startswith("_"):
+            yield name, value
+    # A torch.nn.Module keeps the modules assigned to it apart.
+    yield from (vars(component).get("_modules") or {}).items()
+
+
+def _held(component: Any) -> Iterator[tuple[str, Component]]:
+    from flambe.compile.component import Component
+
+    for name, value in _attributes(component):
+        if isinstance(value, Component):
+            yield name, value
+        elif isinstance(value, list | tuple | dict):
+            pairs = value.items() if isinstance(value, dict) else enumerate(value)
+            for key, item in pairs:
+                if isinstance(item, Component) and "/" not in str(key):
+                    yield f"{name}/{key}", item
+        else:
+            for below, item in _inside(value):
+                yield f"{name}/{below}", item
+
+
+def _inside(module: Any, path: str = "") -> Iterator[tuple[str, Component]]:
+    """Yield the outermost components in a module that is none (a ``torch.nn.ModuleList``)."""
+    from flambe.compile.component import Component
+
+    if inspect.isclass(module) or not hasattr(module, "__dict__"):
+        return
+    for key, child in (vars(module).get("_modules") or {}).items():
+        if isinstance(child, Component):
+            yield f"{path}{key}", child
+        else:
+            yield from _inside(child, f"{path}{key}/")
+
+
+def _components_in(holder: Any, values: Mapping[str, Any]) -> set[str]:
+    """Return the entries of a module's state that belong to components inside of it."""
+    starts = tuple(f"{path.replace('/', '.')}." for path, _ in _inside(holder))
+    return {key for key in values if str(key).startswith(starts)} if starts else set()
+
+
+def _holders(component: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what has a state_dict and is no component."""
+    from flambe.compile.component import Component
+
+    for name, value in _attributes(component):
+        if (
+            not isinstance(value, Component)
+            and not inspect.isclass(value)
+            and callable(getattr(value, "state_dict", None))
+            and callable(getattr(value, "load_state_dict", None))
+        ):
+            yield name, value
+
+
+def _tensors(component: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the parameters and buffers that are a module's own."""
+    yield from (vars(component).get("_parameters") or {}).items()
+    transient = vars(component).get("_non_persistent_buffers_set") or ()
+    for name, value in (vars(component).get("_buffers") or {}).items():
+        if name not in transient:
+            yield name, value
+
+
+def collect(root: Component) -> State:
+    """Return the state of a tree; see :meth:`Component.get_state`."""
+    return {path: component._state(own(component)) for path, component in components(root)}
+
+
+def own(component: Any) -> dict[str, Any]:
+    """Return the state that is a component's own, without those below it."""
+    values: dict[str, Any] = {}
+    for name in vars(component).get("_flambe_attributes", ()):
+        values[name] = getattr(component, name)
+    for name, tensor in _tensors(component):
+        if tensor is not None:
+            values[name] = tensor.detach()
+    for name, holder in _holders(component):
+        held = holder.state_dict()
+        theirs = _components_in(holder, held)
+        # Modules give an OrderedDict: what they take is any mapping.
+        values[name] = (
+            {k: v for k, v in held.items() if k not in theirs}
+            if isinstance(held, Mapping)
+            else held
+        )
+    return values
+
+
+def restore(root: Component, values: Mapping[str, Mapping[str, Any]]) -> None:
+    """Give a tree its state back; see :meth:`Component.load_state`."""
+    tree = dict(components(root))
+    problems = [f"no component at {path!r}" for path in values if path not in tree]
+    problems += [f"no state for the component at {path!r}" for path in tree if path not in values]
+    for path, component in tree.items():
+        if path in values:
+            given = component._load_state(dict(values[path]))
+            problems += [f"{path or 'itself'}: {text}" for text in _set(component, given)]
+    if problems:
+        raise StateError(
+            f"the state does not fit {type(root).__name__}: {listed(problems, 8)}\n"
+            "  was the class or its configuration changed since it was saved?"
+        )
+
+
+def _set(component: Any, values: dict[str, Any]) -> Iterator[str]:
+    tensors, holders = dict(_tensors(component)), dict(_holders(component))
+    plain = vars(component).get("_flambe_attributes", ())
+    for name in sorted({*tensors, *holders, *plain} - set(values)):
+        if name not in tensors or tensors[name] is not None:
+            yield f"{name!r} is missing"
+    for name, value in values.items():
+        if name in tensors and tensors[name] is not None:
+            tensor = tensors[name]
+            shape = getattr(value, "shape", None)
+            if shape is None:
+                yield f"{name!r} is no tensor"
+            elif tensor.shape != shape:
+                yield f"{name!r} has shape {tuple(shape)}, not {tuple(tensor.shape)}"
+            else:
+                try:
+                    tensor.data.copy_(value)
+                except (RuntimeError, TypeError) as error:  # of another layout, or no data
+                    yield f"{name!r}: {error}"
+        elif name in holders:
+            try:
+                now = holders[name].state_dict()
+                theirs = _components_in(holders[name], now)
+                if theirs:
+                    value = {**value, **{key: now[key] for key in theirs}}  # noqa: PLW2901
+                holders[name].load_state_dict(value)
+            except (RuntimeError, ValueError, TypeError, AttributeError, LookupError) as error:
+                yield f"{name!r}: {error}"
+        elif name in plain:
+            setattr(component, name, value)
+        else:
+            yield f"{name!r} is not known"
+
+
+#: Of random numbers: they are equal if they go on in the same way.
+_GENERATORS = ("Random", "Generator", "RandomState")
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether two states are equal: tensors, arrays and tables by value, NaN equal to NaN."""
+    if one is other:
+        return True
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    torch, numpy, pandas = (sys.modules.get(name) for name in ("torch", "numpy", "pandas"))
+    if torch is not None and isinstance(one, torch.Tensor):
+        return isinstance(other, torch.Tensor) and bool(torch.equal(one.cpu(), other.cpu()))
+    if numpy is not None and isinstance(one, numpy.ndarray):
+        alike = isinstance(other, numpy.ndarray) and one.dtype == other.dtype
+        return alike and one.shape == other.shape and one.tobytes() == other.tobytes()
+    if pandas is not None and isinstance(one, pandas.DataFrame | pandas.Series | pandas.Index):
+        return type(one) is type(other) and bool(one.equals(other))
+    if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
+        return math.isnan(other)
+    if type(one) is type(other) and type(one).__name__ in _GENERATORS:
+        return digest(one) == digest(other)  # of their states
+    try:
+        return bool(one == other)
+    except Exception:  # of an object that compares in its own way
+        return False

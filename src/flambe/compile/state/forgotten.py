@@ -1,0 +1,288 @@
+"""What a component forgot: attributes that change while it runs, and are in no state.
+
+They are missing after a resume and in what is loaded, so they are named where they can be mended:
+with the line of code that sets them, and the line that keeps them.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import inspect
+import itertools
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any
+
+from flambe.compile.component import Component
+from flambe.compile.state import component_state
+from flambe.compile.state.digest import digest
+from flambe.compile.state.encoding import needs_pickle
+
+MOST_COMPONENTS = 10_000  # of a tree that is watched
+_SHOWN = 40  # characters of a value
+_OUR_OWN = "_flambe_"
+
+
+@dataclass(frozen=True)
+class Forgotten:
+    """An attribute that is in no state.
+
+    Attributes
+    ----------
+    path
+        Where its component is in the tree.
+    key
+        Its class and its name: one of many components of a class stands for all.
+    name
+        Its name.
+    text
+        What people read.
+    """
+
+    path: str
+    key: str
+    name: str
+    text: str
+
+
+class Watch:
+    """Remembers what the components of a tree hold, to tell later what changed.
+
+    Parameters
+    ----------
+    root
+        The tree, as it is before it runs.
+    """
+
+    def __init__(self, root: Component) -> None:
+        self.root = root
+        tree = dict(itertools.islice(component_state.components(root), MOST_COMPONENTS))
+        self._ids = {id(component) for component in tree.values()}
+        # Components are kept, so that no other can have the id of one.
+        self._before = {id(member): (member, _Held(member, self._ids)) for member in tree.values()}
+
+    def forgotten(self, values: component_state.State) -> Iterator[Forgotten]:
+        """Yield what changed since and is in no state, each attribute of a class once.
+
+        Parameters
+        ----------
+        values
+            The state of the tree now.
+        """
+        seen: set[str] = set()
+        for path, component in component_state.components(self.root):
+            if id(component) not in self._before or path not in values:
+                continue  # what holds it is named
+            _, before = self._before[id(component)]
+            for name, text in _lost(component, before, _Held(component, self._ids), values[path]):
+                cls = type(component)
+                key = f"{cls.__module__}.{cls.__qualname__}.{name}"
+                if key not in seen:
+                    seen.add(key)
+                    yield Forgotten(path, key, name, text)
+
+
+class _Held:
+    """What a component held at a time: names, digests, and plain values as text."""
+
+    def __init__(self, component: Component, tree: set[int]) -> None:
+        self.digests: dict[str, bytes] = {}
+        self.shown: dict[str, str] = {}
+        skipped = _never_named(component)
+        for name, value in {
+            **vars(component),
+            **dict(component_state._attributes(component)),
+        }.items():
+            if name in skipped or name.startswith(_OUR_OWN):
+                continue
+            self.digests[name] = digest(value, tree)
+            if value is None or type(value) in (bool, int, float, str):
+                text = repr(value)
+                self.shown[name] = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+        self.holders = {name for name, _ in component_state._holders(component)}
+        self.tensors = {name for name, _ in component_state._tensors(component)}
+        #: The components that an attribute holds itself, not in a list or mapping.
+        self.components = {
+            name: id(value)
+            for name, value in component_state._attributes(component)
+            if isinstance(value, Component)
+        }
+
+
+def _never_named(component: Component) -> set[str]:
+    """Return what is no state, because its class says so or because a framework keeps it."""
+    cls: Any = type(component)
+    names = {
+        "training",
+        *(vars(component).get("_flambe_attributes") or ()),
+        *(vars(component).get("_flambe_pickled") or ()),
+        *_transient(cls),
+        *_mentioned(cls),
+    }
+    if "_parameters" in vars(component):
+        names |= _of_module()
+    return names
+
+
+@functools.cache
+def _of_module() -> frozenset[str]:
+    return frozenset(vars(sys.modules["torch"].nn.Module()))
+
+
+@functools.cache
+def _transient(cls: type) -> frozenset[str]:
+    names: set[str] = set()
+    for base in cls.__mro__:
+        declared = base.__dict__.get("_transient", ())
+        names.update([declared] if isinstance(declared, str) else declared)
+        # What it computes once, from the rest.
+        cached = (k for k, v in base.__dict__.items() if isinstance(v, functools.cached_property))
+        names.update(cached)
+    return frozenset(names)
+
+
+@functools.cache
+def _mentioned(cls: type) -> frozenset[str]:
+    """Return the names that the ``_state`` hooks of a class read: they save them under any name."""
+    names: set[str] = set()
+    for base in cls.__mro__:
+        hook = base.__dict__.get("_state")
+        if base is not Component and hook is not None:
+            for code in _codes(inspect.unwrap(hook)):
+                names.update(_read_of_self(code))
+    return frozenset(names)
+
+
+def _read_of_self(code: CodeType) -> Iterator[str]:
+    own = {"self", *code.co_varnames[:1]}
+    before: Any = None
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD") and (
+            before in own or (isinstance(before, tuple) and before[-1] in own)
+        ):
+            yield str(instruction.argval)
+        before = instruction.argval
+
+
+def _codes(function: Any) -> Iterator[CodeType]:
+    """Yield the code of a function and of those within it."""
+    ahead = [getattr(function, "__code__", None)]
+    while ahead:
+        code = ahead.pop()
+        if isinstance(code, CodeType):
+            yield code
+            ahead += code.co_consts
+
+
+def _lost(
+    component: Component, before: _Held, now: _Held, saved: Mapping[str, Any]
+) -> Iterator[tuple[str, str]]:
+    """Yield the names of attributes that are lost, with what people read of them."""
+    cls: Any = type(component)
+    made = (now.holders - before.holders) | (now.tensors - before.tensors)
+    made |= {name for name, i in now.components.items() if before.components.get(name) != i}
+    for name in sorted(made & (set(saved) | set(now.components))):
+        yield name, _made_late(cls, name)
+    for name, one in now.digests.items():
+        if name in made or name in saved or name in now.components:
+            continue
+        if before.digests.get(name) == one:
+            continue
+        place = _assignment(cls, name)
+        if name.startswith("_") and not place:
+            continue  # a library's own: no code of the component sets it
+        values = (before.shown.get(name), now.shown.get(name), name in before.digests)
+        yield name, _text(cls, name, vars(component).get(name), values, place)
+
+
+def _text(
+    cls: Any, name: str, value: Any, shown: tuple[str | None, str | None, bool], place: str
+) -> str:
+    was, is_now, existed = shown
+    change = f" ({was} → {is_now})" if was is not None and is_now is not None else ""
+    again = f"{was} again" if was is not None else "as it was built"
+    after = again if existed else "missing"
+    what = "changed" if existed else "was set"
+    lines = [
+        f"{cls.__name__}.{name} {what} while it ran{change} and is in no state: after a resume, "
+        f"in later stages and when it is loaded it is {after}",
+        f"  at {place or _class_place(cls)}",
+        *_advice(name, value),
+        f'  if nothing depends on it:  _transient = ("{name}",)   in the class',
+    ]
+    return "\n".join(lines)
+
+
+def _advice(name: str, value: Any) -> list[str]:
+    if callable(getattr(value, "state_dict", None)):
+        return ["  to keep it:  give it a name without the underscore, so that its state is saved"]
+    if isinstance(value, Component):
+        return ["  to keep it:  give it a name without the underscore, so that its state is saved"]
+    kind = needs_pickle(value)
+    if kind is None:
+        return [f'  to keep it:  self.register_attrs("{name}")   in __init__']
+    if kind in ("Component", "state_dict"):
+        return ["  to keep it:  hold each in an attribute, a list or a mapping of its own"]
+    if inspect.isroutine(value) or hasattr(value, "__next__"):
+        return [f"  to keep it:  save what it is made from; a {kind} itself cannot be saved"]
+    return [
+        f'  to keep it:  self.register_attrs("{name}", pickle=True)   in __init__: a {kind} '
+        "needs pickle"
+    ]
+
+
+def _made_late(cls: Any, name: str) -> str:
+    return (
+        f"{cls.__name__}.{name} was made while it ran: it is not there when it is built again, so "
+        "it can be neither resumed, nor loaded, nor used by later stages\n"
+        f"  at {_assignment(cls, name) or _class_place(cls)}\n"
+        f"  make self.{name} in __init__"
+    )
+
+
+# -- where it is in the source ------------------------------------------------------------------
+
+
+@functools.cache
+def _assignment(cls: type, name: str) -> str:
+    """Return where a component's own code sets an attribute, rather not in its constructor."""
+    places: list[tuple[bool, str]] = []
+    for base in cls.__mro__:
+        if not issubclass(base, Component) or base is Component:
+            continue
+        for key, function in base.__dict__.items():
+            for code in _codes(inspect.unwrap(function) if callable(function) else None):
+                for stored, line in _stored(code):
+                    if stored == name:
+                        place = f"{_shown_file(code.co_filename)}:{line}, in {code.co_name}"
+                        places.append((key == "__init__", place))
+    return min(places, key=lambda place: place[0])[1] if places else ""
+
+
+def names_set_by(function: Any) -> list[str]:
+    """Return the attributes that the code of a function sets."""
+    return [name for code in _codes(inspect.unwrap(function)) for name, _ in _stored(code)]
+
+
+def _stored(code: CodeType) -> Iterator[tuple[str, int | None]]:
+    """Yield the names of the attributes that a code sets, each with its line."""
+    for instruction in dis.get_instructions(code):
+        if instruction.opname == "STORE_ATTR":
+            lines = (ln for a, b, ln in code.co_lines() if a <= instruction.offset < b)
+            yield str(instruction.argval), next(lines, None)
+
+
+@functools.cache
+def _class_place(cls: type) -> str:
+    try:
+        _, line = inspect.getsourcelines(cls)
+        return f"{_shown_file(inspect.getsourcefile(cls) or '')}:{line}, class {cls.__name__}"
+    except (OSError, TypeError):
+        return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _shown_file(file: str) -> str:
+    return file.rpartition("/site-packages/")[2]

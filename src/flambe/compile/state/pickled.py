@@ -1,0 +1,185 @@
+"""Attributes that need pickle: files of their own, read only where they are trusted.
+
+A pickle runs what it names when it is read. So it is a form of state that a component asks for
+(``register_attrs("clf", pickle=True)``), kept apart from the rest: beside ``state.pt`` there is
+``clf.pickle``, and ``clf.pickle.mac``, a code (HMAC-SHA256) that only who has the key of the user
+can compute. A run reads what was written with the key of its user, and nothing else: a folder that
+somebody else made has no such code. ``flambe.load(path, trust=True)`` reads any.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import os
+import pickle
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flambe._files import read_regular
+from flambe.compile.state.encoding import MARK
+from flambe.errors import StateError, UnsavableError
+from flambe.logging.console import home_folder
+
+_KEY_FILE = "pickle.key"
+_KIND = "pickle"
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whose pickles are read.
+
+    Attributes
+    ----------
+    everybody
+        Whether any are.
+    key
+        Those that were written with this key are.
+    """
+
+    everybody: bool = False
+    key: bytes = field(default=b"", repr=False)
+
+
+NOBODY = Trust()
+
+
+def user_key() -> bytes:
+    """Return the key of this user on this machine, made at first use.
+
+    Where flambe's own folder cannot be written it is a new one: good for this run alone.
+    """
+    try:
+        path = home_folder() / _KEY_FILE
+        if not path.exists():
+            beside = path.with_name(f"{_KEY_FILE}.{os.getpid()}.{secrets.token_hex(4)}")
+            with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
+                stream.write(secrets.token_bytes(32))
+            with contextlib.suppress(FileExistsError):
+                os.link(beside, path)  # whoever is first makes it
+            os.unlink(beside)
+        key = read_regular(path)
+        return key if len(key) == 32 else secrets.token_bytes(32)
+    except OSError:
+        return secrets.token_bytes(32)
+
+
+def _code(key: bytes, name: str, digest: str) -> str:
+    return hmac.new(key, f"{name}\0{digest}".encode(), hashlib.sha256).hexdigest()
+
+
+def write(folder: str, name: str, value: Any, where: str, key: bytes) -> dict[str, Any]:
+    """Pickle an attribute into a file of its own; return what the state says of it.
+
+    Raises
+    ------
+    UnsavableError
+        If it cannot be pickled.
+    """
+    try:
+        data = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+    except Exception as error:  # pickling calls what objects define
+        kind = type(value)
+        raise UnsavableError(
+            f"cannot save {where}: its {name!r} is a {kind.__module__}.{kind.__qualname__}, which "
+            f"cannot be pickled: {error}\n"
+            "  register what it is made from, and make it again in _load_state;\n"
+            f'  or, if nothing depends on it:  _transient = ("{name}",)   in the class'
+        ) from None
+    digest = hashlib.sha256(data).hexdigest()
+    Path(folder, f"{name}.pickle").write_bytes(data)
+    if key:
+        Path(folder, f"{name}.pickle.mac").write_text(_code(key, name, digest), encoding="ascii")
+    return {MARK: _KIND, "sha256": digest, "size": len(data)}
+
+
+def is_pickled(written: Any) -> bool:
+    """Whether what a state says of an attribute is that it was pickled."""
+    return isinstance(written, dict) and written.get(MARK) == _KIND
+
+
+def read(folder: str, name: str, written: dict[str, Any], where: str, trust: Trust) -> Any:
+    """Read an attribute back, if its file is trusted.
+
+    Raises
+    ------
+    StateError
+        If it is not, or not the file that was written.
+    """
+    path = os.path.join(folder, f"{name}.pickle")
+    if not name.isidentifier():
+        raise StateError(f"cannot read the state in {folder}: {name[:80]!r} is no attribute")
+    digest = str(written["sha256"])
+    if not trust.everybody and not _is_ours(path, name, digest, trust.key):
+        raise StateError(
+            f"{where}: {name!r} is a pickle, which can run code as you, and is not read\n  "
+            + (_IN_RUN.format(path=os.path.abspath(folder)) if trust.key else _LOADED)
+        )
+    try:
+        data = read_regular(path, int(written["size"]) + 1)
+    except OSError as error:
+        raise StateError(f"{where}: {name!r} cannot be read: {error}") from None
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise StateError(f"{where}: {name!r} is damaged: {path} is not what was written")
+    try:
+        # Signed with this user's key, or trusted by the caller: nothing else comes so far.
+        return pickle.loads(data)
+    except Exception as error:  # whatever it runs
+        text = f"{type(error).__name__}: {error}"
+        raise StateError(f"{where}: {name!r} cannot be unpickled: {text}") from error
+
+
+_LOADED = "if you trust who wrote it:   flambe.load(path, trust=True)"
+_IN_RUN = (
+    "no run of yours on this machine wrote it (its code was not made with your key, "
+    "~/.flambe/pickle.key)\n"
+    '  if you trust who did:   python -c "import flambe; flambe.trust({path!r})"   '
+    "and run it again with --resume"
+)
+
+
+def _is_ours(path: str, name: str, digest: str, key: bytes) -> bool:
+    if not key:
+        return False
+    try:
+        code = read_regular(f"{path}.mac", 200).decode("ascii").strip()
+    except (OSError, ValueError):
+        return False
+    return hmac.compare_digest(code, _code(key, name, digest))
+
+
+def trust(path: str | os.PathLike[str]) -> int:
+    """Let your runs on this machine read the pickles in a folder, whoever wrote them.
+
+    Call it for a folder of results that you brought here from another machine of yours, and want
+    to resume. Whoever wrote the pickles can run code as you when they are read.
+
+    Parameters
+    ----------
+    path
+        A saved component, or a folder with any number of them, such as the output of a run.
+
+    Returns
+    -------
+    int
+        How many pickles are trusted now.
+
+    Raises
+    ------
+    StateError
+        If it is not a folder.
+    """
+    if not os.path.isdir(path):
+        raise StateError(f"{path} is not a folder")
+    count, key = 0, user_key()
+    for place, _, files in os.walk(path):
+        for file in files:
+            name = file.removesuffix(".pickle")
+            if name != file and name.isidentifier():
+                digest = hashlib.sha256(read_regular(os.path.join(place, file))).hexdigest()
+                Path(place, f"{file}.mac").write_text(_code(key, name, digest), encoding="ascii")
+                count += 1
+    return count

@@ -1,0 +1,132 @@
+"""The file of one component's state: what may be in it, and how it is written and read.
+
+Where torch is installed, it is a file of ``torch.save``, read with ``weights_only=True``. Elsewhere
+all values are plain, and it is a pickle that is read by one who knows no class and no function
+(docs.python.org/3/library/pickle.html, "Restricting Globals"): unlike JSON, it keeps tuples and the
+types of keys, as torch does. What it holds is encoded, the same in both: see :mod:`encoding`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import pickle
+import re
+import zipfile
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from flambe._files import read_regular, regular_opener
+from flambe.compile.state.encoding import decode
+from flambe.compile.state.nesting import check_nesting
+from flambe.compile.state.pickled import is_pickled
+from flambe.errors import StateError, how_to_install
+
+STATE_FILE = "state.pt"
+PLAIN_FILE = "state.pkl"
+# Before it, ``weights_only`` could be got round: nvd.nist.gov/vuln/detail/CVE-2025-32434
+SAFE_TORCH = (2, 6)
+
+
+def holds_state(files: Collection[str]) -> bool:
+    """Whether a folder with these files is that of a component."""
+    return STATE_FILE in files or PLAIN_FILE in files
+
+
+def write_state(folder: str, values: dict[str, Any]) -> None:
+    """Write an encoded state into the folder of its component."""
+    if importlib.util.find_spec("torch") is None:
+        Path(folder, PLAIN_FILE).write_bytes(pickle.dumps(values, protocol=4))
+        return
+    import torch
+
+    buffer = io.BytesIO()
+    torch.save(values, buffer)
+    Path(folder, STATE_FILE).write_bytes(buffer.getbuffer())
+
+
+class _Plain(pickle._Unpickler):
+    """Reads plain values: nothing that is named in the file is looked up.
+
+    It is the one in Python: the other makes its memo as large as a file says.
+    """
+
+    def find_class(self, module: str, name: str) -> NoReturn:
+        raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
+
+
+def _no_pickle(name: str, written: dict[str, Any]) -> Any:
+    raise StateError(f"{name!r} is a pickle, which is not read here")
+
+
+def read_state(
+    folder: str, pickled: Callable[[str, dict[str, Any]], Any] = _no_pickle
+) -> dict[str, Any]:
+    """Read the state of a component from its folder.
+
+    Parameters
+    ----------
+    folder
+        The folder.
+    pickled
+        Reads an attribute that has a file of its own: its name, and what the state says of it.
+
+    Raises
+    ------
+    StateError
+        If it cannot be read, or holds more than tensors and plain values.
+    """
+    plain, tensors = os.path.join(folder, PLAIN_FILE), os.path.join(folder, STATE_FILE)
+    try:
+        written = dict(_read_plain(plain) if os.path.exists(plain) else _read_torch(tensors))
+        return {
+            name: pickled(name, value) if is_pickled(value) else decode(value)
+            for name, value in written.items()
+        }
+    except StateError:
+        raise
+    except pickle.UnpicklingError as error:  # torch's tells how to load it all the same
+        if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            what = f"it holds more than tensors and plain values ({found[1]})"
+            raise StateError(f"the state in {folder} is refused: {what}") from None
+        raise StateError(f"cannot read the state in {folder}: it is damaged") from None
+    except Exception as error:  # what is damaged raises what it will
+        raise StateError(f"cannot read the state in {folder}: {str(error)[:2000]}") from None
+
+
+def _read_plain(file: str) -> Any:
+    data = read_regular(file)
+    check_nesting(data)
+    return _Plain(io.BytesIO(data)).load()
+
+
+def _read_torch(file: str) -> Any:
+    if importlib.util.find_spec("torch") is None:
+        raise StateError(f"{os.path.dirname(file)} needs torch: {how_to_install('learn')}")
+    import torch
+
+    if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_TORCH:
+        wanted = ".".join(map(str, SAFE_TORCH))
+        hint = f"a file can have torch {torch.__version__} run code: pip install 'torch>={wanted}'"
+        raise StateError(f"{file} is not read\n  {hint}")
+    # Once opened, it is the file that was looked at: not a pipe, nor one that was put in its way.
+    with open(file, "rb", opener=regular_opener) as stream:
+        _check_zip(stream)
+        return torch.load(stream, map_location="cpu", weights_only=True)
+
+
+def _check_zip(stream: IO[bytes]) -> None:
+    """Refuse a file that unpacks to more than it is (torch compresses nothing), or is too deep."""
+    size = stream.seek(0, os.SEEK_END)
+    with zipfile.ZipFile(stream) as file:
+        members = file.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise pickle.UnpicklingError("compressed")
+        if sum(member.file_size for member in members) > size:
+            raise pickle.UnpicklingError("larger than its file")
+        for member in members:
+            if member.filename.rpartition("/")[2] == "data.pkl":
+                check_nesting(file.read(member))
+    stream.seek(0)

@@ -1,0 +1,1 @@
+"""Who runs the variants of a stage, and what runs one."""

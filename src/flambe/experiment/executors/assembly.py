@@ -1,0 +1,172 @@
+"""The objects of a variant and of its ancestors, built in one process."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from flambe.compile import persistence
+from flambe.compile.build import Builder, run_error
+from flambe.compile.component import Component
+from flambe.compile.state import component_state
+from flambe.compile.state.pickled import Trust
+from flambe.compile.values import Schema, links, walk
+from flambe.compile.workspace import Workspace, using
+from flambe.errors import FlambeError, StateError
+from flambe.experiment.executors.stage_task import StageTask, seed_everything
+from flambe.experiment.storage.checkpoints import CHECKPOINT, FINAL, read_manifest
+from flambe.experiment.variants.expansion import Variant
+
+
+class Assembly:
+    """The objects of a variant and of its ancestors, in one process.
+
+    An ancestor that was run is given the state that it ended with. It shares its own ancestors with
+    the others, but for those whose state it changed: of these it has a copy.
+
+    Parameters
+    ----------
+    task
+        What it takes.
+    variant
+        The variant.
+    shared
+        Ancestors that are built already, and that others use.
+    workspace_of
+        Stage → the folder of its components.
+    """
+
+    def __init__(
+        self,
+        task: StageTask,
+        variant: Variant,
+        shared: Mapping[str, Builder] | None = None,
+        workspace_of: Callable[[str], Workspace] | None = None,
+    ) -> None:
+        self.task = task
+        self.workspace_of = workspace_of
+        self.target = variant.stage
+        ids = {**variant.ancestry, variant.stage: variant.id}
+        self.variants = {
+            stage: task.variants[stage][ids[stage]] for stage in task.order if stage in ids
+        }
+        self.names: dict[str, Any] = {
+            **{name: _here(place) for name, place in task.resources.items()},
+            **{stage: member.config for stage, member in self.variants.items()},
+        }
+        #: What is to be said of what ancestors did not save: what it is about → text.
+        self.advice: dict[str, str] = {}
+        self.shared: dict[str, Builder] = dict(shared or {})
+        self.borrowed = set(self.shared)
+
+    def component(self) -> Any:
+        """Build the object of the variant, its ancestors restored."""
+        return self._build(self.target).stage(self.target)
+
+    def _build(self, stage: str) -> Builder:
+        def elsewhere(name: str) -> Builder | None:
+            if name == stage or name not in self.variants:
+                return None
+            return self._shared(name)
+
+        # Ancestors first: building them draws random numbers of their own.
+        for _, link in links(self.names[stage]):
+            elsewhere(link.root)
+        # And modules: some draw when they are imported, which is only once in a process.
+        for _, part in walk(self.names[stage]):
+            if isinstance(part, Schema):
+                with contextlib.suppress(Exception):  # building it says what is wrong
+                    part.resolve()
+        builder = Builder(self.names, elsewhere)
+        seed_everything(self.task.seed, stage, self.variants[stage].repetition)
+        where = contextlib.nullcontext() if self.workspace_of is None else self._in_folder(stage)
+        with where:
+            builder.stage(stage)
+        return builder
+
+    def _in_folder(self, stage: str) -> contextlib.AbstractContextManager[None]:
+        assert self.workspace_of is not None
+        return using(self.workspace_of(stage))
+
+    def _shared(self, stage: str) -> Builder:
+        if stage not in self.shared:
+            self.shared[stage] = self._restored(stage)
+        return self.shared[stage]
+
+    def _restored(self, stage: str) -> Builder:
+        variant = self.variants[stage]
+        builder = self._build(stage)
+        checkpoint = f"{self.task.storage.base}/{stage}/{variant.name}/{FINAL}"
+        component = builder.stage(stage)
+        if not variant.runs or not isinstance(component, Component):
+            return builder
+        folder = None
+        with contextlib.suppress(FileNotFoundError):
+            folder = self.task.storage.bring(checkpoint) / CHECKPOINT
+        if folder is None or not folder.is_dir():
+            raise StateError(
+                f"the checkpoint of stage {stage!r} is missing: {checkpoint}\n"
+                "  run that stage again: run with --force, or resume from a stage before it"
+            )
+        saved = persistence.read(
+            str(folder),
+            component,
+            lambda path, about, text: self.advice.setdefault(about, text),
+            Trust(key=self.task.key),
+        )
+        if copied := self._copied(stage, component, saved):
+            kept = {name: built for name, built in self.shared.items() if name not in copied}
+            builder = Assembly(self.task, variant, kept, self.workspace_of)._build(stage)
+            component = builder.stage(stage)
+        with blamed(component, "loading the state of"):
+            component.load_state(saved)
+        manifest = read_manifest(folder.parent)
+        if manifest is not None and not manifest["done"]:
+            with blamed(component, "stopped() of"):
+                component.stopped()
+        return builder
+
+    def _copied(self, stage: str, component: Component, saved: component_state.State) -> set[str]:
+        """Return the ancestors that hold what a stage changed, if others reach them too."""
+        changed = {
+            id(member)
+            for path, member in component_state.components(component)
+            if path in saved
+            and not component_state.same(member._state(component_state.own(member)), saved[path])
+        }
+        holders = set()
+        for name in self.variants[stage].ancestry:
+            built = self._shared(name).built.values()
+            roots = [value for value in built if isinstance(value, Component)]
+            if any(id(m) in changed for root in roots for _, m in component_state.components(root)):
+                holders.add(name)
+        return holders if holders & self._reached_without(stage) else set()
+
+    def _reached_without(self, stage: str) -> set[str]:
+        """Return the ancestors that others use, or that the target reaches not through a stage."""
+        seen: set[str] = set()
+        ahead = [self.target]
+        while ahead:
+            for parent in self.variants[ahead.pop()].parents:
+                if parent != stage and parent not in seen:
+                    seen.add(parent)
+                    ahead.append(parent)
+        return seen | self.borrowed
+
+
+@contextlib.contextmanager
+def blamed(component: Component, doing: str) -> Iterator[None]:
+    """Say of which component an error is that one of its hooks raised."""
+    try:
+        yield
+    except FlambeError:
+        raise
+    except Exception as error:
+        raise run_error(component, error, doing) from error
+
+
+def _here(place: Any) -> Any:
+    """Return the path of a resource on this host: on a cluster it is below the user's home."""
+    return os.path.expanduser(place) if isinstance(place, str) else place

@@ -1,0 +1,305 @@
+"""Where the checkpoints of a run are: written and read from every host.
+
+They are in the folder of the run on its orchestrator, unless ``storage`` of the experiment names a
+bucket. On a host that has that folder itself (the orchestrator, or any host where it is on a shared
+disk) it is written directly; elsewhere over SFTP with the cluster's own key. Which of the two is
+found out where it is used, by the id that the run has written into its folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fsspec.exceptions import FSTimeoutError
+from pyarrow.fs import FSSpecHandler, PyFileSystem, copy_files
+
+from flambe import _disk
+from flambe._files import private_folder
+from flambe.errors import HaltedError, RunError
+from flambe.experiment.storage.checkpoints import MANIFEST, Checkpoints
+from flambe.logging.console import home_folder
+from flambe.progress import RunFolder, host_name
+from flambe.remote.process_lock import locked
+
+CONNECT_SECONDS = 90.0  # how long a host tries to reach the orchestrator
+# A connection is given up after so many seconds of silence: a short cut is waited out.
+ALIVE_INTERVAL, ALIVE_COUNT = 15, 6
+# Seconds between two tries to do what failed for want of a connection.
+PAUSES = (1.0, 5.0, 15.0)
+# How long copies of checkpoints are kept on a host after their last use.
+CACHE_SECONDS = 7 * 24 * 3600
+T = TypeVar("T")
+# Components draw from the generator that all share: not one number of it is for pauses.
+_own_random = random.Random()
+
+
+@dataclass(frozen=True)
+class Storage:
+    """Where one run is.
+
+    Attributes
+    ----------
+    root
+        The path of its folder on the orchestrator.
+    id
+        What is written in it; empty for a run on one machine only.
+    url
+        Where its checkpoints are instead, an ``s3://`` address.
+    patience
+        For how many seconds room is waited for, where its disk is full.
+    host, port, user, key
+        How other hosts reach the orchestrator: ``key`` is the name of a file in ``~/.ssh``.
+    """
+
+    root: str
+    id: str = ""
+    host: str = ""
+    port: int = 22
+    user: str = ""
+    key: str = ""
+    url: str = ""
+    patience: float = _disk.SECONDS
+
+    @property
+    def base(self) -> str:
+        """The folder that the checkpoints are below, as its file system names it."""
+        return self.url.removeprefix("s3://") or self.root
+
+    @property
+    def is_here(self) -> bool:
+        """Whether this host has the folder of the checkpoints itself."""
+        if self.url:
+            return False
+        if not self.id:
+            return True
+        try:
+            return RunFolder(Path(self.root)).identity.read_text(encoding="ascii") == self.id
+        except OSError:
+            return False
+
+    def files(self) -> Any:
+        """Return the file system (of fsspec) in which the folder is, as seen from this host."""
+        if self.is_here:
+            from fsspec.implementations.local import LocalFileSystem
+
+            return LocalFileSystem()
+        return _in_bucket(self) if self.url else _connected(self)
+
+    def checkpoints(self) -> Checkpoints:
+        """Return the checkpoints, as whoever rules the run sees them.
+
+        Raises
+        ------
+        OSError
+            If they are in a bucket, and it cannot be reached.
+        """
+        return Checkpoints(self.base, _in_bucket(self).fs if self.url else None)
+
+    def for_tune(self) -> PyFileSystem | None:
+        """Return the file system as Ray Tune takes it: it finds its way on whatever host it is.
+
+        None for that of this machine, where there is no other.
+        """
+        return PyFileSystem(_Handler(self)) if self.id else None
+
+    def refusal(self, error: BaseException) -> str:
+        """Return why the disk of the folder refused something, if it was that: it is full."""
+        if self.url:
+            return ""
+        if isinstance(error, OSError) and _disk.is_full(error):
+            own = self.root if self.is_here else tempfile.gettempdir()
+            return _disk.reason(error, error.filename or own, host_name())
+        if self.is_here or not isinstance(error, Exception):
+            return ""
+        with contextlib.suppress(Exception):  # SFTP knows no such error: it only fails
+            return str(_connected(self).full(self.root))
+        return ""
+
+    @contextlib.contextmanager
+    def writing(self, checkpoint: str) -> Iterator[Path]:
+        """Give a folder of this host to write a checkpoint into; at its end, it is in its place."""
+        if self.is_here:
+            # A part of it may be there, whose files may be links.
+            shutil.rmtree(checkpoint, ignore_errors=True)
+            os.mkdir(checkpoint)
+            yield Path(checkpoint)
+            return
+        with tempfile.TemporaryDirectory(prefix="flambe-checkpoint-") as name:
+            yield Path(name)
+            if self.url:
+                copy_files(name, checkpoint, destination_filesystem=self.for_tune())
+            else:
+                _connected(self).put_all(Path(name), checkpoint)
+
+    def bring(self, checkpoint: str) -> Path:
+        """Return the path on this host of a checkpoint below the base; it is copied if need be.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it is not there.
+        """
+        if self.is_here:
+            return Path(checkpoint)
+        return patiently(lambda: self._copied(checkpoint), f"{checkpoint} is read")
+
+    def _copied(self, checkpoint: str) -> Path:
+        files = self.files()
+        target = _cache(self.id) / os.path.relpath(checkpoint, self.base)
+        private_folder(target.parent)
+        with locked(target.parent / f".{target.name}.lock"):
+            manifest = files.cat_file(f"{checkpoint}/{MANIFEST}")
+            known = target / MANIFEST
+            if known.exists() and known.read_bytes() == manifest:
+                return target
+            beside = target.with_name(f".{target.name}.{os.getpid()}")
+            shutil.rmtree(beside, ignore_errors=True)
+            private_folder(beside)
+            copy_files(checkpoint, str(beside), source_filesystem=self.for_tune())
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(beside, target)
+        return target
+
+
+def _cache(identity: str) -> Path:
+    """Return where a run keeps copies of checkpoints on this host; old ones are removed."""
+    folder = home_folder("cache", "runs", identity)
+    now = time.time()
+    os.utime(folder, (now, now))
+    for other in folder.parent.iterdir():
+        with contextlib.suppress(OSError):
+            if now - other.stat().st_mtime > CACHE_SECONDS:
+                shutil.rmtree(other)
+    return folder
+
+
+class _Handler(FSSpecHandler):  # type: ignore[misc]
+    """Gives pyarrow the file system of a run; what travels between hosts is where to find it."""
+
+    def __init__(self, storage: Storage) -> None:
+        self.storage = storage
+
+    @property
+    def fs(self) -> Any:
+        return self.storage.files()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Handler) and other.storage == self.storage
+
+    def __hash__(self) -> int:
+        return hash(self.storage)
+
+
+#: Variables for buckets, of the file of secrets: the environment of the driver has none of them.
+variables: dict[str, str] = {}
+
+
+@functools.lru_cache(maxsize=4)
+def _in_bucket(storage: Storage) -> Any:
+    from flambe.experiment.storage import bucket
+
+    return bucket.Files(bucket.connected(storage.base, variables))
+
+
+@functools.lru_cache(maxsize=4)
+def _connected(storage: Storage) -> Any:
+    """Return a connection to the orchestrator, one for each process.
+
+    Raises
+    ------
+    RunError
+        If there is none to be had.
+    """
+    from flambe.experiment.storage.sftp import CIPHERS, Files
+
+    key = Path.home() / ".ssh" / storage.key
+    deadline = time.monotonic() + CONNECT_SECONDS
+    pause = 0.5
+    while True:
+        try:
+            # One after another: sshd drops those that come all at once (MaxStartups).
+            with locked(home_folder("cache") / "sftp.lock"):
+                return Files(
+                    storage.host,
+                    port=storage.port,
+                    username=storage.user,
+                    client_keys=[str(key)],
+                    known_hosts=f"{key}.known_hosts",
+                    agent_path=None,
+                    config=None,
+                    encryption_algs=CIPHERS,
+                    connect_timeout=15,
+                    login_timeout=30,
+                    keepalive_interval=ALIVE_INTERVAL,
+                    keepalive_count_max=ALIVE_COUNT,
+                    skip_instance_cache=True,
+                )
+        except _connection_errors() as error:
+            if time.monotonic() > deadline:
+                where = f"{storage.user}@{storage.host}:{storage.port}"
+                raise RunError(
+                    f"cannot write to the orchestrator by SFTP ({where}): {error}"
+                ) from error
+            time.sleep(pause * _own_random.uniform(0.5, 1.5))
+            pause = min(pause * 2, 10)
+
+
+def patiently(do: Callable[[], T], what: str, storage: Storage | None = None) -> T:
+    """Do something that needs the orchestrator; where the connection is lost, do it again.
+
+    Parameters
+    ----------
+    do
+        What is done.
+    what
+        What that is, for people.
+    storage
+        Where it is written: where its disk is full, it is done again until there is room.
+
+    Raises
+    ------
+    HaltedError
+        If the disk is still full in the end.
+    """
+    pauses = iter(PAUSES)
+    full_until: float | None = None
+    while True:
+        try:
+            return do()
+        except FileNotFoundError:
+            raise
+        except Exception as error:
+            if not isinstance(error, (RunError, *_connection_errors())):
+                raise
+            if storage is not None and (refusal := storage.refusal(error)):
+                now = time.monotonic()
+                full_until = full_until or now + storage.patience
+                if now > full_until:
+                    raise HaltedError(refusal) from error
+                pause = min(_disk.PAUSE, storage.patience)
+            elif (pause := next(pauses, 0.0)) == 0.0:
+                raise
+            else:
+                logging.getLogger(__name__).warning("%s again: %s", what, error)
+                _connected.cache_clear()
+                _in_bucket.cache_clear()
+            time.sleep(pause)
+
+
+def _connection_errors() -> tuple[type[Exception], ...]:
+    # Loaded where something is written over SFTP: it is not loaded only to ask.
+    module = sys.modules.get("asyncssh")
+    more = (module.Error,) if module is not None else ()
+    return (OSError, FSTimeoutError, *more)

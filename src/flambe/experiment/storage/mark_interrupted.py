@@ -1,0 +1,46 @@
+"""What is left to say of a run that could not say it itself: it was killed, or its host went down.
+
+At its end, the supervisor of a run calls this module with the folder as argument.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from flambe.experiment.storage.checkpoints import Checkpoints
+from flambe.progress import RunFolder, Status, change_line, end_last_line
+
+
+def settle(folder: RunFolder) -> None:
+    """Note that a run that its state calls running was interrupted."""
+    state = folder.read_state()
+    if state is None or state.status is not Status.RUNNING:
+        return
+    _make_room(folder)
+    end_last_line(folder.variants)
+    with open(folder.variants, "a", encoding="utf-8") as lines:
+        for entry in folder.read_variants().values():
+            if entry.status is Status.RUNNING:
+                lines.write(change_line({"id": entry.id, "status": Status.INTERRUPTED}))
+    entries = list(folder.read_variants().values())
+    for stage in state.stages:
+        stage.counts = dict(Counter(e.status.value for e in entries if e.stage == stage.name))
+        if stage.status is Status.RUNNING:
+            stage.status, stage.ended = Status.INTERRUPTED, state.updated
+    state.status, state.ended = Status.INTERRUPTED, state.updated or time.time()
+    state.error = "it was killed, or its host went down"
+    folder.write_state(state)
+
+
+def _make_room(folder: RunFolder) -> None:
+    """Remove checkpoints that are not whole: they are never read, and the disk may be full."""
+    checkpoints = Checkpoints(str(folder.root))
+    for entry in folder.read_variants().values():
+        checkpoints.remove_parts(checkpoints.folder(entry.stage, entry.name))
+
+
+if __name__ == "__main__":
+    settle(RunFolder(Path(sys.argv[1])))

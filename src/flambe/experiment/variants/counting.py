@@ -1,0 +1,392 @@
+"""How many variants the stages of a pipeline have: computed, without making any of them.
+
+A stage is described by its *ways*: how many of its configurations link to which stages. A variant
+is one way through a stage and through every stage that it needs. So variants are counted by
+replacing the last of the stages that are needed by what it links to, until none is left, and each
+set of needed stages is counted once. Stages with a single configuration never enter those sets,
+which therefore stay small: each of their members at least doubles the count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from flambe.compile.values import Grid, Link, Path, Sample, Schema, children
+from flambe.errors import ConfigError, Problem
+from flambe.experiment.variants.identity import canonical_text
+from flambe.experiment.variants.options import alternatives, grid_elements, has_options, is_domain
+from flambe.experiment.variants.search import Search, distinct_values
+
+DEFAULT_MAX_VARIANTS = 10_000
+LARGEST_MAX_VARIANTS = 100_000
+# All stages together may have that many times the variants that one may have.
+ALL_STAGES = 10
+# How much work counting may be: only links in options that combine in very many ways come near.
+MAX_STEPS = 500_000
+
+# The stages that a configuration links to → how many do.
+Ways = Counter[frozenset[str]]
+# Stages that are needed, and stages that are settled by one that was searched or reduced.
+_State = tuple[frozenset[int], frozenset[int]]
+_NOTHING: frozenset[int] = frozenset()
+_END: _State = (_NOTHING, _NOTHING)
+# In ways, beside the names of stages: the configuration has a search space. One that has fewer
+# values than are drawn has a mark of its own, which starts like this.
+_SPACE = "\0"
+
+
+class _TooManyVariantsError(Exception):
+    def __init__(self, stage: str, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.stage, self.message, self.hint = stage, message, hint
+
+
+@dataclass(frozen=True)
+class StageCount:
+    """How many variants a stage has.
+
+    Attributes
+    ----------
+    count
+        The number of its variants, those that ``reduce`` masks included: of those that a search
+        tries, where there is one.
+    running
+        Without those that ``reduce`` masks. Where two stages that are searched or reduced share an
+        ancestor it is an upper bound: which of their variants belong together is known in the run.
+    method
+        How their values are found: ``"grid"``, ``"search"`` or ``"draw"``.
+    """
+
+    count: int
+    running: int
+    method: str = "grid"
+
+
+def count_variants(keywords: Mapping[str, Any]) -> dict[str, StageCount]:
+    """Return how many variants each stage of an experiment has.
+
+    Parameters
+    ----------
+    keywords
+        The keywords of an ``!Experiment``, not built, without mistakes.
+
+    Raises
+    ------
+    ConfigError
+        If a stage has more than ``max_variants``.
+    """
+    try:
+        counts = _counts(keywords)
+        if not keywords.get("reduce"):
+            return counts
+        kept = _counts(keywords, reduced=True)
+    except _TooManyVariantsError as error:
+        raise ConfigError(Problem(error.message, hint=error.hint)) from None
+    # The product of what is kept of several stages may be more than there is.
+    return {
+        stage: replace(known, running=min(known.count, kept[stage].count))
+        for stage, known in counts.items()
+    }
+
+
+def size_findings(keywords: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """Yield the path, the message and the hint of the first stage that has too many variants.
+
+    Variants that ``reduce`` masks count: a run lists them.
+    """
+    try:
+        _counts(keywords)
+    except _TooManyVariantsError as error:
+        yield ("pipeline", error.stage), error.message, error.hint
+
+
+def _counts(keywords: Mapping[str, Any], *, reduced: bool = False) -> dict[str, StageCount]:
+    search = keywords.get("search") or {}
+    reduce = (keywords.get("reduce") or {}) if reduced else {}
+    most = keywords.get("max_variants", DEFAULT_MAX_VARIANTS)
+    counter = _Counter(math.inf if reduced else most, keywords.get("seed", 0))
+    counts: dict[str, StageCount] = {}
+    total = 0
+    for stage, value in keywords["pipeline"].items():
+        counts[stage] = counter.add(stage, value, Search.read(search.get(stage)), reduce.get(stage))
+        total += counts[stage].count
+        if total > ALL_STAGES * most and not reduced:
+            raise _TooManyVariantsError(
+                stage,
+                f"the stages up to {stage!r} have {_number(total)} variants in all, "
+                f"more than {ALL_STAGES} times max_variants ({most:,})",
+                _hint(total / ALL_STAGES),
+            )
+    return counts
+
+
+@dataclass
+class _Stage:
+    sizes: list[int]  # of its options; their product is the number of its configurations
+    ways: Counter[frozenset[int]]  # the stages that configurations need → how many do
+    kept: int | None = None  # of its variants, if a search or "reduce" decides which
+    ancestors: frozenset[int] | None = field(default=None, repr=False)
+
+    @property
+    def single(self) -> bool:
+        """Whether it has one configuration."""
+        return self.kept is None and list(self.ways.values()) == [1]
+
+    @property
+    def needed(self) -> frozenset[int]:
+        """What a stage needs whose configurations all need the same."""
+        [needed] = self.ways
+        return needed
+
+
+class _Counter:
+    """Counts the variants of stages that are added in the order of the pipeline."""
+
+    def __init__(self, most: float, seed: int) -> None:
+        self.most = most
+        self.seed = seed
+        #: How many are drawn from each search space of the stage, and how many values some have.
+        self.drawn = 1
+        self.values: dict[str, int] = {}
+        self.names: list[str] = []
+        self.positions: dict[str, int] = {}
+        self.stages: list[_Stage] = []
+        self.counts: dict[_State, int] = {_END: 1}
+        self.steps = 0
+
+    def add(self, name: str, value: Any, search: Search, reduce: int | None) -> StageCount:
+        """Return how many variants a stage has."""
+        self.names.append(name)
+        self.drawn, self.values = search.num_samples, {}
+        sizes = self._sizes(value, (name,))
+        if math.prod(sizes) > self.most:
+            raise self._too_many(sizes, math.prod(sizes))
+        ways = self._ways(value, (name,))
+        spaces = {linked for linked in ways if any(mark.startswith(_SPACE) for mark in linked)}
+        method = "grid" if not spaces else "draw" if search.searcher is None else "search"
+        if method == "draw":
+            draws = {linked: self._draws(linked) for linked in spaces}
+            ways = Counter({linked: n * draws.get(linked, 1) for linked, n in ways.items()})
+            alike = len(spaces) == len(ways) and len(set(draws.values())) == 1
+            sizes = [*sizes, *set(draws.values())] if alike else [sum(ways.values())]
+        stage = _Stage(sizes, self._needed(ways))
+        count = sum(n * self._count((needed, _NOTHING)) for needed, n in stage.ways.items())
+        if count > self.most:
+            raise self._too_many(self._factors(stage, count), count)
+        if method == "search":
+            stage.kept = count = search.num_samples
+            if count > self.most:
+                raise self._too_many([], count)
+        if reduce is not None and reduce < count:
+            stage.kept = reduce
+        self.positions[name] = len(self.stages)
+        self.stages.append(stage)
+        return StageCount(count, count, method)
+
+    def _too_many(self, factors: list[int], count: int) -> _TooManyVariantsError:
+        return _TooManyVariantsError(
+            self.names[-1],
+            f"stage {self.names[-1]!r} has {_product(factors, count)} variants, "
+            f"more than max_variants ({self.most:,})",
+            _hint(count),
+        )
+
+    def _step(self, work: int) -> None:
+        self.steps += work
+        if self.steps > MAX_STEPS:
+            raise _TooManyVariantsError(
+                self.names[-1],
+                f"stage {self.names[-1]!r} depends on too many combinations of links in options",
+                "put fewer links into options (!g), or split the experiment",
+            )
+
+    # -- one stage ----------------------------------------------------------------------------
+
+    def _ways(self, value: Any, path: Path) -> Ways:
+        """Return which stages the configurations of a value link to → how many do."""
+        if isinstance(value, Link):
+            return Counter({frozenset((value.root,)): 1})
+        if isinstance(value, Sample):
+            return Counter({frozenset(): value.n})
+        if isinstance(value, Grid):
+            elements: Ways = Counter()
+            for element in self._distinct(value, path):
+                elements.update(self._ways(element, path))
+            return elements
+        ways: Ways = Counter({frozenset(): 1})
+        always: set[str] = {self._mark(value)} if is_domain(value) else set()
+        factor = 1
+        for key, child in () if is_domain(value) else children(value):
+            below = self._ways(child, (*path, key))
+            if len(below) == 1:
+                [(linked, number)] = below.items()
+                always |= linked
+                factor *= number
+            else:
+                ways = self._multiplied(ways, below)
+        return self._multiplied(ways, Counter({frozenset(always): factor}))
+
+    def _sizes(self, value: Any, path: Path) -> list[int]:
+        """Return the sizes of the options in a value: their product is what it has of ways."""
+        if isinstance(value, Grid):
+            elements = self._distinct(value, path)
+            return [sum(math.prod(self._sizes(element, path)) for element in elements)]
+        if isinstance(value, Sample):
+            return [value.n]
+        if is_domain(value):
+            return []
+        return [n for key, child in children(value) for n in self._sizes(child, (*path, key))]
+
+    def _distinct(self, grid: Grid, path: Path) -> list[Any]:
+        """Return the elements of a grid, what is equal once.
+
+        Elements with options in them that may turn out equal are replaced by all that they may be.
+        """
+        groups: dict[Any, list[Any]] = {}
+        for element in grid_elements(grid):
+            groups.setdefault(_shape(element), []).append(element)
+        result: list[Any] = []
+        for group in groups.values():
+            options = [element for element in group if has_options(element)]
+            size = sum(math.prod(self._sizes(element, path)) for element in options)
+            if not options:
+                result += {canonical_text(element): element for element in group}.values()
+            elif len(group) == 1 or size > self.most:
+                result += group
+            else:
+                self._step(size)
+                result += (found for found, _ in alternatives(Grid(tuple(group)), path, self.seed))
+        return result
+
+    def _mark(self, space: Any) -> str:
+        """Return what says of a configuration that it has this search space."""
+        size = distinct_values(space)
+        if size >= self.drawn:
+            return _SPACE
+        self.values[mark := f"{_SPACE}{len(self.values)}"] = int(size)
+        return mark
+
+    def _draws(self, linked: frozenset[str]) -> int:
+        """Return how many different values are drawn from the search spaces together."""
+        if _SPACE in linked:
+            return self.drawn
+        return min(self.drawn, math.prod(self.values[m] for m in linked if m in self.values))
+
+    def _multiplied(self, ways: Ways, others: Ways) -> Ways:
+        self._step(len(ways) * len(others))
+        product: Ways = Counter()
+        for linked, number in ways.items():
+            for more, times in others.items():
+                product[linked | more] += number * times
+        return product
+
+    def _needed(self, ways: Ways) -> Counter[frozenset[int]]:
+        """Return the ways by the stages behind the links.
+
+        A stage with one configuration is replaced by what it needs itself.
+        """
+        result: Counter[frozenset[int]] = Counter()
+        for linked, number in ways.items():
+            needed: set[int] = set()
+            for position in (self.positions[name] for name in linked if name in self.positions):
+                stage = self.stages[position]
+                needed |= stage.needed if stage.single else {position}
+            self._step(1 + len(needed))
+            result[frozenset(needed)] += number
+        return result
+
+    # -- what a stage depends on --------------------------------------------------------------
+
+    def _count(self, start: _State) -> int:
+        """Return in how many ways stages can be chosen that are needed together."""
+        branches: dict[_State, list[tuple[int, _State]]] = {}
+        stack = [start]
+        while stack:
+            state = stack[-1]
+            if state in self.counts:
+                stack.pop()
+                continue
+            if state not in branches:
+                branches[state] = self._branches(state)
+                stack += [below for _, below in branches[state] if below not in self.counts]
+            else:
+                self.counts[state] = sum(n * self.counts[below] for n, below in branches[state])
+        return self.counts[start]
+
+    def _branches(self, state: _State) -> list[tuple[int, _State]]:
+        """Replace the last stage that is needed by each of its ways."""
+        needed, settled = state
+        last = max(needed)
+        stage, rest = self.stages[last], needed - {last}
+        self._step(len(needed) + len(stage.ways))
+        if stage.kept is not None:
+            ancestors = self._ancestors(last) if rest else _NOTHING
+            ways = [(stage.kept, rest - ancestors, settled | ancestors)]
+        else:
+            ways = [(n, rest | (below - settled), settled) for below, n in stage.ways.items()]
+        return [(n, (below, closed if below else _NOTHING)) for n, below, closed in ways]
+
+    def _ancestors(self, position: int) -> frozenset[int]:
+        """Return what a stage may depend on."""
+        stage = self.stages[position]
+        if stage.ancestors is None:
+            ancestors: set[int] = set()
+            ahead = [position]
+            while ahead:
+                for needed in self.stages[ahead.pop()].ways:
+                    self._step(1 + len(needed))
+                    ahead += needed - ancestors
+                    ancestors |= needed
+            stage.ancestors = frozenset(ancestors)
+        return stage.ancestors
+
+    def _factors(self, stage: _Stage, count: int) -> list[int]:
+        """Return the factors of the number of variants of a stage, those of its ancestors first."""
+        if len(stage.ways) > 1:
+            return [count]
+        factors = list(stage.sizes)
+        state: _State = (stage.needed, _NOTHING)
+        while state != _END:
+            below = self.stages[max(state[0])]
+            branches = self._branches(state)
+            if len(branches) > 1:
+                return [self._count(state), *factors]
+            factors = [*([below.kept] if below.kept is not None else below.sizes), *factors]
+            state = branches[0][1]
+        return factors
+
+
+def _shape(value: Any) -> Any:
+    """Return what two values that may turn out equal have in common."""
+    if isinstance(value, Schema):
+        return value.target, len(value.args), frozenset(value.kwargs)
+    if isinstance(value, Mapping):
+        return Mapping, frozenset(map(str, value))
+    if isinstance(value, list | tuple):
+        return list, len(value)
+    return Link if isinstance(value, Link) else None
+
+
+def _hint(count: float) -> str:
+    if count > LARGEST_MAX_VARIANTS:
+        return "try fewer values, or draw some of them: !s [low, high, n], or a search"
+    return f"try fewer values, or allow as many with   max_variants: {math.ceil(count)}"
+
+
+def _product(factors: list[int], count: int) -> str:
+    """Write a product: ``10 × 10 × 10 = 1,000``."""
+    written = [_number(factor) for factor in factors if factor != 1]
+    if len(written) < 2:
+        return _number(count)
+    if len(written) > 14:
+        written = [*written[:5], f"… ({len(written) - 6} more)", written[-1]]
+    return f"{' × '.join(written)} = {_number(count)}"
+
+
+def _number(number: int) -> str:
+    # Python refuses to write numbers of more than 4,300 digits.
+    return f"{number:,}" if number < 10**15 else f"about 10^{math.floor(math.log10(number))}"

@@ -1,0 +1,1 @@
+"""The reaper of a host: it powers off what is idle, or stops what flambe runs there."""

@@ -1,0 +1,189 @@
+"""The agent of a host, as it is called from here."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flambe.errors import CommandError, RemoteError, UnreachableError
+from flambe.remote.host import Host
+from flambe.remote.result import Result
+
+_AGENT = Path(__file__).parent / "agent"
+_MAIN = """import sys
+from flambe.remote.agent.__main__ import main
+sys.exit(main())
+"""
+# The exit codes of a shell that finds no program, and of python3 without its archive.
+_NO_PROGRAM, _NO_FILE = 127, 2
+# The exit code of the agent when there is nothing to follow.
+_NO_RUN = 3
+# How long whoever follows a log tries to come back when the connection was lost, in seconds.
+COME_BACK = 600
+
+
+@functools.cache
+def archive() -> bytes:
+    """Return the agent as a Python archive: the same bytes everywhere."""
+    files = {"__main__.py": _MAIN, "flambe/__init__.py": "", "flambe/remote/__init__.py": ""}
+    for path in sorted(_AGENT.rglob("*.py")):
+        name = path.relative_to(_AGENT).as_posix()
+        files[f"flambe/remote/agent/{name}"] = path.read_text(encoding="utf-8")
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as target:
+        for name, text in files.items():
+            target.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)
+    return made.getvalue()
+
+
+class Agent:
+    """Calls the agent of one host, and ships it when it is not there.
+
+    Parameters
+    ----------
+    host
+        The host.
+    root
+        flambe's folder there, from the home of the user.
+    """
+
+    def __init__(self, host: Host, root: str = ".flambe") -> None:
+        self.host = host
+        self.root = root
+        digest = hashlib.sha256(archive()).hexdigest()[:12]
+        self.path = f"{root}/agent/{digest}.pyz"
+
+    def call(
+        self, command: str, /, *, deadline: float = 60.0, repeat: bool = True, **given: Any
+    ) -> Any:
+        """Call it, and return its answer.
+
+        Raises
+        ------
+        RemoteError
+            If it fails, or the host has no ``python3``.
+        """
+        for attempt in (0, 1):
+            done = self.host.run(
+                self.argv(command),
+                content=json.dumps(given),
+                deadline=deadline,
+                repeat=repeat,
+                check=False,
+                shown=f"flambe's agent: {command}",
+            )
+            if done.code == 0:
+                return self._answer(done)
+            if done.code == _NO_PROGRAM:
+                raise RemoteError(self.host.name, "there is no python3: install it on the host")
+            if "SyntaxError: " in done.stderr:
+                told = "its python3 is too old: install 3.10 or newer on the host"
+                raise RemoteError(self.host.name, told)
+            if done.code != _NO_FILE or attempt:
+                break
+            self.host.put(archive(), self.path)
+        with self.host.space(self.root):
+            done.checked()
+        raise AssertionError("unreachable")
+
+    def _answer(self, done: Result) -> Any:
+        """Return what the agent has answered.
+
+        Raises
+        ------
+        RemoteError
+            If it is no answer: its interpreter prints something else, too.
+        """
+        try:
+            return json.loads(done.stdout)
+        except ValueError:
+            lines = done.stdout.strip().splitlines()[-4:] or ["nothing"]
+            text = "".join(f"\n  | {line}" for line in lines)
+            raise RemoteError(
+                self.host.name, f"its python3 prints something else than it was asked for:{text}"
+            ) from None
+
+    def argv(self, command: str, *arguments: str) -> list[str]:
+        """Return the command line of the agent."""
+        return ["python3", "-I", self.path, "--root", self.root, command, *arguments]
+
+    def follow(
+        self,
+        name: str,
+        take: Callable[[str], None],
+        *,
+        note: Callable[[str], None] = lambda text: None,
+        once: bool = False,
+    ) -> int | None:
+        """Give each line of a supervised process to a function, until the process has ended.
+
+        A lost connection is made anew, and the log goes on where it was.
+
+        Parameters
+        ----------
+        name
+            Of the process.
+        take
+            Called with each line.
+        note
+            Called when the connection is lost, and when it is there again.
+        once
+            Only what it has said until now.
+
+        Returns
+        -------
+        int or None
+            Its exit code; None if nobody knows it, or it was not waited for.
+
+        Raises
+        ------
+        UnreachableError
+            If there is no connection for ten minutes.
+        RemoteError
+            If there is no such process.
+        """
+        place = 0
+        end: list[str] = []
+
+        def line(stream: str, text: str) -> None:
+            nonlocal place
+            if stream != "stdout":
+                return
+            head, _, rest = text.partition(" ")
+            if head == "end":
+                end.append(rest)
+            else:
+                place = int(head)
+                take(rest)
+
+        while not end:
+            command = self.argv("follow", name, "--offset", str(place), *["--once"] * once)
+            try:
+                self.host.run(
+                    command, deadline=float("inf"), take=line, shown="flambe's agent: follow"
+                )
+                if once:
+                    return None
+            except (UnreachableError, CommandError) as error:
+                self._come_back(error, note)
+        return int(end[0]) if end[0].lstrip("-").isdigit() else None
+
+    def _come_back(self, error: RemoteError, note: Callable[[str], None]) -> None:
+        """Do what it takes to go on following, or raise the error."""
+        code = error.code if isinstance(error, CommandError) else 255
+        if code == _NO_RUN:
+            raise RemoteError(self.host.name, "nothing was run there yet") from None
+        if code == _NO_FILE and self.host.run(["test", "-e", self.path], check=False).code:
+            self.host.put(archive(), self.path)
+        elif code == 255:
+            note(f"{self.host.name}: the connection was lost; trying again")
+            self.host.connection.open(COME_BACK)
+            note(f"{self.host.name}: connected again")
+        else:
+            raise error
