@@ -33,7 +33,7 @@ from typing import Any
 
 import common
 from flambe.cluster import SSHCluster
-from flambe.cluster.cluster_host import Member
+from flambe.cluster.cluster_host import ClusterHost
 from flambe.packaging.wheel import wheel_of
 from flambe.remote import each
 from tests.metal import Metal, missing
@@ -123,7 +123,7 @@ class Hosts:
         key, user = str(self.metal.key), self.metal.user
         cluster = SSHCluster(self.name, first, others, key=key, username=user)
         machines = cluster.find_machines()
-        cluster.members = [Member(m, cluster.local, cluster.remote_dir) for m in machines]
+        cluster.members = [ClusterHost(m, cluster.local, cluster.remote_dir) for m in machines]
         return cluster
 
     def close(self) -> None:
@@ -596,7 +596,7 @@ def files(lab: Lab, repeats: int) -> None:
     """Measure many files to several hosts."""
     hosts = lab.ready
     section(f"files: {COPIED * COPIED_SIZE / MEGA:.0f} MB in {COPIED} files to 1+3 hosts")
-    each(lambda member: member.look(hosts.name), hosts.cluster.members)
+    each(lambda member: member.refresh(hosts.name), hosts.cluster.members)
     bridge = hosts.metal.claim.bridge
     rules = [["-d", address] for address in hosts.addresses]
     with Counter(["OUTPUT", "-o", bridge], rules) as counter:

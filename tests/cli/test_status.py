@@ -17,7 +17,7 @@ import pytest
 from flambe.cli import main, runs, status
 from flambe.cli.hosts import hosts_table
 from flambe.cli.terminal import TextConsole
-from flambe.cluster.cluster_host import Member
+from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.local_state import ClusterFiles
 from flambe.cluster.machine import Machine
 from flambe.errors import ConfigError
@@ -36,9 +36,11 @@ RUNNING = {**LOST, "state": "running"}
 ENDED = {**LOST, "state": "ended", "ended": 5.0, "ended_ago": 65.0}
 
 
-def host(run: dict[str, Any] | None, **marks: Any) -> Member:
+def host(run: dict[str, Any] | None, **marks: Any) -> ClusterHost:
     address = Address("h")
-    made = Member(Machine("orchestrator", address, address, "u"), ClusterFiles("lab"), ".flambe")
+    made = ClusterHost(
+        Machine("orchestrator", address, address, "u"), ClusterFiles("lab"), ".flambe"
+    )
     made.report = {"runs": {"lab": run} if run else {}, "marks": marks}
     return made
 
@@ -116,7 +118,9 @@ def test_a_node_is_told_from_its_host() -> None:
 
     def shown(report: bool, nodes: dict[str, str] | None) -> str:
         address = Address("h")
-        made = Member(Machine("factory_2", address, address, "u"), ClusterFiles("lab"), ".flambe")
+        made = ClusterHost(
+            Machine("factory_2", address, address, "u"), ClusterFiles("lab"), ".flambe"
+        )
         if report:
             facts = {"cpus": 2, "gpus": [], "memory": 1, "python": "3.12.1"}
             made.report = {"runs": {"lab.ray": node}, "facts": facts, "environment": None}

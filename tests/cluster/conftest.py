@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flambe.cluster import Cluster, LocalCluster, SSHCluster
-from flambe.cluster.cluster_host import Member
+from flambe.cluster.cluster_host import ClusterHost
 from flambe.compile.checks.calls import check
 from flambe.compile.reader.document import read_file
 from flambe.errors import ConfigError
@@ -87,10 +87,10 @@ def said_of(folder: Path, keywords: str) -> str:
     return str(raised.value)
 
 
-def connected(cluster: Cluster) -> list[Member]:
+def connected(cluster: Cluster) -> list[ClusterHost]:
     """Return the hosts of a cluster with a connection each, and nothing else done to them."""
     machines = cluster.create_machines(cluster.find_machines())
-    members = [Member(machine, cluster.local, cluster.remote_dir) for machine in machines]
+    members = [ClusterHost(machine, cluster.local, cluster.remote_dir) for machine in machines]
     for member in members:
         member.connect()
     cluster.members = members
@@ -118,7 +118,7 @@ def kinds() -> Sequence[Any]:
 
 
 @pytest.fixture(params=kinds())
-def members(request: pytest.FixtureRequest, local: Any) -> list[Member]:
+def members(request: pytest.FixtureRequest, local: Any) -> list[ClusterHost]:
     """Give an orchestrator and a factory: on this machine, and on real hosts."""
     if request.param == "local":
         return connected(local(1))

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flambe.cluster.cluster_host import Member
+from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.provisioning import cluster_keys
 from flambe.errors import RemoteError, UnreachableError
 from flambe.remote import resumable_copy, transfer
@@ -136,15 +136,15 @@ def test_a_file_that_is_written_is_whole_or_not_there(
     """What comes by the input ends early when the connection is lost: it is no file."""
     (host,) = connected(local(0))
     home = host.machine.key.parent / "home"  # type: ignore[union-attr]
-    original, tries = Member.run, []
+    original, tries = ClusterHost.run, []
 
-    def shorter(self: Member, command: Any, **more: Any) -> Any:
+    def shorter(self: ClusterHost, command: Any, **more: Any) -> Any:
         if "content" in more:
             tries.append(1)
             more["content"] = more["content"][:-1]
         return original(self, command, **more)
 
-    monkeypatch.setattr(Member, "run", shorter)
+    monkeypatch.setattr(ClusterHost, "run", shorter)
     with pytest.raises(RemoteError, match="writing some/file"):
         host.put("content", "some/file")
     assert tries
@@ -242,7 +242,7 @@ def test_a_host_without_rsync_is_named(metal: Metal, tmp_path: Path) -> None:
         cluster = ssh_cluster(metal)
         _, factory, _ = connected(cluster)
         for member in cluster.members:
-            member.look("metal")
+            member.refresh("metal")
         cluster_keys.distribute("metal", cluster.members)
         missing = "rsync is not installed on factory_1: apt-get install rsync"
         with pytest.raises(RemoteError, match=missing):

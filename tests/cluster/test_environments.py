@@ -229,4 +229,4 @@ def test_a_bare_debian(bare: Path) -> None:
 def test_connections_are_enough_to_ask(tmp_path: Path) -> None:
     with lent(1) as metal:
         (member,) = connected(ssh_cluster(metal))
-        assert member.look("x")["facts"]["python"].startswith("3.")
+        assert member.refresh("x")["facts"]["python"].startswith("3.")

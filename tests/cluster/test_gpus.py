@@ -98,7 +98,7 @@ def test_what_the_cluster_itself_runs_does_not_count(metal: Metal) -> None:
     given: dict[str, Any] = {"folder": ".", "env": {}, "about": {}}
     for name in ("metal", "metal.node", "metal-2"):
         member.agent.call("start", name=name, command=["sleep", "600"], **given)
-    runs = member.look("metal")["runs"]
+    runs = member.refresh("metal")["runs"]
     own, node, other = (runs[name]["pid"] for name in ("metal", "metal.node", "metal-2"))
     rows = [f"GPU-0, {own}, 8990", f"GPU-1, {node}, [N/A]", f"GPU-2, {other}, 8990"]
     plug_in(host, [9000, 9000, 9000], "".join(f"{row}\n" for row in rows))

@@ -94,10 +94,10 @@ HOLDS = """
 import sys
 from pathlib import Path
 from flambe.cluster import LocalCluster
-from flambe.cluster.cluster_host import Member
+from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.provisioning import provision
 cluster = LocalCluster(sys.argv[1], 0)
-cluster.members = [Member(m, cluster.local, cluster.remote_dir) for m in cluster.find_machines()]
+cluster.members = [ClusterHost(m, cluster.local, cluster.remote_dir) for m in cluster.find_machines()]
 cluster.members[0].connect()
 with provision.held(cluster, "provision", "preparing the cluster"):
     print("held", flush=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flambe.cluster.cluster_host import Member
+from flambe.cluster.cluster_host import ClusterHost
 from flambe.errors import CommandError, DeadlineError, RemoteError
 from flambe.remote import Host
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.xdist_group("hosts")
 
 
 @pytest.fixture
-def host(members: list[Member]) -> Host:
+def host(members: list[ClusterHost]) -> Host:
     return members[0]
 
 
@@ -182,7 +182,7 @@ with socketserver.TCPServer(("127.0.0.1", 0), H) as server:
         assert gone.connect_ex(("127.0.0.1", here)) != 0
 
 
-def test_a_supervised_process_is_followed_to_its_end(members: list[Member]) -> None:
+def test_a_supervised_process_is_followed_to_its_end(members: list[ClusterHost]) -> None:
     agent = members[0].agent
     agent.call(
         "start",
@@ -197,10 +197,10 @@ def test_a_supervised_process_is_followed_to_its_end(members: list[Member]) -> N
     assert lines == ["line 1", "line 2", "line 3"]
 
 
-def test_the_agent_is_shipped_when_it_is_not_there(members: list[Member]) -> None:
+def test_the_agent_is_shipped_when_it_is_not_there(members: list[ClusterHost]) -> None:
     member = members[1]
     member.run(["rm", "-rf", ".flambe/agent"])
-    report: dict[str, Any] = member.look("any")
+    report: dict[str, Any] = member.refresh("any")
     assert report["facts"]["home"].startswith("/")
     assert member.run(["ls", member.agent.path]).code == 0
     # Whoever looks at a log may have another flambe than whoever started the run.
@@ -215,7 +215,7 @@ def test_the_agent_is_shipped_when_it_is_not_there(members: list[Member]) -> Non
         member.agent.follow("nothing", lines.append)
 
 
-def test_a_connection_leaves_no_lock(members: list[Member]) -> None:
+def test_a_connection_leaves_no_lock(members: list[ClusterHost]) -> None:
     sockets = [member.connection.socket for member in members]
     assert [path.exists() for path in sockets] == [True, True]
     assert [path for path in sockets if path.with_suffix(".lock").exists()] == []

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flambe.cluster import local_state
-from flambe.cluster.cluster_host import Member
+from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.machine import Machine, order
 from flambe.cluster.provisioning import factory_names
 from flambe.cluster.services import ray_service, service
@@ -91,9 +91,9 @@ def test_the_name_of_a_node_that_runs(noted: bool) -> None:
     assert factory_names.node_name({"state": service.RUNNING, "about": {}, "command": ["x"]}) == ""
 
 
-def looked(members: Sequence[Member], name: str) -> None:
+def looked(members: Sequence[ClusterHost], name: str) -> None:
     for member in members:
-        member.look(name)
+        member.refresh(name)
 
 
 def test_a_machine_knows_its_name_wherever_it_stands_in_the_file(local: Any) -> None:

@@ -186,7 +186,7 @@ def test_an_edit_within_the_same_second_is_sent(members: Any, tmp_path: Path) ->
     """To a file that keeps its size: by one copy, and by the one from host to host."""
     first, second = members
     for member in members:
-        member.look("metal")
+        member.refresh("metal")
     cluster = first_cluster(members)
     file = tmp_path / "data" / "weights"
     file.parent.mkdir()

@@ -261,12 +261,12 @@ def test_a_proxy_that_is_none_is_told_without_its_password(
 def test_what_it_does_not_lead_to(tmp_path: Path) -> None:
     """The hosts of the cluster, by the addresses of both sides, and the loopback."""
     from flambe.cluster import SSHCluster
-    from flambe.cluster.cluster_host import Member
+    from flambe.cluster.cluster_host import ClusterHost
 
     url = f"http://{USER}:pa%24s@proxy:3128"
     both = ["203.0.113.5:2222", "10.0.0.5"]
     cluster = SSHCluster("c", both, ["10.0.0.6"], environment={"proxy": url})
-    cluster.members = [Member(m, cluster.local, ".flambe") for m in cluster.find_machines()]
+    cluster.members = [ClusterHost(m, cluster.local, ".flambe") for m in cluster.find_machines()]
     found = proxy.variables(cluster)
     directly = "localhost,127.0.0.1,::1,10.0.0.5,203.0.113.5,10.0.0.6"
     assert found["no_proxy"] == found["NO_PROXY"] == directly

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flambe.cluster.cluster_host import Member
+from flambe.cluster.cluster_host import ClusterHost
 from flambe.errors import CommandError, ShellError
 from flambe.remote import shell
 from tests.cluster.conftest import connected, ssh_cluster
@@ -37,7 +37,7 @@ IN_THE_WAY = {
 
 
 @pytest.fixture
-def noisy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: Any) -> tuple[Member, Write]:
+def noisy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: Any) -> tuple[ClusterHost, Write]:
     """Give a host of this machine whose shell does something first, and what writes that."""
     script = tmp_path / "shell"
     script.write_text(f'#!/bin/sh\n. "{tmp_path}/rc"\n/bin/sh "$@"\n')
@@ -50,7 +50,7 @@ def noisy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, local: Any) -> tuple[
 
 
 @pytest.fixture
-def bashrc(metal: Metal) -> Iterator[tuple[Member, Write]]:
+def bashrc(metal: Metal) -> Iterator[tuple[ClusterHost, Write]]:
     """Give a real host, and what writes the .bashrc there."""
     real = metal.hosts[0]
     path = f"/home/{real.user}/.bashrc"
@@ -63,7 +63,7 @@ def bashrc(metal: Metal) -> Iterator[tuple[Member, Write]]:
     real.run("rm", "-f", path)
 
 
-def check(host: Member, write: Write, folder: Path) -> None:
+def check(host: ClusterHost, write: Write, folder: Path) -> None:
     """See what each kind of shell does to commands, the agent and copies."""
     lines: list[tuple[str, str]] = []
     for kind, text in HARMLESS.items():
@@ -75,7 +75,7 @@ def check(host: Member, write: Write, folder: Path) -> None:
         assert (done.code, done.stdout, done.stderr) == (7, "out\n", "err"), kind
         assert sorted(lines) == [("stderr", "err"), ("stdout", "out")], kind
         assert host.run(["cat"], content="one\ntwo").stdout == "one\ntwo", kind
-        assert host.look("c")["facts"]["home"], kind
+        assert host.refresh("c")["facts"]["home"], kind
         assert host.connection.alive()
         if kind in ("prints elsewhere", "says goodbye"):
             host.send(Path(__file__), "a copy")
@@ -84,7 +84,7 @@ def check(host: Member, write: Write, folder: Path) -> None:
             host.send(Path(__file__), "a copy")
         assert "case $- in *i*) ;; *) return ;; esac" in str(raised.value)
         write("")
-        host.look("c")
+        host.refresh("c")
         host.connection.reads_input = False
     for kind, (text, message) in IN_THE_WAY.items():
         write(text)
@@ -104,7 +104,7 @@ def check(host: Member, write: Write, folder: Path) -> None:
     # What takes all of the input: told at once where there is some, else after a while.
     write("cat > /dev/null")
     with pytest.raises(ShellError, match="its shell read the input of our command"):
-        host.look("c")
+        host.refresh("c")
     write("echo 'Password: '; cat > /dev/null")
     with pytest.raises(ShellError, match="something waits, for input maybe") as raised:
         host.run(["true"])
@@ -141,7 +141,7 @@ def test_a_profile_that_ends_before_a_command(local: Any) -> None:
 
 @pytest.mark.xdist_group("hosts")
 def test_shells_of_this_machine(
-    noisy: tuple[Member, Write], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    noisy: tuple[ClusterHost, Write], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shell, "START", 3.0)
     check(*noisy, tmp_path)
@@ -151,7 +151,7 @@ def test_shells_of_this_machine(
 @pytest.mark.faults
 @pytest.mark.xdist_group("metal-ssh")
 def test_commands_where_a_shell_prints_or_ends(
-    bashrc: tuple[Member, Write], metal: Metal, tmp_path: Path
+    bashrc: tuple[ClusterHost, Write], metal: Metal, tmp_path: Path
 ) -> None:
     _, write = bashrc
     file = tmp_path / "cluster.yaml"
@@ -180,7 +180,7 @@ def test_commands_where_a_shell_prints_or_ends(
 @pytest.mark.faults
 @pytest.mark.xdist_group("metal-ssh")
 def test_shells_of_real_hosts(
-    bashrc: tuple[Member, Write], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bashrc: tuple[ClusterHost, Write], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shell, "START", 5.0)
     check(*bashrc, tmp_path)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flambe.cluster.cluster_host import Member
+from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.instance_status import ends
 from flambe.cluster.services import idle_shutdown
 from flambe.cluster.services.service import Service
@@ -19,13 +19,13 @@ from tests.metal import Metal
 pytestmark = pytest.mark.xdist_group("metal-shutdown")
 
 
-def states(cluster: Any, member: Member) -> dict[str, str]:
+def states(cluster: Any, member: ClusterHost) -> dict[str, str]:
     """Return the state of each service of a host."""
-    runs = member.look(cluster.name)["runs"]
+    runs = member.refresh(cluster.name)["runs"]
     return {name: run["state"] for name, run in runs.items()}
 
 
-def ended(cluster: Any, member: Member) -> bool:
+def ended(cluster: Any, member: ClusterHost) -> bool:
     return states(cluster, member)["metal.reaper"] == "ended"
 
 
@@ -46,7 +46,7 @@ def test_what_nobody_needs_ends_and_nothing_else(
     for member in (orchestrator, factory):
         service = Service(cluster, member, "site")
         service.start(service.request(["sleep", "1000"], {}, {}))
-    seen = until(lambda: factory.look("metal")["reaper"].get("seen"), "it looks", 20)
+    seen = until(lambda: factory.refresh("metal")["reaper"].get("seen"), "it looks", 20)
     assert ends({"settings": {"timeout": 0}, "seen": seen}) == "not while a run needs it"
     until(lambda: states(cluster, factory).get("metal.site") == "ended", "it is stopped", 60)
     assert time.monotonic() - begun > 4.0

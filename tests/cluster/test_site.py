@@ -64,7 +64,7 @@ def test_the_site_speaks_tls_on_the_address_of_the_orchestrator(
         assert ask(place.url().partition("?")[0]) in (401, 403), "the token is asked for"
         for name in ("certificate", "key"):
             assert (folder / f"site.{name}.pem").stat().st_mode & 0o777 == 0o600
-        cluster.members[0].look("metal")
+        cluster.members[0].refresh("metal")
         found = report_site.find("metal", cluster.orchestrator)
         assert found == place
         assert found is not None
@@ -81,7 +81,7 @@ def test_the_site_speaks_tls_on_the_address_of_the_orchestrator(
         assert any("is not encrypted" in note for note in told.notes)
     finally:
         for member in cluster.members:
-            member.look("metal")
+            member.refresh("metal")
         decommission.take_down(cluster, cluster.members)
     assert list(folder.glob("site.*.pem")) == []
 

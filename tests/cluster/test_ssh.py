@@ -96,7 +96,7 @@ def test_hosts_that_disagree_get_a_new_pair(metal: Metal) -> None:
     assert authorized.count("flambe:metal") == 1
     members = connected(ssh_cluster(metal))
     for member in members:
-        member.look("metal")
+        member.refresh("metal")
     assert cluster_keys.agree("metal", members)
     cluster_keys.remove("metal", members)
     for host in metal.hosts:
@@ -231,10 +231,10 @@ def test_a_new_machine_may_refuse_the_login_for_a_while(metal: Metal) -> None:
 
 
 def _member(metal: Metal) -> Any:
-    from flambe.cluster.cluster_host import Member
+    from flambe.cluster.cluster_host import ClusterHost
 
     cluster = ssh_cluster(metal)
-    return Member(cluster.find_machines()[0], cluster.local, cluster.remote_dir)
+    return ClusterHost(cluster.find_machines()[0], cluster.local, cluster.remote_dir)
 
 
 def test_sshd_that_restarts_in_the_middle_of_a_command(metal: Metal) -> None:
@@ -451,7 +451,7 @@ def test_another_users_run_is_left_alone(metal: Metal) -> None:
         member.agent.call("start", name="metal", **given)
     stopped = mine.agent.call("stop", name="metal", grace=2.0)
     assert stopped["state"] == "ended"
-    assert theirs.look("metal")["runs"]["metal"]["state"] == "running"
+    assert theirs.refresh("metal")["runs"]["metal"]["state"] == "running"
     theirs.agent.call("stop", name="metal", grace=2.0)
 
 
@@ -501,5 +501,5 @@ def test_a_host_that_is_restarted_loses_its_run_and_says_so(metal: Metal) -> Non
     given: dict[str, Any] = {"folder": ".", "env": {}, "about": {}}
     member.agent.call("start", name="metal", command=["sleep", "1000"], **given)
     host.reboot()
-    assert member.look("metal")["runs"]["metal"]["state"] == "lost"
+    assert member.refresh("metal")["runs"]["metal"]["state"] == "lost"
     assert member.agent.follow("metal", lambda line: None) is None

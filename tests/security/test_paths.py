@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from flambe.cli import live_results
-from flambe.cluster.cluster_host import Member
+from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.local_state import ClusterFiles
 from flambe.cluster.machine import Machine
 from flambe.cluster.provisioning import cluster_keys
@@ -341,13 +341,13 @@ def test_what_a_host_is_names_no_file_here(
 ) -> None:
     """``~/.flambe/uv/<version>-<platform>`` is made of what the host says."""
     address = Address("10.0.0.1")
-    member = Member(Machine("factory_1", address, address, "u"), ClusterFiles("c"), ".flambe")
+    member = ClusterHost(Machine("factory_1", address, address, "u"), ClusterFiles("c"), ".flambe")
     facts = dict(FACTS)
     monkeypatch.setattr(member.agent, "call", lambda *a, **k: {"facts": facts})
-    member.look("c")
+    member.refresh("c")
     facts[name] = value
     with pytest.raises(RemoteError):
-        member.look("c")
+        member.refresh("c")
 
 
 @pytest.mark.parametrize("name", ["../../victim", "..", "", "a/b"])

@@ -16,7 +16,7 @@ from flambe.cli.status import status
 from flambe.cli.targets import ClusterDisplay, chosen, identified, members_of
 from flambe.cli.termination import as_interrupt
 from flambe.cluster.cluster import Cluster
-from flambe.cluster.cluster_host import Member
+from flambe.cluster.cluster_host import ClusterHost
 from flambe.logging import redact
 from flambe.remote import each
 
@@ -45,7 +45,7 @@ def execute(options: argparse.Namespace) -> int:
     given = len(hosts) == 1 and sys.stdin is not None and not sys.stdin.isatty()
     content = sys.stdin.buffer.read() or None if given else None
 
-    def run(host: Member) -> int:
+    def run(host: ClusterHost) -> int:
         host.connect(note=shown.note)
 
         def take(_: str, text: str) -> None:

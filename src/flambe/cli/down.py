@@ -12,7 +12,7 @@ from flambe.cli import live_results
 from flambe.cli.targets import ClusterDisplay, awake, chosen, members_of, own_errors, read_cluster
 from flambe.cluster import SSHCluster, job
 from flambe.cluster.cluster import Cluster
-from flambe.cluster.cluster_host import Member
+from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.local_state import ClusterFiles, known
 from flambe.cluster.provisioning import decommission
 from flambe.errors import ConfigError, Problem, RemoteError, RunError, UnreachableError
@@ -30,7 +30,7 @@ def fetch(options: argparse.Namespace) -> int:
         (host,) = chosen(members, None)
         target = live_results.target(host.files.key, options.to)
         host.connect(note=shown.note)
-        host.look(name)
+        host.refresh(name)
         job.settle_lost(host, name)
         if options.follow:
             live_results.follow(host, name, target)
@@ -43,7 +43,7 @@ def fetch(options: argparse.Namespace) -> int:
     return 0
 
 
-def _bring(host: Member, name: str, target: Path, options: argparse.Namespace) -> None:
+def _bring(host: ClusterHost, name: str, target: Path, options: argparse.Namespace) -> None:
     """Bring the results of a cluster here; if they are cut off, say what continues."""
     try:
         live_results.bring(host, name, target)
@@ -53,7 +53,7 @@ def _bring(host: Member, name: str, target: Path, options: argparse.Namespace) -
         raise UnreachableError(error.host, text) from None
 
 
-def has_results(host: Member, name: str) -> bool:
+def has_results(host: ClusterHost, name: str) -> bool:
     """Whether a run of a cluster left anything on its orchestrator."""
     # A folder that is empty is none.
     command = ["find", *live_results.results(host, name), "!", "-type", "d", "-print", "-quit"]
@@ -116,17 +116,17 @@ def _down(given: str, *, force: bool, secrets: str | None) -> int:
 
 
 def _look(
-    members: Sequence[Member], name: str, force: bool, shown: ClusterDisplay
-) -> tuple[list[Member], list[RemoteError]]:
+    members: Sequence[ClusterHost], name: str, force: bool, shown: ClusterDisplay
+) -> tuple[list[ClusterHost], list[RemoteError]]:
     """Return the hosts that were reached, and the errors of the others."""
 
-    def look(member: Member) -> Member:
+    def look(member: ClusterHost) -> ClusterHost:
         member.connect(PATIENCE if force else None, shown.note)
-        member.look(name)
+        member.refresh(name)
         return member
 
     found = outcomes(look, members)
-    reached = [one for one in found if isinstance(one, Member)]
+    reached = [one for one in found if isinstance(one, ClusterHost)]
     return reached, [one for one in found if isinstance(one, RemoteError)]
 
 
@@ -151,7 +151,7 @@ def _described(path: str, name: str, secrets: str | None) -> Cluster:
     return SSHCluster(name, note["machines"][0]["address"], remote_dir=note["remote_dir"])
 
 
-def _refuse(cluster: Cluster, host: Member, name: str, *, results: bool) -> None:
+def _refuse(cluster: Cluster, host: ClusterHost, name: str, *, results: bool) -> None:
     """See that nothing runs, and nothing is lost.
 
     Raises
@@ -184,7 +184,7 @@ def _refuse_unseen(cluster: Cluster, path: str) -> None:
     RunError
         If one would.
     """
-    stopped = [name for name, one in cluster.standing().items() if one.is_off]
+    stopped = [name for name, one in cluster.instance_statuses().items() if one.is_off]
     if stopped:
         raise RunError(
             f"{', '.join(stopped)} of {cluster.name}: stopped, and what is on them cannot be seen\n"

@@ -10,8 +10,8 @@ from rich.text import Text
 
 from flambe.cli.results import took
 from flambe.cluster import job
-from flambe.cluster.cluster_host import Member
-from flambe.cluster.instance_status import Standing, ends
+from flambe.cluster.cluster_host import ClusterHost
+from flambe.cluster.instance_status import InstanceStatus, ends
 from flambe.cluster.provisioning import factory_names, gpu_selection
 from flambe.cluster.services import ray_service, service
 
@@ -38,11 +38,11 @@ _WRAP = ("GPUs", "ends", RAY, EXTENSIONS)
 
 def hosts_table(
     name: str,
-    members: Sequence[Member],
+    members: Sequence[ClusterHost],
     *,
     prepared: bool = False,
     width: int = 140,
-    standing: Mapping[str, Standing] | None = None,
+    standing: Mapping[str, InstanceStatus] | None = None,
     nodes: Mapping[str, str] | None = None,
 ) -> Table:
     """Return the hosts of a cluster as a table, without the columns that there is no room for.
@@ -96,7 +96,7 @@ def _width(titles: Sequence[str], rows: Sequence[Mapping[str, Text]]) -> int:
 
 
 def _row(
-    name: str, member: Member, prepared: bool, standing: Mapping[str, Standing]
+    name: str, member: ClusterHost, prepared: bool, standing: Mapping[str, InstanceStatus]
 ) -> dict[str, Text]:
     """Return what each column says of a host."""
     row = {title: Text() for title in _WORTH}
@@ -128,7 +128,9 @@ def _row(
     }
 
 
-def standing_told(standing: Mapping[str, Standing], members: Sequence[Member]) -> list[str]:
+def standing_told(
+    standing: Mapping[str, InstanceStatus], members: Sequence[ClusterHost]
+) -> list[str]:
     """Return what the table does not tell of hosts that were created."""
     shown = {member.machine.name for member in members}
     told = [
@@ -143,7 +145,7 @@ def standing_told(standing: Mapping[str, Standing], members: Sequence[Member]) -
     return told
 
 
-def _node(name: str, member: Member, nodes: Mapping[str, str] | None) -> Text:
+def _node(name: str, member: ClusterHost, nodes: Mapping[str, str] | None) -> Text:
     """Return whether Ray has the node of a host, and under which name where that is another one."""
     host = member.machine.name
     if not member.report:
@@ -161,7 +163,7 @@ def _node(name: str, member: Member, nodes: Mapping[str, str] | None) -> Text:
     return Text("head" if member.is_orchestrator else "joined", "green")
 
 
-def _ours(member: Member) -> Mapping[str, Any]:
+def _ours(member: ClusterHost) -> Mapping[str, Any]:
     """Return flambe and the extensions that a host has, with the hashes of their files."""
     found = member.report.get("environment")
     return dict(found["ours"]) if found is not None else {}
@@ -173,7 +175,7 @@ def _hash(one: Mapping[str, Any] | None) -> str:
     return "altered" if one["wrong"] else str(one["hash"])[:8]
 
 
-def _extensions(member: Member) -> str:
+def _extensions(member: ClusterHost) -> str:
     """Return the extensions of a host: name, version, and the start of the hash of their files."""
     ours = _ours(member)
     versions = member.report["environment"]["distributions"] if ours else {}

@@ -12,7 +12,7 @@ from typing import Any
 
 from flambe._grammar import wrong_path
 from flambe.cluster import job, layout
-from flambe.cluster.cluster_host import Member
+from flambe.cluster.cluster_host import ClusterHost
 from flambe.errors import ConfigError, Problem, RemoteError, RunError
 
 PERIOD = 10.0  # seconds between two looks
@@ -23,7 +23,7 @@ _FOLDERS = '''[ ! -f "$1" ] || while IFS= read -r one; do
 [ ! -d "$one" ] || printf '%s\\n' "$one"; done < "$1"'''
 
 
-def results(host: Member, name: str) -> dict[str, str]:
+def results(host: ClusterHost, name: str) -> dict[str, str]:
     """Return the folders of the orchestrator with results of a cluster, and their places here.
 
     What is not in the folder that runs work in, since ``save_path`` says so, has its whole path
@@ -45,7 +45,7 @@ def results(host: Member, name: str) -> dict[str, str]:
     return {f"{folder}/work/": "", **{f"{path}/": path.strip("/") for path in lines}}
 
 
-def seen(host: Member, name: str) -> list[Any]:
+def seen(host: ClusterHost, name: str) -> list[Any]:
     """Return which run was there when the orchestrator was looked at last, and whether it is over.
 
     All of its results are here if they were brought here after such a look, and nothing is new at
@@ -71,7 +71,7 @@ def target(name: str, given: str | None) -> Path:
     return folder
 
 
-def bring(host: Member, name: str, folder: Path) -> dict[str, str]:
+def bring(host: ClusterHost, name: str, folder: Path) -> dict[str, str]:
     """Bring the results up to date here, and return :func:`results`; what was begun is continued.
 
     Raises
@@ -88,7 +88,7 @@ def bring(host: Member, name: str, folder: Path) -> dict[str, str]:
     return places
 
 
-def _stream(host: Member, name: str, folder: Path) -> None:
+def _stream(host: ClusterHost, name: str, folder: Path) -> None:
     """Bring results here while they change: checkpoints that the run let go go here too."""
     there = set()
     for place, below in bring(host, name, folder).items():
@@ -101,17 +101,17 @@ def _stream(host: Member, name: str, folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def remember(host: Member, name: str) -> None:
+def remember(host: ClusterHost, name: str) -> None:
     """Note that the results of a cluster were brought here since its host was looked at."""
     files = host.files
     if note := files.recall():
         files.remember({**note, "fetched": seen(host, name)})
 
 
-def follow(host: Member, name: str, folder: Path) -> None:
+def follow(host: ClusterHost, name: str, folder: Path) -> None:
     """Bring results here until the run ends, and once more then."""
     while True:
-        host.look(name)
+        host.refresh(name)
         is_over = host.report["runs"].get(name, {}).get("state") != job.RUNNING
         with contextlib.nullcontext() if is_over else contextlib.suppress(RemoteError):
             _stream(host, name, folder)  # a file may go while it is sent
@@ -121,7 +121,9 @@ def follow(host: Member, name: str, folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def streamed(host: Member, name: str, folder: Path, note: Callable[[str], None]) -> Iterator[None]:
+def streamed(
+    host: ClusterHost, name: str, folder: Path, note: Callable[[str], None]
+) -> Iterator[None]:
     """Bring results here while something is done; all of them, when it is done.
 
     Parameters
@@ -147,7 +149,7 @@ def streamed(host: Member, name: str, folder: Path, note: Callable[[str], None])
         yield
         over.set()
         thread.join()
-        host.look(name)
+        host.refresh(name)
         _stream(host, name, folder)
         remember(host, name)
         note(f"the results of {name} are in {folder}")

@@ -110,9 +110,9 @@ def _asked(cluster: Any, machines: Sequence[Any]) -> Any:
     RemoteError
         If it cannot be reached.
     """
-    from flambe.cluster.cluster_host import Member
+    from flambe.cluster.cluster_host import ClusterHost
 
-    host = Member(machines[0], cluster.local, cluster.remote_dir)
+    host = ClusterHost(machines[0], cluster.local, cluster.remote_dir)
     host.connect(PATIENCE)
     return host
 
@@ -123,7 +123,7 @@ def _in_the_way(cluster: Any, host: Any) -> str:
 
     if host.run(["test", "-e", host.agent.path], check=False).code:  # asking would bring it
         return ""
-    running = host.look(cluster.name)["runs"].get(cluster.name)
+    running = host.refresh(cluster.name)["runs"].get(cluster.name)
     if running is None or running["state"] != job.RUNNING:
         return ""
     return f"{job.busy(running)}\n  --force would stop it"

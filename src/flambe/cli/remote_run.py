@@ -16,7 +16,7 @@ from flambe.cli.targets import ClusterDisplay, chosen, identified, members_of
 from flambe.cli.termination import as_interrupt
 from flambe.cluster import job as launch
 from flambe.cluster.cluster import Cluster
-from flambe.cluster.cluster_host import Member
+from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.instance_status import outlook
 from flambe.cluster.services import report_site
 from flambe.errors import RemoteError, RunError, UnreachableError
@@ -48,7 +48,7 @@ def run_on(
     return attached(host, cluster.name, shown, options.fetch)
 
 
-def _ways_back(name: str, host: Member) -> str:
+def _ways_back(name: str, host: ClusterHost) -> str:
     """Return the commands that come back to a run."""
     commands = [f"flambe logs {name} -f", f"flambe status {name}", f"flambe stop {name}"]
     if report_site.runs(name, host):
@@ -60,7 +60,7 @@ def _show(text: str) -> None:
     print(plain(redact.hide(text)), flush=True)
 
 
-def attached(host: Member, name: str, shown: ClusterDisplay, fetch: str | None = None) -> int:
+def attached(host: ClusterHost, name: str, shown: ClusterDisplay, fetch: str | None = None) -> int:
     """Show what a run says until it ends, and lead to its Report Site; Ctrl-C leaves it.
 
     Its results are brought here meanwhile, if there is a folder to ``fetch`` them to.
@@ -84,7 +84,7 @@ def attached(host: Member, name: str, shown: ClusterDisplay, fetch: str | None =
         return 130
     if code is None:
         with contextlib.suppress(RemoteError):
-            host.look(name)
+            host.refresh(name)
             launch.settle_lost(host, name)
         raise RunError(
             f"{host.name}: the run was {INTERRUPTED}\n"
@@ -92,12 +92,12 @@ def attached(host: Member, name: str, shown: ClusterDisplay, fetch: str | None =
         )
     if code:
         with contextlib.suppress(RemoteError):
-            host.look(name)
+            host.refresh(name)
     shown.note(_ended(host, name, code))
     return code
 
 
-def _ended(host: Member, name: str, code: int) -> str:
+def _ended(host: ClusterHost, name: str, code: int) -> str:
     """Return how a run ended, where its results are, and what goes on running."""
     told = "the run has ended" if code == 0 else f"the run ended with exit code {code}"
     if code and (by := launch.stopped(host, name)):
@@ -112,7 +112,7 @@ def _ended(host: Member, name: str, code: int) -> str:
 
 
 @contextlib.contextmanager
-def _site(host: Member, name: str, port: int = 0) -> Iterator[str]:
+def _site(host: ClusterHost, name: str, port: int = 0) -> Iterator[str]:
     """Lead to the Report Site of a cluster, if it runs; yield its address, or nothing."""
     place = report_site.find(name, host)
     if place is None:
@@ -129,7 +129,7 @@ def site(options: argparse.Namespace) -> int:
     name, members = members_of(options.folder, options.secrets)
     (host,) = chosen(members, None)
     host.connect()
-    host.look(name)
+    host.refresh(name)
     launch.settle_lost(host, name)
     with _site(host, name, options.port or 0) as url:
         if not url:
@@ -152,7 +152,7 @@ def logs(options: argparse.Namespace) -> int:
     (host,) = chosen(identified(name, members, options.host), options.host)
     host.connect()
     if options.follow:
-        host.look(name)
+        host.refresh(name)
         return attached(host, name, ClusterDisplay())
     host.agent.follow(name, _show, once=True)
     return 0

@@ -21,7 +21,7 @@ from flambe.progress import (
 )
 
 if TYPE_CHECKING:
-    from flambe.cluster.cluster_host import Member
+    from flambe.cluster.cluster_host import ClusterHost
 
 
 def run_folder(path: Path, command: str = "site") -> RunFolder:
@@ -113,7 +113,7 @@ for one; do ls -1dt "$one"output__*/state.json "$one"*/output__*/state.json; don
 head -n 1 | while IFS= read -r one; do cat "$one"; done"""
 
 
-def newest_run(host: Member, name: str) -> RunState | None:
+def newest_run(host: ClusterHost, name: str) -> RunState | None:
     """Return the state of the experiment that a cluster runs or ran last; None if it was none."""
     from flambe.cli import live_results
 

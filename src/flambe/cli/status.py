@@ -15,8 +15,8 @@ from flambe.cli.results import took
 from flambe.cli.runs import INTERRUPTED, counted_variants, newest_run
 from flambe.cli.targets import ClusterDisplay, standing_of
 from flambe.cluster import job as launch
-from flambe.cluster.cluster_host import Member
-from flambe.cluster.instance_status import Standing
+from flambe.cluster.cluster_host import ClusterHost
+from flambe.cluster.instance_status import InstanceStatus
 from flambe.cluster.local_state import known
 from flambe.cluster.machine import order
 from flambe.cluster.provisioning import factory_names
@@ -46,14 +46,14 @@ class ClusterReport:
     """
 
     name: str
-    members: Sequence[Member]
-    standing: Mapping[str, Standing]
+    members: Sequence[ClusterHost]
+    standing: Mapping[str, InstanceStatus]
     experiment: RunState | None = None
     ray: dict[str, str] | None = None
     errors: list[RemoteError] = field(default_factory=list)
 
     @property
-    def orchestrator(self) -> Member | None:
+    def orchestrator(self) -> ClusterHost | None:
         """The orchestrator, if it was reached."""
         return next((one for one in self.members if one.is_orchestrator and one.report), None)
 
@@ -66,13 +66,13 @@ class ClusterReport:
     def refresh(self, shown: ClusterDisplay) -> None:
         """Ask all hosts."""
 
-        def look(member: Member) -> None:
+        def look(member: ClusterHost) -> None:
             member.connect(PATIENCE, shown.note)
-            member.look(self.name)
+            member.refresh(self.name)
             runs = member.report["runs"]
             used = runs.get(self.name, {}).get("about", {}).get("environment", "")
             used = used or member.files.recall().get("environment", "")
-            member.look(self.name, used)
+            member.refresh(self.name, used)
             if member.is_orchestrator:
                 self.ray = ray_service.registered(self.name, member)
                 self.experiment = newest_run(member, self.name) if self.name in runs else None
@@ -153,7 +153,7 @@ def _lines(report: ClusterReport) -> list[str]:
     return [*lines, *run_lines(report.name, host, report.experiment)] if host else lines
 
 
-def run_lines(name: str, host: Member, experiment: RunState | None) -> list[str]:
+def run_lines(name: str, host: ClusterHost, experiment: RunState | None) -> list[str]:
     """Return how the run of a cluster stands, and the command that follows it or continues it.
 
     Parameters

@@ -14,8 +14,8 @@ from rich.text import Text
 from flambe.cli.results import COLOURS
 from flambe.cli.terminal import console
 from flambe.cluster.cluster import Cluster
-from flambe.cluster.cluster_host import Member
-from flambe.cluster.instance_status import Standing
+from flambe.cluster.cluster_host import ClusterHost
+from flambe.cluster.instance_status import InstanceStatus
 from flambe.cluster.local_state import ClusterFiles, known, machine_of
 from flambe.cluster.machine import ORCHESTRATOR, is_factory, order
 from flambe.cluster.providers.local.local_cluster import LocalCluster
@@ -48,7 +48,7 @@ class ClusterDisplay:
             self.console.print(line, soft_wrap=True)
 
 
-def members_of(name: str, secrets: str | None = None) -> tuple[str, list[Member]]:
+def members_of(name: str, secrets: str | None = None) -> tuple[str, list[ClusterHost]]:
     """Return the hosts of a cluster: of a file, or of the name of one that was used from here.
 
     ``secrets`` is as in :func:`read_cluster`.
@@ -64,7 +64,7 @@ def members_of(name: str, secrets: str | None = None) -> tuple[str, list[Member]
 
 def standing_of(
     name: str, secrets: str | None = None
-) -> tuple[str, list[Member], dict[str, Standing]]:
+) -> tuple[str, list[ClusterHost], dict[str, InstanceStatus]]:
     """Return the same, and how the hosts stand where the cluster created them.
 
     Raises
@@ -77,14 +77,14 @@ def standing_of(
         cluster = read_cluster(path, secrets)
         with own_errors(cluster):
             machines = cluster.find_machines()
-            members = [Member(m, cluster.local, cluster.remote_dir) for m in machines]
-            return cluster.name, members, cluster.standing()
+            members = [ClusterHost(m, cluster.local, cluster.remote_dir) for m in machines]
+            return cluster.name, members, cluster.instance_statuses()
     files, note = ClusterFiles.of(name), recalled(name)
     machines = [machine_of(told) for told in note["machines"]]
-    return files.name, [Member(machine, files, note["remote_dir"]) for machine in machines], {}
+    return files.name, [ClusterHost(machine, files, note["remote_dir"]) for machine in machines], {}
 
 
-def identified(name: str, members: Sequence[Member], host: str | None) -> list[Member]:
+def identified(name: str, members: Sequence[ClusterHost], host: str | None) -> list[ClusterHost]:
     """Return hosts with the names that they have, where one is asked for by its name.
 
     A file alone says nothing of that: who was never on this computer is asked.
@@ -100,9 +100,9 @@ def identified(name: str, members: Sequence[Member], host: str | None) -> list[M
     if not unknown or not is_factory(host):
         return list(members)
 
-    def ask(member: Member) -> None:
+    def ask(member: ClusterHost) -> None:
         member.connect()
-        member.look(name)
+        member.refresh(name)
 
     outcomes(ask, members)  # who does not answer is told of when a command is run there
     return sorted(members, key=lambda member: order(member.machine.name))
@@ -136,7 +136,7 @@ def _file_of_created(name: str) -> str:
 
 
 @contextlib.contextmanager
-def awake(given: str, secrets: str | None = None) -> Iterator[tuple[str, list[Member]]]:
+def awake(given: str, secrets: str | None = None) -> Iterator[tuple[str, list[ClusterHost]]]:
     """Yield the hosts of a cluster; those of this machine run for it, if they don't by themselves.
 
     Raises
@@ -153,7 +153,7 @@ def awake(given: str, secrets: str | None = None) -> Iterator[tuple[str, list[Me
         return
     machines = cluster.create_machines(cluster.find_machines())
     try:
-        yield name, [Member(one, cluster.local, cluster.remote_dir) for one in machines]
+        yield name, [ClusterHost(one, cluster.local, cluster.remote_dir) for one in machines]
     finally:
         cluster.remove_machines()
 
@@ -226,7 +226,9 @@ def _secrets_of(cluster: Cluster, file: str | None) -> Secrets:
     return secrets
 
 
-def chosen(members: Sequence[Member], host: str | None, *, every: bool = False) -> list[Member]:
+def chosen(
+    members: Sequence[ClusterHost], host: str | None, *, every: bool = False
+) -> list[ClusterHost]:
     """Return the hosts that a command is for: one by name or address, all, or the orchestrator."""
     if not members:
         hint = "flambe FILE, with the file that describes it, starts them"

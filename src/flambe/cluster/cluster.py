@@ -12,10 +12,10 @@ from typing import Any, ClassVar, Literal
 
 from flambe._grammar import NAME_HINT, as_list, wrong_ascii_name
 from flambe.cluster import layout
-from flambe.cluster.cluster_host import Member
+from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.environment import spec
 from flambe.cluster.environment.spec import Finding
-from flambe.cluster.instance_status import Standing
+from flambe.cluster.instance_status import InstanceStatus
 from flambe.cluster.local_state import ClusterFiles, files_of
 from flambe.cluster.machine import Machine
 from flambe.cluster.observer import ClusterObserver, LogClusterObserver
@@ -93,7 +93,7 @@ class Cluster(Runnable):
         self.site = site
         self.orchestrator_works = orchestrator_works
         self.observer: ClusterObserver = LogClusterObserver()
-        self.members: list[Member] = []
+        self.members: list[ClusterHost] = []
         #: The environment of the hosts, as soon as the cluster is ready.
         self.installed = ""
         #: Environment variables of what is run on the orchestrator.
@@ -132,10 +132,10 @@ class Cluster(Runnable):
     def discard_machines(self, machines: Sequence[Machine]) -> None:
         """Take down machines that were created just now: the cluster could not be made ready."""
 
-    def trust(self, members: Sequence[Member]) -> None:
+    def trust(self, members: Sequence[ClusterHost]) -> None:
         """Do what is to be done as soon as all hosts are connected, before anything else."""
 
-    def settle(self, members: Sequence[Member]) -> None:
+    def settle(self, members: Sequence[ClusterHost]) -> None:
         """Do what is to be done when the cluster is ready."""
 
     def former_machines(self) -> list[Machine]:
@@ -151,7 +151,7 @@ class Cluster(Runnable):
     def remove_machines(self) -> None:
         """Take down the machines that :meth:`create_machines` created."""
 
-    def standing(self) -> dict[str, Standing]:
+    def instance_statuses(self) -> dict[str, InstanceStatus]:
         """Return how the hosts stand that were created, as whoever bills them sees it."""
         return {}
 
@@ -220,17 +220,17 @@ class Cluster(Runnable):
         return os.path.abspath(place.file) if place is not None and place.folder else ""
 
     @property
-    def orchestrator(self) -> Member:
+    def orchestrator(self) -> ClusterHost:
         """The host that runs what is run on the cluster."""
         return self._ready()[0]
 
     @property
-    def factories(self) -> list[Member]:
+    def factories(self) -> list[ClusterHost]:
         """The hosts that do the heavy work."""
         return self._ready()[1:]
 
     @property
-    def workers(self) -> list[Member]:
+    def workers(self) -> list[ClusterHost]:
         """The hosts that run variants: the factories, and the orchestrator if it works too."""
         return self._ready()[0 if self.orchestrator_works else 1 :]
 
@@ -244,12 +244,12 @@ class Cluster(Runnable):
         count = getattr(self, "factories_num", None)
         return count if isinstance(count, int) else None
 
-    def _ready(self) -> list[Member]:
+    def _ready(self) -> list[ClusterHost]:
         if not self.members:
             raise RuntimeError(f"cluster {self.name} is not ready: run it first")
         return self.members
 
-    def chosen(self, hosts: Sequence[Member] | None) -> list[Member]:
+    def chosen(self, hosts: Sequence[ClusterHost] | None) -> list[ClusterHost]:
         """Return hosts that were chosen, or all where none were."""
         if hosts is None:
             return list(self._ready())
@@ -266,7 +266,7 @@ class Cluster(Runnable):
         """The folder on the orchestrator that runs work in: results are below it."""
         return self.orchestrator.path(f"{self.folder}/work")
 
-    def python(self, host: Member) -> str:
+    def python(self, host: ClusterHost) -> str:
         """Return the path of the interpreter that has flambe and the extensions on a host."""
         self._ready()
         return host.path(f"{self.remote_dir}/envs/{self.installed}/bin/python")
@@ -311,7 +311,7 @@ class Cluster(Runnable):
         return ReportSite(self)
 
     def run_cmds(
-        self, commands: Sequence[str], hosts: Sequence[Member] | None = None
+        self, commands: Sequence[str], hosts: Sequence[ClusterHost] | None = None
     ) -> list[Result]:
         """Run commands for bash on hosts (all by default): one after another, hosts in parallel.
 
@@ -327,7 +327,7 @@ class Cluster(Runnable):
         """
         commands = as_list(commands, "run_cmds() takes a list of commands")
 
-        def on(host: Member) -> Result:
+        def on(host: ClusterHost) -> Result:
             done = Result(host.name, "", 0, "", "")
             for command in commands:
                 done = host.run(shell.login(command), deadline=3600, shown=command)

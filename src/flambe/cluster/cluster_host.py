@@ -30,7 +30,7 @@ OLD_MACHINE = 30
 SILENT = 3.0  # seconds after which people are told what is waited for
 
 
-class Member(Host):
+class ClusterHost(Host):
     """One host of a cluster: a :class:`~flambe.remote.Host` with a role, an agent and facts.
 
     Attributes
@@ -106,7 +106,9 @@ class Member(Host):
         finally:
             waits.cancel()
 
-    def look(self, cluster: str, environment: str = "", *, system: bool = False) -> dict[str, Any]:
+    def refresh(
+        self, cluster: str, environment: str = "", *, system: bool = False
+    ) -> dict[str, Any]:
         """Ask its agent for everything, in one call, and keep it.
 
         Parameters

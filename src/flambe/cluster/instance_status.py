@@ -10,7 +10,7 @@ SILENT = 900.0  # seconds without a look of a reaper: a step that ends a host ma
 
 
 @dataclass(frozen=True)
-class Standing:
+class InstanceStatus:
     """One host that was created, as whoever bills it sees it.
 
     Attributes

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from flambe.cluster.cluster import Cluster
-from flambe.cluster.cluster_host import Member
+from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.provisioning import cluster_keys, provision
 from flambe.cluster.services import service
 from flambe.compile import Schema, source_map, yaml
@@ -152,7 +152,7 @@ class Launch:
     def _make_way(self, force: bool) -> None:
         """Stop what runs, if it may be stopped; remove what a run left that could not do it."""
         host, name = self.cluster.orchestrator, self.cluster.name
-        known = host.look(name)["runs"].get(name)
+        known = host.refresh(name)["runs"].get(name)
         if known is None or known["state"] == ENDED:
             return
         if known["state"] != RUNNING:
@@ -164,7 +164,7 @@ class Launch:
         stop(host, name)
 
 
-def _started(host: Member, status: dict[str, Any]) -> dict[str, Any]:
+def _started(host: ClusterHost, status: dict[str, Any]) -> dict[str, Any]:
     """Return the status of a run that was started.
 
     Raises
@@ -220,7 +220,7 @@ def who(running: Mapping[str, Any]) -> str:
     return f"{about['user']} on {about['host']}"
 
 
-def stopped(host: Member, name: str) -> str:
+def stopped(host: ClusterHost, name: str) -> str:
     """Return who stopped the run of a cluster, as it was looked at last; nothing if nobody did."""
     mark = host.report["marks"].get(STOPPED)
     run = host.report["runs"].get(name)
@@ -240,7 +240,7 @@ def busy(running: Mapping[str, Any]) -> str:
 
 
 def attach(
-    host: Member, cluster: str, take: Callable[[str], None], note: Callable[[str], None]
+    host: ClusterHost, cluster: str, take: Callable[[str], None], note: Callable[[str], None]
 ) -> int | None:
     """Give what the run of a cluster says to a function until its end; return its exit code.
 
@@ -249,7 +249,7 @@ def attach(
     return host.agent.follow(cluster, take, note=note)
 
 
-def settle_lost(host: Member, name: str) -> None:
+def settle_lost(host: ClusterHost, name: str) -> None:
     """Do at last what follows a run whose supervisor was killed too: it is noted as interrupted.
 
     Parameters
@@ -261,9 +261,9 @@ def settle_lost(host: Member, name: str) -> None:
         host.agent.call("stop", name=name, deadline=120.0)
 
 
-def stop(host: Member, name: str) -> dict[str, Any] | None:
+def stop(host: ClusterHost, name: str) -> dict[str, Any] | None:
     """Stop exactly the run of that name, and all that it started; return its status."""
-    run = host.look(name)["runs"].get(name, {})
+    run = host.refresh(name)["runs"].get(name, {})
     note = {**provision.holder("stopping"), "at": time.time(), "run": run.get("started", 0.0)}
     host.mark(name, STOPPED, note)
     found = host.agent.call("stop", name=name, deadline=120.0)

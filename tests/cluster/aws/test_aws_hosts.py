@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from flambe.cluster.cluster_host import Member
+from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.providers.aws import AWSCluster, ec2
 from flambe.cluster.providers.aws.user_data import READY, SETTINGS
 from flambe.errors import FlambeError
@@ -98,7 +98,7 @@ def test_setup_commands_wait_for_the_boot(
 ) -> None:
     trust = AWSCluster.trust
 
-    def busy(self: AWSCluster, members: Sequence[Member]) -> None:
+    def busy(self: AWSCluster, members: Sequence[ClusterHost]) -> None:
         trust(self, members)
         for member in members:
             member.run(["sudo", "sh", "-c", BUSY])

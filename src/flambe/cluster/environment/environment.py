@@ -18,7 +18,7 @@ from flambe.packaging import wheel
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import Member
+    from flambe.cluster.cluster_host import ClusterHost
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Environment:
 
     @classmethod
     def of(
-        cls, cluster: Cluster, members: Sequence[Member], distributions: Sequence[str] = ()
+        cls, cluster: Cluster, members: Sequence[ClusterHost], distributions: Sequence[str] = ()
     ) -> Environment:
         """Return the environment for a cluster.
 

@@ -9,11 +9,11 @@ from flambe.errors import RunError
 from flambe.packaging import closure
 
 if TYPE_CHECKING:
-    from flambe.cluster.cluster_host import Member
+    from flambe.cluster.cluster_host import ClusterHost
     from flambe.cluster.environment.environment import Environment
 
 
-def missing(wanted: Environment, member: Member) -> dict[str, str]:
+def missing(wanted: Environment, member: ClusterHost) -> dict[str, str]:
     """Return what a host lacks of what our code needs: name → what needs it."""
     there = member.report["system"]
     ours = {one.name for one in wanted.wheels}
@@ -29,7 +29,7 @@ def missing(wanted: Environment, member: Member) -> dict[str, str]:
     return {n: of for n, of in sorted(needed.items()) if n not in there and n not in ours}
 
 
-def refuse(wanted: Environment, members: Sequence[Member]) -> None:
+def refuse(wanted: Environment, members: Sequence[ClusterHost]) -> None:
     """See that the hosts have all that is needed.
 
     Raises
@@ -51,7 +51,7 @@ def refuse(wanted: Environment, members: Sequence[Member]) -> None:
         )
 
 
-def differing(wanted: Environment, members: Sequence[Member]) -> list[str]:
+def differing(wanted: Environment, members: Sequence[ClusterHost]) -> list[str]:
     """Return which packages have other versions on hosts than here, for people."""
     told: dict[str, list[str]] = {}
     for member in members:

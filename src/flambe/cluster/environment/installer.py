@@ -14,23 +14,23 @@ from flambe.remote import each
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import Member
+    from flambe.cluster.cluster_host import ClusterHost
     from flambe.cluster.environment.environment import Environment
 
 DEADLINE = 3600.0  # seconds to download and install everything
 
 
-def make(cluster: Cluster, wanted: Environment, members: Sequence[Member]) -> None:
+def make(cluster: Cluster, wanted: Environment, members: Sequence[ClusterHost]) -> None:
     """Make the environment on the hosts that lack it; every package is downloaded once."""
     if wanted.system:
-        each(lambda member: member.look(cluster.name, wanted.name, system=True), members)
+        each(lambda member: member.refresh(cluster.name, wanted.name, system=True), members)
         host_python.refuse(wanted, members)
     maker = Maker(cluster, wanted)
     if cluster.orchestrator in members:
         maker.on_orchestrator(cluster.orchestrator)
     # Where homes are shared, they have it now.
     others = [member for member in members if not member.is_orchestrator]
-    each(lambda member: member.look(cluster.name, wanted.name), others)
+    each(lambda member: member.refresh(cluster.name, wanted.name), others)
     factories = [member for member in others if member.report["environment"] is None]
     if factories:
         cluster.observer.note(
@@ -63,7 +63,7 @@ class Maker:
         # With the hosts' own packages there is nothing to find.
         self.index = "" if wanted.system else self._index(cluster.orchestrator)
 
-    def on_orchestrator(self, host: Member) -> None:
+    def on_orchestrator(self, host: ClusterHost) -> None:
         """Send the parts, find the versions for this platform, download and install."""
         wanted = self.wanted
         what = "what hosts have" if wanted.system else f"{len(wanted.closure.versions)} packages"
@@ -78,7 +78,7 @@ class Maker:
         lines = [self.proxy, self._python(host), self._made(), self._resolved(host)]
         self._script(host, "".join([*lines, self._install()]))
 
-    def on_factory(self, host: Member) -> None:
+    def on_factory(self, host: ClusterHost) -> None:
         """Install from what the orchestrator has downloaded."""
         folders = [f"parts/{self.wanted.name}", "bin"]
         folders += [] if self.wanted.system else ["cache"]
@@ -88,7 +88,7 @@ class Maker:
         # What was downloaded is known by where it came from.
         self._script(host, self._made() + self._install("--offline"))
 
-    def _python(self, host: Member) -> str:
+    def _python(self, host: ClusterHost) -> str:
         """See to the interpreter, where it is not the host's own; return the line that does so."""
         interpreter = self.wanted.interpreter
         if not interpreter.key:
@@ -119,7 +119,7 @@ class Maker:
             + (self._system() if self.wanted.system else "")
         )
 
-    def _resolved(self, host: Member) -> str:
+    def _resolved(self, host: ClusterHost) -> str:
         """Return the lines that find the versions and hashes of all packages, if any are needed."""
         if self.wanted.system:
             return ""
@@ -145,7 +145,7 @@ class Maker:
         own = f"{run} --no-cache --offline {' '.join(self._own())}\n"
         return own if self.wanted.system else locked + own
 
-    def _give_proxy(self, host: Member, of_pip: str) -> None:
+    def _give_proxy(self, host: ClusterHost, of_pip: str) -> None:
         """See that downloads on the orchestrator go through the proxy: the cluster's, or pip's."""
         if self.cluster.environment.get("proxy") or of_pip:
             url = "" if self.cluster.environment.get("proxy") else of_pip
@@ -159,7 +159,7 @@ class Maker:
         trusted = f"SSL_CERT_FILE={shlex.quote(self.certificates)} " if self.certificates else ""
         return f"{trusted}{self.root}/bin/uv --cache-dir {self.root}/cache/uv"
 
-    def _script(self, host: Member, text: str) -> None:
+    def _script(self, host: ClusterHost, text: str) -> None:
         # It is made in its place, for scripts in it name their interpreter; what says that it is
         # whole comes last. Hosts may share a home: the first makes it, the others wait.
         made = {"ours": [w.name for w in self.wanted.wheels], "python": self.wanted.target.python}
@@ -174,7 +174,7 @@ class Maker:
         with host.space(self.root):
             host.run(["sh", "-c", script], deadline=DEADLINE, shown="installing the environment")
 
-    def _send_uv(self, host: Member) -> None:
+    def _send_uv(self, host: ClusterHost) -> None:
         host.send(target.uv(self.wanted.target), f"{self.root}/bin/uv")
 
     def _shipped(self) -> list[Path]:
@@ -184,7 +184,7 @@ class Maker:
             return own
         return own + target.wheels(self.wanted.closure, self.wanted.target)
 
-    def _index(self, host: Member) -> str:
+    def _index(self, host: ClusterHost) -> str:
         """Return the options that say where packages come from: ours, or pip's on the host."""
         options = self.wanted.options
         if options.get("offline"):

@@ -19,7 +19,7 @@ from flambe.logging.console import home_folder
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import Member
+    from flambe.cluster.cluster_host import ClusterHost
 
 OLDEST = Version("3.10")
 DEADLINE = 1800  # seconds for a download
@@ -44,7 +44,7 @@ class Interpreter:
     mirror: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, cluster: Cluster, members: Sequence[Member]) -> Interpreter:
+    def of(cls, cluster: Cluster, members: Sequence[ClusterHost]) -> Interpreter:
         """Return what the file of a cluster asks for, by default the hosts' own.
 
         Raises
@@ -90,7 +90,7 @@ class Interpreter:
         return folder / self.key
 
 
-def _own(members: Sequence[Member]) -> str:
+def _own(members: Sequence[ClusterHost]) -> str:
     """Return the version of the python3 that all hosts have."""
     versions: dict[str, list[str]] = {}
     for member in members:

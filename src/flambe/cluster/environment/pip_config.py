@@ -13,10 +13,10 @@ from flambe.logging.console import home_folder
 from flambe.packaging.wheel import repacked
 
 if TYPE_CHECKING:
-    from flambe.cluster.cluster_host import Member
+    from flambe.cluster.cluster_host import ClusterHost
 
 
-def give_pip(member: Member, root: str) -> None:
+def give_pip(member: ClusterHost, root: str) -> None:
     """See that a host has a ``pip``; it runs from a wheel, and installs nothing of its own.
 
     Setup commands may call it, and the environment honours its settings.
@@ -39,7 +39,7 @@ def pip_wheel() -> Path:
         return repacked(metadata.distribution("pip"), home_folder("wheels")).path
 
 
-def config(host: Member) -> dict[str, str]:
+def config(host: ClusterHost) -> dict[str, str]:
     """Return pip's settings on a host, as ``pip config list`` tells them."""
     script = f'export PATH="$PATH":{in_shell(host.agent.root)}/bin\npip config list'
     done = host.run(["bash", "-lc", script], check=False, repeat=True, deadline=60)

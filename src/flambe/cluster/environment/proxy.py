@@ -14,7 +14,7 @@ from flambe.logging import redact
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import Member
+    from flambe.cluster.cluster_host import ClusterHost
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
@@ -45,7 +45,7 @@ def path(cluster: Cluster) -> str:
     return f"{cluster.folder}/proxy"
 
 
-def give(cluster: Cluster, host: Member, url: str = "") -> None:
+def give(cluster: Cluster, host: ClusterHost, url: str = "") -> None:
     """Write the file on a host, for its user alone, where there is a proxy."""
     if url:
         redact.add_url(url)

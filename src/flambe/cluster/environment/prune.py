@@ -10,7 +10,7 @@ from flambe.remote import each
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import Member
+    from flambe.cluster.cluster_host import ClusterHost
 
 #: How many are kept beside those that are used: who goes back to one has it at once.
 KEPT = 2
@@ -28,7 +28,7 @@ done
 """
 
 
-def prune(cluster: Cluster, members: Sequence[Member], current: str) -> None:
+def prune(cluster: Cluster, members: Sequence[ClusterHost], current: str) -> None:
     """Remove the environments of hosts but the current one, those that run, and the last two."""
     # Hosts may share the folder: what one of them uses is used.
     runs = [run for member in members for run in member.report["runs"].values()]

@@ -31,7 +31,7 @@ from flambe.packaging import closure as lock
 from flambe.packaging import wheel
 
 if TYPE_CHECKING:
-    from flambe.cluster.cluster_host import Member
+    from flambe.cluster.cluster_host import ClusterHost
 
 DEADLINE = 3600  # seconds for one download
 # The versions of glibc that uv has names for.
@@ -106,7 +106,7 @@ class Target:
         return f"{self.machine}-manylinux_2_{fits[-1] if fits else GLIBC[0]}"
 
 
-def target_of(members: Sequence[Member], python: str) -> Target:
+def target_of(members: Sequence[ClusterHost], python: str) -> Target:
     """Return what wheels for hosts must fit.
 
     Raises

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from flambe._grammar import as_list, wrong_path, wrong_user
 from flambe.cluster.cluster import Cluster, findings, written_in
-from flambe.cluster.cluster_host import Member
+from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.environment.spec import Finding
 from flambe.cluster.machine import ORCHESTRATOR, Machine
 from flambe.cluster.provisioning import factory_names
@@ -119,7 +119,7 @@ class SSHCluster(Cluster):
             machines.append(Machine(name, address, inside, user, key))
         return factory_names.recalled(machines, self.local.recall())
 
-    def settle(self, members: Sequence[Member]) -> None:
+    def settle(self, members: Sequence[ClusterHost]) -> None:
         """See that what flambe runs on the hosts ends when nobody needs it."""
         hours = {True: self.orchestrator_timeout, False: self.factories_timeout}
         idle_shutdown.arm(self, members, hours)

@@ -17,7 +17,7 @@ from flambe.remote.ssh_config import quoted
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import Member
+    from flambe.cluster.cluster_host import ClusterHost
     from flambe.cluster.machine import Machine
 
 
@@ -27,7 +27,7 @@ def key_path(cluster: Cluster) -> str:
     return f"{home}/.ssh/flambe-{cluster.name}"
 
 
-def agree(name: str, members: Sequence[Member]) -> bool:
+def agree(name: str, members: Sequence[ClusterHost]) -> bool:
     """Whether all hosts have the same pair, and know one another."""
     found = [member.report["keys"] for member in members]
     return (
@@ -40,7 +40,7 @@ def agree(name: str, members: Sequence[Member]) -> bool:
     )
 
 
-def distribute(name: str, members: Sequence[Member]) -> None:
+def distribute(name: str, members: Sequence[ClusterHost]) -> None:
     """Make a new pair, and give it to all hosts, with the host keys of the others."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "key")
@@ -48,7 +48,7 @@ def distribute(name: str, members: Sequence[Member]) -> None:
         subprocess.run([*command, "-f", str(path)], check=True, capture_output=True)
         private, public = path.read_text(), path.with_suffix(".pub").read_text()
 
-    def give(member: Member) -> None:
+    def give(member: ClusterHost) -> None:
         config, known_hosts = _peers(name, member, members)
         member.agent.call(
             "keys",
@@ -62,12 +62,12 @@ def distribute(name: str, members: Sequence[Member]) -> None:
     each(give, members)
 
 
-def remove(name: str, members: Sequence[Member]) -> None:
+def remove(name: str, members: Sequence[ClusterHost]) -> None:
     """Remove the pair from hosts."""
     each(lambda member: member.agent.call("forget_keys", cluster=name), members)
 
 
-def _peers(name: str, member: Member, members: Sequence[Member]) -> tuple[str, str]:
+def _peers(name: str, member: ClusterHost, members: Sequence[ClusterHost]) -> tuple[str, str]:
     """Return ssh's configuration on a host, and the host keys of all: pinned, never asked."""
     base = f"{member.facts['home']}/.ssh/flambe-{name}"
     named, plain, known = [], [], []

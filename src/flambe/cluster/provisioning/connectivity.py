@@ -12,18 +12,18 @@ from flambe.remote import each
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import Member
+    from flambe.cluster.cluster_host import ClusterHost
 
 MARK = "reached"
 TIMEOUT = 10  # seconds to connect
 
 
-def pending(members: Sequence[Member]) -> bool:
+def pending(members: Sequence[ClusterHost]) -> bool:
     """Whether it was not seen yet that these hosts, at these addresses, reach one another."""
     return bool(members[0].report["marks"].get(MARK) != _digest(members))
 
 
-def check(cluster: Cluster, members: Sequence[Member]) -> None:
+def check(cluster: Cluster, members: Sequence[ClusterHost]) -> None:
     """See that the orchestrator reaches each factory and is reached by it; remember that it is so.
 
     Raises
@@ -38,7 +38,7 @@ def check(cluster: Cluster, members: Sequence[Member]) -> None:
     orchestrator.mark(cluster.name, MARK, _digest(members))
 
 
-def _try(cluster: Cluster, config: str, source: Member, target: Member) -> None:
+def _try(cluster: Cluster, config: str, source: ClusterHost, target: ClusterHost) -> None:
     name = cluster_keys.alias(cluster.name, target.machine)
     # ~/ is the home of each: users may differ.
     path = f"{source.facts['home']}/.ssh/{config.rpartition('/')[2]}"
@@ -56,6 +56,6 @@ def _try(cluster: Cluster, config: str, source: Member, target: Member) -> None:
         ) from None
 
 
-def _digest(members: Sequence[Member]) -> str:
+def _digest(members: Sequence[ClusterHost]) -> str:
     told = repr([(one.machine.name, str(one.machine.private)) for one in members])
     return hashlib.sha256(told.encode()).hexdigest()[:16]

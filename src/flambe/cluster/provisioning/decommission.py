@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from flambe.cluster import local_state
-from flambe.cluster.cluster_host import Member
+from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.environment import proxy
 from flambe.cluster.machine import Machine
 from flambe.cluster.provisioning import cluster_keys
@@ -24,7 +24,7 @@ PATIENCE = 5.0
 TRY_AGAIN = 3600.0
 
 
-def take_down(cluster: Cluster, members: Sequence[Member]) -> None:
+def take_down(cluster: Cluster, members: Sequence[ClusterHost]) -> None:
     """Stop what flambe runs on hosts, and remove the keys and files that are the cluster's."""
     if not members:
         return
@@ -33,7 +33,7 @@ def take_down(cluster: Cluster, members: Sequence[Member]) -> None:
     each(lambda member: _clean(cluster, member), members)
 
 
-def _clean(cluster: Cluster, member: Member) -> None:
+def _clean(cluster: Cluster, member: ClusterHost) -> None:
     for name in service.of(cluster.name, member.report["runs"]):
         member.agent.call("stop", name=name, deadline=120.0)
         member.report["runs"].pop(name, None)
@@ -57,7 +57,7 @@ def left(cluster: Cluster, machines: Sequence[Machine]) -> list[Machine]:
     return [one for one in known if not any(_same(one, other) for other in machines)]
 
 
-def refuse_another_orchestrator(cluster: Cluster, members: Sequence[Member]) -> None:
+def refuse_another_orchestrator(cluster: Cluster, members: Sequence[ClusterHost]) -> None:
     """See that no run goes on at an orchestrator that is not the one of the file any more.
 
     Raises
@@ -91,7 +91,7 @@ def refuse_another_orchestrator(cluster: Cluster, members: Sequence[Member]) -> 
 
 
 def clean_left(
-    cluster: Cluster, members: Sequence[Member], *, again: bool = False
+    cluster: Cluster, members: Sequence[ClusterHost], *, again: bool = False
 ) -> list[dict[str, Any]]:
     """Clean hosts that are no longer in the file, and tell of it.
 
@@ -165,9 +165,9 @@ def _why(error: RemoteError) -> str:
     return "and not reached: it keeps the cluster's key for now"
 
 
-def _reached(cluster: Cluster, machine: Machine) -> Member:
+def _reached(cluster: Cluster, machine: Machine) -> ClusterHost:
     root = cluster.local.recall().get("remote_dir", cluster.remote_dir)
-    member = Member(machine, cluster.local, root)
+    member = ClusterHost(machine, cluster.local, root)
     member.connect(PATIENCE)
-    member.look(cluster.name)
+    member.refresh(cluster.name)
     return member

@@ -20,7 +20,7 @@ from flambe.remote import each
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import Member
+    from flambe.cluster.cluster_host import ClusterHost
 
 
 def assigned(claims: Sequence[str], reserved: Collection[str] = ()) -> list[str]:
@@ -69,7 +69,7 @@ def _name_at(machine: Machine, known: Sequence[Machine]) -> str:
 
 
 def settle(
-    cluster: Cluster, members: list[Member], note: Mapping[str, Any], waiting: Sequence[Any]
+    cluster: Cluster, members: list[ClusterHost], note: Mapping[str, Any], waiting: Sequence[Any]
 ) -> None:
     """Give hosts their names, now that each was asked who it is, and sort them by these.
 
@@ -91,7 +91,7 @@ def settle(
     members.sort(key=lambda member: order(member.machine.name))
 
 
-def _claim(cluster: Cluster, member: Member, note: Mapping[str, Any]) -> str:
+def _claim(cluster: Cluster, member: ClusterHost, note: Mapping[str, Any]) -> str:
     """Return the name that a host has: by its own disk, its Ray node, or what is remembered."""
     marked = member.report["marks"].get(NAME)
     if is_factory(marked):

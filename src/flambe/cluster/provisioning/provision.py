@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flambe.cluster import local_state
-from flambe.cluster.cluster_host import Member
+from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.environment import host_python, installer, prune
 from flambe.cluster.environment.environment import Environment
 from flambe.cluster.machine import check_machines
@@ -80,7 +80,7 @@ def _make_ready(
         _remember(cluster, "", ())
     machines = cluster.create_machines(found)
     check_machines(cluster, machines)
-    members = [Member(machine, cluster.local, cluster.remote_dir) for machine in machines]
+    members = [ClusterHost(machine, cluster.local, cluster.remote_dir) for machine in machines]
     cluster.members = members
     note = cluster.local.recall()
     known = str(note.get("environment", ""))
@@ -121,7 +121,7 @@ def _make_ready(
     return wanted
 
 
-def _settle(cluster: Cluster, members: list[Member], known: str) -> None:
+def _settle(cluster: Cluster, members: list[ClusterHost], known: str) -> None:
     """Remember who the hosts are, now that all answered; see to those that they replaced."""
     before = cluster.local.recall()
     waiting = decommission.clean_left(cluster, members)
@@ -135,16 +135,16 @@ def _settle(cluster: Cluster, members: list[Member], known: str) -> None:
     _remember(cluster, known, waiting)
 
 
-def _notes(members: Sequence[Member]) -> list[dict[str, str]]:
+def _notes(members: Sequence[ClusterHost]) -> list[dict[str, str]]:
     return [local_state.note_of(member.machine, member.identity) for member in members]
 
 
-def _look(cluster: Cluster, members: Sequence[Member], environment: str) -> None:
+def _look(cluster: Cluster, members: Sequence[ClusterHost], environment: str) -> None:
     own = bool(cluster.environment.get("system"))
-    each(lambda member: member.look(cluster.name, environment, system=own), members)
+    each(lambda member: member.refresh(cluster.name, environment, system=own), members)
 
 
-def verify(cluster: Cluster, members: Sequence[Member], wanted: Environment) -> None:
+def verify(cluster: Cluster, members: Sequence[ClusterHost], wanted: Environment) -> None:
     """See that every host has the code that is here, as recomputed from its files.
 
     Raises
@@ -166,13 +166,13 @@ def verify(cluster: Cluster, members: Sequence[Member], wanted: Environment) -> 
             )
 
 
-def _broken(members: Sequence[Member], wanted: Environment) -> list[Member]:
+def _broken(members: Sequence[ClusterHost], wanted: Environment) -> list[ClusterHost]:
     """Return the hosts whose environment is there, and is not what it should be."""
     there = [member for member in members if member.report["environment"] is not None]
     return [member for member in there if wanted.differences(member.report["environment"])]
 
 
-def _discard(cluster: Cluster, wanted: Environment, members: Sequence[Member]) -> None:
+def _discard(cluster: Cluster, wanted: Environment, members: Sequence[ClusterHost]) -> None:
     """Forget an environment on hosts: it is made anew then."""
     if members:
         names = ", ".join(member.machine.name for member in members)
@@ -181,7 +181,7 @@ def _discard(cluster: Cluster, wanted: Environment, members: Sequence[Member]) -
     each(lambda member: member.run(["rm", "-f", f"{folder}/flambe.json"], repeat=True), members)
 
 
-def _choose_gpus(cluster: Cluster, members: Sequence[Member]) -> None:
+def _choose_gpus(cluster: Cluster, members: Sequence[ClusterHost]) -> None:
     """Note which GPUs may be used; who uses them was seen with everything else."""
     for member in members:
         there = member.facts["gpus"]
@@ -192,7 +192,7 @@ def _choose_gpus(cluster: Cluster, members: Sequence[Member]) -> None:
             cluster.observer.note(f"{member.name}: gpus: free leaves {told}")
 
 
-def _missing(cluster: Cluster, members: Sequence[Member], wanted: Environment) -> bool:
+def _missing(cluster: Cluster, members: Sequence[ClusterHost], wanted: Environment) -> bool:
     return (
         not cluster_keys.agree(cluster.name, members)
         or connectivity.pending(members)
@@ -202,7 +202,7 @@ def _missing(cluster: Cluster, members: Sequence[Member], wanted: Environment) -
 
 
 def _prepare(
-    cluster: Cluster, members: Sequence[Member], wanted: Environment, *, setup_again: bool
+    cluster: Cluster, members: Sequence[ClusterHost], wanted: Environment, *, setup_again: bool
 ) -> None:
     if not cluster_keys.agree(cluster.name, members):
         cluster.observer.note("keys: a new pair for the cluster")
@@ -221,7 +221,7 @@ def _prepare(
         installer.make(cluster, wanted, lacking)
 
 
-def _check_rsync(cluster: Cluster, members: Sequence[Member], environment: str) -> None:
+def _check_rsync(cluster: Cluster, members: Sequence[ClusterHost], environment: str) -> None:
     """See that all hosts have rsync, before anything is downloaded; setup commands may install it.
 
     Raises
@@ -232,14 +232,14 @@ def _check_rsync(cluster: Cluster, members: Sequence[Member], environment: str) 
     if not all(member.facts["rsync"] for member in members):
         _look(cluster, members, environment)
 
-    def check(member: Member) -> None:
+    def check(member: ClusterHost) -> None:
         if not member.facts["rsync"]:
             raise resumable_copy.missing(member.name)
 
     each(check, members)
 
 
-def _tell_new_keys(cluster: Cluster, members: Sequence[Member]) -> None:
+def _tell_new_keys(cluster: Cluster, members: Sequence[ClusterHost]) -> None:
     for member in members:
         if member.connection.new_key:
             # ssh knows the keys by the address that an alias stands for.

@@ -19,7 +19,7 @@ from flambe.remote.command import Take
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import Member
+    from flambe.cluster.cluster_host import ClusterHost
 
 MARK = "setup"
 PATH = "path"  # a mark: where a login finds programs, those that the commands brought included
@@ -32,7 +32,7 @@ def digest(commands: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(list(commands)).encode()).hexdigest()[:16] if commands else ""
 
 
-def pending(cluster: Cluster, members: Sequence[Member]) -> list[Member]:
+def pending(cluster: Cluster, members: Sequence[ClusterHost]) -> list[ClusterHost]:
     """Return the hosts on which the commands have not run since they were started."""
     wanted = digest(cluster.setup_cmds)
     if not wanted:
@@ -40,7 +40,7 @@ def pending(cluster: Cluster, members: Sequence[Member]) -> list[Member]:
     return [member for member in members if member.report["marks"].get(MARK) != wanted]
 
 
-def run(cluster: Cluster, members: Sequence[Member]) -> None:
+def run(cluster: Cluster, members: Sequence[ClusterHost]) -> None:
     """Run the commands on hosts, one after another, all hosts at the same time.
 
     Raises
@@ -52,7 +52,7 @@ def run(cluster: Cluster, members: Sequence[Member]) -> None:
     lock = threading.Lock()
     with open(cluster.local.setup_log, "w", encoding="utf-8", opener=private_opener) as log:
 
-        def on(member: Member) -> None:
+        def on(member: ClusterHost) -> None:
             def take(_: str, text: str) -> None:
                 text = redact.hide(text)
                 with lock:
@@ -74,7 +74,7 @@ def run(cluster: Cluster, members: Sequence[Member]) -> None:
         each(on, members)
 
 
-def _await_boot(member: Member, take: Take) -> None:
+def _await_boot(member: ClusterHost, take: Take) -> None:
     """Wait until a machine that was just started has booted: packages may be installed then."""
     command = member.agent_argv("await-boot", f"{BOOT_SECONDS:g}")
     # As root, who alone may look at the locks of apt; without sudo, the rest is waited for.
@@ -89,7 +89,7 @@ def _await_boot(member: Member, take: Take) -> None:
     )
 
 
-def _one(cluster: Cluster, member: Member, command: str, take: Take) -> None:
+def _one(cluster: Cluster, member: ClusterHost, command: str, take: Take) -> None:
     # Where a host has no pip of its own, flambe's is found last.
     path = f'export PATH="$PATH":{in_shell(cluster.remote_dir)}/bin\n'
     script = f"{path}{proxy.line(cluster)}{command}"
@@ -103,7 +103,7 @@ def _one(cluster: Cluster, member: Member, command: str, take: Take) -> None:
         raise
 
 
-def _note_path(cluster: Cluster, member: Member) -> None:
+def _note_path(cluster: Cluster, member: ClusterHost) -> None:
     # What runs later is started by no login shell, and is to find what was installed all the same.
     # A profile may say something before it, and bash_logout after it, unless the shell is replaced.
     script = "printenv PATH; bash -lc 'echo; exec printenv PATH'"

@@ -18,7 +18,7 @@ from flambe.remote import Result, each
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import Member
+    from flambe.cluster.cluster_host import ClusterHost
 
 # Seconds that a container that is waited for, a download and an installation may take.
 DEADLINE = 3600.0
@@ -99,7 +99,7 @@ class Docker:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
 
-    def _engine(self, host: Member) -> _Engine:
+    def _engine(self, host: ClusterHost) -> _Engine:
         return _Engine(host, self.cluster)
 
     # -- containers ---------------------------------------------------------------------------
@@ -109,7 +109,7 @@ class Docker:
         image: str,
         command: Sequence[str] = (),
         *,
-        hosts: Sequence[Member] | None = None,
+        hosts: Sequence[ClusterHost] | None = None,
         name: str | None = None,
         env: Mapping[str, str] | None = None,
         ports: Mapping[int | str, int | str] | None = None,
@@ -168,7 +168,7 @@ class Docker:
         lines = _env_file(env or {})
         made: dict[_Engine, Container] = {}
 
-        def on(host: Member) -> Container:
+        def on(host: ClusterHost) -> Container:
             engine = self._engine(host)
             engine.need(image)
             options = [*words, *engine.mounts(volumes or {})]
@@ -186,7 +186,9 @@ class Docker:
             each(lambda engine: engine.discard(made[engine]), list(made))
             raise
 
-    def list(self, hosts: Sequence[Member] | None = None, *, name: str | None = None) -> Containers:
+    def list(
+        self, hosts: Sequence[ClusterHost] | None = None, *, name: str | None = None
+    ) -> Containers:
         """Return the containers that the cluster started, those that ended included.
 
         Parameters
@@ -197,7 +199,7 @@ class Docker:
             Only those of this name.
         """
 
-        def on(host: Member) -> Containers:
+        def on(host: ClusterHost) -> Containers:
             try:
                 return self._engine(host).ours(name)
             except DockerError:
@@ -212,7 +214,7 @@ class Docker:
         containers: Iterable[Container] | None = None,
         *,
         name: str | None = None,
-        hosts: Sequence[Member] | None = None,
+        hosts: Sequence[ClusterHost] | None = None,
     ) -> Containers:
         """Stop and remove containers of the cluster: these, or those of a name, or all.
 
@@ -240,9 +242,9 @@ class Docker:
         (host,) = self._by_host([container])
         return self._engine(host).logs(container, tail)
 
-    def _by_host(self, containers: Iterable[Container]) -> dict[Member, Containers]:
+    def _by_host(self, containers: Iterable[Container]) -> dict[ClusterHost, Containers]:
         members = {member.machine.name: member for member in self.cluster.chosen(None)}
-        found: dict[Member, Containers] = {}
+        found: dict[ClusterHost, Containers] = {}
         for container in containers:
             if container.host not in members:
                 raise RemoteError(container.host, f"no host of cluster {self.cluster.name}")
@@ -251,7 +253,7 @@ class Docker:
 
     # -- Docker itself ------------------------------------------------------------------------
 
-    def install(self, hosts: Sequence[Member] | None = None) -> None:
+    def install(self, hosts: Sequence[ClusterHost] | None = None) -> None:
         """Install Docker on Debian and Ubuntu hosts (all by default) where it cannot be used.
 
         It takes a user who may use sudo without a password. The user is added to the group
@@ -269,7 +271,7 @@ class Docker:
 class _Engine:
     """The Docker of one host."""
 
-    def __init__(self, host: Member, cluster: Cluster) -> None:
+    def __init__(self, host: ClusterHost, cluster: Cluster) -> None:
         self.host = host
         self.cluster = cluster
 

@@ -16,7 +16,7 @@ from flambe.remote import each, resumable_copy, transfer
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import Member
+    from flambe.cluster.cluster_host import ClusterHost
 
 # Seconds that one host may take to copy to another.
 DEADLINE = 6 * 3600
@@ -35,7 +35,7 @@ class Files:
         self.cluster = cluster
 
     def make(
-        self, folders: Sequence[str | os.PathLike[str]], hosts: Sequence[Member] | None = None
+        self, folders: Sequence[str | os.PathLike[str]], hosts: Sequence[ClusterHost] | None = None
     ) -> None:
         """Make folders on hosts, on all by default."""
         command = ["mkdir", "-p", "--", *as_list(folders, "make() takes a list of folders")]
@@ -43,7 +43,7 @@ class Files:
 
     def write(
         self, content: str | bytes, target: str, *, mode: int = 0o644,
-        hosts: Sequence[Member] | None = None,
+        hosts: Sequence[ClusterHost] | None = None,
     ) -> None:  # fmt: skip
         """Write a file on hosts, on all by default."""
         each(lambda host: host.put(content, target, mode=mode), self.cluster.chosen(hosts))
@@ -65,7 +65,7 @@ class Files:
         )
 
     def give(
-        self, sources: Sequence[str], target: str, factory: Member, *, delete: bool = False
+        self, sources: Sequence[str], target: str, factory: ClusterHost, *, delete: bool = False
     ) -> None:
         """Bring files and folders of the orchestrator to one factory, by one rsync between the two.
 
@@ -96,7 +96,7 @@ class Files:
         if begun:
             factory.finish(parent, is_folder=is_folder)
 
-    def _blamed(self, error: RemoteError, factory: Member) -> RemoteError:
+    def _blamed(self, error: RemoteError, factory: ClusterHost) -> RemoteError:
         """Return an error of a copy between two hosts as one of the host that it is about."""
         orchestrator = self.cluster.orchestrator
         if resumable_copy.NOT_INSTALLED in error.message:

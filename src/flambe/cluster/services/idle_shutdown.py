@@ -14,7 +14,7 @@ from flambe.remote.agent.reaper import reaper_status
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import Member
+    from flambe.cluster.cluster_host import ClusterHost
 
 SERVICE = "reaper"
 FOREVER = -1
@@ -22,7 +22,7 @@ CHECK = 30.0  # seconds between two looks
 PATIENCE = 300.0  # seconds until what does not end is asked to end once more
 
 
-def arm(cluster: Cluster, members: Sequence[Member], hours: Mapping[bool, float]) -> None:
+def arm(cluster: Cluster, members: Sequence[ClusterHost], hours: Mapping[bool, float]) -> None:
     """Start the reapers of hosts, with the timeouts of now; or end them, where there is none.
 
     Parameters
@@ -34,7 +34,7 @@ def arm(cluster: Cluster, members: Sequence[Member], hours: Mapping[bool, float]
         of factories (False).
     """
 
-    def on(member: Member) -> None:
+    def on(member: ClusterHost) -> None:
         service = Service(cluster, member, SERVICE)
         timeout = hours[member.is_orchestrator]
         if timeout < 0:

@@ -25,7 +25,7 @@ from flambe.remote import Address, each
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import Member
+    from flambe.cluster.cluster_host import ClusterHost
 
 SERVICE = "ray"
 HOLDERS = "ray-token"  # a mark of the orchestrator: the machines that were given the token
@@ -101,7 +101,7 @@ class RayNodes:
             self._bring(environment)
             self.start(environment, joining=True)
 
-    def forget(self, orchestrator: Member, gone: Collection[str]) -> None:
+    def forget(self, orchestrator: ClusterHost, gone: Collection[str]) -> None:
         """Note that machines, by their identities, have nothing of the cluster's any more."""
         holders = orchestrator.report["marks"].get(HOLDERS)
         if holders and (left := sorted(set(holders) - set(gone))) != holders:
@@ -122,13 +122,13 @@ class RayNodes:
             if not cluster.orchestrator.run(["test", "-e", path], check=False, repeat=True).code:
                 each(partial(cluster.files.give, [f"{path}/"], path), new)
 
-    def remove(self, member: Member) -> None:
+    def remove(self, member: ClusterHost) -> None:
         """Remove what Ray left on a host."""
         member.run(["rm", "-rf", self._scratch(member), self._token(member)], repeat=True)
 
     # -- one node -----------------------------------------------------------------------------
 
-    def _is_current(self, member: Member, about: Mapping[str, Any], joining: bool) -> bool:
+    def _is_current(self, member: ClusterHost, about: Mapping[str, Any], joining: bool) -> bool:
         """Whether the node of a host runs as it should, or as well as a run can use it."""
         service = self._service(member)
         if not service.runs or not joining:
@@ -136,10 +136,10 @@ class RayNodes:
         running = {**service.status["about"], "name": factory_names.node_name(service.status)}
         return member.is_orchestrator or all(running[key] == about[key] for key in _JOINED)
 
-    def _service(self, member: Member) -> Service:
+    def _service(self, member: ClusterHost) -> Service:
         return Service(self.cluster, member, SERVICE)
 
-    def _request(self, member: Member, about: Mapping[str, Any]) -> dict[str, Any]:
+    def _request(self, member: ClusterHost, about: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the agent of a host is asked for to start its node."""
         settings = {
             "python": member.path(
@@ -166,7 +166,7 @@ class RayNodes:
     def _starts_path(self) -> str:
         return f"{self.cluster.folder}/ray-nodes.json"
 
-    def _starts(self, wanted: Mapping[Member, Mapping[str, Any]]) -> str:
+    def _starts(self, wanted: Mapping[ClusterHost, Mapping[str, Any]]) -> str:
         """Return how each node is started, as JSON: a run starts those that went down."""
         starts = {
             member.machine.name: {
@@ -178,7 +178,9 @@ class RayNodes:
         }
         return json.dumps(starts)
 
-    def _about(self, member: Member, environment: str, port: int, token: str) -> dict[str, Any]:
+    def _about(
+        self, member: ClusterHost, environment: str, port: int, token: str
+    ) -> dict[str, Any]:
         """Return what decides how a node runs."""
         works = member in self.cluster.workers
         return {
@@ -193,10 +195,10 @@ class RayNodes:
             "path": member.report["marks"].get(setup_commands.PATH, ""),
         }
 
-    def _variables(self, member: Member) -> dict[str, str]:
+    def _variables(self, member: ClusterHost) -> dict[str, str]:
         return {**_VARIABLES, "RAY_AUTH_TOKEN_PATH": member.path(self._token(member))}
 
-    def _token(self, member: Member) -> str:
+    def _token(self, member: ClusterHost) -> str:
         return _token_path(self.cluster.folder, member.machine.name)
 
     def _give_token(self, known: str) -> str:
@@ -222,19 +224,19 @@ class RayNodes:
         each(lambda m: m.put(token, self._token(m), mode=0o600), lacking)
         return _digest(token)
 
-    def _held(self, member: Member) -> str:
+    def _held(self, member: ClusterHost) -> str:
         """Return the digest of the token that the node of a host was started with, where it is."""
         if factory_names.node_name(self._service(member).status) != member.machine.name:
             return ""  # its file has the name of the host
         return str(self._service(member).status.get("about", {}).get("token", ""))
 
-    def _scratch(self, member: Member) -> str:
+    def _scratch(self, member: ClusterHost) -> str:
         # Sockets lie below it: their paths may have 107 characters.
         place = f"{self.cluster.name} {member.path(self.cluster.remote_dir)} {member.facts['user']}"
         return f"/tmp/flambe-ray-{_digest(f'{place} {member.machine.name}')[:10]}"
 
 
-def registered(name: str, orchestrator: Member) -> dict[str, str] | None:
+def registered(name: str, orchestrator: ClusterHost) -> dict[str, str] | None:
     """Return the nodes that the Ray of a cluster has: name → address; None if it does not say.
 
     Parameters

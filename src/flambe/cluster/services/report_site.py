@@ -15,7 +15,7 @@ from flambe.remote import ssh_config
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import Member
+    from flambe.cluster.cluster_host import ClusterHost
 
 SERVICE = "site"
 LOOPBACK = "127.0.0.1"
@@ -144,13 +144,13 @@ class ReportSite:
         return ports
 
 
-def runs(name: str, host: Member) -> bool:
+def runs(name: str, host: ClusterHost) -> bool:
     """Whether the site of a cluster ran when its orchestrator was looked at last."""
     status: Mapping[str, Any] = host.report["runs"].get(name_of(name, SERVICE), {})
     return status.get("state") == RUNNING
 
 
-def find(name: str, host: Member) -> Place | None:
+def find(name: str, host: ClusterHost) -> Place | None:
     """Return where the site of a cluster is, if it runs."""
     if not runs(name, host):
         return None
@@ -162,7 +162,7 @@ def find(name: str, host: Member) -> Place | None:
     return Place(about["ports"][0], token, where, about.get("secure", False))
 
 
-def _named(listens: str, host: Member) -> str:
+def _named(listens: str, host: ClusterHost) -> str:
     """Return the address that people open: where it listens anywhere, that of the host."""
     if listens not in ("0.0.0.0", "::"):
         return listens
@@ -179,5 +179,5 @@ def _token(folder: str) -> str:
     return f"{folder}/site.token"
 
 
-def _read_token(folder: str, host: Member) -> str:
+def _read_token(folder: str, host: ClusterHost) -> str:
     return host.run(["cat", _token(folder)], check=False, repeat=True).stdout.strip()

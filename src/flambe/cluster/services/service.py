@@ -10,7 +10,7 @@ from flambe.cluster.provisioning import setup_commands
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import Member
+    from flambe.cluster.cluster_host import ClusterHost
 
 RUNNING = "running"
 
@@ -25,7 +25,7 @@ def of(cluster: str, runs: Mapping[str, Any]) -> list[str]:
     return [name for name in runs if name == cluster or name.startswith(f"{cluster}.")]
 
 
-def variables(cluster: Cluster, host: Member) -> dict[str, str]:
+def variables(cluster: Cluster, host: ClusterHost) -> dict[str, str]:
     """Return the environment variables of all that flambe runs on a host."""
     found = host.report["marks"].get(setup_commands.PATH)
     return {
@@ -49,7 +49,7 @@ class Service:
         ``ray``, ``site``.
     """
 
-    def __init__(self, cluster: Cluster, host: Member, name: str) -> None:
+    def __init__(self, cluster: Cluster, host: ClusterHost, name: str) -> None:
         self.cluster = cluster
         self.host = host
         self.name = name_of(cluster.name, name)

@@ -14,7 +14,7 @@ from flambe.cluster.providers.aws.aws_errors import is_of_aws, reason
 from flambe.cluster.providers.aws.ec2 import Ec2
 
 if TYPE_CHECKING:
-    from flambe.cluster.cluster_host import Member
+    from flambe.cluster.cluster_host import ClusterHost
     from flambe.cluster.providers.aws.aws_cluster import AWSCluster
 
 PREFIX = "flambe-"
@@ -58,7 +58,7 @@ class Alarms:
     def __init__(self, cluster: AWSCluster) -> None:
         self.cluster = cluster
 
-    def arm(self, members: Sequence[Member]) -> None:
+    def arm(self, members: Sequence[ClusterHost]) -> None:
         """Give each factory its alarm, if they are to have some; a refusal is a warning."""
         cluster, hours = self.cluster, self.cluster.factories_timeout
         wanted = hours if cluster.factories_alarm and hours >= 0 else None

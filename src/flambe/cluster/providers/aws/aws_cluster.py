@@ -8,9 +8,9 @@ from functools import cached_property
 from typing import Any, Literal
 
 from flambe.cluster.cluster import Cluster, findings, written_in
-from flambe.cluster.cluster_host import Member
+from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.environment.spec import Finding
-from flambe.cluster.instance_status import Standing
+from flambe.cluster.instance_status import InstanceStatus
 from flambe.cluster.machine import ORCHESTRATOR, Machine
 from flambe.cluster.providers.aws import aws_validation, instance_setup, user_data
 from flambe.cluster.providers.aws import drift as differences
@@ -332,21 +332,21 @@ class AWSCluster(Cluster):
         keys = (planted,) if planted else ()
         return Machine(name, address, private, self.username, key, new, keys, one["InstanceId"])
 
-    def trust(self, members: Sequence[Member]) -> None:
+    def trust(self, members: Sequence[ClusterHost]) -> None:
         """Give new instances host keys of their own, and their names."""
         instance_setup.settle_in(self, members)
 
-    def settle(self, members: Sequence[Member]) -> None:
+    def settle(self, members: Sequence[ClusterHost]) -> None:
         """Tell the reapers of the instances that they are ready."""
         instance_setup.tell_reapers(self, members)
         self.alarms.arm(members)
         self._changes.clear()
 
-    def standing(self) -> dict[str, Standing]:
+    def instance_statuses(self) -> dict[str, InstanceStatus]:
         """Return how each instance stands, as it was found last, and for how long it has run."""
         found = self.instances or self.found()
         return {
-            name: Standing(one["InstanceId"], state(one), age(one))
+            name: InstanceStatus(one["InstanceId"], state(one), age(one))
             for name, one in sorted(found.items(), key=lambda item: _order(item[0]))
         }
 

@@ -14,7 +14,7 @@ from flambe.remote import each
 from flambe.remote.connection import pin
 
 if TYPE_CHECKING:
-    from flambe.cluster.cluster_host import Member
+    from flambe.cluster.cluster_host import ClusterHost
     from flambe.cluster.providers.aws.aws_cluster import AWSCluster
 
 # The new key is in its place before sshd reads it; connections that are there go on. Of two clients
@@ -43,14 +43,14 @@ touch {user_data.READY}
 MARK = "reaper"
 
 
-def settle_in(cluster: AWSCluster, members: Sequence[Member]) -> None:
+def settle_in(cluster: AWSCluster, members: Sequence[ClusterHost]) -> None:
     """Give new instances host keys that never left them, and their names.
 
     The connections are trusted by the keys that the instances were given for their first boot.
     """
     new = [member for member in members if member.machine.new]
 
-    def settle(member: Member) -> None:
+    def settle(member: ClusterHost) -> None:
         one, name = cluster.instances[member.machine.name], member.machine.name
         if is_settled(one):
             return  # it was only started again
@@ -64,10 +64,10 @@ def settle_in(cluster: AWSCluster, members: Sequence[Member]) -> None:
     each(settle, new)
 
 
-def tell_reapers(cluster: AWSCluster, members: Sequence[Member]) -> None:
+def tell_reapers(cluster: AWSCluster, members: Sequence[ClusterHost]) -> None:
     """Tell the reapers that the hosts are ready, and what their timeouts are now."""
 
-    def tell(member: Member) -> None:
+    def tell(member: ClusterHost) -> None:
         wanted = cluster.reaping(role_of(member.machine.name))
         if member.report["marks"].get(MARK) != wanted or member.machine.new:
             command = ["sudo", "sh", "-c", _SETTLE]
