@@ -43,7 +43,7 @@ def proven(cluster: Any, *, runs: bool = True) -> None:
         found = member.report["environment"]
         assert found["ours"]["flambe"]["hash"] == wheel.wheel_of("flambe").content
         assert found["ours"]["flambe"]["wrong"] == []
-        versions = closure.closure(["flambe"]).versions
+        versions = closure.compute_closure(["flambe"]).versions
         assert found["distributions"]["ray"] == versions["ray"]
         if not runs:
             continue
@@ -99,8 +99,8 @@ def certified(folder: Path, name: str) -> tuple[Path, Path, Path]:
 def index(folder: Path, address: str, name: str = "") -> Iterator[tuple[str, Path]]:
     """Serve what is installed here as a package index, with a certificate that nobody knows."""
     links: dict[str, list[str]] = {}
-    for package in closure.closure(["flambe"]).versions:
-        found = wheel.repacked(metadata.distribution(package), folder)
+    for package in closure.compute_closure(["flambe"]).versions:
+        found = wheel.repack(metadata.distribution(package), folder)
         links.setdefault(canonicalize_name(package), []).append(
             f'<a href="/{found.path.relative_to(folder)}#sha256={found.sha256}">{found.path.name}</a>'
         )

@@ -21,6 +21,7 @@ from flambe.cluster.environment.target import Target
 from flambe.errors import ConfigError, RemoteError, RunError
 from flambe.packaging import closure, wheel
 from flambe.remote import Address, Connection, Login, transfer
+from flambe.remote.agent import record
 from tests.cluster.conftest import connected, ssh_cluster
 from tests.cluster.test_environments import cut_off, make, proven
 from tests.experiment.lab import COMMAND
@@ -72,7 +73,7 @@ def test_a_mac_sends_wheels_for_hosts_that_reach_no_index(mac: None) -> None:
         make(cluster)
         proven(cluster)
         # Compiled ones were made for the hosts, and pure ones are those of this machine.
-        sent = target.wheels(closure.closure(["flambe"]), _target(cluster))
+        sent = target.wheels(closure.compute_closure(["flambe"]), _target(cluster))
         names = {path.name.partition("-")[0].lower(): path.name for path in sent}
         assert "manylinux" in names["numpy"]
         assert names["rich"].endswith("-py3-none-any.whl")
@@ -113,7 +114,9 @@ def test_a_program_that_was_altered_is_refused(tmp_path: Path) -> None:
     def pack(program: bytes, listed: bytes) -> None:
         with zipfile.ZipFile(path, "w") as made:
             made.writestr(f"uv-{version}.data/scripts/uv", program)
-            row = f"uv-{version}.data/scripts/uv,sha256={wheel.encoded(listed)},{len(listed)}"
+            row = (
+                f"uv-{version}.data/scripts/uv,sha256={record.encode_sha256(listed)},{len(listed)}"
+            )
             made.writestr(f"uv-{version}.dist-info/RECORD", f"{row}\n")
 
     pack(b"program", b"program")

@@ -30,8 +30,8 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with all that flambe needs, installed as an image has it; not flambe itself."""
     folder = tmp_path_factory.mktemp("image")
     wheels = [
-        wheel.repacked(metadata.distribution(name), folder / "wheels").path
-        for name in closure.closure(["flambe"]).versions
+        wheel.repack(metadata.distribution(name), folder / "wheels").path
+        for name in closure.compute_closure(["flambe"]).versions
     ]
     command = [sys.executable, "-m", "uv", "pip", "install", "-q", "--offline", "--no-deps"]
     command += ["--target", str(folder / "site"), *map(str, wheels)]

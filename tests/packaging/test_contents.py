@@ -89,9 +89,9 @@ def test_names_and_sizes_alone(tmp_path: Path) -> None:
 
 
 def test_it_is_said_when_much_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(contents, "MUCH", 3)
+    monkeypatch.setattr(contents, "LARGE", 3)
     monkeypatch.setattr(contents, "CHUNK", 2)
     notes: list[str] = []
     (tmp_path / "x").write_text("1234567")
     content_hash(tmp_path, notes.append)
-    assert notes == [f"reading {tmp_path}, to know its content"]
+    assert notes == [f"hashing the content of {tmp_path}"]

@@ -125,12 +125,12 @@ def test_the_hello_example_is_installed_and_run(tmp_path: Path, home: Path) -> N
     shutil.copy(ROOT / "examples" / "hello.yaml", other)
     (source,) = (path for path in other.rglob("*.py") if "hello, " in path.read_text())
     source.write_text(source.read_text().replace("hello, ", "bye, "))
-    told = subprocess.run(command, cwd=other, capture_output=True, text=True, check=False)
-    assert told.returncode == 2
-    assert f"declared as ./hello ({other / 'hello'}), but Python imports it from" in told.stderr
+    refused = subprocess.run(command, cwd=other, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert f"declared as ./hello ({other / 'hello'}), but Python imports it from" in refused.stderr
     ran = subprocess.run(
         [*command, "-i"], cwd=other, capture_output=True, text=True, timeout=300, check=False
     )
     assert ran.returncode == 0, ran.stderr
-    assert f"(again, from {other / 'hello'})" in ran.stderr
+    assert f"(reinstall, from {other / 'hello'})" in ran.stderr
     assert ran.stdout.splitlines().count("bye, world") == 2

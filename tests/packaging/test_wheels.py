@@ -78,8 +78,8 @@ def test_what_git_ignores_is_refused(editable: Path) -> None:
 
 def test_an_installed_distribution_is_packed_again(tmp_path: Path) -> None:
     found = metadata.distribution("rich")
-    first = wheel.repacked(found, tmp_path / "a")
-    second = wheel.repacked(found, tmp_path / "b")
+    first = wheel.repack(found, tmp_path / "a")
+    second = wheel.repack(found, tmp_path / "b")
     assert first.path.read_bytes() == second.path.read_bytes()
     assert (first.name, first.version) == ("rich", found.version)
 
@@ -102,19 +102,19 @@ def test_what_is_installed_is_known_by_its_files(editable: Path, tmp_path: Path)
 
 
 def test_the_closure_has_the_versions_that_are_here(editable: Path) -> None:
-    found = closure.closure(["heron_outer"])
-    assert found.wanted == ("packaging", "rich")
+    found = closure.compute_closure(["heron_outer"])
+    assert found.requirements == ("packaging", "rich")
     assert "heron-outer" not in found.versions
     for name in ("packaging", "rich", "pygments"):
         assert found.versions[name] == metadata.version(name).partition("+")[0]
-    plain, more = closure.closure(["flambe"]), closure.closure(["flambe[learn]"])
+    plain, more = closure.compute_closure(["flambe"]), closure.compute_closure(["flambe[learn]"])
     assert "torch" not in plain.versions
     assert "+" not in more.versions["torch"]
-    assert any(text.startswith("torch") and "extra" not in text for text in more.wanted)
+    assert any(text.startswith("torch") and "extra" not in text for text in more.requirements)
 
 
 def test_what_is_needed_and_missing_is_named(editable: Path) -> None:
     path = editable.parent / "site" / "heron_outer-1.0.dist-info" / "METADATA"
     path.write_text(path.read_text() + "Requires-Dist: no-such-thing-at-all>=2\n")
     with pytest.raises(ConfigError, match="needs no-such-thing-at-all, which is not installed"):
-        closure.closure(["heron_outer"])
+        closure.compute_closure(["heron_outer"])

@@ -85,9 +85,9 @@ def test_an_extension_that_requires_flambe_gets_this_one(
 ) -> None:
     distribution(tmp_path, "mine", "1", f"flambe>={__version__}", "rich")
     monkeypatch.syspath_prepend(tmp_path)
-    found = closure.closure(["flambe", "mine"])
+    found = closure.compute_closure(["flambe", "mine"])
     assert "flambe" not in found.versions
-    assert not any(text.startswith("flambe") for text in found.wanted)
+    assert not any(text.startswith("flambe") for text in found.requirements)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_an_extension_that_requires_another_flambe_is_refused(
     distribution(tmp_path, "mine", "1", text)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match=r"mine requires [Ff]lambe.*this is flambe") as raised:
-        closure.closure(["flambe", "mine"])
+        closure.compute_closure(["flambe", "mine"])
     assert own_name.WHY in str(raised.value)
 
 
@@ -111,8 +111,8 @@ def test_what_an_index_has_does_not_bring_the_other_flambe(
     distribution(tmp_path, "theirs", "1", "flambe")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match="theirs requires flambe, and is not an extension"):
-        closure.closure(["flambe", "mine"])
-    assert closure.closure(["flambe", "mine", "theirs"]).versions
+        closure.compute_closure(["flambe", "mine"])
+    assert closure.compute_closure(["flambe", "mine", "theirs"]).versions
 
 
 def test_a_script_that_requires_another_flambe_is_not_told_to_install_it(tmp_path: Path) -> None:

@@ -78,7 +78,7 @@ def dry_run(
     size = sum(one.path.stat().st_size for one in wheels)
     told = ", ".join(f"{one.name} {one.version} ({one.content[:8]})" for one in wheels)
     say("code", f"{told}: {_size(size)}, sent once")
-    say("packages", _packages(cluster, len(closure.closure(roots).versions)))
+    say("packages", _packages(cluster, len(closure.compute_closure(roots).versions)))
     resume = experiment is not None and (resume or bool(experiment.resume))
     host, way = None, ""
     used = bool(cluster.local.recall())

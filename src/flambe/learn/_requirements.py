@@ -64,9 +64,9 @@ def _problem(text: str, where: str) -> str:
         raise RunError(f"{where}: {text!r} is not a requirement: {error}") from None
     if requirement.marker is not None and not requirement.marker.evaluate():
         return ""
-    if own_name.is_ours(requirement):
-        if what := own_name.unmet(requirement):
-            raise RunError(f"{where}: the script requires {what}\n  {own_name.WHY}")
+    if own_name.is_flambe(requirement):
+        if reason := own_name.unmet_reason(requirement):
+            raise RunError(f"{where}: the script requires {reason}\n  {own_name.WHY}")
         return ""
     try:
         version = metadata.version(requirement.name)

@@ -1,1 +1,1 @@
-"""What must be the same everywhere: extensions and resources."""
+"""What must be the same on every machine: wheels, dependencies, extensions and resources."""

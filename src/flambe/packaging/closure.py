@@ -1,4 +1,4 @@
-"""Which versions are installed here, so that hosts get the same."""
+"""The versions of dependencies that are installed here, so that hosts get the same."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from flambe.packaging import own_name
 
 @dataclass(frozen=True)
 class Closure:
-    """What some distributions need, all the way down, as it is installed here.
+    """The dependencies of some distributions, direct and indirect, as they are installed here.
 
     Attributes
     ----------
-    wanted
-        The requirements of the distributions themselves, as they write them.
+    requirements
+        The direct requirements, as the distributions declare them.
     versions
-        Name → version of everything that is reached, without local labels such as ``+cpu``.
+        Name → version of every dependency, without local labels such as ``+cpu``.
     """
 
-    wanted: tuple[str, ...]
+    requirements: tuple[str, ...]
     versions: dict[str, str]
 
 
-def closure(roots: Iterable[str]) -> Closure:
-    """Return what distributions need; the roots themselves are left out.
+def compute_closure(roots: Iterable[str]) -> Closure:
+    """Return the dependencies of distributions; the roots themselves are left out.
 
     Parameters
     ----------
@@ -41,56 +41,58 @@ def closure(roots: Iterable[str]) -> Closure:
     Raises
     ------
     ConfigError
-        If something that is needed is not installed here, or is another project's flambe.
+        If a dependency is not installed here, or is the ``flambe`` of another project.
     """
     roots = list(roots)
     names = {canonicalize_name(Requirement(root).name) for root in roots}
-    wanted: list[str] = []
+    direct: list[str] = []
     versions: dict[str, str] = {}
-    for of, extra, requirement in _walk(roots, installed):
+    for of, extra, requirement in _walk(roots, installed_requirements):
         needed = canonicalize_name(requirement.name)
-        if own_name.is_ours(requirement) and _holds(requirement, extra):
+        if own_name.is_flambe(requirement) and _holds(requirement, extra):
             _refuse_other_flambe(of, requirement, is_root=of in names)
         if needed in names:
             continue
         if of in names:
-            wanted.append(_without_extra(requirement))
+            direct.append(_without_extra(requirement))
         if _holds(requirement, extra):
             versions[needed] = _version(needed, of)
-    return Closure(tuple(sorted(set(wanted))), dict(sorted(versions.items())))
+    return Closure(tuple(sorted(set(direct))), dict(sorted(versions.items())))
 
 
 def _refuse_other_flambe(of: str, requirement: Requirement, *, is_root: bool) -> None:
-    if what := own_name.unmet(requirement):
-        raise ConfigError(Problem(f"{of} requires {what}", hint=own_name.WHY))
+    if reason := own_name.unmet_reason(requirement):
+        raise ConfigError(Problem(f"{of} requires {reason}", hint=own_name.WHY))
     if not is_root:
-        # Hosts get it from an index, which would be asked for what it requires.
+        # Hosts install it from an index, and would resolve its requirements there.
         text = f"{of} requires flambe, and is not an extension: hosts would get it from an index"
         raise ConfigError(Problem(text, hint=f"declare it as an extension; {own_name.WHY}"))
 
 
-def needs(
-    roots: Iterable[str], requires: Callable[[str], Sequence[str]], markers: Mapping[str, str]
+def required_by(
+    roots: Iterable[str],
+    requirements_of: Callable[[str], Sequence[str]],
+    markers: Mapping[str, str],
 ) -> dict[str, str]:
-    """Return what distributions need elsewhere, all the way down: name → which one needs it.
+    """Return the dependencies of distributions on another host: name → which one requires it.
 
     Parameters
     ----------
     roots
-        As in :func:`closure`.
-    requires
-        Returns the requirements of a distribution there.
+        As in :func:`compute_closure`.
+    requirements_of
+        Returns the requirements of a distribution on that host.
     markers
-        The variables of environment markers there; see :func:`markers_of`.
+        The variables of environment markers there; see :func:`marker_environment`.
     """
     return {
         canonicalize_name(requirement.name): of
-        for of, extra, requirement in _walk(roots, requires, markers)
+        for of, extra, requirement in _walk(roots, requirements_of, markers)
         if _holds(requirement, extra, markers)
     }
 
 
-def markers_of(python: str, platform: str) -> dict[str, str]:
+def marker_environment(python: str, platform: str) -> dict[str, str]:
     """Return the variables of environment markers for a CPython on Linux.
 
     Parameters
@@ -98,7 +100,7 @@ def markers_of(python: str, platform: str) -> dict[str, str]:
     python
         Its version, to the patch.
     platform
-        As hosts tell it: ``linux-x86_64``.
+        As hosts report it: ``linux-x86_64``.
     """
     system, _, machine = platform.partition("-")
     return {
@@ -111,30 +113,34 @@ def markers_of(python: str, platform: str) -> dict[str, str]:
     }
 
 
-def installed(name: str) -> list[str]:
+def installed_requirements(name: str) -> list[str]:
     """Return the requirements of a distribution that is installed here."""
     return metadata.distribution(name).requires or []
 
 
 def _walk(
     roots: Iterable[str],
-    requires: Callable[[str], Sequence[str]],
+    requirements_of: Callable[[str], Sequence[str]],
     markers: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[str, str, Requirement]]:
-    """Yield each requirement that is reached, with the distribution and the extra that has it."""
-    own = [Requirement(root) for root in roots]
+    """Yield each requirement, with the distribution and the extra that declare it."""
     seen: set[tuple[str, str]] = set()
-    ahead = [(canonicalize_name(r.name), extra) for r in own for extra in ("", *sorted(r.extras))]
-    while ahead:
-        name, extra = ahead.pop()
+    pending = [pair for root in roots for pair in _nodes(Requirement(root))]
+    while pending:
+        name, extra = pending.pop()
         if (name, extra) in seen:
             continue
         seen.add((name, extra))
-        for requirement in _requirements(requires(name), extra):
+        for requirement in _select(requirements_of(name), extra):
             yield name, extra, requirement
             if _holds(requirement, extra, markers):
-                needed = canonicalize_name(requirement.name)
-                ahead += [(needed, each) for each in ("", *sorted(requirement.extras))]
+                pending += _nodes(requirement)
+
+
+def _nodes(requirement: Requirement) -> list[tuple[str, str]]:
+    """Return what a requirement asks for: its distribution without extras, and with each."""
+    name = canonicalize_name(requirement.name)
+    return [(name, extra) for extra in ("", *sorted(requirement.extras))]
 
 
 def _holds(requirement: Requirement, extra: str, markers: Mapping[str, str] | None = None) -> bool:
@@ -142,12 +148,12 @@ def _holds(requirement: Requirement, extra: str, markers: Mapping[str, str] | No
     return marker is None or marker.evaluate({**(markers or {}), "extra": extra})
 
 
-def _requirements(texts: Sequence[str], extra: str) -> list[Requirement]:
-    """Return the requirements that an extra adds; of no extra, those that always hold."""
-    found = [Requirement(text) for text in texts]
-    return (
-        [r for r in found if extra in _extras(r)] if extra else [r for r in found if not _extras(r)]
-    )
+def _select(texts: Sequence[str], extra: str) -> list[Requirement]:
+    """Return the requirements that an extra adds; without an extra, those that always apply."""
+    requirements = [Requirement(text) for text in texts]
+    if extra:
+        return [requirement for requirement in requirements if extra in _extras(requirement)]
+    return [requirement for requirement in requirements if not _extras(requirement)]
 
 
 def _extras(requirement: Requirement) -> set[str]:
@@ -155,7 +161,7 @@ def _extras(requirement: Requirement) -> set[str]:
 
 
 def _without_extra(requirement: Requirement) -> str:
-    """Return a requirement that holds for the extra that was chosen."""
+    """Return a requirement without the condition that an extra was chosen."""
     text = str(requirement)
     text = re.sub(r"\s+and\s+extra == ['\"][^'\"]+['\"]", "", text)
     return re.sub(r"\s*;\s*extra == ['\"][^'\"]+['\"]\s*$", "", text)

@@ -1,4 +1,4 @@
-"""Extensions: where they come from, and their installation when it is asked for."""
+"""Extensions: fetching their source, and installing them with ``flambe -i``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 from urllib.parse import unquote, urlsplit
 
 from packaging.version import Version
@@ -33,16 +33,16 @@ from flambe.logging import redact
 from flambe.logging.console import home_folder
 from flambe.packaging import own_name
 
-LARGE = 100 * 1024**2  # bytes; a clone beyond it is worth a warning
+LARGE = 100 * 1024**2  # bytes; a larger clone causes a warning
 DEADLINE = 1800  # seconds for one command of git or pip
-_REPORTS = Version("22.2")  # the first pip that says what it would do
+_FIRST_WITH_REPORT = Version("22.2")  # of pip: --dry-run --report
 
-Say = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class _Source:
-    """What pip is to install of an extension: a folder or a requirement."""
+    """What pip is to install for an extension: a folder or a requirement."""
 
     name: str
     origin: str
@@ -50,15 +50,37 @@ class _Source:
     editable: bool = False
 
 
-def install(name: str, origin: str, base: Path, say: Say = lambda text: None) -> None:
+class _PackageName(TypedDict):
+    name: str
+    version: str
+
+
+class _DownloadInfo(TypedDict, total=False):
+    url: str
+    dir_info: dict[str, object]
+
+
+class _PipReportEntry(TypedDict):
+    """A package in the report of ``pip install``.
+
+    See https://pip.pypa.io/en/stable/reference/installation-report/
+    """
+
+    metadata: _PackageName
+    download_info: _DownloadInfo
+
+
+def install(name: str, origin: str, base: Path, notify: Notify = lambda text: None) -> None:
     """Install one extension; see :func:`install_all`."""
-    install_all({name: origin}, base, say)
+    install_all({name: origin}, base, notify)
 
 
-def install_all(extensions: Mapping[str, str], base: Path, say: Say = lambda text: None) -> None:
+def install_all(
+    extensions: Mapping[str, str], base: Path, notify: Notify = lambda text: None
+) -> None:
     """Install extensions into this environment, all together.
 
-    What changes is listed before anything does.
+    The changes are listed before they are made.
 
     Parameters
     ----------
@@ -66,51 +88,52 @@ def install_all(extensions: Mapping[str, str], base: Path, say: Say = lambda tex
         Top-level module → a local folder, a Git URL or a pip requirement.
     base
         What a relative folder is relative to.
-    say
-        Is told what goes on.
+    notify
+        Called with each line of progress.
 
     Raises
     ------
     ConfigError
-        If they cannot be installed: with what git or pip said.
+        If they cannot be installed: with the end of the output of git or pip.
     """
     for name, origin in extensions.items():
-        if what := wrong_origin(origin):
-            raise ConfigError(Problem(f"extension {name!r}: {what}", hint=EXPECTED))
-    sources = [_source(name, origin, base, say) for name, origin in extensions.items()]
+        if reason := wrong_origin(origin):
+            raise ConfigError(Problem(f"extension {name!r}: {reason}", hint=EXPECTED))
+    sources = [_prepare(name, origin, base, notify) for name, origin in extensions.items()]
     if not sources:
         return
     before = _linked_folders()
-    changes = _changes(sources)
-    for line in _listed(changes):
-        say(line)
+    changes = _plan_changes(sources)
+    for line in _format_changes(changes):
+        notify(line)
     if changes != []:
         _pip(sources)
-    # A new .pth file (of an editable install) is read at start only; and what it replaced is gone.
-    gone = before - _linked_folders()
-    sys.path[:] = [entry for entry in sys.path if entry not in gone]
+    # Python reads the .pth file of an editable install at start only, and keeps the folder of the
+    # one that it replaced (test_extensions.py::test_the_hello_example_is_installed_and_run).
+    removed = before - _linked_folders()
+    sys.path[:] = [entry for entry in sys.path if entry not in removed]
     site.addsitedir(sysconfig.get_paths()["purelib"])
     importlib.invalidate_caches()
     for source in sources:
         if importlib.util.find_spec(source.name) is None:
-            what = f"{source.origin} was installed, and has no module {source.name!r}"
+            reason = f"{source.origin} was installed, but has no module {source.name!r}"
             raise ConfigError(
                 Problem(
-                    f"extension {source.name!r}: {what}",
+                    f"extension {source.name!r}: {reason}",
                     hint="an extension is declared by the name of its top-level module",
                 )
             )
 
 
-def _source(name: str, origin: str, base: Path, say: Say) -> _Source:
-    """Return what pip is to install; a repository is cloned or updated for it."""
+def _prepare(name: str, origin: str, base: Path, notify: Notify) -> _Source:
+    """Return what pip is to install, after its repository, if any, was cloned or updated."""
     redact.add_url(origin)
     repository = git_source(origin)
     folder = base / os.path.expanduser(origin)
     if repository is not None:
-        say(f"{name}: updating from {repository.url}")
-        folder = checkout(repository, say)
-        say(f"{name}: installing commit {_commit(folder)}")
+        notify(f"{name}: updating from {repository.url}")
+        folder = checkout(repository, notify)
+        notify(f"{name}: installing commit {_commit(folder)}")
         return _Source(name, origin, str(folder))
     if folder.is_dir():
         return _Source(name, origin, str(folder), editable=True)
@@ -118,45 +141,47 @@ def _source(name: str, origin: str, base: Path, say: Say) -> _Source:
         raise ConfigError(
             Problem(
                 f"extension {name!r}: there is no folder {folder}",
-                hint="relative folders start at the folder of the configuration",
+                hint="relative paths start at the folder of the configuration",
             )
         )
     return _Source(name, origin, origin)
 
 
-def _changes(sources: Sequence[_Source]) -> list[str] | None:
-    """Return what an installation would change; None where this pip cannot tell."""
-    _need_pip(sources)
-    if Version(metadata.version("pip")) < _REPORTS:
+def _plan_changes(sources: Sequence[_Source]) -> list[str] | None:
+    """Return what an installation would change; None where this pip cannot report it."""
+    _require_pip(sources)
+    if Version(metadata.version("pip")) < _FIRST_WITH_REPORT:
         return None
     with tempfile.TemporaryDirectory(prefix="flambe-pip-") as folder:
         report = Path(folder, "report.json")
         _pip(sources, "--dry-run", f"--report={report}")
-        found = json.loads(report.read_text(encoding="utf-8"))["install"]
-    return [_change(item) for item in found]
+        entries: list[_PipReportEntry] = json.loads(report.read_text(encoding="utf-8"))["install"]
+    return [_format_change(entry) for entry in entries]
 
 
-def _change(item: Mapping[str, Any]) -> str:
-    """Return what becomes of a package, of an entry of pip's report."""
-    name, version = item["metadata"]["name"], item["metadata"]["version"]
+def _format_change(entry: _PipReportEntry) -> str:
+    """Return what becomes of one package."""
+    name, version = entry["metadata"]["name"], entry["metadata"]["version"]
     try:
         installed = metadata.version(name)
     except metadata.PackageNotFoundError:
         installed = ""
-    url = urlsplit(str(item.get("download_info", {}).get("url", "")))
-    is_folder = url.scheme == "file" and "dir_info" in item["download_info"]
-    where = f", from {unquote(url.path)}" if is_folder else ""
+    download = entry["download_info"]
+    url = urlsplit(download.get("url", ""))
+    is_folder = url.scheme == "file" and "dir_info" in download
+    source = f", from {unquote(url.path)}" if is_folder else ""
     if not installed:
-        return f"{name} {version} (new{where})"
+        return f"{name} {version} (new{source})"
     if installed == version:
-        return f"{name} {version} (again{where})"
-    return f"{name} {installed} -> {version}" + (f" ({where[2:]})" if where else "")
+        return f"{name} {version} (reinstall{source})"
+    return f"{name} {installed} -> {version}" + (f" ({source[2:]})" if source else "")
 
 
-def _listed(changes: Sequence[str] | None) -> list[str]:
-    """Return the lines that say what is about to change."""
+def _format_changes(changes: Sequence[str] | None) -> list[str]:
+    """Return the lines that announce the changes."""
     if changes is None:
-        return [f"installing into {sys.prefix}; pip {_REPORTS} or newer lists first what changes"]
+        newer = f"pip {_FIRST_WITH_REPORT} or newer lists the changes first"
+        return [f"installing into {sys.prefix}; {newer}"]
     if not changes:
         return [f"nothing to install: {sys.prefix} has all extensions"]
     return [
@@ -172,7 +197,7 @@ def _linked_folders() -> set[str]:
     return {line.strip() for line in lines if line.strip() and not line.startswith(("#", "import"))}
 
 
-def checkout(source: GitSource, say: Say = lambda text: None) -> Path:
+def checkout(source: GitSource, notify: Notify = lambda text: None) -> Path:
     """Clone a repository once, update it afterwards, and return the folder of the extension.
 
     Raises
@@ -187,26 +212,26 @@ def checkout(source: GitSource, say: Say = lambda text: None) -> Path:
         _git(["clone", "--quiet", "--", source.url, str(clone)])
     else:
         _git(["-C", str(clone), "fetch", "--quiet", "--tags", "--prune", "origin"])
-    ref, folder = _split(clone, source.rest)
+    ref, folder = _split_ref(clone, source.rest)
     _git(["-C", str(clone), "checkout", "--quiet", "--force", "--detach", ref, "--"])
     size = sum(f.stat().st_size for f in clone.rglob("*") if f.is_file() and not f.is_symlink())
     if size > LARGE:
-        say(f"warning: {clone} takes {size // 1024**2} MB")
+        notify(f"warning: {clone} takes {size // 1024**2} MB")
     path = clone / folder
     if not path.resolve().is_relative_to(clone.resolve()) or not path.is_dir():
         raise ConfigError(f"{source.url} has no folder {folder!r} at {ref}")
     return path
 
 
-def _split(clone: Path, rest: str) -> tuple[str, str]:
-    """Tell the branch from the folder: a branch may hold slashes too."""
+def _split_ref(clone: Path, rest: str) -> tuple[str, str]:
+    """Split ``/tree/…`` into ref and folder; the name of a branch may contain slashes too."""
     if not rest:
         return "origin/HEAD", ""
     parts = rest.split("/")
     for end in range(len(parts), 0, -1):
         name = "/".join(parts[:end])
         for ref in (f"refs/remotes/origin/{name}", f"refs/tags/{name}", name):
-            if _known(clone, ref):
+            if _is_commit(clone, ref):
                 return ref, "/".join(parts[end:])
     raise ConfigError(f"there is no branch, tag or commit {parts[0]!r} in {clone.name}")
 
@@ -216,58 +241,65 @@ def _commit(folder: Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
 
 
-def _known(clone: Path, ref: str) -> bool:
+def _is_commit(clone: Path, ref: str) -> bool:
     command = ["git", "-C", str(clone), "rev-parse", "--verify", "--quiet", f"{ref}^{{commit}}"]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def _git(arguments: list[str]) -> None:
-    _command(["git", *arguments], {**os.environ, "GIT_TERMINAL_PROMPT": "0"}, umask=0o077)
+    _run(["git", *arguments], {**os.environ, "GIT_TERMINAL_PROMPT": "0"}, umask=0o077)
 
 
-def _need_pip(sources: Sequence[_Source]) -> None:
+def _require_pip(sources: Sequence[_Source]) -> None:
     if importlib.util.find_spec("pip") is None:
-        words = " ".join(_words(sources))
+        arguments = " ".join(_pip_arguments(sources))
         raise ConfigError(
             Problem(
-                f"{_titled(sources)} cannot be installed: this environment has no pip",
-                hint=f"install it with the tool that made the environment: {words}",
+                f"{_describe(sources)} cannot be installed: this environment has no pip",
+                hint=f"install it with the tool that made the environment: {arguments}",
             )
         )
 
 
-def _titled(sources: Sequence[_Source]) -> str:
+def _describe(sources: Sequence[_Source]) -> str:
     names = listed([repr(source.name) for source in sources])
     return f"extension {names}" if len(sources) == 1 else f"one of the extensions {names}"
 
 
-def _words(sources: Sequence[_Source]) -> list[str]:
+def _pip_arguments(sources: Sequence[_Source]) -> list[str]:
     editable = [f"--editable={source.target}" for source in sources if source.editable]
     return [*editable, "--", *(source.target for source in sources if not source.editable)]
 
 
 def _pip(sources: Sequence[_Source], *options: str) -> None:
-    """Let pip install, or say what it would, with these options."""
+    """Run ``pip install`` with these options."""
 
     def explain(output: str) -> Problem | None:
-        what = own_name.refusal(output)
-        text = f"{_titled(sources)} cannot be installed: {what}"
-        return Problem(text, hint=own_name.WHY) if what else None
+        conflict = own_name.conflict_in(output)
+        text = f"{_describe(sources)} cannot be installed: {conflict}"
+        return Problem(text, hint=own_name.WHY) if conflict else None
 
     with tempfile.TemporaryDirectory(prefix="flambe-pip-") as folder:
-        # Not --quiet: pip says on its output what conflicts with what.
+        # Not --quiet: pip explains conflicts on its standard output.
         command = [sys.executable, "-m", "pip", "install", *own_name.constraints(Path(folder))]
-        _command([*command, *options, *_words(sources)], dict(os.environ), explain=explain)
+        _run([*command, *options, *_pip_arguments(sources)], dict(os.environ), explain=explain)
 
 
-def _command(
+def _run(
     command: list[str],
     environment: dict[str, str],
     umask: int = -1,
     *,
     explain: Callable[[str], Problem | None] | None = None,
 ) -> None:
-    shown = " ".join(command)
+    """Run a command to its end.
+
+    Raises
+    ------
+    ConfigError
+        If it fails: what ``explain`` makes of its output, or else its end.
+    """
+    text = " ".join(command)
     try:
         result = subprocess.run(
             command,
@@ -280,11 +312,11 @@ def _command(
             umask=umask,
         )
     except FileNotFoundError:
-        raise ConfigError(Problem(f"{command[0]} is not installed", hint=shown)) from None
+        raise ConfigError(Problem(f"{command[0]} is not installed", hint=text)) from None
     except subprocess.TimeoutExpired:
-        raise ConfigError(f"no end after {DEADLINE} s: {shown}") from None
+        raise ConfigError(f"timed out after {DEADLINE} s: {text}") from None
     if result.returncode:
         if explain is not None and (problem := explain(result.stdout + result.stderr)):
             raise ConfigError(problem)
         tail = "\n".join(f"  {line}" for line in result.stderr.strip().splitlines()[-12:])
-        raise ConfigError(f"this failed with exit code {result.returncode}: {shown}\n{tail}")
+        raise ConfigError(f"this failed with exit code {result.returncode}: {text}\n{tail}")

@@ -1,8 +1,6 @@
-"""Which extras of flambe a configuration needs: what it names decides."""
+"""The extras of flambe that a configuration needs, by what it names."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from flambe.compile import Schema
 from flambe.compile.values import ClusterResource, Grid
@@ -13,7 +11,7 @@ _LEARN = ("dataset", "field", "learn", "metric", "nn", "sampler")
 _OPTUNA = "ray.tune.search.optuna."
 
 
-def extras_of(value: Any) -> set[str]:
+def extras_of(value: object) -> set[str]:
     """Return the extras that a configuration needs.
 
     Parameters
@@ -22,8 +20,8 @@ def extras_of(value: Any) -> set[str]:
         The blueprint of a runnable, or a part of it.
     """
     if isinstance(value, Schema):
-        found = _of_target(str(value.target or ""))
-        return found.union(*map(extras_of, (*value.args, *value.kwargs.values())))
+        own = _of_target(str(value.target or ""))
+        return own.union(*map(extras_of, (*value.args, *value.kwargs.values())))
     if isinstance(value, Grid):
         return set().union(*map(extras_of, value.elements))
     if isinstance(value, ClusterResource):

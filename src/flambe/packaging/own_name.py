@@ -1,6 +1,7 @@
 """The name ``flambe``: on PyPI it belongs to another project, which must never be installed.
 
-Whoever requires ``flambe`` means the one that runs, in its version, or is refused with the reason.
+A package that requires ``flambe`` either accepts the version that runs here, or is refused with the
+reason.
 """
 
 from __future__ import annotations
@@ -17,48 +18,48 @@ from flambe._version import __version__
 
 NAME = "flambe"
 WHY = "on PyPI the name flambe belongs to another project, which is never installed"
-# The first pip that knows constraints of what builds need.
+# The first pip with constraints for build requirements.
 _BUILD_CONSTRAINTS = Version("25.3")
 
 
-def is_ours(required: Requirement) -> bool:
-    """Whether a requirement is of flambe."""
-    return canonicalize_name(required.name) == NAME
+def is_flambe(requirement: Requirement) -> bool:
+    """Whether a requirement names flambe."""
+    return canonicalize_name(requirement.name) == NAME
 
 
-def unmet(required: Requirement) -> str:
-    """Return why a requirement of flambe is not met by the one that runs; nothing if it is."""
+def unmet_reason(requirement: Requirement) -> str:
+    """Return why the flambe that runs does not meet a requirement; empty if it does."""
     version = _installed() or __version__
-    if required.url is None and required.specifier.contains(version, prereleases=True):
+    if requirement.url is None and requirement.specifier.contains(version, prereleases=True):
         return ""
-    return f"{required}, and this is flambe {version}"
+    return f"{requirement}, and this is flambe {version}"
 
 
 def constraints(folder: Path) -> list[str]:
-    """Return options of ``pip install`` by which it never fetches a flambe.
+    """Return options of ``pip install`` that keep it from fetching a flambe.
 
     Parameters
     ----------
     folder
-        Where files are written for it.
+        Where the constraint files are written.
     """
     ours, builds = folder / "constraints.txt", folder / "build-constraints.txt"
-    # What is installed meets that, and nothing else does.
-    ours.write_text(f"{NAME}=={_installed()}\n" if _installed() else none_of_it(), encoding="utf-8")
-    builds.write_text(none_of_it(), encoding="utf-8")
+    # Only the installed version meets it.
+    ours.write_text(f"{NAME}=={_installed()}\n" if _installed() else no_flambe(), encoding="utf-8")
+    builds.write_text(no_flambe(), encoding="utf-8")
     options = [f"--constraint={ours}"]
     if Version(metadata.version("pip")) >= _BUILD_CONSTRAINTS:
         options.append(f"--build-constraint={builds}")
     return options
 
 
-def none_of_it() -> str:
-    """Return a constraint that no flambe meets: builds happen where ours is not installed."""
+def no_flambe() -> str:
+    """Return a constraint that no flambe meets: ours is not installed in build environments."""
     return f"{NAME}<0\n"
 
 
-def refusal(output: str) -> str:
-    """Return which requirement of flambe an installation failed by, of what pip said, if one."""
+def conflict_in(output: str) -> str:
+    """Return the requirement of flambe that pip could not meet, by its output; empty if none."""
     if "(constraint) flambe" not in output:
         return ""
     match = re.search(r"(?:depends on|requested) (flambe\b[^\n]*)", output)

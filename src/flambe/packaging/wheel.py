@@ -1,11 +1,10 @@
-"""The code that runs here, as wheels: of a source tree, or of what is installed.
+"""Wheels of the code that runs here, built from a source tree or repacked from an installation.
 
-Both are made so that equal code gives equal bytes, and are known by the hash of their files.
+Equal code gives equal bytes, and a wheel is identified by the hash of the files in it.
 """
 
 from __future__ import annotations
 
-import base64
 import csv
 import hashlib
 import importlib.util
@@ -29,9 +28,8 @@ from flambe._files import private_folder
 from flambe.errors import ConfigError, Problem
 from flambe.logging.console import home_folder
 from flambe.packaging import own_name
+from flambe.remote.agent import record
 
-# What installers add to a distribution.
-ADDED = ("RECORD", "INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json")
 _DATE = (1980, 1, 1, 0, 0, 0)
 DEADLINE = 600  # seconds for a build
 
@@ -47,7 +45,7 @@ class Wheel:
     path
         The file.
     sha256
-        Of the file.
+        The hash of the wheel file.
     content
         The hash of the files in it: :mod:`flambe.remote.agent.verify` computes the same from what
         is installed.
@@ -66,76 +64,87 @@ def wheel_of(name: str) -> Wheel:
     Raises
     ------
     ConfigError
-        If it cannot be made: with what the build said.
+        If it cannot be built: with the end of the build's output.
     """
-    found = metadata.distribution(name)
-    tree = editable_tree(found)
+    distribution = metadata.distribution(name)
+    tree = editable_tree(distribution)
     folder = home_folder("wheels")
-    return _built(tree, folder) if tree is not None else repacked(found, folder)
+    return _build_cached(tree, folder) if tree is not None else repack(distribution, folder)
 
 
-def editable_tree(found: metadata.Distribution) -> Path | None:
+def editable_tree(distribution: metadata.Distribution) -> Path | None:
     """Return the source tree of an editable installation, or None."""
-    told = json.loads(found.read_text("direct_url.json") or "{}")
-    if not told.get("dir_info", {}).get("editable"):
+    direct_url = json.loads(distribution.read_text("direct_url.json") or "{}")
+    if not direct_url.get("dir_info", {}).get("editable"):
         return None
-    return Path(unquote(urlsplit(told["url"]).path))
+    return Path(unquote(urlsplit(direct_url["url"]).path))
 
 
 def distribution_of(module: str) -> str | None:
-    """Return the name of the distribution that a top-level module was installed by, if one was."""
-    if known := metadata.packages_distributions().get(module):
-        return known[0]
-    # The files of an editable installation are listed nowhere.
-    spec = importlib.util.find_spec(module)
-    places = [spec.origin] if spec is not None and spec.origin else []
-    if spec is not None:
-        places += list(spec.submodule_search_locations or ())
+    """Return the name of the distribution that a top-level module was installed from, or None."""
+    if names := metadata.packages_distributions().get(module):
+        return names[0]
+    # The files of an editable installation are not listed in its RECORD.
+    locations = list(_locations(module))
     trees = {
-        tree: str(found.metadata["Name"])
-        for found in metadata.distributions()
-        if (tree := editable_tree(found)) is not None
-        and any(Path(place).is_relative_to(tree) for place in places)
+        tree: str(distribution.metadata["Name"])
+        for distribution in metadata.distributions()
+        if (tree := editable_tree(distribution)) is not None
+        and any(location.is_relative_to(tree) for location in locations)
     }
-    # A tree may lie in another one, as examples do.
+    # A tree may contain another one, as that of flambe contains examples.
     return trees[max(trees, key=lambda tree: len(tree.parts))] if trees else None
 
 
-# -- of a source tree ---------------------------------------------------------------------------
+def _locations(module: str) -> Iterator[Path]:
+    """Yield the file and the folders that a top-level module is imported from."""
+    spec = importlib.util.find_spec(module)
+    if spec is not None:
+        if spec.origin:
+            yield Path(spec.origin)
+        yield from map(Path, spec.submodule_search_locations or ())
 
 
-def _built(tree: Path, folder: Path) -> Wheel:
-    """Build the wheel of a tree, with all that is not committed; once for each state of it."""
-    key = _state(tree)
-    kept = folder / key
-    if not list(kept.glob("*.whl")):
-        with tempfile.TemporaryDirectory(dir=folder) as beside:
-            made = build(tree, Path(beside))
-            made.chmod(0o600)
-            os.replace(made, private_folder(kept) / made.name)
-    (path,) = kept.glob("*.whl")
+# -- built from a source tree -------------------------------------------------------------------
+
+
+def _build_cached(tree: Path, folder: Path) -> Wheel:
+    """Build the wheel of a tree, uncommitted changes included; once for each state of it."""
+    cache = folder / _tree_state(tree)
+    if not list(cache.glob("*.whl")):
+        with tempfile.TemporaryDirectory(dir=folder) as scratch:
+            path = build(tree, Path(scratch))
+            path.chmod(0o600)
+            os.replace(path, private_folder(cache) / path.name)
+    (path,) = cache.glob("*.whl")
     wheel = read(path)
     _refuse_missing(tree, wheel)
     return wheel
 
 
 def build(tree: Path, folder: Path) -> Path:
-    """Build the wheel of a source tree into a folder."""
-    # A copy: builds leave files behind, and setuptools takes those for its own the next time.
+    """Build the wheel of a source tree into a folder.
+
+    Raises
+    ------
+    ConfigError
+        If the build fails: with the end of its output.
+    """
+    # A copy: builds leave files behind, which setuptools would package the next time.
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch, "tree")
         shutil.copytree(tree, copy, ignore=_LEFT_OUT, symlinks=True)
         command = [sys.executable, "-m", "uv", "build", "--wheel", "--no-config", "--quiet"]
         command += ["--out-dir", str(folder), str(copy)]
         environment = {**os.environ, "SOURCE_DATE_EPOCH": "315532800"}
-        said = ""
+        stderr = ""
         no_flambe = Path(scratch, "build-constraints.txt")
-        no_flambe.write_text(own_name.none_of_it(), encoding="utf-8")
+        no_flambe.write_text(own_name.no_flambe(), encoding="utf-8")
         isolated = ["--system-certs", "--build-constraints", str(no_flambe)]
-        # With the build tools that are here if they are; an isolated build needs an index.
-        for extra in (["--no-build-isolation", "--offline"], isolated):
+        # First with the build tools that are installed here: an isolated build needs an index.
+        for options in (["--no-build-isolation", "--offline"], isolated):
             done = subprocess.run(
-                [*command, *extra],
+                [*command, *options],
                 env={**environment, "VIRTUAL_ENV": sys.prefix},
                 capture_output=True,
                 text=True,
@@ -143,10 +152,10 @@ def build(tree: Path, folder: Path) -> Path:
                 timeout=DEADLINE,
             )
             if done.returncode == 0:
-                (made,) = folder.glob("*.whl")
-                return made
-            said = done.stderr
-    tail = "".join(f"\n  | {line}" for line in said.strip().splitlines()[-12:])
+                (path,) = folder.glob("*.whl")
+                return path
+            stderr = done.stderr
+    tail = "".join(f"\n  | {line}" for line in stderr.strip().splitlines()[-12:])
     raise ConfigError(f"the wheel of {tree} cannot be built:{tail}")
 
 
@@ -156,23 +165,23 @@ _LEFT_OUT = shutil.ignore_patterns(
 )  # fmt: skip
 
 
-def _state(tree: Path) -> str:
+def _tree_state(tree: Path) -> str:
     """Return a hash of the names, sizes and times of a tree's files: quick, and never stale."""
     digest = hashlib.sha256(str(tree).encode())
-    for place, folders, names in os.walk(tree):
-        left_out = _LEFT_OUT(place, [*folders, *names])
+    for parent, folders, names in os.walk(tree):
+        left_out = _LEFT_OUT(parent, [*folders, *names])
         folders[:] = sorted(set(folders) - left_out)
         for name in sorted(set(names) - left_out):
-            path = os.path.join(place, name)
-            found = os.lstat(path)
-            digest.update(f"{path}\0{found.st_size}\0{found.st_mtime_ns}\n".encode())
+            path = os.path.join(parent, name)
+            status = os.lstat(path)
+            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
     return digest.hexdigest()[:16]
 
 
 def _refuse_missing(tree: Path, wheel: Wheel) -> None:
-    """See that every module that can be imported here is in the wheel too."""
-    with zipfile.ZipFile(wheel.path) as opened:
-        inside = set(opened.namelist())
+    """Check that every module that can be imported here is in the wheel too."""
+    with zipfile.ZipFile(wheel.path) as archive:
+        inside = set(archive.namelist())
     packages = {name.partition("/")[0] for name in inside if name.endswith("/__init__.py")}
     for base in (tree / "src", tree):
         for package in packages:
@@ -182,16 +191,16 @@ def _refuse_missing(tree: Path, wheel: Wheel) -> None:
                     raise ConfigError(
                         Problem(
                             f"{missing[0]} can be imported here, and is not in the wheel of {tree}",
-                            hint="does .gitignore leave it out? Remove it, or have it included",
+                            hint="if .gitignore excludes it, remove the file or include it",
                         )
                     )
                 packages = packages - {package}
 
 
-# -- of what is installed -----------------------------------------------------------------------
+# -- repacked from an installation --------------------------------------------------------------
 
 
-def repacked(found: metadata.Distribution, folder: Path) -> Wheel:
+def repack(distribution: metadata.Distribution, folder: Path) -> Wheel:
     """Pack an installed distribution into a wheel again, from its RECORD.
 
     Raises
@@ -199,83 +208,64 @@ def repacked(found: metadata.Distribution, folder: Path) -> Wheel:
     ConfigError
         If it has no RECORD.
     """
-    record = found.read_text("RECORD")
-    name, version = found.metadata["Name"], found.version
-    if record is None:
+    text = distribution.read_text("RECORD")
+    name, version = distribution.metadata["Name"], distribution.version
+    if text is None:
         raise ConfigError(
             Problem(
-                f"{name} {version} was installed without a RECORD, so that it cannot be shipped",
+                f"{name} {version} was installed without a RECORD, so it cannot be shipped",
                 hint=f"install it with pip: pip install --force-reinstall {name}=={version}",
             )
         )
-    key = hashlib.sha256("\n".join(sorted(record.splitlines())).encode()).hexdigest()[:16]
-    tags = _tags(found.read_text("WHEEL") or "")
+    key = hashlib.sha256("\n".join(sorted(text.splitlines())).encode()).hexdigest()[:16]
+    tags = _tags(distribution.read_text("WHEEL") or "")
     path = folder / key / f"{name.replace('-', '_').replace('.', '_')}-{version}-{tags}.whl"
     if not path.exists():
         private_folder(path.parent)
         beside = path.with_suffix(f".{os.getpid()}.part")
-        _pack(found, record, beside)
+        _pack(distribution, text, beside)
         beside.chmod(0o600)
         os.replace(beside, path)
     return read(path)
 
 
-def is_pure(found: metadata.Distribution) -> bool:
+def is_pure(distribution: metadata.Distribution) -> bool:
     """Whether an installed distribution has no compiled parts, so that it runs on any platform."""
-    tags = _tags(found.read_text("WHEEL") or "")
+    tags = _tags(distribution.read_text("WHEEL") or "")
     return tags.endswith("-none-any") and tags.startswith(("py3", "py2.py3"))
 
 
 def _tags(text: str) -> str:
+    """Return the compressed tags of a WHEEL file, as a file name has them."""
     tags = [line.partition(":")[2].strip() for line in text.splitlines() if line.startswith("Tag:")]
     parts = [tag.split("-") for tag in tags] or [["py3", "none", "any"]]
     return "-".join(".".join(dict.fromkeys(column)) for column in zip(*parts, strict=True))
 
 
-def _pack(found: metadata.Distribution, record: str, target: Path) -> None:
+def _pack(distribution: metadata.Distribution, text: str, target: Path) -> None:
+    """Write the files of a RECORD into a wheel, with a RECORD of their content as it is now."""
     rows: list[tuple[str, str, str]] = []
-    info = ""
-    with zipfile.ZipFile(target, "w") as opened:
-        for name, *_ in sorted(row for row in csv.reader(io.StringIO(record)) if row):
-            base = os.path.basename(name)
-            if ".dist-info/" in name and not info:
-                info = name.partition("/")[0]
-            generated = name.startswith("..") or os.path.isabs(name)
-            if generated or name.endswith(".pyc") or (".dist-info/" in name and base in ADDED):
-                continue
-            data = Path(str(found.locate_file(name))).read_bytes()
-            opened.writestr(zipfile.ZipInfo(name, _DATE), data)
-            rows.append((name, f"sha256={encoded(data)}", str(len(data))))
-        text = io.StringIO()
-        csv.writer(text, lineterminator="\n").writerows([*rows, (f"{info}/RECORD", "", "")])
-        opened.writestr(zipfile.ZipInfo(f"{info}/RECORD", _DATE), text.getvalue())
-
-
-def encoded(data: bytes) -> str:
-    """Return the SHA-256 of some bytes, as a RECORD has it."""
-    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).decode().rstrip("=")
+    names = [row[0] for row in csv.reader(io.StringIO(text)) if row]
+    info = next((name.partition("/")[0] for name in sorted(names) if ".dist-info/" in name), "")
+    with zipfile.ZipFile(target, "w") as archive:
+        for name, _ in record.read_rows(io.StringIO(text)):
+            content = Path(str(distribution.locate_file(name))).read_bytes()
+            archive.writestr(zipfile.ZipInfo(name, _DATE), content)
+            rows.append((name, f"sha256={record.encode_sha256(content)}", str(len(content))))
+        out = io.StringIO()
+        csv.writer(out, lineterminator="\n").writerows([*rows, (f"{info}/RECORD", "", "")])
+        archive.writestr(zipfile.ZipInfo(f"{info}/RECORD", _DATE), out.getvalue())
 
 
 # -- reading ------------------------------------------------------------------------------------
 
 
 def read(path: Path) -> Wheel:
-    """Read what a wheel says of itself."""
+    """Return the name, the version and the hashes of a wheel."""
     name, version = path.name.split("-")[:2]
-    with zipfile.ZipFile(path) as opened:
-        (record,) = (n for n in opened.namelist() if n.endswith(".dist-info/RECORD"))
-        rows = sorted(row for row in csv.reader(io.StringIO(opened.read(record).decode())) if row)
-    content = hashlib.sha256()
-    for row in _own(rows):
-        content.update(f"{row[0]},{row[1].removeprefix('sha256=')}\n".encode())
+    with zipfile.ZipFile(path) as archive:
+        (member,) = (n for n in archive.namelist() if n.endswith(".dist-info/RECORD"))
+        text = archive.read(member).decode()
+    content = record.hash_files(record.read_rows(io.StringIO(text)))
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    return Wheel(canonicalize_name(name), version, path, sha256, content.hexdigest())
-
-
-def _own(rows: list[list[str]]) -> Iterator[list[str]]:
-    """Yield the rows of a RECORD that are the same wherever it is installed."""
-    for row in rows:
-        name = row[0]
-        added = ".dist-info/" in name and os.path.basename(name) in ADDED
-        if not added and not name.startswith("..") and ".data/" not in name:
-            yield row
+    return Wheel(canonicalize_name(name), version, path, sha256, content)

@@ -69,7 +69,7 @@ class Environment:
         refuse_compiled(wheels, target)
         return cls(
             wheels,
-            lock.closure(roots),
+            lock.compute_closure(roots),
             interpreter,
             target,
             tuple(roots),
@@ -82,7 +82,7 @@ class Environment:
         value = [
             [(w.name, w.content) for w in self.wheels],
             sorted(self.closure.versions.items()),
-            self.closure.wanted,
+            self.closure.requirements,
             self.target.python,
             self.target.platform,
             *(["system"] if self.system else []),

@@ -21,11 +21,11 @@ def missing(wanted: Environment, member: ClusterHost) -> dict[str, str]:
     def requires(name: str) -> Sequence[str]:
         # The host's versions may need other packages than those that are here.
         if name in ours:
-            return closure.installed(name)
+            return closure.installed_requirements(name)
         return list(there.get(name, {}).get("requires", ()))
 
-    markers = closure.markers_of(wanted.target.python, wanted.target.platform)
-    needed = closure.needs(wanted.roots, requires, markers)
+    markers = closure.marker_environment(wanted.target.python, wanted.target.platform)
+    needed = closure.required_by(wanted.roots, requires, markers)
     return {n: of for n, of in sorted(needed.items()) if n not in there and n not in ours}
 
 

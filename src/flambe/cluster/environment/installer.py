@@ -125,7 +125,7 @@ class Maker:
             return ""
         closure = self.wanted.closure
         pins = "".join(f"{name}=={version}\n" for name, version in closure.versions.items())
-        host.put("\n".join(closure.wanted) + "\n", f"{self.parts}/requirements.in")
+        host.put("\n".join(closure.requirements) + "\n", f"{self.parts}/requirements.in")
         host.put(pins, f"{self.parts}/constraints.txt")
         return (
             f"{self._uv()} pip compile --quiet --no-config --system-certs --no-header --no-annotate"

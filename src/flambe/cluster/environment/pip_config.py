@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from flambe.cluster.layout import in_shell
 from flambe.logging.console import home_folder
-from flambe.packaging.wheel import repacked
+from flambe.packaging.wheel import repack
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster_host import ClusterHost
@@ -36,7 +36,7 @@ def pip_wheel() -> Path:
         bundled = sorted(Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl"))
         return bundled[-1]
     except IndexError:  # Debian's Python has it elsewhere
-        return repacked(metadata.distribution("pip"), home_folder("wheels")).path
+        return repack(metadata.distribution("pip"), home_folder("wheels")).path
 
 
 def config(host: ClusterHost) -> dict[str, str]:

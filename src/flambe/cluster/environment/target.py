@@ -29,6 +29,7 @@ from flambe.logging import redact
 from flambe.logging.console import home, home_folder
 from flambe.packaging import closure as lock
 from flambe.packaging import wheel
+from flambe.remote.agent import record
 
 if TYPE_CHECKING:
     from flambe.cluster.cluster_host import ClusterHost
@@ -191,9 +192,10 @@ def _program(path: Path, version: str) -> bytes:
     with zipfile.ZipFile(path) as opened:
         (name,) = (n for n in opened.namelist() if n.endswith(".data/scripts/uv"))
         data = opened.read(name)
-        (record,) = (n for n in opened.namelist() if n.endswith(".dist-info/RECORD"))
-        listed = opened.read(record).decode().splitlines()
-    if str(found) != version or f"{name},sha256={wheel.encoded(data)},{len(data)}" not in listed:
+        (listing,) = (n for n in opened.namelist() if n.endswith(".dist-info/RECORD"))
+        listed = opened.read(listing).decode().splitlines()
+    row = f"{name},sha256={record.encode_sha256(data)},{len(data)}"
+    if str(found) != version or row not in listed:
         raise RunError(f"{path.name} is not what it says it is: its program or version differs")
     return data
 
@@ -214,8 +216,8 @@ def wheels(closure: lock.Closure, target: Target) -> list[Path]:
     folder = home_folder("wheels")
     found = {name: metadata.distribution(name) for name in closure.versions}
     if target.is_here:
-        return [wheel.repacked(one, folder).path for one in found.values()]
-    pure = {n: wheel.repacked(one, folder).path for n, one in found.items() if wheel.is_pure(one)}
+        return [wheel.repack(one, folder).path for one in found.values()]
+    pure = {n: wheel.repack(one, folder).path for n, one in found.items() if wheel.is_pure(one)}
     locked = _resolved(closure, target, list(pure.values()))
     wanted = [lines for name, lines in locked.items() if name not in pure]
     key = hashlib.sha256(repr((wanted, target)).encode()).hexdigest()[:16]
@@ -237,7 +239,7 @@ def _resolved(closure: lock.Closure, target: Target, own: Sequence[Path]) -> dic
     settings = pip_config.read(_run([*_pip(), "config", "list"], "pip config list"))
     with tempfile.TemporaryDirectory() as scratch:
         wanted, pins = Path(scratch, "requirements.in"), Path(scratch, "constraints.txt")
-        wanted.write_text("\n".join(closure.wanted) + "\n")
+        wanted.write_text("\n".join(closure.requirements) + "\n")
         pins.write_text("".join(f"{n}=={version}\n" for n, version in closure.versions.items()))
         command = [sys.executable, "-m", "uv", "pip", "compile", "--quiet", "--no-config"]
         command += ["--system-certs", "--no-header", "--no-annotate", "--no-build"]

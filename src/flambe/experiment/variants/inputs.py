@@ -17,7 +17,7 @@ from flambe.compile.component import component_class
 from flambe.compile.values import ClusterResource, links, walk
 from flambe.errors import ResourceError
 from flambe.experiment.variants.fingerprint import fingerprints, script_hash
-from flambe.packaging.contents import Note, content_hash, listing_hash, silent
+from flambe.packaging.contents import Notify, content_hash, ignore, listing_hash
 
 if TYPE_CHECKING:
     from flambe.experiment.experiment import Experiment
@@ -40,7 +40,7 @@ class Inputs:
     _files: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, experiment: Experiment, places: Mapping[str, Any], note: Note = silent) -> Inputs:
+    def of(cls, experiment: Experiment, places: Mapping[str, Any], note: Notify = ignore) -> Inputs:
         """Return the code and the data of an experiment as they are now.
 
         Parameters
@@ -135,7 +135,7 @@ def local_places(experiment: Experiment) -> dict[str, Path]:
     return found
 
 
-def _content(name: str, written: Any, place: Any, note: Note) -> str:
+def _content(name: str, written: Any, place: Any, note: Notify) -> str:
     """Return the hash of a resource; empty if it is not on this host.
 
     What stands on a cluster already may be larger than can be read: of that, the names and sizes.

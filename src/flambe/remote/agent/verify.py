@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import base64
-import csv
 import glob
-import hashlib
 import json
 import os
 import re
@@ -13,6 +10,7 @@ import subprocess
 import sys
 from typing import Any
 
+from flambe.remote.agent import record
 from flambe.remote.agent.files import read_json
 
 
@@ -67,33 +65,18 @@ def _canonical(name: str) -> str:
 def distribution(info: str) -> dict[str, Any]:
     """Return the hash of a distribution's files, and which of them are not what its RECORD says."""
     site = os.path.dirname(info)
-    digest, wrong = hashlib.sha256(), []
+    files: list[tuple[str, str]] = []
+    wrong: list[str] = []
     with open(os.path.join(info, "RECORD"), newline="") as stream:
-        rows = sorted(row for row in csv.reader(stream) if row)
-    for name, recorded, *_ in rows:
-        # What installers add differs from host to host.
-        if name.startswith("..") or _added(name):
-            continue
+        rows = list(record.read_rows(stream))
+    for path, recorded in rows:
         try:
-            with open(os.path.join(site, name), "rb") as file:
-                content = hashlib.sha256(file.read()).digest()
+            with open(os.path.join(site, path), "rb") as file:
+                encoded = record.encode_sha256(file.read())
         except OSError:
-            wrong.append(name)
+            wrong.append(path)
             continue
-        text = base64.urlsafe_b64encode(content).decode().rstrip("=")
-        if recorded and recorded != "sha256=" + text:
-            wrong.append(name)
-        digest.update((f"{name},{text}\n").encode())
-    return {"hash": digest.hexdigest(), "wrong": wrong}
-
-
-def _added(name: str) -> bool:
-    if name.endswith(".pyc"):
-        return True
-    return ".dist-info/" in name and os.path.basename(name) in (
-        "RECORD",
-        "INSTALLER",
-        "REQUESTED",
-        "direct_url.json",
-        "uv_cache.json",
-    )
+        if recorded and recorded != encoded:
+            wrong.append(path)
+        files.append((path, encoded))
+    return {"hash": record.hash_files(files), "wrong": wrong}
