@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from flambe.compile import tags
+from flambe.compile.registry import CLASSES
 
 # Package -> its public names: documented, importable, and no others.
 PUBLIC = {
@@ -82,7 +83,7 @@ def test_public_objects_have_docstrings(package: str) -> None:
 
 @pytest.mark.parametrize("tag", tags.BUILT_IN)
 def test_every_built_in_tag_leads_to_a_class(tag: str) -> None:
-    assert isinstance(tags.import_target(tags.BUILT_IN[tag]), type)
+    assert isinstance(CLASSES.import_target(tags.BUILT_IN[tag]), type)
 
 
 def test_unknown_names_are_attribute_errors() -> None:

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 import flambe
-from flambe.compile import tags
 from flambe.compile.persistence import ForgottenWarning
+from flambe.compile.registry import CLASSES
 from flambe.errors import StateError
 from flambe.progress import Status
 from tests.experiment.lab import Lab, Outcome, environment
@@ -128,7 +128,7 @@ def run(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Out
 
     yield run
     sys.modules.pop("forgetful", None)
-    for classes in tags._registry.classes.values():
+    for classes in CLASSES.by_tag.values():
         classes[:] = [cls for cls in classes if cls.__module__ != "forgetful"]
 
 

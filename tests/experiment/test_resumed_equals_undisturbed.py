@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import torch
 
-from flambe.compile import tags
+from flambe.compile.registry import CLASSES
 from flambe.compile.state.component_state import same
 from flambe.compile.state.state_file import read_state
 from flambe.errors import Interrupted
@@ -380,7 +380,7 @@ def _own(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("FLAMBE_HOME", str(lab.root / "home"))
     yield
     sys.modules.pop("drawing", None)
-    for classes in tags._registry.classes.values():
+    for classes in CLASSES.by_tag.values():
         classes[:] = [cls for cls in classes if cls.__module__ != "drawing"]
 
 

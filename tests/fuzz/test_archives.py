@@ -28,7 +28,7 @@ import pandas as pd
 import pytest
 
 import flambe
-from flambe.compile import Component, tags, yaml
+from flambe.compile import Component, registry, yaml
 from flambe.compile.state.encoding import MARK, Encoder, unblob
 from flambe.errors import FlambeError
 from flambe.nn import Module
@@ -340,7 +340,7 @@ def written(number: int, folder: Path) -> Path:
 
 def judge(path: Path) -> bool:
     """Return whether it was loaded; anything but a clean error is raised."""
-    declared = dict(tags.declared)
+    declared = dict(registry.extensions().declared)
     try:
         with limited(SECONDS), warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -350,7 +350,7 @@ def judge(path: Path) -> bool:
         assert len(str(error)) < 20_000
         return False
     assert isinstance(loaded, Component)
-    assert tags.declared == declared
+    assert registry.extensions().declared == declared
     return True
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 import flambe
-from flambe.compile import Component, tags, yaml
+from flambe.compile import Component, registry, yaml
 from flambe.compile.reader.document import read_text
 from flambe.compile.state import archive
 from flambe.errors import ConfigError, FlambeError, StateError
@@ -35,12 +35,8 @@ class LoadedWhole(Component):
 
 @pytest.fixture(autouse=True)
 def _declarations() -> Iterator[None]:
-    declared, origins = dict(tags.declared), dict(tags.origins)
-    tags.declared.clear()
-    yield
-    for known, before in ((tags.declared, declared), (tags.origins, origins)):
-        known.clear()
-        known.update(before)
+    with registry.using(registry.Extensions()):
+        yield
 
 
 @pytest.fixture
@@ -67,7 +63,7 @@ def extension(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.syspath_prepend(tmp_path / "site")
     yield "loaded_ext"
     sys.modules.pop("loaded_ext", None)
-    for classes in tags._registry.classes.values():
+    for classes in registry.CLASSES.by_tag.values():
         classes[:] = [cls for cls in classes if cls.__module__ != "loaded_ext"]
 
 
@@ -100,7 +96,7 @@ def test_a_name_in_a_file_gives_no_right(
     with pytest.raises(ConfigError, match="which you have not declared"):
         flambe.load(packed(saved) if pack else saved)
     assert not mark.exists()
-    assert not {"psutil", "numpy"} & set(tags.declared)
+    assert not {"psutil", "numpy"} & set(registry.extensions().declared)
 
 
 def test_an_extension_is_imported_when_its_reader_declares_it(
@@ -150,7 +146,7 @@ def test_the_extensions_of_a_run_are_declared(extension: str, saved: Path) -> No
     (saved / "part" / "state.pt").unlink()
     (saved / "state.pt").unlink()
     (saved / "state.pkl").write_bytes(pickle.dumps({}))
-    tags.declare({extension: "./ext"})
+    registry.extensions().declare({extension: "./ext"})
     assert flambe.load(saved).rate == 0.5
 
 
@@ -174,12 +170,12 @@ def test_looking_at_a_file_in_python_declares_what_saved_components_may_reach(
 ) -> None:
     """What is read to be run is the caller's own; what is loaded never adds to it."""
     yaml.load(f"{extension}: ./ext\n---\n!{extension}.Net\n")
-    assert extension in tags.declared
-    tags.declared.clear()
+    assert extension in registry.extensions().declared
+    registry.extensions().declared.clear()
     (saved / "config.yaml").write_text(f"{extension}: ./ext\n---\n!{extension}.Net\n")
     with pytest.raises(FlambeError):
         flambe.load(saved)
-    assert not tags.declared
+    assert not registry.extensions().declared
 
 
 # -- what a tag reaches -------------------------------------------------------------------------

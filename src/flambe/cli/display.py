@@ -19,7 +19,7 @@ from rich.text import Text
 from flambe.cli import results
 from flambe.cli.results import COLOURS, mark, near, title, took
 from flambe.cli.terminal import console
-from flambe.compile import Schema, tags
+from flambe.compile import Schema, registry
 from flambe.errors import counted, listed
 from flambe.logging import redact
 from flambe.logging.plain import plain
@@ -177,7 +177,7 @@ class Display:
         self.say(f"  Report Site  flambe site {near(self.folder.root)}")
         best = results.best(self.run, self._entries())
         if best is not None:
-            call = results.loading(self.folder, self.run, best, tags.declared)
+            call = results.loading(self.folder, self.run, best, registry.extensions().declared)
             self.say(f"  the best     {call}")
 
     def close(self) -> None:

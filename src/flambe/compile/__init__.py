@@ -1,10 +1,12 @@
 """Configuration to objects: tags, YAML, blueprints, links, component state."""
 
 from flambe.compile import yaml
-from flambe.compile.component import Component, MappedRegistrable, Registrable
+from flambe.compile.component import Component
 from flambe.compile.persistence import load, save
-from flambe.compile.tags import alias, registrable_factory
-from flambe.compile.values import Grid, Link, Sample, Schema
+from flambe.compile.registered import MappedRegistrable, Registrable
+from flambe.compile.registry import alias, registrable_factory
+from flambe.compile.schema import Schema
+from flambe.compile.values import Grid, Link, Sample
 
 __all__ = [
     "Component",

@@ -18,6 +18,7 @@ from typing import Any, Union
 
 from flambe.compile import search_spaces
 from flambe.compile.values import (
+    Blueprint,
     Broken,
     ClusterResource,
     Grid,
@@ -25,7 +26,6 @@ from flambe.compile.values import (
     Link,
     Path,
     Sample,
-    Schema,
 )
 
 _UNIONS = (Union, types.UnionType)
@@ -67,9 +67,13 @@ def _hints(target: Any) -> Mapping[str, Any]:
     return result
 
 
+def _is_blueprint(annotation: object) -> bool:
+    return inspect.isclass(annotation) and issubclass(annotation, Blueprint)
+
+
 def is_schema(annotation: Any) -> bool:
     """Whether a parameter takes one blueprint, or something else instead."""
-    return annotation is Schema or (
+    return _is_blueprint(annotation) or (
         typing.get_origin(annotation) in _UNIONS
         and any(is_schema(arg) for arg in typing.get_args(annotation))
     )
@@ -77,7 +81,7 @@ def is_schema(annotation: Any) -> bool:
 
 def wants_schema(annotation: Any) -> bool:
     """Whether a parameter asks for blueprints rather than for built objects."""
-    if annotation is Schema:
+    if _is_blueprint(annotation):
         return True
     return any(wants_schema(arg) for arg in typing.get_args(annotation))
 
@@ -100,10 +104,10 @@ def fits(value: Any, annotation: Any) -> bool:
     if origin in _UNIONS:
         return any(fits(value, arg) for arg in args)
     if origin is typing.Literal:
-        return isinstance(value, Schema) or any(
+        return isinstance(value, Blueprint) or any(
             value == arg and isinstance(value, bool) == isinstance(arg, bool) for arg in args
         )
-    if isinstance(value, Schema):
+    if isinstance(value, Blueprint):
         return _schema_fits(value, origin or annotation)
     if value is None:
         return annotation is type(None)
@@ -114,7 +118,7 @@ def fits(value: Any, annotation: Any) -> bool:
     return _plain_fits(value, annotation)
 
 
-def _space_fits(space: Schema, annotation: Any) -> bool:
+def _space_fits(space: Blueprint, annotation: Any) -> bool:
     """Whether what a search space draws may be passed to a parameter."""
     if known := search_spaces.categories(space):
         return all(fits(category, annotation) for category in known[1])
@@ -130,8 +134,8 @@ def _has_literal(annotation: Any) -> bool:
     return any(map(_has_literal, typing.get_args(annotation)))
 
 
-def _schema_fits(schema: Schema, annotation: Any) -> bool:
-    if not schema.target or not inspect.isclass(annotation) or annotation is Schema:
+def _schema_fits(schema: Blueprint, annotation: Any) -> bool:
+    if not schema.target or not inspect.isclass(annotation) or _is_blueprint(annotation):
         return True
     made = schema.resolve()
     if annotation in (str, int, float, bool, list, dict, tuple):
@@ -167,7 +171,7 @@ def _plain_fits(value: Any, annotation: Any) -> bool:
         return isinstance(value, int) and not isinstance(value, bool)
     if annotation is float:
         return isinstance(value, int | float) and not isinstance(value, bool)
-    if annotation is Schema or annotation is collections.abc.Callable:
+    if _is_blueprint(annotation) or annotation is collections.abc.Callable:
         return False
     if not inspect.isclass(annotation):
         return True
@@ -266,7 +270,7 @@ def name_of(annotation: Any) -> str:
 
 def kind_of(value: Any) -> str:
     """Write what a value is, for people."""
-    if isinstance(value, Schema):
+    if isinstance(value, Blueprint):
         return f"!{value.tag}"
     if value is None:
         return "null"

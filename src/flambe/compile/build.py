@@ -16,15 +16,16 @@ from typing import Any
 
 from flambe.compile import annotation_checks as types
 from flambe.compile import component_errors, signatures, workspace
+from flambe.compile.registered import Registered
 from flambe.compile.values import (
     Anchor,
+    Blueprint,
     ClusterResource,
     Grid,
     Key,
     Link,
     Path,
     Sample,
-    Schema,
     path_text,
     walk,
 )
@@ -59,7 +60,7 @@ class Builder:
         self.built: dict[Path, Any] = {}
         self.open: list[Path] = []
         # What stands in several places: its blueprint, where it was built first, and the object.
-        self._shared: dict[tuple[Path, Anchor], list[tuple[Schema, Path, Any]]] = {}
+        self._shared: dict[tuple[Path, Anchor], list[tuple[Blueprint, Path, Any]]] = {}
         # Each other place of it → the first.
         self._first: dict[Path, Path] = {}
 
@@ -91,7 +92,7 @@ class Builder:
         return result
 
     def _build(self, value: Any, path: Path) -> Any:
-        if isinstance(value, Schema):
+        if isinstance(value, Blueprint):
             return self._call(value, path) if value.anchor is None else self._once(value, path)
         if isinstance(value, Link):
             return self.follow(value)
@@ -110,7 +111,7 @@ class Builder:
             return [self.build(child, (*path, index)) for index, child in enumerate(value)]
         return value
 
-    def _once(self, schema: Schema, path: Path) -> Any:
+    def _once(self, schema: Blueprint, path: Path) -> Any:
         """Build what stands in several places of a stage, or of a blueprint that is built alone."""
         assert schema.anchor is not None
         stage = path[:1] if self.names else ()
@@ -123,9 +124,7 @@ class Builder:
         known.append((schema, path, made))
         return made
 
-    def _call(self, schema: Schema, path: Path) -> Any:
-        from flambe.compile.component import Registered
-
+    def _call(self, schema: Blueprint, path: Path) -> Any:
         try:
             target: Any = schema.resolve()
         except (Exception, SystemExit) as error:
@@ -151,7 +150,7 @@ class Builder:
             vars(made)["_flambe_origin"] = Origin(schema, path, dict(self.names))
         return made
 
-    def _guarded(self, schema: Schema, call: Callable[[], Any]) -> Any:
+    def _guarded(self, schema: Blueprint, call: Callable[[], Any]) -> Any:
         try:
             return call()
         except FlambeError:
@@ -240,7 +239,7 @@ class Builder:
         )
 
 
-def outlined(schema: Schema) -> Any:
+def outlined(schema: Blueprint) -> Any:
     """Construct the object of a blueprint alone, to look at it: what its keywords name is not."""
     return Builder({}, outline=True).build(schema, ())
 
@@ -258,7 +257,7 @@ class Origin:
         What its links start from.
     """
 
-    def __init__(self, schema: Schema, path: Path, names: dict[str, Any]) -> None:
+    def __init__(self, schema: Blueprint, path: Path, names: dict[str, Any]) -> None:
         self.schema = schema
         self.path = path
         self.names = names
@@ -276,7 +275,7 @@ def folder_of(made: Any) -> FilePath:
 
 def child_at(value: Any, key: Key) -> Any:
     """Return the direct child at a key, or a marker that equals nothing."""
-    if isinstance(value, Schema):
+    if isinstance(value, Blueprint):
         if isinstance(key, int):
             return value.args[key] if key < len(value.args) else _NOTHING
         return value.kwargs.get(key, _NOTHING)
@@ -287,7 +286,7 @@ def child_at(value: Any, key: Key) -> Any:
     return _NOTHING
 
 
-def _component_error(error: BaseException, schema: Schema, doing: str) -> ComponentError:
+def _component_error(error: BaseException, schema: Blueprint, doing: str) -> ComponentError:
     return ComponentError(
         component_errors.message(error),
         schema.place,

@@ -1,111 +1,25 @@
-"""The bases that make a class usable as a tag."""
+"""Components: what experiments are made of."""
 
 from __future__ import annotations
 
-import functools
 import inspect
 import os
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, ClassVar, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any
 
-from flambe.compile import tags, workspace
+from flambe.compile import workspace
+from flambe.compile.registered import Registered
+from flambe.compile.schema import Schema
 from flambe.compile.state import component_state
-from flambe.compile.values import Schema
-
-R = TypeVar("R", bound="Registered")
+from flambe.compile.state.component_state import Stateful
 
 
-class Registered:
-    """Base of all classes that are tags by being defined.
-
-    What a constructor is called with is kept, so that an object that was made in Python can be
-    written as YAML too.
-    """
-
-    _flambe_reads_yaml: ClassVar[bool] = False
-    _flambe_aliases: ClassVar[list[str]]
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        if isinstance(names := cls.__dict__.get("_transient"), str):
-            raise TypeError(f"{cls.__name__}._transient takes several names: write ({names!r},)")
-        tags.register(cls)
-        if "__init__" in cls.__dict__:
-            cls.__init__ = _recording(cls.__init__)  # type: ignore[method-assign]
-
-
-def _recording(init: Callable[..., None]) -> Callable[..., None]:
-    @functools.wraps(init)
-    def wrapper(self: Any, *args: Any, **kwargs: Any) -> None:
-        # Only the outermost constructor sees what the object was made with. The instance's
-        # dictionary is used, for a torch.nn.Module takes no attributes before its own __init__.
-        workspace.give(self)
-        if "_flambe_arguments" not in vars(self):
-            try:
-                bound = inspect.signature(init).bind(self, *args, **kwargs).arguments
-            except TypeError:
-                bound = {}
-            vars(self)["_flambe_arguments"] = dict(list(bound.items())[1:])
-        init(self, *args, **kwargs)
-
-    return wrapper
-
-
-class Registrable(Registered):
-    """A class that reads and writes its own YAML.
-
-    The node may be a scalar, a list or a mapping; tags inside it are built.
-
-    Examples
-    --------
-    >>> class Version(Registrable):
-    ...     def __init__(self, major, minor):
-    ...         self.parts = major, minor
-    ...     @classmethod
-    ...     def from_yaml(cls, value):            # !Version 1.2
-    ...         return cls(*str(value).split("."))
-    ...     def to_yaml(self):
-    ...         return ".".join(self.parts)
-    """
-
-    _flambe_reads_yaml: ClassVar[bool] = True
-
-    @classmethod
-    def from_yaml(cls: type[R], value: Any) -> R:
-        """Make the object from the content of its node."""
-        raise NotImplementedError(f"{cls.__name__} must implement from_yaml(value)")
-
-    def to_yaml(self) -> Any:
-        """Return the content of the node: a scalar, a list or a mapping."""
-        raise NotImplementedError(f"{type(self).__name__} must implement to_yaml()")
-
-
-class MappedRegistrable(Registrable):
-    """A class whose keywords are loaded as they are read, with no delayed construction."""
-
-    _flambe_reads_yaml: ClassVar[bool] = False
-
-    @classmethod
-    def from_yaml(cls: type[R], value: Mapping[str, Any]) -> R:
-        """Call the constructor with the mapping."""
-        return cls(**value)
-
-    def to_yaml(self) -> Any:
-        """Return the keywords that the object was made with."""
-        return vars(self).get("_flambe_arguments", {})
-
-
-class Component(Registered):
+class Component(Registered, Stateful):
     """A part of an experiment: it can be a stage, or stand below one.
 
     Every keyword under its tag is an argument of ``__init__``. A stage is run by calling
     :meth:`run` until it returns False.
     """
-
-    #: Stored with the state and compared when it is loaded; ``"0.0.0"`` means not versioned.
-    _flambe_version: ClassVar[str] = "0.0.0"
-    #: Attributes that change while it runs, and that nothing depends on: caches, say.
-    _transient: ClassVar[tuple[str, ...]] = ()
 
     #: The folder of the variant, for files of its own: they are kept in its checkpoints, and are
     #: there again when it goes on. Nobody else writes there.
@@ -183,14 +97,6 @@ class Component(Registered):
             If it does not fit: every difference is named.
         """
         component_state.restore(self, values)
-
-    def _state(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Change, before it is saved, the component's own state (a hook)."""
-        return values
-
-    def _load_state(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Change, before it is loaded, the component's own state (a hook)."""
-        return values
 
     @classmethod
     def input_files(cls, schema: Schema) -> Iterable[str | os.PathLike[str]]:

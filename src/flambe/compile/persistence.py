@@ -13,19 +13,18 @@ import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flambe._files import read_regular
-from flambe.compile import workspace
+from flambe.compile import workspace, yaml
+from flambe.compile.component import Component
 from flambe.compile.state import archive, component_state, pickled
+from flambe.compile.state.component_state import Stateful
 from flambe.compile.state.encoding import Encoder
 from flambe.compile.state.pickled import NOBODY, Trust
 from flambe.compile.state.state_file import holds_state, read_state, write_state
 from flambe.errors import StateError
 from flambe.progress.lines import parse_json
-
-if TYPE_CHECKING:
-    from flambe.compile.component import Component
 
 CONFIG_FILE = "config.yaml"
 VERSION_FILE = "version.txt"
@@ -133,7 +132,7 @@ def write(
 
 
 def _encoded(
-    component: Component, values: Mapping[str, Any], place: str, where: str, key: bytes
+    component: Stateful, values: Mapping[str, Any], place: str, where: str, key: bytes
 ) -> dict[str, Any]:
     encoder, apart = Encoder(where), vars(component).get("_flambe_pickled", ())
     return {
@@ -144,14 +143,12 @@ def _encoded(
     }
 
 
-def _description(component: Component, *, alone: bool) -> dict[str, str]:
+def _description(component: Stateful, *, alone: bool) -> dict[str, str]:
     """Return the files that say what a component is; they are made once, and written each time.
 
     What cannot be built on its own is an error where it stands alone; below another component,
     which builds it, the file says why.
     """
-    from flambe.compile import yaml
-
     made_by: Any = type(component)
     known: dict[str, str] | None = vars(component).get("_flambe_description")
     if known is None:
@@ -226,9 +223,6 @@ def load(
 
 
 def _load_folder(folder: str, extensions: Collection[str], *, trust: bool) -> Any:
-    from flambe.compile import yaml
-    from flambe.compile.component import Component
-
     config = os.path.join(folder, CONFIG_FILE)
     if not os.path.isfile(config):
         raise StateError(f"no saved component at {folder}: {CONFIG_FILE} is missing")
@@ -310,7 +304,7 @@ def _forgotten_at(place: str) -> dict[str, str]:
         return {}
 
 
-def _compare_versions(place: str, path: str, component: Component) -> None:
+def _compare_versions(place: str, path: str, component: Stateful) -> None:
     saved, now = UNVERSIONED, component._flambe_version
     with contextlib.suppress(OSError):
         saved = _read_text(os.path.join(place, VERSION_FILE), MAX_VERSION).strip()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flambe.compile.values import Key, Schema
+from flambe.compile.values import Blueprint, Key
 
 _MODULE = "ray.tune.search.sample:"
 CHOICE = f"{_MODULE}choice"
@@ -12,25 +12,25 @@ CHOICE = f"{_MODULE}choice"
 
 def is_space(value: Any) -> bool:
     """Whether a value is a search space."""
-    return isinstance(value, Schema) and value.target.startswith(_MODULE)
+    return isinstance(value, Blueprint) and value.target.startswith(_MODULE)
 
 
-def kind(space: Schema) -> str:
+def kind(space: Blueprint) -> str:
     """Return which kind of space it is: ``loguniform``."""
     return space.target.removeprefix(_MODULE)
 
 
-def draws_whole(space: Schema) -> bool:
+def draws_whole(space: Blueprint) -> bool:
     """Whether a space draws whole numbers."""
     return kind(space).endswith("randint")
 
 
-def draws_real(space: Schema) -> bool:
+def draws_real(space: Blueprint) -> bool:
     """Whether a space draws numbers with a fraction."""
     return kind(space).endswith(("uniform", "randn"))
 
 
-def categories(space: Schema) -> tuple[tuple[Key, ...], list[Any]] | None:
+def categories(space: Blueprint) -> tuple[tuple[Key, ...], list[Any]] | None:
     """Return where it is written what a space chooses from, and that; None if unknown."""
     if space.target != CHOICE:
         return None

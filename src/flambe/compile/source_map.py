@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
-from flambe.compile.values import Schema, walk
+from flambe.compile.schema import Schema
+from flambe.compile.values import walk
 
 #: Names, where a run is started for somebody, the file that tells their places.
 VARIABLE = "FLAMBE_PLACES"

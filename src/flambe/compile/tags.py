@@ -1,4 +1,4 @@
-"""From a tag to what it calls, and back.
+"""From a tag to what it calls.
 
 Only declared tags are resolved: a class that was registered (a Component, a Runnable or another
 Registrable, by being defined), the prefixes ``torch``, ``ray`` and ``tune``, and the modules of the
@@ -11,13 +11,11 @@ import importlib
 import inspect
 import pkgutil
 import sys
-from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from collections.abc import Collection, Iterator
+from types import ModuleType
 
+from flambe.compile.registry import CLASSES, factories, import_path, is_factory
 from flambe.errors import did_you_mean, how_to_install, listed
-
-T = TypeVar("T", bound=type[Any])
 
 BUILT_IN: dict[str, str] = {
     "AWSCluster": "flambe.cluster:AWSCluster",
@@ -96,123 +94,9 @@ class UnknownTagError(LookupError):
         self.hint = hint
 
 
-@dataclass
-class _Registry:
-    """Tags of the classes that were defined in this process."""
-
-    classes: dict[str, list[type[Any]]] = field(default_factory=dict)
-
-    def add(self, tag: str, cls: type[Any]) -> None:
-        known = self.classes.setdefault(tag, [])
-        # A class that is defined again (a notebook cell, a reloaded module) replaces the first.
-        place = (cls.__module__, cls.__qualname__)
-        known[:] = [other for other in known if (other.__module__, other.__qualname__) != place]
-        known.append(cls)
-
-
-_registry = _Registry()
-
-#: The extensions that this process declared, and where each comes from. What is declared may be
-#: imported and built; a name in a saved component alone gives no such right.
-declared: dict[str, str] = {}
-#: Where the extensions of all that was built come from: written above what is saved.
-origins: dict[str, str] = {}
-
-
-def declare(extensions: Mapping[str, str]) -> None:
-    """Let tags reach these extensions, in this process and in the workers of its runs.
-
-    Parameters
-    ----------
-    extensions
-        Module → where it comes from.
-    """
-    declared.update(extensions)
-    origins.update(extensions)
-
-
-def register(cls: T, tag: str | None = None) -> T:
-    """Make a class usable as a tag, its name by default."""
-    _registry.add(tag or cls.__name__, cls)
-    return cls
-
-
-def alias(name: str) -> Callable[[T], T]:
-    """Give a class another tag.
-
-    Examples
-    --------
-    >>> @alias("mlp")
-    ... class MultiLayerPerceptron(Component): ...
-    """
-
-    def decorate(cls: T) -> T:
-        aliases = [*cls.__dict__.get("_flambe_aliases", ()), name]
-        cls._flambe_aliases = aliases
-        return register(cls, name)
-
-    return decorate
-
-
-def registrable_factory(method: Any) -> Any:
-    """Mark a classmethod so that ``!Class.method`` calls it."""
-    function: Any = method.__func__ if isinstance(method, classmethod) else method
-    function._flambe_factory = True
-    return method if isinstance(method, classmethod) else classmethod(method)
-
-
-def factories(cls: type[Any]) -> list[str]:
-    """Return the names of the factories of a class."""
-    return [
-        name
-        for name, member in inspect.getmembers(cls, inspect.ismethod)
-        if getattr(member, "_flambe_factory", False)
-    ]
-
-
-def import_path(target: Any) -> str:
-    """Return ``"package.module:Class"`` or ``"package.module:Class.factory"``."""
-    return f"{target.__module__}:{target.__qualname__}"
-
-
-# Classes that no import finds again: those made inside a function.
-_local: dict[str, Any] = {}
-
-
-def import_target(path: str) -> Any:
-    """Import what :func:`import_path` named."""
-    if path in _local:
-        return _local[path]
-    module, _, name = path.partition(":")
-    target: Any = importlib.import_module(module)
-    for part in name.split("."):
-        target = getattr(target, part)
-    return target
-
-
-def tag_of(target: Any) -> str:
-    """Return the tag that a class, or an object's class, is written with."""
-    owner = getattr(target, "__self__", None)
-    if inspect.isclass(owner):
-        return f"{tag_of(owner)}.{target.__name__}"
-    module: str = getattr(target, "__module__", "") or ""
-    name: str = target.__qualname__
-    top = module.partition(".")[0]
-    aliases = getattr(target, "__dict__", {}).get("_flambe_aliases")
-    if aliases:
-        return str(aliases[-1])
-    if top == "torch":
-        return f"torch.{name}"
-    if top == "ray":
-        return f"ray.{name}"
-    if top == "flambe" or target in _registry.classes.get(target.__name__, ()):
-        return str(target.__name__)
-    return f"{top}.{name}"
-
-
 def resolve(
     tag: str, extensions: Collection[str] = (), undeclared: Collection[str] = ()
-) -> tuple[str, Any]:
+) -> tuple[str, object]:
     """Find what a tag calls.
 
     Parameters
@@ -245,15 +129,14 @@ def resolve(
     if head in PREFIXES and rest:
         return _located(_in_prefix(head, rest))
     if head in BUILT_IN:
-        return _with_factory(import_target(BUILT_IN[head]), rest, tag)
-    known = _registry.classes.get(head) or _registry.classes.get(tag)
-    if known:
-        if len(known) > 1:
+        return _located(_member(_built_in(head), rest, tag))
+    if classes := CLASSES.tagged(head) or CLASSES.tagged(tag):
+        if len(classes) > 1:
             raise UnknownTagError(
-                f"!{tag} is ambiguous: {', '.join(import_path(cls) for cls in known)}",
+                f"!{tag} is ambiguous: {', '.join(import_path(cls) for cls in classes)}",
                 "declare the extension, and write its module in front",
             )
-        return _with_factory(known[0], rest if head in _registry.classes else "", tag)
+        return _located(_member(classes[0], rest if CLASSES.tagged(head) else "", tag))
     if rest and head.isidentifier():
         raise UnknownTagError(
             f"unknown tag !{tag}: {head!r} is not a declared extension",
@@ -264,13 +147,13 @@ def resolve(
         f"unknown tag !{tag}",
         did_you_mean(tag, _candidates(extensions))
         or (_to_declare(undeclared) if undeclared else "")
-        or f"known tags: {listed(sorted({*BUILT_IN, *_registry.classes}), 30)}",
+        or f"known tags: {listed(sorted({*BUILT_IN, *CLASSES.by_tag}), 30)}",
     )
 
 
 def _candidates(extensions: Collection[str]) -> Iterator[str]:
     yield from BUILT_IN
-    yield from _registry.classes
+    yield from CLASSES.by_tag
     yield from OPERATORS
     for name in extensions:
         # Only what checking has imported already.
@@ -278,63 +161,60 @@ def _candidates(extensions: Collection[str]) -> Iterator[str]:
         yield from (f"{name}.{member}" for member in _offered(module)) if module else ()
 
 
-def _public(module: Any) -> list[str]:
+def _built_in(tag: str) -> type[object]:
+    cls = CLASSES.import_target(BUILT_IN[tag])
+    assert isinstance(cls, type)
+    return cls
+
+
+def _public(module: ModuleType) -> list[str]:
     return [name for name in dir(module) if not name.startswith("_")]
 
 
-def _offered(owner: Any) -> list[str]:
+def _offered(owner: object) -> list[str]:
     """Return what a tag may name in a module of an extension, or in a class."""
     if inspect.isclass(owner):
         return factories(owner)
-    top = owner.__name__.partition(".")[0]
-    members = ((name, getattr(owner, name)) for name in _public(owner))
-    found = [
-        name
-        for name, member in members
-        if (inspect.isclass(member) or inspect.ismodule(member))
-        and (getattr(member, "__module__", None) or member.__name__).partition(".")[0] == top
-    ]
-    # Modules that were not imported yet are there too.
-    inside = pkgutil.iter_modules(getattr(owner, "__path__", ()))
-    return [*found, *(one.name for one in inside if not one.name.startswith("_"))]
+    if not inspect.ismodule(owner):
+        return []
+    package = owner.__name__.partition(".")[0]
+    loaded = [name for name in _public(owner) if _package_of(getattr(owner, name)) == package]
+    # A tag may name modules that were not imported yet, too.
+    modules = pkgutil.iter_modules(getattr(owner, "__path__", ()))
+    return [*loaded, *(module.name for module in modules if not module.name.startswith("_"))]
 
 
-def locate(target: Any) -> str:
-    """Return what :func:`import_target` finds a class or factory by, wherever it was defined."""
-    path = import_path(target)
-    try:
-        found = import_target(path)
-    except (ImportError, AttributeError, ValueError):
-        found = None
-    if found is not target and getattr(found, "__func__", found) is not getattr(
-        target, "__func__", target
-    ):
-        _local[path] = target
-    return path
+def _package_of(target: object) -> str:
+    """Return the package that defines a class or a module; nothing for other objects."""
+    if inspect.ismodule(target):
+        return target.__name__.partition(".")[0]
+    return (target.__module__ or "").partition(".")[0] if inspect.isclass(target) else ""
 
 
-def _located(target: Any) -> tuple[str, Any]:
-    return locate(target), target
+def _located(target: object) -> tuple[str, object]:
+    return CLASSES.locate(target), target
 
 
-def _with_factory(cls: Any, factory: str, tag: str) -> tuple[str, Any]:
+def _member(cls: type[object], factory: str, tag: str) -> object:
+    """Return a class, or one of its factories if it is named."""
     if not factory:
-        return _located(cls)
-    known = factories(cls)
-    if factory not in known:
+        return cls
+    names = factories(cls)
+    if factory not in names:
         raise UnknownTagError(
             f"unknown tag !{tag}: {cls.__name__} has no factory {factory!r}",
-            did_you_mean(factory, known)
-            or (f"its factories: {', '.join(known)}" if known else "it has no factories"),
+            did_you_mean(factory, names)
+            or (f"its factories: {', '.join(names)}" if names else "it has no factories"),
         )
-    return _located(getattr(cls, factory))
+    method: object = getattr(cls, factory)
+    return method
 
 
-def _registered_in(name: str, rest: str, tag: str) -> Any:
+def _registered_in(name: str, rest: str, tag: str) -> object:
     """Return a class that is registered already, or a factory of one; nothing is imported."""
     *modules, last = rest.split(".")
-    if factory := _registered(name, modules[:-1], modules[-1]) if modules else None:
-        return _with_factory(factory, last, tag)[1]
+    if cls := _registered(name, modules[:-1], modules[-1]) if modules else None:
+        return _member(cls, last, tag)
     if cls := _registered(name, modules, last):
         return cls
     raise UnknownTagError(
@@ -346,20 +226,20 @@ def _to_declare(names: Collection[str]) -> str:
     return f"if you trust it:   flambe.load(path, extensions={sorted(names)})"
 
 
-def _registered(name: str, modules: list[str], tag: str) -> Any:
+def _registered(name: str, modules: list[str], tag: str) -> type[object] | None:
     """Return the registered class of an extension that has a tag; its module decides among many."""
-    classes = [cls for cls in _registry.classes.get(tag, ()) if _defined_in(name, cls)]
+    classes = [cls for cls in CLASSES.tagged(tag) if _defined_in(name, cls)]
     exact = [cls for cls in classes if cls.__module__ == ".".join((name, *modules))]
     return (exact or classes)[0] if len(exact or classes) == 1 else None
 
 
-def _in_extension(name: str, rest: str, tag: str) -> Any:
+def _in_extension(name: str, rest: str, tag: str) -> object:
     """Walk from the module of an extension to what a tag names in it.
 
     A tag reaches what the extension defines itself: what its modules import from elsewhere is not
     its own, and no tag leads to or through it.
     """
-    target: Any = importlib.import_module(name)
+    target: object = importlib.import_module(name)
     walked = name
     for part in rest.split("."):
         owner = target
@@ -370,7 +250,7 @@ def _in_extension(name: str, rest: str, tag: str) -> Any:
             if inspect.ismodule(target) and not _defined_in(name, target):
                 target = None
         elif inspect.ismodule(target):
-            target = _alias_in(owner, part) or _submodule(walked, part)
+            target = _alias_in(target, part) or _submodule(walked, part)
         else:
             target = None
         if target is None:
@@ -383,31 +263,31 @@ def _in_extension(name: str, rest: str, tag: str) -> Any:
                 f"unknown tag !{tag}: {walked} imports {part!r} from elsewhere",
                 f"a tag reaches what {name} defines: derive a class from it there",
             )
-        if inspect.isclass(owner) and not getattr(target, "_flambe_factory", False):
+        if inspect.isclass(owner) and not is_factory(target):
             raise UnknownTagError(
                 f"unknown tag !{tag}: {owner.__name__}.{part} is not marked @registrable_factory",
                 did_you_mean(part, factories(owner)),
             )
         walked = f"{walked}.{part}"
-    if inspect.isclass(target) or getattr(target, "_flambe_factory", False):
+    if inspect.isclass(target) or is_factory(target):
         return target
     raise UnknownTagError(f"!{tag} is not a class", "a tag names a class, or a factory of one")
 
 
-def _alias_in(module: Any, name: str) -> Any:
-    for cls in _registry.classes.get(name, ()):
+def _alias_in(module: ModuleType, name: str) -> type[object] | None:
+    for cls in CLASSES.tagged(name):
         if cls.__module__.partition(".")[0] == module.__name__.partition(".")[0]:
             return cls
     return None
 
 
-def _defined_in(name: str, target: Any) -> bool:
+def _defined_in(name: str, target: object) -> bool:
     """Whether a module, a class or a function is defined in a package."""
     module = target.__name__ if inspect.ismodule(target) else getattr(target, "__module__", None)
     return f"{module}.".startswith(f"{name}.")
 
 
-def _submodule(package: str, name: str) -> Any:
+def _submodule(package: str, name: str) -> ModuleType | None:
     try:
         return importlib.import_module(f"{package}.{name}")
     except ModuleNotFoundError as error:
@@ -416,7 +296,7 @@ def _submodule(package: str, name: str) -> Any:
         raise
 
 
-def _in_prefix(prefix: str, name: str) -> Any:
+def _in_prefix(prefix: str, name: str) -> object:
     # Both !torch.Linear and !torch.nn.Linear are understood.
     module_part, _, last = name.rpartition(".")
     missing: ImportError | None = None
@@ -431,7 +311,7 @@ def _in_prefix(prefix: str, name: str) -> Any:
             if module_name.partition(".")[0] == error.name:
                 break
             continue
-        target = getattr(module, last, None) if last else None
+        target: object = getattr(module, last, None) if last else None
         if not last.startswith("_") and _allowed(prefix, target):
             return target
         candidates += [
@@ -450,7 +330,7 @@ def _in_prefix(prefix: str, name: str) -> Any:
     )
 
 
-def _allowed(prefix: str, target: Any) -> bool:
+def _allowed(prefix: str, target: object) -> bool:
     """Whether a prefix offers this: torch its classes, Ray what searches, schedules or samples."""
     module: str = getattr(target, "__module__", None) or ""
     if prefix == "torch":

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
+from flambe.compile.registry import CLASSES
 from flambe.errors import Place
 
 Key = str | int
@@ -188,23 +189,10 @@ class Anchor:
 
 
 @dataclass(eq=False)
-class Schema:
-    """A blueprint of an object: what to call, and with what.
+class Blueprint:
+    """What to call, and with what: all of a :class:`~flambe.compile.Schema` but to construct it.
 
-    Calling it constructs the object, with everything below it. Two schemas are equal when they
-    would be written the same.
-
-    Parameters
-    ----------
-    target
-        The class or function to call, or where to import it from (``"package.module:Class"``,
-        ``"package.module:Class.factory"``).
-    args, kwargs
-        Its arguments: scalars, lists, mappings, links, options and schemas.
-    tag
-        How it is written in YAML, without the ``!``.
-    place
-        Where it was written.
+    Two blueprints are equal when they would be written the same.
     """
 
     target: str
@@ -217,43 +205,16 @@ class Schema:
     #: Equal blueprints with one anchor are the same object, in one stage or file.
     anchor: Anchor | None = None
 
-    @classmethod
-    def of(cls, target: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Schema:
-        """Make the blueprint of a class or factory in Python."""
-        from flambe.compile import tags
-
-        return cls(tags.locate(target), tags.tag_of(target), list(args), kwargs)
-
-    def resolve(self) -> Callable[..., Any]:
+    def resolve(self) -> Callable[..., object]:
         """Import what is to be called."""
-        from flambe.compile import tags
-
-        target: Callable[..., Any] = tags.import_target(self.target)
+        target = CLASSES.import_target(self.target)
+        if not callable(target):
+            raise TypeError(f"{self.target} cannot be called")
         return target
-
-    def __call__(self, **overrides: Any) -> Any:
-        """Construct the object.
-
-        Parameters
-        ----------
-        overrides
-            Keyword arguments that replace those of the blueprint.
-
-        Raises
-        ------
-        ComponentError
-            If the object, or one below it, raises while it is built.
-        ConfigError
-            If a link leads out of the blueprint, or an option is left in it.
-        """
-        from flambe.compile.build import Builder
-
-        changed = dataclasses.replace(self, kwargs={**self.kwargs, **overrides})
-        return Builder({}).build(changed, ())
 
     def __eq__(self, other: object) -> bool:
         return (
-            isinstance(other, Schema)
+            isinstance(other, Blueprint)
             and (self.tag, self.args, self.kwargs, self.content)
             == (other.tag, other.args, other.kwargs, other.content)
             and self.target == other.target
@@ -264,7 +225,7 @@ class Schema:
 
 def children(value: Any) -> Iterator[tuple[Key, Any]]:
     """Yield ``(key, child)`` for everything directly below a value."""
-    if isinstance(value, Schema):
+    if isinstance(value, Blueprint):
         yield from enumerate(value.args)
         yield from value.kwargs.items()
         if value.content is not None:
@@ -282,7 +243,7 @@ def replace(value: Any, change: Callable[[Key, Any], Any]) -> Any:
 
     A new container is made; the value itself is left as it is.
     """
-    if isinstance(value, Schema):
+    if isinstance(value, Blueprint):
         return dataclasses.replace(
             value,
             args=[change(index, arg) for index, arg in enumerate(value.args)],
@@ -307,9 +268,9 @@ def walk(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
 
 def shared(value: Any) -> list[list[Path]]:
     """Return the places of each object that stands in several, in the order of the file."""
-    found: dict[Anchor, list[tuple[Schema, list[Path]]]] = {}
+    found: dict[Anchor, list[tuple[Blueprint, list[Path]]]] = {}
     for path, child in walk(value):
-        if isinstance(child, Schema) and child.anchor is not None:
+        if isinstance(child, Blueprint) and child.anchor is not None:
             groups = found.setdefault(child.anchor, [])
             for known, paths in groups:
                 if known == child:

@@ -13,7 +13,8 @@ from ruamel.yaml.anchor import Anchor as YamlAnchor
 from ruamel.yaml.nodes import ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
-from flambe.compile.values import Anchor, ClusterResource, Grid, Link, Sample, Schema
+from flambe.compile.schema import Schema
+from flambe.compile.values import Anchor, ClusterResource, Grid, Link, Sample
 
 
 def document(value: Any) -> str:

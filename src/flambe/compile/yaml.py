@@ -9,22 +9,15 @@ from collections.abc import Collection, Mapping
 from pathlib import Path as FilePath
 from typing import IO, Any
 
-from flambe.compile import signatures, tags, writer
+from flambe.compile import registry, signatures, writer
 from flambe.compile.build import Builder, Origin
 from flambe.compile.checks.calls import check
-from flambe.compile.component import Component, MappedRegistrable, Registered, Registrable
+from flambe.compile.component import Component
 from flambe.compile.reader.document import decoded, read_file, read_text
 from flambe.compile.reader.source import Document
-from flambe.compile.values import (
-    ClusterResource,
-    Grid,
-    Link,
-    Sample,
-    Schema,
-    links,
-    replace,
-    walk,
-)
+from flambe.compile.registered import MappedRegistrable, Registered, Registrable
+from flambe.compile.schema import Schema
+from flambe.compile.values import ClusterResource, Grid, Link, Sample, links, replace, walk
 from flambe.errors import StateError
 
 
@@ -102,7 +95,7 @@ def dump(value: Any, stream: IO[str] | None = None) -> str:
 # -- configuration files of saved components ----------------------------------------------------
 
 
-def dump_standalone(component: Registered, stream: IO[str]) -> None:
+def dump_standalone(component: object, stream: IO[str]) -> None:
     """Write all that it takes to build a component again, what it links to included."""
     origin: Origin | None = vars(component).get("_flambe_origin")
     if origin is None:
@@ -133,11 +126,11 @@ def load_standalone(path: str, extensions: Collection[str] = (), *, trust: bool 
     ConfigError
         If it names what it may not reach, or what is not a Component.
     """
-    declared = None if trust else {*tags.declared, *extensions}
+    declared = None if trust else {*registry.extensions().declared, *extensions}
     document = read_file(path, declared=declared)
     _check_built(document)
     document.raise_problems()
-    tags.origins.update(document.extensions)
+    registry.extensions().origins.update(document.extensions)
     root = document.root
     if isinstance(root, Schema):
         return root()
@@ -292,5 +285,7 @@ def _text(value: Any) -> str:
         if isinstance(child, Schema)
         for name in (child.tag.partition(".")[0], re.split("[.:]", child.target)[0])
     }
-    header = {name: origin for name, origin in tags.origins.items() if name in used}
+    header = {
+        name: origin for name, origin in registry.extensions().origins.items() if name in used
+    }
     return (f"{writer.document(header)}---\n" if header else "") + writer.document(value)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from flambe import _disk
 from flambe._version import __version__
-from flambe.compile import Schema, tags, yaml
+from flambe.compile import Schema, registry, yaml
 from flambe.compile.build import Origin, folder_of
 from flambe.compile.state.pickled import user_key
 from flambe.errors import (
@@ -308,7 +308,7 @@ class Run:
             list(self.experiment.pipeline),
             self.expander,
             dict(resources),
-            dict(tags.declared),
+            dict(registry.extensions().declared),
             self.experiment.seed,
             self.reuse.checkpoints(self.journal, todo),
             self._secrets(),

@@ -7,7 +7,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flambe.compile import Schema
-from flambe.compile.component import Registered
+from flambe.compile.registered import Registered
 from flambe.runnable.environment import RemoteEnvironment
 from flambe.runnable.secrets import Secrets
 

@@ -15,6 +15,7 @@ from flambe.compile import search_spaces, signatures
 from flambe.compile.checks import links
 from flambe.compile.checks.link_targets import Reach, Scope
 from flambe.compile.reader.source import Document
+from flambe.compile.schema import Schema
 from flambe.compile.values import (
     Broken,
     ClusterResource,
@@ -23,7 +24,6 @@ from flambe.compile.values import (
     Link,
     Path,
     Sample,
-    Schema,
     children,
     path_text,
     replace,

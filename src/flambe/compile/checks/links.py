@@ -9,6 +9,7 @@ from flambe.compile import annotation_checks as types
 from flambe.compile import signatures
 from flambe.compile.checks.link_targets import Reach, is_known
 from flambe.compile.reader.source import Document
+from flambe.compile.schema import Schema
 from flambe.compile.values import (
     BROKEN,
     ClusterResource,
@@ -16,7 +17,6 @@ from flambe.compile.values import (
     Key,
     Link,
     Path,
-    Schema,
     children,
     path_text,
     replace,

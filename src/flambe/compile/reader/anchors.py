@@ -19,18 +19,8 @@ from ruamel.yaml.nodes import Node
 from flambe.compile import annotation_checks as types
 from flambe.compile import search_spaces, signatures
 from flambe.compile.reader.source import Document
-from flambe.compile.values import (
-    BROKEN,
-    Anchor,
-    Grid,
-    Key,
-    Link,
-    Path,
-    Sample,
-    Schema,
-    replace,
-    walk,
-)
+from flambe.compile.schema import Schema
+from flambe.compile.values import BROKEN, Anchor, Grid, Key, Link, Path, Sample, replace, walk
 
 _IN_OPTION = "stands in an option (!g), which not every variant has"
 

@@ -23,6 +23,7 @@ from flambe.compile.reader.anchors import link_options
 from flambe.compile.reader.extension_origins import EXPECTED, wrong_origin
 from flambe.compile.reader.nodes import MAX_DEPTH, MAX_VALUES, SCALARS, STANDARD, NodeReader, tag_of
 from flambe.compile.reader.source import Document, Source
+from flambe.compile.registry import extensions
 from flambe.errors import ConfigError, Place, Problem
 
 MAX_BYTES = 2 * 1024 * 1024
@@ -107,7 +108,7 @@ def read_text(
     """Read a configuration from text; see :func:`read_file`."""
     document, nodes = _open(text, name, folder)
     if declared is None:
-        tags.declare(document.extensions)
+        extensions().declare(document.extensions)
     else:
         document.undeclared, document.saved = set(document.extensions) - set(declared), True
     NodeReader(document).read(nodes[-1])

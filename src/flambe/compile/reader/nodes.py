@@ -15,7 +15,8 @@ from flambe.compile import search_spaces, tags
 from flambe.compile.reader.anchors import Sharing
 from flambe.compile.reader.provenance import mismatch
 from flambe.compile.reader.source import Document
-from flambe.compile.values import BROKEN, ClusterResource, Grid, Link, Path, Sample, Schema
+from flambe.compile.schema import Schema
+from flambe.compile.values import BROKEN, ClusterResource, Grid, Link, Path, Sample
 from flambe.errors import Place, Problem
 
 # Bounds on what one file may hold, aliases counted each time that they are used.

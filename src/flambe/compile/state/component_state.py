@@ -12,22 +12,36 @@ import inspect
 import math
 import sys
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar
 
 from flambe.compile.state.digest import digest
 from flambe.errors import StateError, listed
 
-if TYPE_CHECKING:
-    from flambe.compile.component import Component
-
 State = dict[str, dict[str, Any]]
 
 
-def components(root: Component) -> Iterator[tuple[str, Component]]:
+class Stateful:
+    """What components are to the code below: objects with a state, its version, and hooks."""
+
+    #: Stored with the state and compared when it is loaded; ``"0.0.0"`` means not versioned.
+    _flambe_version: ClassVar[str] = "0.0.0"
+    #: Attributes that change while it runs, and that nothing depends on: caches, say.
+    _transient: ClassVar[tuple[str, ...]] = ()
+
+    def _state(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Change, before it is saved, the component's own state (a hook)."""
+        return values
+
+    def _load_state(self, values: dict[str, Any]) -> dict[str, Any]:
+        """Change, before it is loaded, the component's own state (a hook)."""
+        return values
+
+
+def components(root: Stateful) -> Iterator[tuple[str, Stateful]]:
     """Yield ``(path, component)`` for a component and all below it, each once, parents first."""
     seen: set[int] = set()
 
-    def visit(component: Component, path: str) -> Iterator[tuple[str, Component]]:
+    def visit(component: Stateful, path: str) -> Iterator[tuple[str, Stateful]]:
         if id(component) in seen:
             return
         seen.add(id(component))
@@ -46,30 +60,26 @@ def _attributes(component: Any) -> Iterator[tuple[str, Any]]:
     yield from (vars(component).get("_modules") or {}).items()
 
 
-def _held(component: Any) -> Iterator[tuple[str, Component]]:
-    from flambe.compile.component import Component
-
+def _held(component: Any) -> Iterator[tuple[str, Stateful]]:
     for name, value in _attributes(component):
-        if isinstance(value, Component):
+        if isinstance(value, Stateful):
             yield name, value
         elif isinstance(value, list | tuple | dict):
             pairs = value.items() if isinstance(value, dict) else enumerate(value)
             for key, item in pairs:
-                if isinstance(item, Component) and "/" not in str(key):
+                if isinstance(item, Stateful) and "/" not in str(key):
                     yield f"{name}/{key}", item
         else:
             for below, item in _inside(value):
                 yield f"{name}/{below}", item
 
 
-def _inside(module: Any, path: str = "") -> Iterator[tuple[str, Component]]:
+def _inside(module: Any, path: str = "") -> Iterator[tuple[str, Stateful]]:
     """Yield the outermost components in a module that is none (a ``torch.nn.ModuleList``)."""
-    from flambe.compile.component import Component
-
     if inspect.isclass(module) or not hasattr(module, "__dict__"):
         return
     for key, child in (vars(module).get("_modules") or {}).items():
-        if isinstance(child, Component):
+        if isinstance(child, Stateful):
             yield f"{path}{key}", child
         else:
             yield from _inside(child, f"{path}{key}/")
@@ -83,11 +93,9 @@ def _components_in(holder: Any, values: Mapping[str, Any]) -> set[str]:
 
 def _holders(component: Any) -> Iterator[tuple[str, Any]]:
     """Yield what has a state_dict and is no component."""
-    from flambe.compile.component import Component
-
     for name, value in _attributes(component):
         if (
-            not isinstance(value, Component)
+            not isinstance(value, Stateful)
             and not inspect.isclass(value)
             and callable(getattr(value, "state_dict", None))
             and callable(getattr(value, "load_state_dict", None))
@@ -104,7 +112,7 @@ def _tensors(component: Any) -> Iterator[tuple[str, Any]]:
             yield name, value
 
 
-def collect(root: Component) -> State:
+def collect(root: Stateful) -> State:
     """Return the state of a tree; see :meth:`Component.get_state`."""
     return {path: component._state(own(component)) for path, component in components(root)}
 
@@ -129,7 +137,7 @@ def own(component: Any) -> dict[str, Any]:
     return values
 
 
-def restore(root: Component, values: Mapping[str, Mapping[str, Any]]) -> None:
+def restore(root: Stateful, values: Mapping[str, Mapping[str, Any]]) -> None:
     """Give a tree its state back; see :meth:`Component.load_state`."""
     tree = dict(components(root))
     problems = [f"no component at {path!r}" for path in values if path not in tree]

@@ -18,6 +18,7 @@ from typing import Any
 
 from flambe.compile.component import Component
 from flambe.compile.state import component_state
+from flambe.compile.state.component_state import Stateful
 from flambe.compile.state.digest import digest
 from flambe.compile.state.encoding import needs_pickle
 
@@ -88,7 +89,7 @@ class Watch:
 class _Held:
     """What a component held at a time: names, digests, and plain values as text."""
 
-    def __init__(self, component: Component, tree: set[int]) -> None:
+    def __init__(self, component: Stateful, tree: set[int]) -> None:
         self.digests: dict[str, bytes] = {}
         self.shown: dict[str, str] = {}
         skipped = _never_named(component)
@@ -112,7 +113,7 @@ class _Held:
         }
 
 
-def _never_named(component: Component) -> set[str]:
+def _never_named(component: Stateful) -> set[str]:
     """Return what is no state, because its class says so or because a framework keeps it."""
     cls: Any = type(component)
     names = {
@@ -150,7 +151,7 @@ def _mentioned(cls: type) -> frozenset[str]:
     names: set[str] = set()
     for base in cls.__mro__:
         hook = base.__dict__.get("_state")
-        if base is not Component and hook is not None:
+        if base is not Stateful and hook is not None:
             for code in _codes(inspect.unwrap(hook)):
                 names.update(_read_of_self(code))
     return frozenset(names)
@@ -178,7 +179,7 @@ def _codes(function: Any) -> Iterator[CodeType]:
 
 
 def _lost(
-    component: Component, before: _Held, now: _Held, saved: Mapping[str, Any]
+    component: Stateful, before: _Held, now: _Held, saved: Mapping[str, Any]
 ) -> Iterator[tuple[str, str]]:
     """Yield the names of attributes that are lost, with what people read of them."""
     cls: Any = type(component)

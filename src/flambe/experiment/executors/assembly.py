@@ -10,9 +10,10 @@ from typing import Any
 from flambe.compile import persistence
 from flambe.compile.build import Builder, run_error
 from flambe.compile.component import Component
+from flambe.compile.schema import Schema
 from flambe.compile.state import component_state
 from flambe.compile.state.pickled import Trust
-from flambe.compile.values import Schema, links, walk
+from flambe.compile.values import links, walk
 from flambe.compile.workspace import Workspace, using
 from flambe.errors import FlambeError, StateError
 from flambe.experiment.executors.stage_task import StageTask, seed_everything

@@ -25,7 +25,7 @@ from typing import Any
 
 from flambe._files import private_opener
 from flambe.compile.component_errors import clean
-from flambe.compile.values import Schema
+from flambe.compile.schema import Schema
 from flambe.errors import ComponentError
 from flambe.experiment.executors.failures import Failure
 from flambe.experiment.variants.expansion import Variant

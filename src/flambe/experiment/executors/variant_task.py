@@ -8,7 +8,7 @@ import logging
 import time
 from pathlib import Path
 
-from flambe.compile import persistence, tags, yaml
+from flambe.compile import persistence, registry, yaml
 from flambe.compile.component import Component
 from flambe.compile.state import component_state, random_state
 from flambe.compile.state.forgotten import Watch
@@ -44,7 +44,7 @@ class VariantTask:
     def __init__(
         self, task: StageTask, variant_id: str, channel: events.Channel, attempt: int = 1
     ) -> None:
-        tags.declare(task.extensions)
+        registry.extensions().declare(task.extensions)
         self.task = task
         self.variant = task.variants[task.stage][variant_id]
         self.channel = channel

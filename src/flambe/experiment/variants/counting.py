@@ -15,7 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from flambe.compile.values import Grid, Link, Path, Sample, Schema, children
+from flambe.compile.schema import Schema
+from flambe.compile.values import Grid, Link, Path, Sample, children
 from flambe.errors import ConfigError, Problem
 from flambe.experiment.variants.identity import canonical_text
 from flambe.experiment.variants.options import alternatives, grid_elements, has_options, is_domain

@@ -15,14 +15,8 @@ from typing import Any
 
 from flambe.compile.component import component_class
 from flambe.compile.component import runs as has_run
-from flambe.compile.values import (
-    Grid,
-    Path,
-    Schema,
-    links,
-    path_text,
-    replace,
-)
+from flambe.compile.schema import Schema
+from flambe.compile.values import Grid, Path, links, path_text, replace
 from flambe.experiment.variants.identity import canonical, identity
 from flambe.experiment.variants.inputs import Inputs
 from flambe.experiment.variants.options import (

@@ -25,8 +25,9 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from flambe.compile import Schema, tags
+from flambe.compile import Schema
 from flambe.compile.persistence import UNVERSIONED
+from flambe.compile.registry import CLASSES
 from flambe.compile.values import walk
 
 LENGTH = 16  # hexadecimal digits
@@ -109,8 +110,9 @@ class Sources:
             return ""
         shapes = []
         with contextlib.suppress(OSError, TypeError, SyntaxError, ValueError, RecursionError):
-            found = tags.import_target(target)
-            owner = found if inspect.isclass(found) else found.__self__
+            imported = CLASSES.import_target(target)
+            # The factory of a class counts as the class.
+            owner = imported if inspect.isclass(imported) else getattr(imported, "__self__", None)
             for name, member in sorted(vars(owner).items()):
                 function = inspect.unwrap(getattr(member, "__func__", member))
                 if inspect.isfunction(function):  # Python finds classes in files only

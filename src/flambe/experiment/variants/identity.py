@@ -7,14 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from flambe.compile.values import (
-    ClusterResource,
-    Grid,
-    Link,
-    Sample,
-    Schema,
-    shared,
-)
+from flambe.compile.schema import Schema
+from flambe.compile.values import ClusterResource, Grid, Link, Sample, shared
 
 _MAPPING, _LIST = "!map", "!list"
 _MARKS = ("!", "!@", "!cluster", "!g", "!s", _MAPPING, _LIST)

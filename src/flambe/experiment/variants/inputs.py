@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
-from flambe.compile import Component, Schema, tags
+from flambe.compile import Component, Schema
 from flambe.compile.build import folder_of
 from flambe.compile.component import component_class
+from flambe.compile.registry import CLASSES, extensions
 from flambe.compile.values import ClusterResource, links, walk
 from flambe.errors import ResourceError
 from flambe.experiment.variants.fingerprint import fingerprints, script_hash
@@ -63,7 +64,9 @@ class Inputs:
             name: _content(name, resources[name], places[name], note)
             for name in linked & set(resources) & set(places)
         }
-        return cls(fingerprints(pipeline, tags.declared), {k: v for k, v in contents.items() if v})
+        return cls(
+            fingerprints(pipeline, extensions().declared), {k: v for k, v in contents.items() if v}
+        )
 
     def code_of(self, config: Any) -> dict[str, str]:
         """Return the tag of each component in a configuration that is the user's → its hash."""
@@ -109,7 +112,7 @@ def _input_files(schema: Any) -> Iterator[str]:
 @functools.cache
 def _reader(target: str) -> type[Component] | None:
     """Return the class of components that a target leads to, if it names files."""
-    owner = component_class(tags.import_target(target))
+    owner = component_class(CLASSES.import_target(target))
     if owner is None:
         return None
     own = owner.input_files.__func__  # type: ignore[attr-defined]

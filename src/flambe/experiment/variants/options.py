@@ -11,17 +11,8 @@ from typing import Any
 
 from flambe._grammar import is_one_line
 from flambe.compile import search_spaces
-from flambe.compile.values import (
-    Grid,
-    Link,
-    Path,
-    Sample,
-    Schema,
-    children,
-    path_text,
-    replace,
-    walk,
-)
+from flambe.compile.schema import Schema
+from flambe.compile.values import Grid, Link, Path, Sample, children, path_text, replace, walk
 from flambe.experiment.variants.identity import canonical, canonical_text
 
 Choices = dict[Path, Any]
