@@ -1,4 +1,4 @@
-"""Folders and files that only their owner reaches, whatever the umask.
+"""Files that are written as a whole, locks, and folders that only their owner reaches.
 
 The mode that ``mkdir`` and ``open`` are given passes through the umask and counts for what is new
 only: here it is set on what is there, through a descriptor, so that no link that another user put
@@ -11,6 +11,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -57,8 +58,35 @@ def private_folder(path: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def write_private(path: str | os.PathLike[str], data: str | bytes) -> None:
-    """Write a file that only its owner reads (mode 0600), at once: its readers see old or new.
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Write a file or a folder as a whole: yield a path beside it, and move that into place.
+
+    Readers of the path see the old content or the new one. If the block raises, what it has written
+    is removed, and the path is as it was.
+
+    Parameters
+    ----------
+    path
+        What is replaced, in a folder that exists; a folder can replace only an empty one.
+
+    Yields
+    ------
+    Path
+        A path that does not exist yet, hidden, in the same folder; no other process has it.
+    """
+    target = Path(path)
+    part = target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
+    try:
+        yield part
+        os.replace(part, target)
+    except BaseException:
+        _remove(part)
+        raise
+
+
+def write_atomic(path: str | os.PathLike[str], data: str | bytes) -> None:
+    """Write a file, with the mode that the umask leaves; its readers see old or new content.
 
     Parameters
     ----------
@@ -67,18 +95,53 @@ def write_private(path: str | os.PathLike[str], data: str | bytes) -> None:
     data
         Its content; text is written as UTF-8.
     """
+    with replacing(path) as part, open(part, "xb") as stream:
+        stream.write(_encode(data))
+
+
+def write_private(path: str | os.PathLike[str], data: str | bytes) -> None:
+    """Write a file that only its owner reads (mode 0600); its readers see old or new content.
+
+    Parameters
+    ----------
+    path
+        The file, in a folder that exists.
+    data
+        Its content; text is written as UTF-8.
+    """
+    with replacing(path) as part, open(part, "xb", opener=private_opener) as stream:
+        os.fchmod(stream.fileno(), 0o600)  # also where the umask takes the owner's rights
+        stream.write(_encode(data))
+
+
+def write_private_once(path: str | os.PathLike[str], data: str | bytes) -> bool:
+    """Write a file that only its owner reads, unless it exists; return whether it was written.
+
+    Of several processes that call it at the same time, the first one wins; none sees half a file.
+    """
     target = Path(path)
-    content = data.encode("utf-8") if isinstance(data, str) else data
-    # mkstemp makes a file that nobody else may open, below a name that nobody else knows.
-    descriptor, beside = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    part = target.with_name(f".{target.name}.{secrets.token_hex(6)}.part")
     try:
-        with os.fdopen(descriptor, "wb") as stream:
-            os.fchmod(stream.fileno(), 0o600)
-            stream.write(content)
-        os.replace(beside, target)
-    except BaseException:
-        os.unlink(beside)
-        raise
+        with open(part, "xb", opener=private_opener) as stream:
+            stream.write(_encode(data))
+        os.link(part, target)
+    except FileExistsError:
+        return False
+    finally:
+        part.unlink(missing_ok=True)
+    return True
+
+
+def _encode(data: str | bytes) -> bytes:
+    return data.encode("utf-8") if isinstance(data, str) else data
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, if it exists."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def private_opener(path: str, flags: int) -> int:
@@ -135,6 +198,31 @@ def _remove_unused(folder: Path, remove: Callable[[Path], None]) -> None:
         with open(folder / "lock", "r+", opener=private_opener) as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             remove(folder)
+
+
+@contextlib.contextmanager
+def file_lock(path: Path) -> Iterator[None]:
+    """Hold a lock between processes and threads of this machine; its file is removed at the end.
+
+    The lock ends with this process at the latest. Its folder is made if it is missing.
+
+    filelock, which is the usual choice, leaves its files behind and polls. Here the file is removed
+    while the lock is held, so a waiter may get the lock of a file that no longer has a name:
+    it compares the two, and tries again (``tests/test_file_lock.py``).
+    """
+    private_folder(path.parent)
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if is_at(descriptor, path):
+                try:
+                    yield
+                finally:
+                    path.unlink(missing_ok=True)
+                return
+        finally:
+            os.close(descriptor)
 
 
 def is_at(descriptor: int, path: Path) -> bool:

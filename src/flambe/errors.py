@@ -32,6 +32,8 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from flambe._process import quote_tail
+
 # To compare two names takes a time that grows with the product of their lengths.
 LONGEST_NAME = 64
 MOST_CANDIDATES = 1000
@@ -251,9 +253,7 @@ class CommandError(RemoteError):
         return f"exit code {self.code}"
 
     def _message(self) -> str:
-        said = self.stderr.strip() or self.stdout.strip()
-        tail = "".join(f"\n  | {line}" for line in said.splitlines()[-12:])
-        return f"{self._ended()}: {self.command}{tail}"
+        return f"{self._ended()}: {self.command}{quote_tail(self.stderr.strip() or self.stdout)}"
 
 
 class DeadlineError(CommandError):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from flambe._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from flambe.field.field import Field, FieldError
@@ -26,22 +27,17 @@ __all__ = [
 ]
 
 # Loaded when they are used, so that what needs no torch does not import it.
-_MODULES = {
-    "Field": "field",
-    "FieldError": "field",
-    "LabelField": "label",
-    "NumberField": "number",
-    "Ragged": "ragged",
-    "TextField": "text",
-    "CharTokenizer": "tokenizer",
-    "Tokenizer": "tokenizer",
-    "WordTokenizer": "tokenizer",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "Field": "field",
+        "FieldError": "field",
+        "LabelField": "label",
+        "NumberField": "number",
+        "Ragged": "ragged",
+        "TextField": "text",
+        "CharTokenizer": "tokenizer",
+        "Tokenizer": "tokenizer",
+        "WordTokenizer": "tokenizer",
+    },
+)

@@ -12,6 +12,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from flambe._files import write_atomic
+
 MOST_SENDERS = 2_000  # that are remembered, the latest
 
 
@@ -91,13 +93,7 @@ class Ledger:
                 "advised": self.advised,
             }
         )
-        beside = self.path.with_suffix(".tmp")
-        try:
-            beside.write_text(text, encoding="utf-8")
-        except OSError:
-            beside.unlink(missing_ok=True)
-            raise
-        os.replace(beside, self.path)
+        write_atomic(self.path, text)
 
     def remove(self) -> None:
         """Remove it: the run is over."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from flambe._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from flambe.nn.classifier import Classifier, TextClassifier
@@ -41,28 +42,23 @@ __all__ = [
 ]
 
 # Loaded when they are used, so that what needs no torch does not import it.
-_MODULES = {
-    "Classifier": "classifier",
-    "TextClassifier": "classifier",
-    "Embedder": "embedder",
-    "Embeddings": "embedding",
-    "MLPEncoder": "mlp",
-    "SoftmaxLayer": "mlp",
-    "Module": "module",
-    "AttentionPooling": "pooling",
-    "FirstPooling": "pooling",
-    "LastPooling": "pooling",
-    "MaxPooling": "pooling",
-    "MeanPooling": "pooling",
-    "Pooling": "pooling",
-    "RNNEncoder": "rnn",
-    "TransformerEncoder": "transformer",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "Classifier": "classifier",
+        "TextClassifier": "classifier",
+        "Embedder": "embedder",
+        "Embeddings": "embedding",
+        "MLPEncoder": "mlp",
+        "SoftmaxLayer": "mlp",
+        "Module": "module",
+        "AttentionPooling": "pooling",
+        "FirstPooling": "pooling",
+        "LastPooling": "pooling",
+        "MaxPooling": "pooling",
+        "MeanPooling": "pooling",
+        "Pooling": "pooling",
+        "RNNEncoder": "rnn",
+        "TransformerEncoder": "transformer",
+    },
+)

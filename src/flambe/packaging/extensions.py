@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from packaging.version import Version
 
+from flambe._process import quote_tail
 from flambe.compile.reader.extension_origins import (
     EXPECTED,
     GitSource,
@@ -318,5 +319,5 @@ def _run(
     if result.returncode:
         if explain is not None and (problem := explain(result.stdout + result.stderr)):
             raise ConfigError(problem)
-        tail = "\n".join(f"  {line}" for line in result.stderr.strip().splitlines()[-12:])
-        raise ConfigError(f"this failed with exit code {result.returncode}: {text}\n{tail}")
+        tail = quote_tail(result.stderr, prefix="  ")
+        raise ConfigError(f"this failed with exit code {result.returncode}: {text}{tail}")

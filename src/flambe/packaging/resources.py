@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 from urllib.parse import urlparse
 
+from flambe._files import replacing
 from flambe._grammar import NAME_HINT, wrong_name
+from flambe._retry import retry
 from flambe.errors import ConfigError, Problem, ResourceError
 
+if TYPE_CHECKING:
+    import ssl
+
+    import httpx
+
 CHUNK = 1 << 20
-TIMEOUT = (10, 60)  # seconds to connect, and to wait for more
+TIMEOUT = 60.0  # seconds to connect, and to wait for more
 ATTEMPTS = 3
+BUSY = (429, 500, 502, 503, 504)  # what a server answers that may soon answer something else
 
 
 def fetch(name: str, location: str, base: Path, folder: Path) -> str:
@@ -72,30 +82,67 @@ def _remote(name: str, url: str, folder: Path) -> Path:
 
 
 def _download(name: str, url: str, target: Path) -> None:
-    import requests
+    """Download a URL; what was cut off, or answered by a busy server, is asked for again.
 
-    beside = target.with_name(f".{target.name}.part")
-    for attempt in range(ATTEMPTS):
-        try:
-            with requests.get(url, stream=True, timeout=TIMEOUT) as response:
-                if response.status_code in (429, 500, 502, 503, 504) and attempt + 1 < ATTEMPTS:
-                    continue
-                response.raise_for_status()
-                expected = response.headers.get("Content-Length")
-                with open(beside, "wb") as stream:
-                    for chunk in response.iter_content(CHUNK):
-                        stream.write(chunk)
-            size = beside.stat().st_size
-            encoded = "Content-Encoding" in response.headers
-            if expected is not None and not encoded and size != int(expected):
-                raise requests.ConnectionError(f"{size} of {expected} bytes arrived")
-            os.replace(beside, target)
-            return
-        except requests.HTTPError as error:
-            raise ResourceError(f"resource {name!r}: {error}") from None
-        except (requests.RequestException, OSError) as error:
-            if attempt + 1 == ATTEMPTS:
-                raise ResourceError(f"resource {name!r}: cannot fetch {url}: {error}") from None
+    Raises
+    ------
+    ResourceError
+        If it cannot be downloaded.
+    """
+    import httpx
+
+    def attempt() -> None:
+        with (
+            httpx.Client(
+                auth=_netrc(), follow_redirects=True, timeout=TIMEOUT, verify=_certificates()
+            ) as client,
+            client.stream("GET", url) as response,
+            replacing(target) as part,
+        ):
+            response.raise_for_status()
+            with open(part, "wb") as stream:
+                for chunk in response.iter_bytes(CHUNK):
+                    stream.write(chunk)
+
+    def is_temporary(error: BaseException) -> bool:
+        if isinstance(error, httpx.HTTPStatusError):
+            return error.response.status_code in BUSY
+        return isinstance(error, (httpx.TransportError, OSError))
+
+    try:
+        retry(attempt, attempts=ATTEMPTS, on=is_temporary)
+    except httpx.HTTPStatusError as error:
+        answer = f"{error.response.status_code} {error.response.reason_phrase}"
+        raise ResourceError(f"resource {name!r}: {answer} for {url}") from None
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        raise ResourceError(f"resource {name!r}: cannot fetch {url}: {error}") from None
+
+
+def _netrc() -> httpx.Auth | None:
+    """Return the passwords of the user's ``.netrc``, if there is one that can be read."""
+    import netrc
+
+    import httpx
+
+    with contextlib.suppress(OSError, netrc.NetrcParseError):
+        return httpx.NetRCAuth(os.environ.get("NETRC"))
+    return None
+
+
+def _certificates() -> ssl.SSLContext | bool:
+    """Return the certificates that the environment names as curl and pip read it, or httpx's own.
+
+    httpx itself reads ``SSL_CERT_FILE`` and ``SSL_CERT_DIR``.
+    """
+    import ssl
+
+    path = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE")
+    if not path:
+        return True
+    is_folder = os.path.isdir(path)
+    return ssl.create_default_context(
+        cafile=None if is_folder else path, capath=path if is_folder else None
+    )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ from urllib.parse import unquote, urlsplit
 
 from packaging.utils import canonicalize_name
 
-from flambe._files import private_folder
+from flambe._files import private_folder, replacing
+from flambe._process import quote_tail
 from flambe.errors import ConfigError, Problem
 from flambe.logging.console import home_folder
 from flambe.packaging import own_name
@@ -155,8 +156,7 @@ def build(tree: Path, folder: Path) -> Path:
                 (path,) = folder.glob("*.whl")
                 return path
             stderr = done.stderr
-    tail = "".join(f"\n  | {line}" for line in stderr.strip().splitlines()[-12:])
-    raise ConfigError(f"the wheel of {tree} cannot be built:{tail}")
+    raise ConfigError(f"the wheel of {tree} cannot be built:{quote_tail(stderr)}")
 
 
 _LEFT_OUT = shutil.ignore_patterns(
@@ -222,10 +222,9 @@ def repack(distribution: metadata.Distribution, folder: Path) -> Wheel:
     path = folder / key / f"{name.replace('-', '_').replace('.', '_')}-{version}-{tags}.whl"
     if not path.exists():
         private_folder(path.parent)
-        beside = path.with_suffix(f".{os.getpid()}.part")
-        _pack(distribution, text, beside)
-        beside.chmod(0o600)
-        os.replace(beside, path)
+        with replacing(path) as part:
+            _pack(distribution, text, part)
+            part.chmod(0o600)
     return read(path)
 
 

@@ -8,6 +8,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from flambe._files import replacing
 from flambe.progress.lines import open_regular, read_lines
 from flambe.progress.state import (
     RunState,
@@ -97,19 +98,13 @@ class RunFolder:
     # -- state --------------------------------------------------------------------------------
 
     def write_state(self, state: RunState) -> None:
-        """Write the state beside, then move it into place."""
+        """Write the state as a whole; the one before it is kept, too."""
         state.updated = time.time()
         text = json.dumps(finite(asdict(state)), indent=1)
-        beside = self.state.with_suffix(f".{os.getpid()}.tmp")
-        try:
-            with open(beside, "w", encoding="utf-8") as stream:
-                stream.write(text)
-        except OSError:  # a disk that is full has no room for half of it
-            beside.unlink(missing_ok=True)
-            raise
-        if self.state.exists():
-            os.replace(self.state, self.previous_state)
-        os.replace(beside, self.state)
+        with replacing(self.state) as part:
+            part.write_text(text, encoding="utf-8")
+            if self.state.exists():
+                os.replace(self.state, self.previous_state)
 
     def read_state(self) -> RunState | None:
         """Return the last good state, or None if there is none."""

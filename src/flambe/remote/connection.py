@@ -21,13 +21,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from flambe._files import private_folder, private_opener, write_private
+from flambe._files import file_lock, private_folder, private_opener, write_private
 from flambe._grammar import as_list
 from flambe.errors import HostKeyError, RemoteError, UnreachableError
 from flambe.logging.console import home
 from flambe.remote import cancel_scope, ssh_errors
 from flambe.remote.address import SSH_PORT, Address
-from flambe.remote.process_lock import locked
 from flambe.remote.ssh_config import quoted
 
 # How long the master waits for the next command, in seconds.
@@ -159,7 +158,7 @@ class Connection:
         HostKeyError
             If the host's key is not the one that is known.
         """
-        with locked(self.socket.with_suffix(".lock")):
+        with file_lock(self.socket.with_suffix(".lock")):
             if self.alive() and self._answers():
                 return
             deadline = time.monotonic() + seconds
@@ -298,7 +297,7 @@ def pin(known_hosts: Path, address: Address, keys: Sequence[str]) -> None:
     """Know the keys of a host before the first connection to it, and no others."""
     name = listed(address)
     wanted = [f"{name} {' '.join(key.split()[:2])}" for key in keys]
-    with locked(known_hosts.with_suffix(".lock")):
+    with file_lock(known_hosts.with_suffix(".lock")):
         text = known_hosts.read_text(encoding="utf-8") if known_hosts.exists() else ""
         lines = text.splitlines()
         if [line for line in lines if line.split(" ")[0] == name] != wanted:

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from flambe._files import private_folder, write_private
+from flambe._files import private_folder, write_private_once
 from flambe.logging.console import home
 
 MACHINE = "machine-id"  # a file of flambe's home
@@ -65,11 +65,7 @@ def _machine(folder: Path) -> str:
     with contextlib.suppress(OSError):
         if not path.exists():
             private_folder(folder)
-            beside = path.with_name(f"{MACHINE}.{secrets.token_hex(8)}")
-            write_private(beside, secrets.token_hex(16))
-            with contextlib.suppress(FileExistsError):
-                os.link(beside, path)
-            beside.unlink()
+            write_private_once(path, secrets.token_hex(16))
         return path.read_text(encoding="ascii").strip()
     return ""
 

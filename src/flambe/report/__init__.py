@@ -6,7 +6,9 @@ stopped and killed at any time, and shows runs that are long over.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from flambe._lazy import lazy_exports
 
 if TYPE_CHECKING:
     from flambe.report.app import create_app
@@ -14,10 +16,5 @@ if TYPE_CHECKING:
 __all__ = ["create_app"]
 
 
-def __getattr__(name: str) -> Any:
-    # Some modules of this room run as processes of their own, and need no web server.
-    if name == "create_app":
-        from flambe.report.app import create_app
-
-        return create_app
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# Some modules of this room run as processes of their own, and need no web server.
+__getattr__ = lazy_exports(__name__, {"create_app": "app"})

@@ -9,7 +9,6 @@ somebody else made has no such code. ``flambe.load(path, trust=True)`` reads any
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import hmac
 import os
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flambe._files import read_regular
+from flambe._files import read_regular, write_private_once
 from flambe.compile.state.encoding import MARK
 from flambe.errors import StateError, UnsavableError
 from flambe.logging.console import home_folder
@@ -55,12 +54,7 @@ def user_key() -> bytes:
     try:
         path = home_folder() / _KEY_FILE
         if not path.exists():
-            beside = path.with_name(f"{_KEY_FILE}.{os.getpid()}.{secrets.token_hex(4)}")
-            with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as stream:
-                stream.write(secrets.token_bytes(32))
-            with contextlib.suppress(FileExistsError):
-                os.link(beside, path)  # whoever is first makes it
-            os.unlink(beside)
+            write_private_once(path, secrets.token_bytes(32))
         key = read_regular(path)
         return key if len(key) == 32 else secrets.token_bytes(32)
     except OSError:

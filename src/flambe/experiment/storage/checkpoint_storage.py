@@ -26,12 +26,11 @@ from fsspec.exceptions import FSTimeoutError
 from pyarrow.fs import FSSpecHandler, PyFileSystem, copy_files
 
 from flambe import _disk
-from flambe._files import private_folder
+from flambe._files import file_lock, private_folder, replacing
 from flambe.errors import HaltedError, RunError
 from flambe.experiment.storage.checkpoints import MANIFEST, Checkpoints
 from flambe.logging.console import home_folder
 from flambe.progress import RunFolder, host_name
-from flambe.remote.process_lock import locked
 
 CONNECT_SECONDS = 90.0  # how long a host tries to reach the orchestrator
 # A connection is given up after so many seconds of silence: a short cut is waited out.
@@ -159,17 +158,15 @@ class Storage:
         files = self.files()
         target = _cache(self.id) / os.path.relpath(checkpoint, self.base)
         private_folder(target.parent)
-        with locked(target.parent / f".{target.name}.lock"):
+        with file_lock(target.parent / f".{target.name}.lock"):
             manifest = files.cat_file(f"{checkpoint}/{MANIFEST}")
             known = target / MANIFEST
             if known.exists() and known.read_bytes() == manifest:
                 return target
-            beside = target.with_name(f".{target.name}.{os.getpid()}")
-            shutil.rmtree(beside, ignore_errors=True)
-            private_folder(beside)
-            copy_files(checkpoint, str(beside), source_filesystem=self.for_tune())
-            shutil.rmtree(target, ignore_errors=True)
-            os.replace(beside, target)
+            with replacing(target) as part:
+                private_folder(part)
+                copy_files(checkpoint, str(part), source_filesystem=self.for_tune())
+                shutil.rmtree(target, ignore_errors=True)
         return target
 
 
@@ -230,7 +227,7 @@ def _connected(storage: Storage) -> Any:
     while True:
         try:
             # One after another: sshd drops those that come all at once (MaxStartups).
-            with locked(home_folder("cache") / "sftp.lock"):
+            with file_lock(home_folder("cache") / "sftp.lock"):
                 return Files(
                     storage.host,
                     port=storage.port,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flambe.remote.process_lock import locked
+from flambe._files import file_lock
 
 # Counts in a file, as only one can at a time.
 COUNT = """
@@ -17,10 +17,10 @@ import sys
 from pathlib import Path
 import pytest
 
-from flambe.remote.process_lock import locked
+from flambe._files import file_lock
 lock, file, times = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 for _ in range(times):
-    with locked(lock):
+    with file_lock(lock):
         file.write_text(str(int(file.read_text()) + 1))
 """
 HOLD = """
@@ -28,8 +28,8 @@ import sys, time
 from pathlib import Path
 import pytest
 
-from flambe.remote.process_lock import locked
-with locked(Path(sys.argv[1])):
+from flambe._files import file_lock
+with file_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(1000)
 """
@@ -54,7 +54,7 @@ def test_it_ends_with_its_holder(tmp_path: Path) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         holder.send_signal(signal.SIGKILL)
-        with locked(lock):
+        with file_lock(lock):
             assert lock.exists()
     assert not lock.exists()
 
@@ -62,10 +62,10 @@ def test_it_ends_with_its_holder(tmp_path: Path) -> None:
 def test_it_is_given_back_after_an_error(tmp_path: Path) -> None:
     lock = tmp_path / "x.lock"
     try:
-        with locked(lock):
+        with file_lock(lock):
             raise ValueError("no")
     except ValueError:
         pass
     assert not lock.exists()
-    with locked(lock):
+    with file_lock(lock):
         pass
