@@ -43,9 +43,9 @@ def test_secrets_are_read_and_shown_as_stars(tmp_path: Path) -> None:
     assert f"Bearer {token}" == "Bearer %(x)s;abc"
     assert "Bearer %s" % token == "Bearer %(x)s;abc"
     assert (list(read), len(read), dict(read["empty"])) == (["API", "empty"], 2, {})
-    for shown in (repr(token), repr(read), repr(read["API"]), repr(dict(read["API"]))):
-        assert "abc" not in shown
-        assert "two words" not in shown
+    for text in (repr(token), repr(read), repr(read["API"]), repr(dict(read["API"]))):
+        assert "abc" not in text
+        assert "two words" not in text
     assert redact.hide("two words") == "***"
 
 
@@ -114,8 +114,8 @@ def test_every_constructor_takes_who_tells_the_user() -> None:
     def me() -> str:
         return "me"
 
-    for made in (Own(me), Far(user_provider=me), OwnCluster("c", me)):
-        assert made.user_provider() == "me"
+    for runnable in (Own(me), Far(user_provider=me), OwnCluster("c", me)):
+        assert runnable.user_provider() == "me"
     assert Silent().user_provider is None
     assert Far().env is None
 

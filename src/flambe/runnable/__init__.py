@@ -1,4 +1,4 @@
-"""What can be run: the interfaces, the environment of a remote run, and secrets."""
+"""Runnables: their interfaces, the environment of a remote run, and secrets."""
 
 from flambe.runnable.environment import RemoteEnvironment
 from flambe.runnable.runnable import ClusterRunnable, Runnable

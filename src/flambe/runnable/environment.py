@@ -1,4 +1,4 @@
-"""The cluster as a remote run sees it."""
+"""The cluster, as a run on it sees it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from flambe.compile import MappedRegistrable
 
 
 class RemoteEnvironment(MappedRegistrable):
-    """Where a run is, injected as ``env`` when it is remote.
+    """The hosts of a cluster and how to reach them, injected as ``env`` into a run on it.
 
     Parameters
     ----------
@@ -23,9 +23,9 @@ class RemoteEnvironment(MappedRegistrable):
     local_user
         The user who started the run, on their own machine.
     public_orchestrator_ip, public_factories_ips
-        Addresses as seen from outside, if there are any.
+        Addresses as seen from outside the cluster, if there are any.
     resources
-        Name → path of what was brought to every host; ``~`` is the home of its user.
+        Name → path of the resources on every host; ``~`` is the home of its user.
     factories_names
         The names of the factories, in the order of their addresses: a machine keeps its name when
         others leave the cluster. By default ``factory_1``, ``factory_2`` …
@@ -62,7 +62,7 @@ class RemoteEnvironment(MappedRegistrable):
         Raises
         ------
         ValueError
-            If that is not an address.
+            If the text is not an address.
 
         Examples
         --------
@@ -72,5 +72,5 @@ class RemoteEnvironment(MappedRegistrable):
         host = host or address
         if not is_host(host) or (port and not re.fullmatch("[0-9]{1,5}", port)):
             raise ValueError(f"{address!r} is not an address")
-        at = ["-p", port] if port else []
-        return ["ssh", "-F", f"{self.key}.config", "-o", "BatchMode=yes", *at, "--", host]
+        options = ["-F", f"{self.key}.config", "-o", "BatchMode=yes"]
+        return ["ssh", *options, *(["-p", port] if port else []), "--", host]

@@ -1,21 +1,30 @@
-"""Sections of options that are read as those of ``configparser`` are, too."""
+"""Sections of options with the reading methods of ``configparser``."""
 
 from __future__ import annotations
 
 import abc
 import configparser
+import enum
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, overload
+from typing import TypeVar, overload
 
 D = TypeVar("D")
 T = TypeVar("T")
 
-_UNSET: Any = object()
 _STATES = configparser.ConfigParser.BOOLEAN_STATES
 
 
+class _Unset(enum.Enum):
+    """The default of ``fallback``, which may be None."""
+
+    UNSET = enum.auto()
+
+
+_UNSET = _Unset.UNSET
+
+
 class ParserMapping(Mapping[str, Mapping[str, str]], abc.ABC):
-    """A mapping of sections with the methods of :class:`configparser.ConfigParser` that read."""
+    """A mapping of sections with the reading methods of :class:`configparser.ConfigParser`."""
 
     # Mapping.get takes a default where this one takes an option.
     @overload
@@ -31,8 +40,8 @@ class ParserMapping(Mapping[str, Mapping[str, str]], abc.ABC):
     def get(self, section: str, option: D) -> Mapping[str, str] | D: ...
 
     def get(
-        self, section: str, option: Any = None, *, raw: bool = False, fallback: Any = _UNSET
-    ) -> Any:
+        self, section: str, option: object = None, *, raw: bool = False, fallback: object = _UNSET
+    ) -> object:
         """Return the value of an option, or a section.
 
         Parameters
@@ -40,17 +49,17 @@ class ParserMapping(Mapping[str, Mapping[str, str]], abc.ABC):
         section
             The name of a section.
         option
-            The name of one of its options. What is not text is the default of a section: without an
-            option this is the ``get`` of any mapping.
+            The name of one of its options. Anything but text is the default for a missing section:
+            without an option this is the ``get`` of any mapping.
         raw
-            Values are always as written.
+            Has no effect: values are always as written.
         fallback
-            What is returned where there is no such option.
+            What to return if the option does not exist.
 
         Raises
         ------
         ConfigError
-            If there is no such option, and no ``fallback``.
+            If the option does not exist, and there is no ``fallback``.
         """
         if not isinstance(option, str):
             return super().get(section, option)
@@ -58,31 +67,54 @@ class ParserMapping(Mapping[str, Mapping[str, str]], abc.ABC):
             return fallback
         return self[section][option]
 
-    def getint(self, section: str, option: str, *, fallback: D = _UNSET) -> int | D:
+    @overload
+    def getint(self, section: str, option: str) -> int: ...
+
+    @overload
+    def getint(self, section: str, option: str, *, fallback: D) -> int | D: ...
+
+    def getint(self, section: str, option: str, *, fallback: object = _UNSET) -> object:
         """Return the value of an option as a whole number."""
-        return self._converted(section, option, int, "a whole number", fallback)
+        return self._convert(section, option, int, "a whole number", fallback)
 
-    def getfloat(self, section: str, option: str, *, fallback: D = _UNSET) -> float | D:
+    @overload
+    def getfloat(self, section: str, option: str) -> float: ...
+
+    @overload
+    def getfloat(self, section: str, option: str, *, fallback: D) -> float | D: ...
+
+    def getfloat(self, section: str, option: str, *, fallback: object = _UNSET) -> object:
         """Return the value of an option as a number."""
-        return self._converted(section, option, float, "a number", fallback)
+        return self._convert(section, option, float, "a number", fallback)
 
-    def getboolean(self, section: str, option: str, *, fallback: D = _UNSET) -> bool | D:
+    @overload
+    def getboolean(self, section: str, option: str) -> bool: ...
+
+    @overload
+    def getboolean(self, section: str, option: str, *, fallback: D) -> bool | D: ...
+
+    def getboolean(self, section: str, option: str, *, fallback: object = _UNSET) -> object:
         """Return the value of an option as true (1, yes, true, on) or false (0, no, false, off)."""
         states = ", ".join(_STATES)
-        return self._converted(
+        return self._convert(
             section, option, lambda text: _STATES[text.lower()], f"one of {states}", fallback
         )
 
-    def _converted(
-        self, section: str, option: str, convert: Callable[[str], T], expected: str, fallback: D
+    def _convert(
+        self,
+        section: str,
+        option: str,
+        convert: Callable[[str], T],
+        expected: str,
+        fallback: D | _Unset,
     ) -> T | D:
-        if fallback is not _UNSET and not self.has_option(section, option):
+        if not isinstance(fallback, _Unset) and not self.has_option(section, option):
             return fallback
         value = self.get(section, option)
         try:
             return convert(value)
         except (ValueError, KeyError):
-            # Its value may be a secret.
+            # The message leaves the value out: it may be a secret.
             raise ValueError(f"[{section}] {option} is not {expected}") from None
 
     def sections(self) -> list[str]:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import abc
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from flambe.compile import Schema
 from flambe.compile.registered import Registered
 from flambe.runnable.environment import RemoteEnvironment
 from flambe.runnable.secrets import Secrets
-
-if TYPE_CHECKING:
-    # The cluster room comes above this one.
-    Cluster = Any
 
 
 class Runnable(Registered, abc.ABC):
@@ -32,12 +28,13 @@ class Runnable(Registered, abc.ABC):
     Parameters
     ----------
     user_provider
-        A function that returns the name of the user who runs it. flambe's own experiments record
-        it; to others it is theirs.
+        A function that returns the name of the user who runs it. Experiments record that name;
+        other runnables may use it as they like.
     """
 
     config: Secrets = Secrets({})
-    #: As in the constructor: there also if a subclass does not call it.
+    # A class attribute, for subclasses whose constructor does not call this one. Any: files may
+    # give it any value, and subclasses call it.
     user_provider: Any = None
 
     def __init__(self, user_provider: Any = None) -> None:
@@ -53,13 +50,13 @@ class Runnable(Registered, abc.ABC):
         """
 
     @abc.abstractmethod
-    def run(self, force: bool = False, **kwargs: Any) -> None:
+    def run(self, force: bool = False, **kwargs: object) -> None:
         """Run.
 
         Parameters
         ----------
         force
-            Whether results that are there may be put aside.
+            Whether existing results may be put aside.
         kwargs
             The other options of the command: ``resume``, ``debug``, ``verbose``.
         """
@@ -71,32 +68,44 @@ class ClusterRunnable(Runnable):
     Parameters
     ----------
     env
-        The cluster that it runs on; None when local. A constructor of a subclass has this keyword
-        too, and gives it on: it travels to the cluster in the configuration.
+        The cluster that it runs on; None when local. The constructor of a subclass has this keyword
+        too, and passes it on: it travels to the cluster in the configuration.
     user_provider
         See :class:`Runnable`.
     """
 
-    #: Whether it is about to be run on a cluster; its ``env`` is not known yet.
+    #: Whether it is about to run on a cluster; its ``env`` is not set yet.
     on_cluster = False
-    #: Whether it needs a host that does the heavy work, beside the orchestrator.
+    #: Whether it needs a host that does the heavy work, besides the orchestrator.
     needs_workers: ClassVar[bool] = False
 
     def __init__(self, env: RemoteEnvironment | None = None, user_provider: Any = None) -> None:
         super().__init__(user_provider)
         self.env = env
 
+    # Any: this room does not know Cluster, and subclasses name it, or a kind of it.
     @abc.abstractmethod
     def setup(
-        self, cluster: Cluster, extensions: dict[str, str], force: bool, **kwargs: Any
+        self, cluster: Any, extensions: dict[str, str], force: bool, **kwargs: object
     ) -> None:
         """Prepare the cluster to run this: create folders, send data, start containers.
 
-        It runs on the user's machine. An attribute that is changed here and that :meth:`run` needs
-        is set with :meth:`set_serializable_attr`.
+        It runs on the user's machine. Attributes that it changes and that :meth:`run` needs are set
+        with :meth:`set_serializable_attr`.
+
+        Parameters
+        ----------
+        cluster
+            The :class:`~flambe.cluster.Cluster`.
+        extensions
+            Top-level module → where it comes from, as the configuration declares it.
+        force
+            As in :meth:`run`.
+        kwargs
+            As in :meth:`run`.
         """
 
-    def set_serializable_attr(self, name: str, value: Any) -> None:
+    def set_serializable_attr(self, name: str, value: object) -> None:
         """Set an attribute, and the keyword of that name in the configuration that is sent.
 
         Parameters
@@ -104,12 +113,12 @@ class ClusterRunnable(Runnable):
         name
             A keyword of the constructor.
         value
-            Something with a YAML form.
+            A value that YAML can represent.
 
         Raises
         ------
         AttributeError
-            If the constructor has no such keyword: the value would be lost on the way.
+            If the constructor has no such keyword: the value could not travel to the cluster.
         """
         from flambe.compile import signatures
 

@@ -1,4 +1,4 @@
-"""Secrets: an INI file that nobody else may read, whose values are never shown."""
+"""Secrets: an INI file that only its owner may read, whose values are never shown."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from flambe.runnable.parser import ParserMapping
 
 #: The section whose keys are environment variables of what runs.
 ENVIRONMENT = "environment"
-#: The section of what flambe itself is told; nothing in it is secret.
+#: The section of settings for flambe itself, none of them secret.
 SETTINGS = "flambe"
 
 
 class MissingSecretError(ConfigError, KeyError):
-    """There is no such secret; also a KeyError, so that ``in`` and ``get`` work as ever."""
+    """A secret does not exist; also a KeyError, so that ``in`` and ``get`` work as usual."""
 
     __repr__ = Exception.__repr__
 
     def __init__(self, problems: Problem) -> None:
         super().__init__(problems)
-        self.message = str(self)  # as the errors of configparser have it
+        self.message = str(self)  # an attribute of configparser's errors
 
 
 class MissingSectionError(MissingSecretError, configparser.NoSectionError):
-    """There is no such section; also the error that a ``ConfigParser`` raises then."""
+    """A section does not exist; also the error that a ``ConfigParser`` raises then."""
 
 
 class MissingOptionError(MissingSecretError, configparser.NoOptionError):
-    """There is no such key in a section; also the error that a ``ConfigParser`` raises then."""
+    """A section has no such key; also the error that a ``ConfigParser`` raises then."""
 
 
 class Secret(str):
-    """Text that is shown as ``***``; it is used like any other text."""
+    """Text whose repr is ``***``; it is used like any other text."""
 
     __slots__ = ()
 
@@ -50,7 +50,7 @@ class Secret(str):
 class Secrets(ParserMapping):
     """``config['SECTION']['KEY']``: the values of a secrets file.
 
-    It is read as a :class:`configparser.ConfigParser` is, too: ``config.get('SECTION', 'KEY')``.
+    It can be read like a :class:`configparser.ConfigParser`, too: ``config.get('SECTION', 'KEY')``.
     """
 
     def __init__(self, sections: Mapping[str, Mapping[str, str]], origin: str = "") -> None:
@@ -76,7 +76,7 @@ class Secrets(ParserMapping):
                         hint=f"chmod 600 {file}",
                     )
                 )
-            text = file.read_text(encoding="utf-8-sig")  # some editors mark it
+            text = file.read_text(encoding="utf-8-sig")  # some editors write a byte order mark
         except FileNotFoundError:
             if path is None:
                 return cls({}, str(file))
@@ -88,10 +88,10 @@ class Secrets(ParserMapping):
         try:
             parser.read_string(text, source=str(file))
         except configparser.Error as error:
-            # The message of the parser may hold the line, and so a secret.
+            # The parser's message may contain the line, and so a secret.
             line = getattr(error, "lineno", None)
-            where = f"{file}:{line}" if line else str(file)
-            raise ConfigError(f"{where}: not an INI file: {type(error).__name__}") from None
+            location = f"{file}:{line}" if line else str(file)
+            raise ConfigError(f"{location}: not an INI file: {type(error).__name__}") from None
         return cls({name: dict(parser[name]) for name in parser.sections()}, str(file))
 
     @property
@@ -101,7 +101,7 @@ class Secrets(ParserMapping):
 
     @property
     def variables(self) -> dict[str, str]:
-        """The environment variables of ``[environment]``; an empty one is taken from here."""
+        """The variables of ``[environment]``; an empty one gets its value in this process."""
         if ENVIRONMENT not in self:
             return {}
         return {
@@ -110,7 +110,7 @@ class Secrets(ParserMapping):
 
     @property
     def unmaskable(self) -> list[str]:
-        """What is too short to be hidden in logs: ``[section] key``; variables are left out."""
+        """The secrets that are too short to be masked in logs: ``[section] key``."""
         return [
             f"[{name}] {key}"
             for name in self
@@ -120,14 +120,14 @@ class Secrets(ParserMapping):
         ]
 
     def export(self) -> None:
-        """Set them in this process; unlike those of its start, nobody sees them from outside."""
+        """Set the variables in this process: unlike at its start, other users do not see them."""
         for name, value in self.variables.items():
             redact.add(value)
             os.environ[name] = value
 
     def for_orchestrator(self) -> str:
         """Return all sections as an INI file, with the values that variables have here."""
-        return _written({name: self._filled(name) for name in self})
+        return _to_ini({name: self._filled(name) for name in self})
 
     def _filled(self, section: str) -> Mapping[str, str]:
         return self.variables if section == ENVIRONMENT else self[section]
@@ -138,18 +138,18 @@ class Secrets(ParserMapping):
         Raises
         ------
         ConfigError
-            If one of them is not there.
+            If one of them does not exist.
         """
-        named = self[SETTINGS].get("factories", "") if SETTINGS in self else ""
-        names = [part.strip() for part in named.split(",") if part.strip()]
-        return _written({name: self._filled(name) for name in names})
+        setting = self[SETTINGS].get("factories", "") if SETTINGS in self else ""
+        names = [part.strip() for part in setting.split(",") if part.strip()]
+        return _to_ini({name: self._filled(name) for name in names})
 
     def __getitem__(self, section: str) -> Mapping[str, str]:
         try:
             return self._sections[section]
         except KeyError:
             raise MissingSectionError(
-                _missing(f"section [{section}]", section, self, self._origin)
+                _missing_problem(f"section [{section}]", section, self, self._origin)
             ) from None
 
     def __iter__(self) -> Iterator[str]:
@@ -173,12 +173,12 @@ class _Section(Mapping[str, str]):
             redact.add(value)
 
     def __getitem__(self, key: str) -> str:
-        # As in a ConfigParser, upper and lower case are the same, where only one key is meant.
-        alike = [name for name in self._values if name.lower() == str(key).lower()]
-        if key in self._values or len(alike) == 1:
-            return self._values[key if key in self._values else alike[0]]
-        what = f"key {key!r} in section [{self._name}]"
-        raise MissingOptionError(_missing(what, key, self, self._origin))
+        # Case does not matter, as in a ConfigParser, unless keys differ by nothing else.
+        matches = [name for name in self._values if name.lower() == str(key).lower()]
+        if key in self._values or len(matches) == 1:
+            return self._values[key if key in self._values else matches[0]]
+        subject = f"key {key!r} in section [{self._name}]"
+        raise MissingOptionError(_missing_problem(subject, key, self, self._origin))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -190,7 +190,8 @@ class _Section(Mapping[str, str]):
         return f"{{{', '.join(f'{key}: {redact.MASK}' for key in self._values)}}}"
 
 
-def _written(sections: Mapping[str, Mapping[str, str]]) -> str:
+def _to_ini(sections: Mapping[str, Mapping[str, str]]) -> str:
+    """Return sections as an INI file."""
     parser = configparser.ConfigParser(interpolation=None)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     for name, values in sections.items():
@@ -200,8 +201,10 @@ def _written(sections: Mapping[str, Mapping[str, str]]) -> str:
     return text.getvalue()
 
 
-def _missing(what: str, name: str, known: Mapping[str, object], origin: str) -> Problem:
+def _missing_problem(
+    subject: str, name: str, existing: Mapping[str, object], origin: str
+) -> Problem:
     return Problem(
-        f"there is no {what} in the secrets",
-        hint=did_you_mean(name, known) or f"add it to {origin or 'the secrets file'}",
+        f"there is no {subject} in the secrets",
+        hint=did_you_mean(name, existing) or f"add it to {origin or 'the secrets file'}",
     )
