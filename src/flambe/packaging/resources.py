@@ -1,4 +1,4 @@
-"""Resources: files and folders that an experiment uses, from here, from S3 or from the web."""
+"""Resources: files and folders that an experiment uses, local ones, from S3 or from the web."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CHUNK = 1 << 20
 TIMEOUT = 60.0  # seconds to connect, and to wait for more
 ATTEMPTS = 3
-BUSY = (429, 500, 502, 503, 504)  # what a server answers that may soon answer something else
+BUSY = (429, 500, 502, 503, 504)  # the statuses of a server that may soon answer
 
 
 def fetch(name: str, location: str, base: Path, folder: Path) -> str:
@@ -37,20 +37,20 @@ def fetch(name: str, location: str, base: Path, folder: Path) -> str:
     base
         What a relative path is relative to.
     folder
-        Where remote ones are put; what is there already is not fetched again.
+        Where remote resources are written; those that it has already are not fetched again.
 
     Raises
     ------
     ConfigError
-        If there is no such local path, or the name leads out of the folder.
+        If the local path does not exist, or the name leads out of the folder.
     ResourceError
         If it cannot be fetched.
     """
-    if what := wrong_name(name):
-        raise ConfigError(Problem(f"resources: {what}", hint=NAME_HINT))
+    if reason := wrong_name(name):
+        raise ConfigError(Problem(f"resources: {reason}", hint=NAME_HINT))
     scheme = urlparse(location).scheme
     if scheme in ("http", "https", "s3"):
-        return str(_remote(name, location, folder / name))
+        return str(_fetch_remote(name, location, folder / name))
     path = Path(os.path.expanduser(location))
     path = path if path.is_absolute() else base / path
     if not path.exists():
@@ -63,12 +63,12 @@ def fetch(name: str, location: str, base: Path, folder: Path) -> str:
     return str(path.resolve())
 
 
-def _remote(name: str, url: str, folder: Path) -> Path:
-    mark = folder / ".source"
+def _fetch_remote(name: str, url: str, folder: Path) -> Path:
+    source = folder / ".source"
     last = PurePosixPath(urlparse(url).path).name
-    target = folder / (name if last.startswith(".") else last or name)  # not ".." and not the mark
-    # The mark is written last: what was cut off is fetched again.
-    if mark.exists() and mark.read_text(encoding="utf-8") == url and target.exists():
+    target = folder / (name if last.startswith(".") else last or name)  # not ".." or .source
+    # It is written last, so that a fetch that was cut off is repeated.
+    if source.exists() and source.read_text(encoding="utf-8") == url and target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
     if url.startswith("s3://"):
@@ -77,12 +77,12 @@ def _remote(name: str, url: str, folder: Path) -> Path:
         target = s3.download(url, folder)
     else:
         _download(name, url, target)
-    mark.write_text(url, encoding="utf-8")
+    source.write_text(url, encoding="utf-8")
     return target
 
 
 def _download(name: str, url: str, target: Path) -> None:
-    """Download a URL; what was cut off, or answered by a busy server, is asked for again.
+    """Download a URL; again if the answer is cut off, or the server is busy.
 
     Raises
     ------
@@ -93,9 +93,7 @@ def _download(name: str, url: str, target: Path) -> None:
 
     def attempt() -> None:
         with (
-            httpx.Client(
-                auth=_netrc(), follow_redirects=True, timeout=TIMEOUT, verify=_certificates()
-            ) as client,
+            _client() as client,
             client.stream("GET", url) as response,
             replacing(target) as part,
         ):
@@ -107,6 +105,8 @@ def _download(name: str, url: str, target: Path) -> None:
     def is_temporary(error: BaseException) -> bool:
         if isinstance(error, httpx.HTTPStatusError):
             return error.response.status_code in BUSY
+        if isinstance(error, httpx.UnsupportedProtocol):
+            return False
         return isinstance(error, (httpx.TransportError, OSError))
 
     try:
@@ -118,8 +118,25 @@ def _download(name: str, url: str, target: Path) -> None:
         raise ResourceError(f"resource {name!r}: cannot fetch {url}: {error}") from None
 
 
+def _client() -> httpx.Client:
+    """Return a client that honours the proxies and certificates of the environment.
+
+    Raises
+    ------
+    httpx.UnsupportedProtocol
+        If a proxy of the environment cannot be used.
+    """
+    import httpx
+
+    verify = _certificates()
+    try:
+        return httpx.Client(auth=_netrc(), follow_redirects=True, timeout=TIMEOUT, verify=verify)
+    except (ValueError, ImportError) as error:  # another scheme; SOCKS, which needs a package
+        raise httpx.UnsupportedProtocol(str(error)) from None
+
+
 def _netrc() -> httpx.Auth | None:
-    """Return the passwords of the user's ``.netrc``, if there is one that can be read."""
+    """Return the passwords of the user's ``.netrc``, if it exists and can be read."""
     import netrc
 
     import httpx
@@ -146,5 +163,5 @@ def _certificates() -> ssl.SSLContext | bool:
 
 
 if __name__ == "__main__":
-    # On the orchestrator of a cluster: name, URL and folder; where it is now is printed.
+    # On the orchestrator of a cluster, with a name, a URL and a folder: prints the path.
     sys.stdout.write(fetch(sys.argv[1], sys.argv[2], Path(), Path(sys.argv[3])) + "\n")
