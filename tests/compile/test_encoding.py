@@ -18,9 +18,9 @@ import pandas as pd
 import pytest
 import torch
 
-from flambe.compile.state import encoding
+from flambe.compile.state.codec import MARK, blob
 from flambe.compile.state.component_state import same
-from flambe.compile.state.encoding import MARK, Encoder, decode
+from flambe.compile.state.encoding import Encoder, decode
 from flambe.compile.state.state_file import PLAIN_FILE, STATE_FILE, read_state, write_state
 from flambe.errors import StateError, UnsavableError
 
@@ -283,7 +283,7 @@ BAD: list[Any] = [
 
 
 def array(**more: Any) -> dict[str, Any]:
-    good = {"dtype": "<f8", "shape": [1], "order": "C", "data": encoding.blob(bytes(8))}
+    good = {"dtype": "<f8", "shape": [1], "order": "C", "data": blob(bytes(8))}
     return {MARK: "numpy.ndarray", **good, **more}
 
 
@@ -309,7 +309,7 @@ def array(**more: Any) -> dict[str, Any]:
             array(shape=shape)
             for shape in ([HUGE], [-1], [2], [0, HUGE], [True], ["1"], [1] * 40, "x", 3)
         ),
-        *(array(shape=[HUGE], dtype=kind, data=encoding.blob(b"")) for kind in ("V0", "U0")),
+        *(array(shape=[HUGE], dtype=kind, data=blob(b"")) for kind in ("V0", "U0")),
         array(data=torch.zeros(8)),
         array(data=[0] * 8),
         {MARK: "datetime", "value": [2020, 1, 1], "fold": 0, "zone": "../../etc/passwd"},

@@ -29,7 +29,8 @@ import pytest
 
 import flambe
 from flambe.compile import Component, registry, yaml
-from flambe.compile.state.encoding import MARK, Encoder, unblob
+from flambe.compile.state.codec import MARK, unblob
+from flambe.compile.state.encoding import Encoder
 from flambe.errors import FlambeError
 from flambe.nn import Module
 from tests.fuzz.test_fuzz import COUNT, ONLY, SEED, limited

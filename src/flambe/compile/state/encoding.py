@@ -1,39 +1,50 @@
 """The values of a state, in a form that needs no pickle to be read.
 
 Plain values, lists, tuples and mappings stay as they are, and so does what torch's own reader
-knows (tensors, dtypes, devices, sizes). Anything else is a mapping with the key ``__flambe__``,
-which says what it is: ``{"__flambe__": "date", "value": [2026, 11, 30]}``. A name there calls
-nothing but the function below that reads it, which checks all that it is given. Bytes are tensors
-of uint8 where torch is installed, as a file of torch holds them at their own size.
+knows (tensors, dtypes, devices, sizes). Anything else is marked: see :mod:`.codec`. A name there
+calls nothing but the function below that reads it, which checks all that it is given.
 """
 
 from __future__ import annotations
 
 import datetime
-import importlib.util
 import random
 import sys
-import zoneinfo
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Callable, Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from flambe.compile.state.codec import (
+    MARK,
+    MAX_DEPTH,
+    Encoded,
+    Fields,
+    blob,
+    integer,
+    integers,
+    read_zone,
+    sequence,
+    unblob,
+    written_zone,
+)
 from flambe.errors import UnsavableError
-
-MARK = "__flambe__"
-MOST_DEPTH = 100
 
 # Not their sub-classes, such as enumerations: those would be pickled by name.
 _PLAIN = (bool, str, int, float)
-_FACTORIES: dict[str, Any] = {
+_FACTORIES: dict[str, Callable[[], object]] = {
     kind.__name__: kind for kind in (bool, int, float, str, list, dict, set, tuple)
 }
 _PATHS: dict[str, type[PurePath]] = {
     "Path": Path,
     "PurePosixPath": PurePosixPath,
     "PureWindowsPath": PureWindowsPath,
+}
+_MAPPINGS: dict[type[object], str] = {
+    Counter: "Counter",
+    OrderedDict: "OrderedDict",
+    defaultdict: "defaultdict",
 }
 
 
@@ -49,7 +60,7 @@ class Encoder:
     def __init__(self, where: str) -> None:
         self.where = where
 
-    def encode(self, value: Any, name: str, depth: int = 0) -> Any:
+    def encode(self, value: object, name: str, depth: int = 0) -> object:
         """Return a value in a form that is read back without pickle.
 
         Raises
@@ -59,12 +70,13 @@ class Encoder:
         """
         if value is None or type(value) in _PLAIN:
             return value
-        if depth > MOST_DEPTH:
-            what = f"is nested deeper than {MOST_DEPTH} levels, or contains itself"
-            raise UnsavableError(f"cannot save {self.where}: its {name[:80]!r} {what}")
-        if type(value) in (list, tuple):
-            items = self._all(value, name, depth)
-            return tuple(items) if isinstance(value, tuple) else items
+        if depth > MAX_DEPTH:
+            reason = f"is nested deeper than {MAX_DEPTH} levels, or contains itself"
+            raise UnsavableError(f"cannot save {self.where}: its {name[:80]!r} {reason}")
+        if type(value) is list:
+            return self._all(value, name, depth)
+        if type(value) is tuple:
+            return tuple(self._all(value, name, depth))
         if isinstance(value, Mapping):
             return self._mapping(value, name, depth)
         if (written := self._container(value, name, depth)) is not None:
@@ -73,13 +85,11 @@ class Encoder:
             return written
         return self._of_library(value, name, depth)
 
-    def _all(self, values: Iterable[Any], name: str, depth: int) -> list[Any]:
+    def _all(self, values: Iterable[object], name: str, depth: int) -> list[object]:
         return [self.encode(v, f"{name}[{i}]", depth + 1) for i, v in enumerate(values)]
 
-    def _mapping(self, value: Mapping[Any, Any], name: str, depth: int) -> Any:
-        kind = {Counter: "Counter", OrderedDict: "OrderedDict", defaultdict: "defaultdict"}.get(
-            type(value)
-        )
+    def _mapping(self, value: Mapping[object, object], name: str, depth: int) -> object:
+        kind = _MAPPINGS.get(type(value))
         if kind is None and MARK not in value and all(_is_key(key) for key in value):
             return {
                 key: self.encode(child, f"{name}[{key!r}]" if name else str(key), depth + 1)
@@ -92,16 +102,16 @@ class Encoder:
             ]
             for key, child in value.items()
         ]
-        written: dict[str, Any] = {MARK: kind or "dict", "items": items}
+        written: Encoded = {MARK: kind or "dict", "items": items}
         if isinstance(value, defaultdict):
             factory = value.default_factory
             written["factory"] = getattr(factory, "__name__", None)
             if factory is not None and _FACTORIES.get(str(written["factory"])) is not factory:
-                self._refuse(value, name, "whose default_factory is a function of yours")
+                raise self._refusal(value, name, "whose default_factory is a function of yours")
         return written
 
-    def _container(self, value: Any, name: str, depth: int) -> dict[str, Any] | None:
-        if type(value) in (set, frozenset):
+    def _container(self, value: object, name: str, depth: int) -> Encoded | None:
+        if isinstance(value, set | frozenset) and type(value) in (set, frozenset):
             items = [self.encode(item, f"an item of {name}", depth + 1) for item in value]
             return {MARK: type(value).__name__, "items": items}
         if type(value) is deque:
@@ -110,7 +120,7 @@ class Encoder:
             return {MARK: "Random", "state": self.encode(value.getstate(), name, depth + 1)}
         return None
 
-    def _of_library(self, value: Any, name: str, depth: int) -> Any:
+    def _of_library(self, value: object, name: str, depth: int) -> object:
         torch = sys.modules.get("torch")
         if torch is not None:
             if isinstance(value, torch.dtype | torch.device | torch.Size):
@@ -129,21 +139,23 @@ class Encoder:
             if (written := encoding_numpy.write(value)) is not None:
                 return written
             if isinstance(reason := encoding_numpy.why_not(value), str):
-                self._refuse(value, name, reason)
+                raise self._refusal(value, name, reason)
         if root == "pandas":
             from flambe.compile.state import encoding_pandas
 
             if (written := encoding_pandas.write(self, value, name, depth)) is not None:
                 return written
-        return self._refuse(value, name)
+        raise self._refusal(value, name)
 
-    def _refuse(self, value: Any, name: str, reason: str = "which would need pickle") -> Any:
+    def _refusal(
+        self, value: object, name: str, reason: str = "which would need pickle"
+    ) -> UnsavableError:
         kind = type(value)
-        shown = name if name.startswith(("a key of", "an item of")) else repr(name)
+        quoted = name if name.startswith(("a key of", "an item of")) else repr(name)
         attribute = name.removeprefix("a key of ").removeprefix("an item of ").partition("[")[0]
         how = f"self.register_attrs({attribute!r}, pickle=True)"
-        raise UnsavableError(
-            f"cannot save {self.where}: its {shown} is a {kind.__module__}.{kind.__qualname__}, "
+        return UnsavableError(
+            f"cannot save {self.where}: its {quoted} is a {kind.__module__}.{kind.__qualname__}, "
             f"{reason}\n"
             "  register tensors, arrays, tables, numbers, text, dates, and containers of those;\n"
             "  or change it in the _state hook, and back in _load_state;\n"
@@ -151,11 +163,11 @@ class Encoder:
         )
 
 
-def _is_key(key: Any) -> bool:
+def _is_key(key: object) -> bool:
     return key is None or type(key) in _PLAIN
 
 
-def needs_pickle(value: Any) -> str | None:
+def needs_pickle(value: object) -> str | None:
     """Return the type of a value that would need pickle, or None if it does not."""
     try:
         Encoder("").encode(value, "")
@@ -167,83 +179,43 @@ def needs_pickle(value: Any) -> str | None:
 # -- what Python has ----------------------------------------------------------------------------
 
 
-def _written_plainly(value: Any) -> dict[str, Any] | None:
-    kind = type(value)
-    if kind in (bytes, bytearray):
-        return {MARK: kind.__name__, "value": blob(value)}
-    if kind is complex:
+def _written_plainly(value: object) -> Encoded | None:
+    if type(value) is bytes or type(value) is bytearray:
+        return {MARK: type(value).__name__, "value": blob(value)}
+    if type(value) is complex:
         return {MARK: "complex", "value": [value.real, value.imag]}
-    if kind is Decimal:
+    if type(value) is Decimal:
         return {MARK: "Decimal", "value": str(value)}
-    if kind is range:
+    if type(value) is range:
         return {MARK: "range", "value": [value.start, value.stop, value.step]}
-    if kind is datetime.timedelta:
+    if type(value) is datetime.timedelta:
         return {MARK: "timedelta", "value": [value.days, value.seconds, value.microseconds]}
-    if kind is datetime.date:
+    if type(value) is datetime.date:
         return {MARK: "date", "value": [value.year, value.month, value.day]}
-    if kind in (datetime.time, datetime.datetime) and (zone := written_zone(value.tzinfo)) != "":
-        clock = [value.hour, value.minute, value.second, value.microsecond]
-        day = [value.year, value.month, value.day] if kind is datetime.datetime else []
-        return {MARK: kind.__name__, "value": [*day, *clock], "fold": value.fold, "zone": zone}
+    if type(value) is datetime.datetime:
+        return _written_clock(value, [value.year, value.month, value.day])
+    if type(value) is datetime.time:
+        return _written_clock(value, [])
+    kind = type(value)
     for name, path in _PATHS.items():
         if kind is path or (name == "Path" and kind is type(Path())):
             return {MARK: "Path", "kind": name, "value": str(value)}
     return None
 
 
-def written_zone(zone: Any) -> Any:
-    """Return a time zone in plain values; empty text if it is of no kind that is known."""
-    if zone is None:
+def _written_clock(value: datetime.datetime | datetime.time, day: list[int]) -> Encoded | None:
+    zone = written_zone(value.tzinfo)
+    if zone == "":
         return None
-    if type(zone) is datetime.timezone:
-        name = zone.tzname(None)
-        offset = zone.utcoffset(None)
-        plain = datetime.timezone(offset).tzname(None) == name
-        return [offset.days, offset.seconds, offset.microseconds, None if plain else name]
-    return zone.key if type(zone) is zoneinfo.ZoneInfo and zone.key else ""
-
-
-def read_zone(written: Any) -> datetime.tzinfo | None:
-    """Return the time zone that :func:`written_zone` wrote."""
-    if written is None:
-        return None
-    if isinstance(written, str):
-        return zoneinfo.ZoneInfo(written)
-    days, seconds, micros, name = written
-    offset = datetime.timedelta(_integer(days), _integer(seconds), _integer(micros))
-    return datetime.timezone(offset) if name is None else datetime.timezone(offset, name)
-
-
-def blob(data: Any) -> Any:
-    """Return bytes as the file of a state holds them."""
-    if importlib.util.find_spec("torch") is None:
-        return bytes(data)
-    import torch
-
-    if not len(data):
-        return torch.zeros(0, dtype=torch.uint8)
-    writable = data if isinstance(data, bytearray) else bytearray(data)
-    return torch.frombuffer(writable, dtype=torch.uint8)
-
-
-def unblob(data: Any) -> memoryview:
-    """Return the bytes that :func:`blob` wrote."""
-    if isinstance(data, bytes):
-        return memoryview(data)
-    torch = sys.modules.get("torch")
-    if torch is None or type(data) is not torch.Tensor or data.dtype != torch.uint8:
-        raise ValueError("no bytes")
-    return (
-        memoryview(data.reshape(-1).contiguous().numpy()).cast("B")
-        if len(data)
-        else memoryview(b"")
-    )
+    clock = [value.hour, value.minute, value.second, value.microsecond]
+    kind = type(value).__name__
+    return {MARK: kind, "value": [*day, *clock], "fold": value.fold, "zone": zone}
 
 
 # -- and back -----------------------------------------------------------------------------------
 
 
-def decode(value: Any, depth: int = 0) -> Any:
+def decode(value: object, depth: int = 0) -> Any:
     """Return the value that was encoded.
 
     Raises
@@ -251,22 +223,25 @@ def decode(value: Any, depth: int = 0) -> Any:
     Exception
         Of some kind, if it is none that was.
     """
-    if depth > MOST_DEPTH + 1:
+    if depth > MAX_DEPTH + 1:
         raise ValueError("nested too deeply")
     if type(value) is dict and MARK in value:
         return _read(value, depth)
     if isinstance(value, dict):
         return {key: decode(child, depth + 1) for key, child in value.items()}
-    if type(value) in (list, tuple):
-        items = [decode(child, depth + 1) for child in value]
-        return tuple(items) if type(value) is tuple else items
+    if type(value) is list:
+        return [decode(child, depth + 1) for child in value]
+    if type(value) is tuple:
+        return tuple([decode(child, depth + 1) for child in value])
     return value
 
 
-def _read(written: dict[str, Any], depth: int) -> Any:
+def _read(written: Fields, depth: int) -> object:
     kind = str(written[MARK])
     if kind in _CONTAINERS:
-        return _CONTAINERS[kind](written, [decode(item, depth + 1) for item in written["items"]])
+        return _CONTAINERS[kind](
+            written, [decode(item, depth + 1) for item in sequence(written["items"])]
+        )
     if kind in _READERS:
         return _READERS[kind](written)
     library, _, name = kind.partition(".")
@@ -283,31 +258,22 @@ def _read(written: dict[str, Any], depth: int) -> Any:
     raise ValueError(f"it holds a {kind[:40]!r}, which this version of flambe does not know")
 
 
-def _integer(value: Any) -> int:
-    if type(value) is not int:
-        raise ValueError("not a whole number")
-    return value
-
-
-def _integers(values: Any) -> list[int]:
-    return [_integer(value) for value in values]
-
-
-def _dict(written: Mapping[str, Any], items: list[Any]) -> dict[Any, Any]:
+def _dict(written: Fields, items: list[Any]) -> dict[Any, Any]:
     return {key: child for key, child in items}  # noqa: C416 (an item of three is an error)
 
 
-def _defaultdict(written: Mapping[str, Any], items: list[Any]) -> Any:
+def _defaultdict(written: Fields, items: list[Any]) -> object:
     factory = written["factory"]
-    return defaultdict(None if factory is None else _FACTORIES[factory], _dict(written, items))
+    kind = None if factory is None else _FACTORIES[str(factory)]
+    return defaultdict(kind, _dict(written, items))
 
 
-def _deque(written: Mapping[str, Any], items: list[Any]) -> Any:
+def _deque(written: Fields, items: list[Any]) -> object:
     most = written["most"]
-    return deque(items, None if most is None else _integer(most))
+    return deque(items, None if most is None else integer(most))
 
 
-_CONTAINERS: dict[str, Callable[[Mapping[str, Any], list[Any]], Any]] = {
+_CONTAINERS: dict[str, Callable[[Fields, list[Any]], object]] = {
     "dict": _dict,
     "Counter": lambda written, items: Counter(_dict(written, items)),
     "OrderedDict": lambda written, items: OrderedDict(_dict(written, items)),
@@ -318,40 +284,54 @@ _CONTAINERS: dict[str, Callable[[Mapping[str, Any], list[Any]], Any]] = {
 }
 
 
-def _random(written: Mapping[str, Any]) -> random.Random:
-    version, internal, gauss = written["state"]
-    made = random.Random()
-    made.setstate((_integer(version), tuple(_integers(internal)), gauss))
-    return made
-
-
-def _torch_generator(written: Mapping[str, Any]) -> Any:
-    import torch
-
-    generator = torch.Generator()
-    generator.set_state(written["state"])
+def _random(written: Fields) -> random.Random:
+    version, internal, gauss = sequence(written["state"])
+    generator = random.Random()
+    generator.setstate((integer(version), tuple(integers(internal)), gauss))
     return generator
 
 
-def _time(kind: Any) -> Callable[[Mapping[str, Any]], Any]:
-    def read(written: Mapping[str, Any]) -> Any:
-        zone = read_zone(written["zone"])
-        return kind(*_integers(written["value"]), tzinfo=zone, fold=_integer(written["fold"]))
+def _torch_generator(written: Fields) -> object:
+    import torch
 
-    return read
+    state = written["state"]
+    if not isinstance(state, torch.Tensor):
+        raise ValueError("not a generator of torch")
+    generator = torch.Generator()
+    generator.set_state(state)
+    return generator
 
 
-_READERS: dict[str, Callable[[Mapping[str, Any]], Any]] = {
+def _datetime(written: Fields) -> datetime.datetime:
+    zone, fold = read_zone(written["zone"]), integer(written["fold"])
+    year, month, day, hour, minute, second, micro = integers(written["value"])
+    return datetime.datetime(year, month, day, hour, minute, second, micro, zone, fold=fold)
+
+
+def _time(written: Fields) -> datetime.time:
+    zone, fold = read_zone(written["zone"]), integer(written["fold"])
+    hour, minute, second, micro = integers(written["value"])
+    return datetime.time(hour, minute, second, micro, zone, fold=fold)
+
+
+def _complex(value: object) -> complex:
+    real, imaginary = sequence(value)
+    if not isinstance(real, int | float) or not isinstance(imaginary, int | float):
+        raise ValueError("not a complex number")
+    return complex(real, imaginary)
+
+
+_READERS: dict[str, Callable[[Fields], object]] = {
     "bytes": lambda written: bytes(unblob(written["value"])),
     "bytearray": lambda written: bytearray(unblob(written["value"])),
-    "complex": lambda written: complex(*map(float, written["value"])),
-    "Decimal": lambda written: Decimal(written["value"]),
-    "range": lambda written: range(*_integers(written["value"])),
-    "timedelta": lambda written: datetime.timedelta(*_integers(written["value"])),
-    "date": lambda written: datetime.date(*_integers(written["value"])),
-    "time": _time(datetime.time),
-    "datetime": _time(datetime.datetime),
-    "Path": lambda written: _PATHS[written["kind"]](str(written["value"])),
+    "complex": lambda written: _complex(written["value"]),
+    "Decimal": lambda written: Decimal(str(written["value"])),
+    "range": lambda written: range(*integers(written["value"])),
+    "timedelta": lambda written: datetime.timedelta(*integers(written["value"])),
+    "date": lambda written: datetime.date(*integers(written["value"])),
+    "time": _time,
+    "datetime": _datetime,
+    "Path": lambda written: _PATHS[str(written["kind"])](str(written["value"])),
     "Random": _random,
     "torch.Generator": _torch_generator,
 }

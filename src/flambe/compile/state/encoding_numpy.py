@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from flambe.compile.state.encoding import MARK, blob, decode, unblob
+from flambe.compile.state.codec import (
+    MARK,
+    Encoded,
+    Fields,
+    blob,
+    integer,
+    integers,
+    sequence,
+    unblob,
+)
 
 # Numbers, dates, and text and bytes of one length. Others hold addresses, which no file may say.
 _KINDS = "biufcmMSU"
@@ -16,32 +25,30 @@ _MOST_DIMENSIONS = 32
 _GENERATORS = ("PCG64", "PCG64DXSM", "MT19937", "Philox", "SFC64")
 
 
-def write(value: Any) -> dict[str, Any] | None:
+def write(value: object) -> Encoded | None:
     """Return an array, a scalar or a generator in plain values; None if it cannot be."""
-    if type(value) is np.random.Generator and _name(value.bit_generator) in _GENERATORS:
+    if type(value) is np.random.Generator and type(value.bit_generator).__name__ in _GENERATORS:
         return {MARK: "numpy.Generator", "state": _plain(value.bit_generator.state)}
     if type(value) is np.random.RandomState:
-        legacy: Any = value.get_state(legacy=True)
-        name, keys, position, has_gauss, cached = legacy
-        state = [name, keys.tolist(), int(position), int(has_gauss), float(cached)]
-        return {MARK: "numpy.RandomState", "state": state}
+        return {MARK: "numpy.RandomState", "state": legacy_state(value)}
     if type(value) is not np.ndarray and not isinstance(value, np.generic):
         return None
-    array = np.asarray(value)
+    array: np.ndarray[Any, np.dtype[np.generic]] = np.asarray(value)
     if not _is_safe(array.dtype):
         return None
     # The order in memory decides the order of sums, and with it the last digit.
-    order = "F" if array.flags.f_contiguous and not array.flags.c_contiguous else "C"
+    fortran = array.flags.f_contiguous and not array.flags.c_contiguous
+    order: Literal["F", "C"] = "F" if fortran else "C"
     return {
         MARK: "numpy.ndarray" if isinstance(value, np.ndarray) else "numpy.generic",
         "dtype": _descr(np.lib.format.dtype_to_descr(array.dtype)),
         "shape": list(array.shape),
         "order": order,
-        "data": blob(array.tobytes(order=order)),  # type: ignore[arg-type]
+        "data": blob(array.tobytes(order=order)),
     }
 
 
-def why_not(value: Any) -> str | None:
+def why_not(value: object) -> str | None:
     """Return why something of NumPy cannot be written, if there is more to say than pickle."""
     if isinstance(value, np.ndarray) and value.dtype.hasobject:
         return "an array of Python objects, which would need pickle: make it a list, or numbers"
@@ -50,11 +57,15 @@ def why_not(value: Any) -> str | None:
     return None
 
 
-def _name(value: Any) -> str:
-    return type(value).__name__
+def legacy_state(generator: np.random.RandomState) -> list[object]:
+    """Return the state of a generator of NumPy's old kind in plain values."""
+    state = generator.get_state(legacy=True)
+    assert isinstance(state, tuple)
+    name, keys, position, has_gauss, cached = state
+    return [name, keys.tolist(), int(position), int(has_gauss), float(cached)]
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, Mapping):
         return {str(key): _plain(child) for key, child in value.items()}
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else value
@@ -68,25 +79,25 @@ def _is_safe(dtype: np.dtype[Any]) -> bool:
     return dtype.kind in _KINDS or dtype.type is np.void
 
 
-def _descr(descr: Any) -> Any:
+def _descr(descr: object) -> object:
     """Return the description of a type in lists: tuples of tuples are read with more care."""
     return [_descr(part) for part in descr] if isinstance(descr, list | tuple) else descr
 
 
-def _tuples(descr: Any, depth: int = 0) -> Any:
+def _tuples(descr: object, depth: int = 0) -> Any:
     """Return the description of a type as NumPy takes it."""
     if isinstance(descr, str):
         return descr
     if depth > 10 or not isinstance(descr, list):
         raise ValueError("not the description of a type")
-    fields = []
+    fields: list[tuple[object, ...]] = []
     for name, kind, *shape in descr:
         named = tuple(name) if isinstance(name, list) else name
         fields.append((named, _tuples(kind, depth + 1), *map(tuple, shape)))
     return fields
 
 
-def read(kind: str, written: Mapping[str, Any]) -> Any:
+def read(kind: str, written: Fields) -> object:
     """Return what :func:`write` wrote.
 
     Raises
@@ -95,38 +106,49 @@ def read(kind: str, written: Mapping[str, Any]) -> Any:
         If its size is not that of its type and shape, or its type is none that may be written.
     """
     if kind == "Generator":
-        state = {str(key): child for key, child in decode(written["state"]).items()}
-        if state.get("bit_generator") not in _GENERATORS:
-            raise ValueError("no generator of NumPy")
-        generator = getattr(np.random, state["bit_generator"])()
-        generator.state = _arrays(state)
-        return np.random.Generator(generator)
+        return _generator(written["state"])
     if kind == "RandomState":
-        name, keys, *rest = written["state"]
-        made = np.random.RandomState()
-        made.set_state((name, np.array(keys, np.uint32), *rest))
-        return made
+        return _random_state(*sequence(written["state"]))
     if kind not in ("ndarray", "generic"):
         raise ValueError(f"no {kind[:40]!r} of NumPy is known")
     dtype = np.lib.format.descr_to_dtype(_tuples(written["dtype"]))
-    shape, data = written["shape"], unblob(written["data"])
+    shape, data = integers(written["shape"]), unblob(written["data"])
     if not _is_safe(dtype):
         raise ValueError("an array of what is not numbers, dates or text")
-    if len(shape) > _MOST_DIMENSIONS or not all(type(n) is int and n >= 0 for n in shape):
+    if len(shape) > _MOST_DIMENSIONS or min(shape, default=0) < 0:
         raise ValueError("an array without a shape")
     size = math.prod(shape)
     if size * dtype.itemsize != len(data) or (not dtype.itemsize and size > 1_000_000):
         raise ValueError("an array of another size than its data")
-    order: Any = "F" if written["order"] == "F" else "C"
     if not len(data):
-        made_array = np.empty(shape, dtype)
+        array = np.empty(shape, dtype)
     else:
-        flat: Any = np.frombuffer(bytearray(data), np.uint8)
-        made_array = np.ndarray(shape, dtype, buffer=flat.data, order=order)
-    return made_array[()] if kind == "generic" else made_array
+        flat = np.frombuffer(bytearray(data), np.uint8)
+        order: Literal["F", "C"] = "F" if written["order"] == "F" else "C"
+        array = np.ndarray(shape, dtype, buffer=flat.data, order=order)
+    return array[()] if kind == "generic" else array
 
 
-def _arrays(state: Any) -> Any:
+def _generator(state: object) -> np.random.Generator:
+    if not isinstance(state, Mapping) or state.get("bit_generator") not in _GENERATORS:
+        raise ValueError("not a generator of NumPy")
+    generator = getattr(np.random, state["bit_generator"])()
+    generator.state = _arrays(dict(state))
+    return np.random.Generator(generator)
+
+
+def _random_state(
+    name: object, keys: object, position: object, has_gauss: object, cached: object
+) -> np.random.RandomState:
+    if not isinstance(cached, float):
+        raise ValueError("not a generator of NumPy")
+    generator = np.random.RandomState()
+    key = np.array(integers(keys), np.uint32)
+    generator.set_state((str(name), key, integer(position), integer(has_gauss), cached))
+    return generator
+
+
+def _arrays(state: object) -> object:
     """Return the state of a generator with its lists as arrays of the type that it takes."""
     if isinstance(state, dict):
         return {key: _arrays(child) for key, child in state.items()}

@@ -7,21 +7,31 @@ values, and pickle runs what it is given.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
-from flambe.compile.state.encoding import MARK, read_zone, written_zone
+from flambe.compile.state.codec import (
+    MARK,
+    Encoded,
+    ValueEncoder,
+    read_zone,
+    written_zone,
+)
 from flambe.errors import StateError, how_to_install
 
-if TYPE_CHECKING:
-    from flambe.compile.state.encoding import Encoder
+#: What an object of pandas is made of: its kind, and its parts by name.
+Parts = tuple[str, Encoded]
+#: The parts, decoded. What each holds is checked by the constructor of pandas that it is given to.
+Held = Mapping[str, Any]
 
 _MASKED = ("IntegerArray", "FloatingArray", "BooleanArray")
 
 
-def write(encoder: Encoder, value: Any, name: str, depth: int) -> dict[str, Any] | None:
+def write(encoder: ValueEncoder, value: object, name: str, depth: int) -> Encoded | None:
     """Return a table, a series, an index or a moment in plain values; None if it is none."""
     parts = _parts(value)
     if parts is None:
@@ -33,7 +43,7 @@ def write(encoder: Encoder, value: Any, name: str, depth: int) -> dict[str, Any]
     }
 
 
-def _parts(value: Any) -> tuple[str, dict[str, Any]] | None:
+def _parts(value: Any) -> Parts | None:
     import pandas as pd
 
     kind = type(value)
@@ -64,7 +74,7 @@ def _parts(value: Any) -> tuple[str, dict[str, Any]] | None:
 class _Column:
     """An array of a table: some are sequences, and would be taken for one."""
 
-    def __init__(self, array: Any) -> None:
+    def __init__(self, array: object) -> None:
         self.array = array
 
 
@@ -72,7 +82,7 @@ class _Column:
 _Column.__module__ = "pandas"
 
 
-def _index_parts(pd: Any, index: Any) -> tuple[str, dict[str, Any]] | None:
+def _index_parts(pd: ModuleType, index: Any) -> Parts | None:
     if type(index) is pd.RangeIndex:
         bounds = [index.start, index.stop, index.step]
         return "RangeIndex", {"range": bounds, "name": index.name}
@@ -91,7 +101,7 @@ def _index_parts(pd: Any, index: Any) -> tuple[str, dict[str, Any]] | None:
     return "Index", {"data": _Column(index.array), "name": index.name, "freq": freq}
 
 
-def _array_parts(pd: Any, array: Any) -> tuple[str, dict[str, Any]] | None:
+def _array_parts(pd: ModuleType, array: Any) -> Parts | None:
     name = type(array).__name__
     if name == "NumpyExtensionArray":
         values = array.to_numpy()
@@ -130,7 +140,7 @@ def _array_parts(pd: Any, array: Any) -> tuple[str, dict[str, Any]] | None:
 # -- and back -----------------------------------------------------------------------------------
 
 
-def read(kind: str, held: Mapping[str, Any]) -> Any:
+def read(kind: str, held: Held) -> object:
     """Return what :func:`write` wrote.
 
     Raises
@@ -145,31 +155,31 @@ def read(kind: str, held: Mapping[str, Any]) -> Any:
     return _READERS[kind](held)
 
 
-def _data_frame(held: Mapping[str, Any]) -> Any:
+def _data_frame(held: Held) -> object:
     import pandas as pd
 
     data, columns, index = held["data"], _index_of(held["columns"]), _index_of(held["index"])
     _check_lengths([columns], len(data))
     _check_lengths(data, len(index))
-    made = pd.DataFrame(
+    table = pd.DataFrame(
         {i: pd.Series(array, index=index) for i, array in enumerate(data)}, index=index
     )
-    made.columns = columns
-    made.attrs = dict(held["attrs"])
-    return made
+    table.columns = columns
+    table.attrs = dict(held["attrs"])
+    return table
 
 
-def _series(held: Mapping[str, Any]) -> Any:
+def _series(held: Held) -> object:
     import pandas as pd
 
     index = _index_of(held["index"])
     _check_lengths([held["data"]], len(index))
-    made = pd.Series(held["data"], index=index, name=held["name"])
-    made.attrs = dict(held["attrs"])
-    return made
+    series = pd.Series(held["data"], index=index, name=held["name"])
+    series.attrs = dict(held["attrs"])
+    return series
 
 
-def _index_of(value: Any) -> Any:
+def _index_of(value: object) -> Any:
     import pandas as pd
 
     if not isinstance(value, pd.Index):
@@ -177,43 +187,43 @@ def _index_of(value: Any) -> Any:
     return value
 
 
-def _check_lengths(arrays: Any, length: int) -> None:
+def _check_lengths(arrays: Iterable[Any], length: int) -> None:
     if any(np.ndim(array) != 1 or len(array) != length for array in arrays):
         raise ValueError("a table whose columns differ in length")
 
 
-def _index(held: Mapping[str, Any]) -> Any:
+def _index(held: Held) -> object:
     import pandas as pd
 
     data, name = held["data"], held["name"]
-    made = pd.Index(data, dtype=data.dtype, name=name)
-    if held["freq"] is not None and isinstance(made, pd.DatetimeIndex | pd.TimedeltaIndex):
-        made = type(made)(made, freq=str(held["freq"]))
-    return made
+    index = pd.Index(data, dtype=data.dtype, name=name)
+    if held["freq"] is not None and isinstance(index, pd.DatetimeIndex | pd.TimedeltaIndex):
+        index = type(index)(index, freq=str(held["freq"]))
+    return index
 
 
-def _range_index(held: Mapping[str, Any]) -> Any:
+def _range_index(held: Held) -> object:
     import pandas as pd
 
     start, stop, step = (int(bound) for bound in held["range"])
     return pd.RangeIndex(start, stop, step, name=held["name"])
 
 
-def _multi_index(held: Mapping[str, Any]) -> Any:
+def _multi_index(held: Held) -> object:
     import pandas as pd
 
     return pd.MultiIndex(held["levels"], held["codes"], names=held["names"])
 
 
-def _dates(held: Mapping[str, Any]) -> Any:
+def _dates(held: Held) -> object:
     import pandas as pd
 
-    made = pd.DatetimeIndex(held["values"])
+    dates = pd.DatetimeIndex(held["values"])
     zone = read_zone(held["zone"])
-    return (made if zone is None else made.tz_localize("UTC").tz_convert(zone)).array
+    return (dates if zone is None else dates.tz_localize("UTC").tz_convert(zone)).array
 
 
-def _objects(held: Mapping[str, Any]) -> Any:
+def _objects(held: Held) -> object:
     values = np.empty(len(held["values"]), dtype=object)
     for position, value in enumerate(held["values"]):
         values[position] = value
@@ -222,20 +232,20 @@ def _objects(held: Mapping[str, Any]) -> Any:
     return pd.arrays.NumpyExtensionArray(values)
 
 
-def _numbers(held: Mapping[str, Any]) -> Any:
+def _numbers(held: Held) -> object:
     if type(held["values"]) is not np.ndarray:
         raise ValueError("a column without values")
     return held["values"]
 
 
-def _categories(held: Mapping[str, Any]) -> Any:
+def _categories(held: Held) -> object:
     import pandas as pd
 
     dtype = pd.CategoricalDtype(held["categories"], bool(held["ordered"]))
     return pd.Categorical.from_codes(held["codes"], dtype=dtype)
 
 
-def _masked(held: Mapping[str, Any]) -> Any:
+def _masked(held: Held) -> object:
     import pandas as pd
 
     values, mask = held["values"], held["mask"]
@@ -243,7 +253,7 @@ def _masked(held: Mapping[str, Any]) -> Any:
     return kinds.get(values.dtype.kind, pd.arrays.IntegerArray)(values, mask)
 
 
-def _texts(held: Mapping[str, Any]) -> Any:
+def _texts(held: Held) -> object:
     import pandas as pd
 
     if not all(text is None or type(text) is str for text in held["values"]):
@@ -253,20 +263,20 @@ def _texts(held: Mapping[str, Any]) -> Any:
     return pd.array(held["values"], dtype=dtype)
 
 
-def _periods(held: Mapping[str, Any]) -> Any:
+def _periods(held: Held) -> object:
     import pandas as pd
 
     dtype = pd.PeriodDtype(str(held["freq"]))
     return pd.arrays.PeriodArray(held["values"], dtype=dtype)
 
 
-def _intervals(held: Mapping[str, Any]) -> Any:
+def _intervals(held: Held) -> object:
     import pandas as pd
 
     return pd.arrays.IntervalArray.from_arrays(held["left"], held["right"], closed=held["closed"])
 
 
-def _moment(kind: str, held: Mapping[str, Any]) -> Any:
+def _moment(kind: str, held: Held) -> object:
     import pandas as pd
 
     if kind == "missing":
@@ -277,12 +287,12 @@ def _moment(kind: str, held: Mapping[str, Any]) -> Any:
         return pd.Interval(held["left"], held["right"], closed=held["closed"])
     if kind == "Period":
         ordinals = np.array([held["ordinal"]], np.int64)
-        return _periods({"values": ordinals, "freq": held["freq"]})[0]
-    made, zone = pd.Timestamp(held["value"]), read_zone(held["zone"])
-    return made if zone is None else made.tz_localize("UTC").tz_convert(zone)
+        return pd.arrays.PeriodArray(ordinals, dtype=pd.PeriodDtype(str(held["freq"])))[0]
+    moment, zone = pd.Timestamp(held["value"]), read_zone(held["zone"])
+    return moment if zone is None else moment.tz_localize("UTC").tz_convert(zone)
 
 
-_READERS: dict[str, Any] = {
+_READERS: dict[str, Callable[[Held], object]] = {
     "DataFrame": _data_frame,
     "Series": _series,
     "Index": _index,
@@ -297,7 +307,7 @@ _READERS: dict[str, Any] = {
     "periods": _periods,
     "intervals": _intervals,
     **{
-        kind: (lambda held, kind=kind: _moment(kind, held))
+        kind: partial(_moment, kind)
         for kind in ("missing", "Timestamp", "Timedelta", "Interval", "Period")
     },
 }

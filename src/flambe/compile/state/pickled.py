@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from flambe._files import read_regular, write_private_once
-from flambe.compile.state.encoding import MARK
+from flambe.compile.state.codec import MARK
 from flambe.errors import StateError, UnsavableError
 from flambe.logging.console import home_folder
 

@@ -1,0 +1,107 @@
+"""What the encodings of values share: their mark, bytes, time zones, and checks of what is read.
+
+An encoded value is a mapping with the key ``__flambe__``, which says what it is:
+``{"__flambe__": "date", "value": [2026, 11, 30]}``. Bytes are tensors of uint8 where torch is
+installed, as a file of torch holds them at their own size.
+"""
+
+from __future__ import annotations
+
+import datetime
+import importlib.util
+import sys
+import zoneinfo
+from collections.abc import Mapping
+from typing import Protocol
+
+MARK = "__flambe__"
+MAX_DEPTH = 100
+
+#: An encoded value, as it is written.
+Encoded = dict[str, object]
+#: The same, as it was read: nothing is known of what its keys hold.
+Fields = Mapping[str, object]
+#: A time zone: none, its name, or its offset (days, seconds, microseconds) and name.
+Zone = str | list[int | str | None] | None
+
+
+class ValueEncoder(Protocol):
+    """Encodes what a container holds."""
+
+    def encode(self, value: object, name: str, depth: int = 0) -> object:
+        """Return a value in a form that is read back without pickle."""
+
+
+# -- checks -------------------------------------------------------------------------------------
+
+
+def integer(value: object) -> int:
+    """Return a whole number, or raise ValueError."""
+    if type(value) is not int:
+        raise ValueError("not a whole number")
+    return value
+
+
+def sequence(value: object) -> list[object]:
+    """Return the elements of a list or a tuple, or raise ValueError."""
+    if not isinstance(value, list | tuple):
+        raise ValueError("not a list")
+    return list(value)
+
+
+def integers(values: object) -> list[int]:
+    """Return a list of whole numbers, or raise ValueError."""
+    return [integer(value) for value in sequence(values)]
+
+
+# -- bytes --------------------------------------------------------------------------------------
+
+
+def blob(data: bytes | bytearray) -> object:
+    """Return bytes as the file of a state holds them."""
+    if importlib.util.find_spec("torch") is None:
+        return bytes(data)
+    import torch
+
+    if not len(data):
+        return torch.zeros(0, dtype=torch.uint8)
+    writable = data if isinstance(data, bytearray) else bytearray(data)
+    return torch.frombuffer(writable, dtype=torch.uint8)
+
+
+def unblob(data: object) -> memoryview:
+    """Return the bytes that :func:`blob` wrote."""
+    if isinstance(data, bytes):
+        return memoryview(data)
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(data, torch.Tensor) or data.dtype != torch.uint8:
+        raise ValueError("not bytes")
+    if not len(data):
+        return memoryview(b"")
+    return memoryview(data.reshape(-1).contiguous().numpy()).cast("B")
+
+
+# -- time zones ---------------------------------------------------------------------------------
+
+
+def written_zone(zone: datetime.tzinfo | None) -> Zone:
+    """Return a time zone in plain values; empty text if it is of another kind than Python's."""
+    if zone is None:
+        return None
+    if type(zone) is datetime.timezone:
+        name = zone.tzname(None)
+        offset = zone.utcoffset(None)
+        plain = datetime.timezone(offset).tzname(None) == name
+        return [offset.days, offset.seconds, offset.microseconds, None if plain else name]
+    return zone.key if type(zone) is zoneinfo.ZoneInfo and zone.key else ""
+
+
+def read_zone(written: object) -> datetime.tzinfo | None:
+    """Return the time zone that :func:`written_zone` wrote."""
+    if written is None:
+        return None
+    if isinstance(written, str):
+        return zoneinfo.ZoneInfo(written)
+    days, seconds, micros, name = sequence(written)
+    offset = datetime.timedelta(integer(days), integer(seconds), integer(micros))
+    return datetime.timezone(offset) if name is None else datetime.timezone(offset, str(name))
