@@ -49,7 +49,7 @@ HEAVY = (
 LIGHT = (
     "flambe",
     "flambe.cli",
-    "flambe.cli.clusters",
+    "flambe.cli.remote_run",
     "flambe.cli.site",
     "flambe.cluster",
     "flambe.compile",

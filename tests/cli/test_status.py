@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from flambe.cli import main, runs, status
-from flambe.cli.hosts import hosts_table
+from flambe.cli import main, status
+from flambe.cli.hosts_table import hosts_table
 from flambe.cli.terminal import TextConsole
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.local_state import ClusterFiles
@@ -67,7 +67,7 @@ def experiment(state: Status) -> RunState:
             LOST,
             Status.RUNNING,
             [
-                f"the last run was {runs.INTERRUPTED}: {COMMAND}",
+                f"the last run was {status.INTERRUPTED}: {COMMAND}",
                 "x: interrupted, 3 of 12 variants done",
                 f"  to continue:   {COMMAND} --resume",
             ],
@@ -160,12 +160,12 @@ def test_a_run_whose_supervisor_is_killed(tmp_path: Path) -> None:
     with local(tmp_path, "killed") as place:
         _kill_supervisor(place)
         seen = place.flambe("status", "killed").stdout
-        assert f"the last run was {runs.INTERRUPTED}: " in seen
+        assert f"the last run was {status.INTERRUPTED}: " in seen
         assert "job.yaml --cluster" in seen
         assert "flambe down" not in seen
         followed = place.flambe("logs", "killed", "-f")
         assert followed.returncode == 1
-        assert f"the run was {runs.INTERRUPTED}" in followed.stderr
+        assert f"the run was {status.INTERRUPTED}" in followed.stderr
         assert "--resume" in followed.stderr
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from flambe.cli.hosts import hosts_table
+from flambe.cli.hosts_table import hosts_table
 from flambe.cluster.provisioning import gpu_selection
 from flambe.remote import command
 from tests.cluster.conftest import Told, said_of, ssh_cluster

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from flambe.cli import live_results
+from flambe.cli import fetch
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.local_state import ClusterFiles
 from flambe.cluster.machine import Machine
@@ -279,7 +279,7 @@ def test_results_are_brought_to_the_folder_that_was_named(
     """An orchestrator that named ``/x/../../victim`` had its files written there."""
     host: Any = Said(connection, f"/mnt/output__a\n{said}\n")
     with pytest.raises(RunError, match="nothing is brought"):
-        live_results.bring(host, "c", tmp_path / "fetched")
+        fetch.bring(host, "c", tmp_path / "fetched")
     assert not (tmp_path / "fetched").exists()
 
 
@@ -316,8 +316,8 @@ def test_nothing_is_removed_through_a_link(
     (folder / "output__a" / "stage").mkdir(parents=True)
     (folder / "output__a" / "stage" / "variant").symlink_to(victim)
     (folder / "output__a" / "stage" / "other" / "checkpoint_1").mkdir(parents=True)
-    monkeypatch.setattr(live_results, "bring", lambda host, name, folder: {})
-    live_results._stream(Said(connection, ""), "c", folder)  # type: ignore[arg-type]
+    monkeypatch.setattr(fetch, "bring", lambda host, name, folder: {})
+    fetch._stream(Said(connection, ""), "c", folder)  # type: ignore[arg-type]
     assert (victim / "checkpoint_1").is_dir()
     assert not (folder / "output__a" / "stage" / "other" / "checkpoint_1").exists()
 

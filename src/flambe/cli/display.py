@@ -16,8 +16,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from flambe.cli import results
-from flambe.cli.results import COLOURS, mark, near, title, took
+from flambe.cli import results_table
+from flambe.cli.results_table import COLOURS, mark, near, title, took
 from flambe.cli.terminal import console
 from flambe.compile import Schema, registry
 from flambe.errors import counted, listed
@@ -153,7 +153,7 @@ class Display:
         self.close()
         if self.run is None or self.folder is None:
             return
-        for table in results.tables(self.run, self._entries(), width=self.console.width):
+        for table in results_table.tables(self.run, self._entries(), width=self.console.width):
             self.console.print(table)
         self._where()
 
@@ -163,7 +163,7 @@ class Display:
     def _where(self) -> None:
         assert self.run is not None
         assert self.folder is not None
-        self.say(results.headline(self.run, self._entries()))
+        self.say(results_table.headline(self.run, self._entries()))
         if self.run.storage:
             self.say(f"  checkpoints  {self.run.storage}")
         if self.remote:
@@ -175,9 +175,11 @@ class Display:
         program = "tensorboard" if shutil.which("tensorboard") else near(beside)
         self.say(f"  TensorBoard  {program} --logdir {near(self.folder.root)}")
         self.say(f"  Report Site  flambe site {near(self.folder.root)}")
-        best = results.best(self.run, self._entries())
+        best = results_table.best(self.run, self._entries())
         if best is not None:
-            call = results.loading(self.folder, self.run, best, registry.extensions().declared)
+            call = results_table.loading(
+                self.folder, self.run, best, registry.extensions().declared
+            )
             self.say(f"  the best     {call}")
 
     def close(self) -> None:

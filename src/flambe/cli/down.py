@@ -1,66 +1,23 @@
-"""``flambe fetch`` and ``flambe down``: what remains of a cluster, and its end."""
+"""``flambe down``: take a cluster down."""
 
 from __future__ import annotations
 
 import argparse
 import os
-import shlex
 from collections.abc import Sequence
-from pathlib import Path
 
-from flambe.cli import live_results
-from flambe.cli.targets import ClusterDisplay, awake, chosen, members_of, own_errors, read_cluster
+from flambe.cli import fetch
+from flambe.cli.targets import ClusterDisplay, members_of, own_errors, read_cluster
 from flambe.cluster import SSHCluster, job
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.local_state import ClusterFiles, known
 from flambe.cluster.provisioning import decommission
-from flambe.errors import ConfigError, Problem, RemoteError, RunError, UnreachableError
+from flambe.errors import ConfigError, Problem, RemoteError, RunError
 from flambe.remote.gather import outcomes
-from flambe.remote.resumable_copy import CONTINUES
 
 # How long a host is tried that is taken down by force, in seconds.
 PATIENCE = 8.0
-
-
-def fetch(options: argparse.Namespace) -> int:
-    """Bring the results of a cluster here."""
-    shown = ClusterDisplay()
-    with awake(options.cluster, options.secrets) as (name, members):
-        (host,) = chosen(members, None)
-        target = live_results.target(host.files.key, options.to)
-        host.connect(note=shown.note)
-        host.refresh(name)
-        job.settle_lost(host, name)
-        if options.follow:
-            live_results.follow(host, name, target)
-        if not has_results(host, name):
-            raise RunError(f"{host.name}: there are no results of {name} yet")
-        if not options.follow:
-            _bring(host, name, target, options)
-        live_results.remember(host, name)
-    print(f"the results of {name} are in {target}")
-    return 0
-
-
-def _bring(host: ClusterHost, name: str, target: Path, options: argparse.Namespace) -> None:
-    """Bring the results of a cluster here; if they are cut off, say what continues."""
-    try:
-        live_results.bring(host, name, target)
-    except UnreachableError as error:
-        command = shlex.join(["flambe", "fetch", *filter(None, (options.cluster, options.to))])
-        text = error.message.replace(CONTINUES, f"{command}   continues")
-        raise UnreachableError(error.host, text) from None
-
-
-def has_results(host: ClusterHost, name: str) -> bool:
-    """Whether a run of a cluster left anything on its orchestrator."""
-    # A folder that is empty is none.
-    command = ["find", *live_results.results(host, name), "!", "-type", "d", "-print", "-quit"]
-    return bool(host.run(command, check=False, repeat=True).stdout.strip())
-
-
-# -- flambe down --------------------------------------------------------------------------------
 
 
 def down(options: argparse.Namespace) -> int:
@@ -94,7 +51,7 @@ def _down(given: str, *, force: bool, secrets: str | None) -> int:
             + f"\n  flambe down {given} --force   {_by_force(cluster)}"
         )
     first = next((one for one in reached if one.is_orchestrator), None)
-    results = first is not None and has_results(first, name)
+    results = first is not None and fetch.has_results(first, name)
     if first is not None and not force:
         _refuse(cluster, first, name, results=results)
     if first is None and not force:
@@ -163,7 +120,7 @@ def _refuse(cluster: Cluster, host: ClusterHost, name: str, *, results: bool) ->
     if running and running["state"] == job.RUNNING:
         raise RunError(f"{job.busy(running)}\n  --force stops it")
     fetched = cluster.local.recall().get("fetched")
-    if cluster.ephemeral and results and fetched != live_results.seen(host, name):
+    if cluster.ephemeral and results and fetched != fetch.seen(host, name):
         raise RunError(
             f"the results of {name} would be lost with its hosts\n"
             f"  flambe fetch {name}   brings them here; --force takes it down without"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -279,6 +280,34 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
 }
 
 
+# Where the function of a command is; its module is imported when it runs.
+HANDLERS = {
+    "run": "run:run",
+    "validate": "run:validate",
+    "plan": "run:run",
+    "results": "results:show_results",
+    "site": "site:site",
+    "status": "status:status",
+    "logs": "remote_run:logs",
+    "stop": "remote_run:stop",
+    "exec": "remote_shell:execute",
+    "ssh": "remote_shell:login",
+    "fetch": "fetch:fetch",
+    "down": "down:down",
+    "gc": "aws:collect",
+    "aws": "aws:aws",
+}
+
+
+def _handler(command: str) -> Callable[[argparse.Namespace], int]:
+    """Return the function of a command."""
+    module, _, name = HANDLERS[command].partition(":")
+    handler: Callable[[argparse.Namespace], int] = getattr(
+        importlib.import_module(f"flambe.cli.{module}"), name
+    )
+    return handler
+
+
 def _parser(command: str) -> argparse.ArgumentParser:
     if command == "run":
         parser = _run_parser()
@@ -315,10 +344,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     options = parser.parse_args(arguments)
     from flambe._files import guard_umask
-    from flambe.cli import commands, outcome
+    from flambe.cli import exit_handling
 
     guard_umask()
-    return outcome.guarded(commands.command(command), options)
+    return exit_handling.guarded(_handler(command), options)
 
 
 def run() -> None:

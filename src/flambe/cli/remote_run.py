@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from flambe.cli import live_results
-from flambe.cli.runs import INTERRUPTED
+from flambe.cli import fetch as fetching
+from flambe.cli.exit_handling import as_interrupt
+from flambe.cli.status import INTERRUPTED
 from flambe.cli.targets import ClusterDisplay, chosen, identified, members_of
-from flambe.cli.termination import as_interrupt
 from flambe.cluster import job as launch
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.cluster_host import ClusterHost
@@ -32,7 +32,7 @@ def run_on(
 
     shown = ClusterDisplay()
     cluster.observer = shown
-    live_results.target(cluster.local.key, options.fetch)
+    fetching.destination(cluster.local.key, options.fetch)
     secrets = Path(options.secrets) if options.secrets else home() / "secrets.ini"
     job = launch.Launch(cluster, runnable, extensions, secrets if secrets.exists() else None)
     given = [f"--{name}" for name in ("resume", "verbose") if getattr(options, name)]
@@ -68,8 +68,8 @@ def attached(host: ClusterHost, name: str, shown: ClusterDisplay, fetch: str | N
     try:
         with _site(host, name) as url, contextlib.ExitStack() as stack:
             if fetch is not None:
-                folder = live_results.target(host.files.key, fetch)
-                stack.enter_context(live_results.streamed(host, name, folder, shown.note))
+                folder = fetching.destination(host.files.key, fetch)
+                stack.enter_context(fetching.streamed(host, name, folder, shown.note))
             if url:
                 shown.note(f"Report Site: {url}")
             code = launch.attach(host, name, _show, shown.note)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flambe.cli.display import Display
-from flambe.cli.runs import run_folder
+from flambe.cli.results import run_folder
 from flambe.errors import ConfigError, Problem
 from flambe.progress import RunFolder, RunState, VariantState
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from rich.text import Text
 
-from flambe.cli.hosts import hosts_table, standing_told
-from flambe.cli.results import took
-from flambe.cli.runs import INTERRUPTED, counted_variants, newest_run
+from flambe.cli import fetch
+from flambe.cli.hosts_table import hosts_table, standing_told
+from flambe.cli.results_table import took
 from flambe.cli.targets import ClusterDisplay, standing_of
 from flambe.cluster import job as launch
 from flambe.cluster.cluster_host import ClusterHost
@@ -22,10 +22,13 @@ from flambe.cluster.machine import order
 from flambe.cluster.provisioning import factory_names
 from flambe.cluster.services import ray_service
 from flambe.cluster.services import service as services
-from flambe.errors import ConfigError, RemoteError, RunError
+from flambe.errors import ConfigError, FlambeError, RemoteError, RunError
 from flambe.logging.plain import plain
-from flambe.progress import RunState, Status
+from flambe.progress import RunState, Status, read_state_text
 from flambe.remote.gather import outcomes
+
+#: What became of a run that could not say so itself.
+INTERRUPTED = "interrupted: it was killed, or its host went down"
 
 # How long a host is tried before it is shown as unreachable, in seconds.
 PATIENCE = 8.0
@@ -201,3 +204,34 @@ def resuming(command: str) -> str:
     if not any(word.startswith("--resume") for word in words):
         words.append("--resume")
     return shlex.join(words)
+
+
+# Prints the newest state of a run in some folders, if there is one.
+_NEWEST = """\
+for one; do ls -1dt "$one"output__*/state.json "$one"*/output__*/state.json; done 2>/dev/null |
+head -n 1 | while IFS= read -r one; do cat "$one"; done"""
+
+
+def newest_run(host: ClusterHost, name: str) -> RunState | None:
+    """Return the state of the experiment that a cluster runs or ran last; None if it was none."""
+    started = host.report["runs"].get(name, {}).get("started", 0.0)
+    try:
+        folders = list(fetch.results(host, name))
+        text = host.run(["sh", "-c", _NEWEST, "sh", *folders], repeat=True).stdout
+        run = read_state_text(text)
+    except (FlambeError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+    # Else it was of an earlier run.
+    return run if (run.started or 0.0) >= started else None
+
+
+def counted_variants(run: RunState) -> str:
+    """Return ``3 of 12 variants done``, of all stages."""
+    stages = [stage for stage in run.stages if stage.runs]
+    done = sum(n for s in stages for status, n in s.counts.items() if status in _DONE)
+    planned = sum(stage.total - stage.counts.get(Status.MASKED.value, 0) for stage in stages)
+    failed = f", {run.failed} failed" if run.failed and run.status is not Status.FINISHED else ""
+    return f"{done} of {planned} variants done{failed}"
+
+
+_DONE = {status.value for status in Status if status.done}

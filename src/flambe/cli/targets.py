@@ -11,7 +11,7 @@ from typing import Any
 
 from rich.text import Text
 
-from flambe.cli.results import COLOURS
+from flambe.cli.results_table import COLOURS
 from flambe.cli.terminal import console
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.cluster_host import ClusterHost
@@ -161,7 +161,7 @@ def awake(given: str, secrets: str | None = None) -> Iterator[tuple[str, list[Cl
 @contextlib.contextmanager
 def own_errors(cluster: Cluster) -> Iterator[None]:
     """Name a kind of cluster of one's own, where its code raises."""
-    from flambe.cli.local_disk import refused
+    from flambe.cli.exit_handling import refused
     from flambe.compile.build import run_error
 
     try:

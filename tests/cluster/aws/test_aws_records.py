@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from flambe.cli import live_results
+from flambe.cli import fetch
 from flambe.cluster.local_state import ClusterFiles, known
 from flambe.errors import ConfigError
 from tests.cloud import Cloud
@@ -98,7 +98,7 @@ def test_one_name_in_two_regions(paper: Cloud, make: Make) -> None:
     assert west == ClusterFiles("lab", "us-west-2")
     remembered(west, scope=make(0, region_name="us-west-2").scope)
     assert make(0, region_name="us-west-2").local == west
-    assert live_results.target(west.key, None) == Path("fetched/lab@us-west-2")
+    assert fetch.destination(west.key, None) == Path("fetched/lab@us-west-2")
     third = make(0, region_name="us-west-2", creator="you@example.com")
     assert third.local.variant.startswith("us-west-2-")
     assert known() == ["lab@", "lab@us-west-2"]

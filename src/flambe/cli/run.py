@@ -1,4 +1,4 @@
-"""What each command does."""
+"""``flambe CONFIG`` and ``flambe validate``: run what a file describes, or check it."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flambe.cli.local_disk import refused
-from flambe.cli.outcome import Command, say
+from flambe.cli.exit_handling import refused, say
 from flambe.compile import Schema
 from flambe.compile.checks.calls import check
 from flambe.compile.reader.document import header, read_file
@@ -301,11 +300,23 @@ def _run(runnable: Any, options: argparse.Namespace) -> None:
 
 
 def _up(cluster: Any, **options: bool) -> int:
-    from flambe.cli import clusters
-    from flambe.cli.targets import own_errors
+    """Make a cluster ready, and show its hosts."""
+    import time
 
-    with own_errors(cluster):
-        return clusters.up(cluster, **options)
+    from flambe.cli.exit_handling import as_interrupt
+    from flambe.cli.hosts_table import hosts_table
+    from flambe.cli.results_table import took
+    from flambe.cli.targets import ClusterDisplay, own_errors
+
+    shown = ClusterDisplay()
+    begun = time.monotonic()
+    with own_errors(cluster), as_interrupt():
+        cluster.run(**options, observer=shown)
+    shown.console.print(
+        hosts_table(cluster.name, cluster.members, prepared=True, width=shown.console.width)
+    )
+    shown.note(f"{cluster.name} is ready, in {took(time.monotonic() - begun)}")
+    return 0
 
 
 def _run_component(component: Any) -> int:
@@ -316,25 +327,3 @@ def _run_component(component: Any) -> int:
     while stepper.step():
         pass
     return 0
-
-
-def command(name: str) -> Command:
-    """Return what a command does."""
-    here: dict[str, Command] = {"run": run, "plan": run, "validate": validate}
-    if name in here:
-        return here[name]
-    if name == "site":
-        from flambe.cli.site import site
-
-        return site
-    if name == "results":
-        from flambe.cli.runs import show_results
-
-        return show_results
-    if name in ("aws", "gc"):
-        from flambe.cli import aws
-
-        return aws.aws if name == "aws" else aws.collect
-    from flambe.cli import clusters
-
-    return clusters.COMMANDS[name]

@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from flambe.cli.results import took
+from flambe.cli.results_table import took
 from flambe.cluster import job
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.instance_status import InstanceStatus, ends

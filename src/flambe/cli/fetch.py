@@ -1,8 +1,10 @@
-"""Results that are brought here as they are made, while a run goes on."""
+"""``flambe fetch``, and ``--fetch``: the results of a cluster, copied to this machine."""
 
 from __future__ import annotations
 
+import argparse
 import contextlib
+import shlex
 import shutil
 import threading
 import time
@@ -11,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from flambe._grammar import wrong_path
+from flambe.cli.targets import ClusterDisplay, awake, chosen
 from flambe.cluster import job, layout
 from flambe.cluster.cluster_host import ClusterHost
-from flambe.errors import ConfigError, Problem, RemoteError, RunError
+from flambe.errors import ConfigError, Problem, RemoteError, RunError, UnreachableError
+from flambe.remote.resumable_copy import CONTINUES
 
 PERIOD = 10.0  # seconds between two looks
 
@@ -55,7 +59,7 @@ def seen(host: ClusterHost, name: str) -> list[Any]:
     return [run.get("state", ""), run.get("started", 0), run.get("ended", 0)]
 
 
-def target(name: str, given: str | None) -> Path:
+def destination(name: str, given: str | None) -> Path:
     """Return the folder that results are brought to.
 
     Raises
@@ -155,3 +159,43 @@ def streamed(
         note(f"the results of {name} are in {folder}")
     finally:
         over.set()
+
+
+# -- flambe fetch -------------------------------------------------------------------------------
+
+
+def fetch(options: argparse.Namespace) -> int:
+    """Bring the results of a cluster here."""
+    shown = ClusterDisplay()
+    with awake(options.cluster, options.secrets) as (name, members):
+        (host,) = chosen(members, None)
+        folder = destination(host.files.key, options.to)
+        host.connect(note=shown.note)
+        host.refresh(name)
+        job.settle_lost(host, name)
+        if options.follow:
+            follow(host, name, folder)
+        if not has_results(host, name):
+            raise RunError(f"{host.name}: there are no results of {name} yet")
+        if not options.follow:
+            _bring(host, name, folder, options)
+        remember(host, name)
+    print(f"the results of {name} are in {folder}")
+    return 0
+
+
+def _bring(host: ClusterHost, name: str, folder: Path, options: argparse.Namespace) -> None:
+    """Bring the results of a cluster here; if they are cut off, say what continues."""
+    try:
+        bring(host, name, folder)
+    except UnreachableError as error:
+        command = shlex.join(["flambe", "fetch", *filter(None, (options.cluster, options.to))])
+        text = error.message.replace(CONTINUES, f"{command}   continues")
+        raise UnreachableError(error.host, text) from None
+
+
+def has_results(host: ClusterHost, name: str) -> bool:
+    """Whether a run of a cluster left anything on its orchestrator."""
+    # A folder that is empty is none.
+    command = ["find", *results(host, name), "!", "-type", "d", "-print", "-quit"]
+    return bool(host.run(command, check=False, repeat=True).stdout.strip())

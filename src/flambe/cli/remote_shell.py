@@ -1,4 +1,4 @@
-"""What the commands for clusters do."""
+"""``flambe exec`` and ``flambe ssh``: commands, and a shell, on the hosts of a cluster."""
 
 from __future__ import annotations
 
@@ -6,34 +6,13 @@ import argparse
 import shlex
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 
-from flambe.cli import down, remote_run
-from flambe.cli.hosts import hosts_table
-from flambe.cli.results import took
-from flambe.cli.status import status
 from flambe.cli.targets import ClusterDisplay, chosen, identified, members_of
-from flambe.cli.termination import as_interrupt
-from flambe.cluster.cluster import Cluster
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.logging import redact
 from flambe.remote import each
 
 NOT_FOUND = 127  # the exit code of a program that is not there
-
-
-def up(cluster: Cluster, **options: bool) -> int:
-    """Make a cluster ready, and show its hosts."""
-    shown = ClusterDisplay()
-    begun = time.monotonic()
-    with as_interrupt():
-        cluster.run(**options, observer=shown)
-    shown.console.print(
-        hosts_table(cluster.name, cluster.members, prepared=True, width=shown.console.width)
-    )
-    shown.note(f"{cluster.name} is ready, in {took(time.monotonic() - begun)}")
-    return 0
 
 
 def execute(options: argparse.Namespace) -> int:
@@ -74,14 +53,3 @@ def login(options: argparse.Namespace) -> int:
     (host,) = chosen(members, options.host)
     host.connect(note=ClusterDisplay().note)
     return subprocess.call(host.connection.ssh("-t", "--", host.connection.destination))
-
-
-COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
-    "status": status,
-    "logs": remote_run.logs,
-    "stop": remote_run.stop,
-    "exec": execute,
-    "ssh": login,
-    "fetch": down.fetch,
-    "down": down.down,
-}

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import logging
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
 
+from flambe import _disk
 from flambe.cli import streams
-from flambe.cli.local_disk import refused
-from flambe.errors import ComponentError, ConfigError, FlambeError, Interrupted
+from flambe.errors import ComponentError, ConfigError, FlambeError, Interrupted, RunError
 from flambe.logging import console, redact
 from flambe.logging.plain import plain
 
@@ -83,3 +86,42 @@ def _tell(error: FlambeError, *, verbose: bool) -> None:
         say(detail or "".join(traceback.format_exception(error)))
     elif isinstance(error, ComponentError) and error.traceback:
         say("  the whole traceback with -v")
+
+
+def refused(error: Exception) -> RunError | None:
+    """Return what a disk of this machine refused, if that was it."""
+    if not isinstance(error, OSError):
+        return None
+    path = str(error.filename or console.home())
+    own = Path(path).is_relative_to(console.home())
+    if error.errno not in (*_disk.FULL, errno.EROFS) and not (own and error.errno == errno.EACCES):
+        return None
+    text = _disk.reason(error, path)
+    return RunError(f"{text}, or set FLAMBE_HOME to another folder" if own else text)
+
+
+SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+
+
+@contextlib.contextmanager
+def as_interrupt() -> Iterator[None]:
+    """Raise KeyboardInterrupt where one of these signals would end the process.
+
+    One that is ignored stays so: ``nohup`` starts what outlives its terminal.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    earlier = {}
+    for number in SIGNALS:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            earlier[number] = signal.signal(number, _interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
