@@ -14,6 +14,7 @@ import flambe
 from flambe.compile import Component
 from flambe.compile.state import s3
 from flambe.errors import ResourceError, StateError
+from flambe.logging import redact
 
 
 class RemotePart(Component):
@@ -124,3 +125,18 @@ def test_single_files(client: Any, tmp_path: Path) -> None:
     assert s3.exists("s3://marsh/x")
     assert not s3.exists("s3://marsh/x/a")
     assert s3.download("s3://marsh/x/a.txt", tmp_path / "new").read_text() == "heron"
+
+
+def test_credentials_are_hidden(
+    client: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "credentials").write_text(
+        "[default]\naws_access_key_id = id\naws_secret_access_key = of-a-file\n"
+        "[other]\naws_session_token=of-a-session\n"
+    )
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "of-a-variable")
+    monkeypatch.setattr(redact, "_values", set())
+    monkeypatch.setattr(redact, "_forms", ())
+    assert not s3.exists("s3://marsh/x")
+    assert redact.hide("of-a-file of-a-session of-a-variable id") == "*** *** *** id"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from flambe.compile import Schema
-from flambe.compile.values import ClusterResource, Grid
+from flambe.compile.values import Grid
 
 # The rooms that are written for torch.
 _LEARN = ("dataset", "field", "learn", "metric", "nn", "sampler")
@@ -24,13 +24,11 @@ def extras_of(value: object) -> set[str]:
         return own.union(*map(extras_of, (*value.args, *value.kwargs.values())))
     if isinstance(value, Grid):
         return set().union(*map(extras_of, value.elements))
-    if isinstance(value, ClusterResource):
-        return extras_of(value.location)
     if isinstance(value, dict):
         return set().union(*map(extras_of, value.values()))
     if isinstance(value, list | tuple):
         return set().union(*map(extras_of, value))
-    return {"aws"} if isinstance(value, str) and value.startswith("s3://") else set()
+    return set()
 
 
 def _of_target(target: str) -> set[str]:
