@@ -15,7 +15,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 COMMAND = """
 import sys
-from flambe.experiment.executors.base import InlineExecutor
+from flambe.experiment.executors.inline import InlineExecutor
 from flambe.experiment.run import Run
 Run._default_executor = lambda self, root: InlineExecutor(root)
 from flambe.cli.main import main

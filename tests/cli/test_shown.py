@@ -132,7 +132,7 @@ BROKEN = """
 import sys
 from pathlib import Path
 from tests.experiment.lab import Lab, Watcher
-from flambe.experiment.executors.base import InlineExecutor
+from flambe.experiment.executors.inline import InlineExecutor
 import logging
 logging.basicConfig(level="WARNING")
 

@@ -17,7 +17,8 @@ from typing import Any
 from flambe.compile.checks.calls import check
 from flambe.compile.reader.document import read_file
 from flambe.errors import FlambeError
-from flambe.experiment.executors.base import Executor, InlineExecutor
+from flambe.experiment.executors.base import Executor
+from flambe.experiment.executors.inline import InlineExecutor
 from flambe.progress import RunFolder, RunState, Status, VariantState, read_lines
 
 EXTENSIONS = Path(__file__).parent / "ext"

@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from flambe.compile import Grid, Link, Sample, Schema
 from flambe.compile.values import ClusterResource
-from flambe.experiment.variants.counting import count_variants
+from flambe.experiment.counting import count_variants
+from flambe.experiment.search.spaces import distinct_values, values_of
+from flambe.experiment.search.stage_search import StageSearch
 from flambe.experiment.variants.expansion import Expander, Variant
 from flambe.experiment.variants.identity import canonical, identity
-from flambe.experiment.variants.search import Search, distinct_values, values_of
 from tests.experiment.lab import Lab, flambe
 
 Stages = dict[str, Any]
@@ -66,7 +67,7 @@ def expanded(keywords: Mapping[str, Any]) -> dict[str, list[Variant]]:
     expander = Expander(keywords["pipeline"], keywords.get("seed", 0))
     known: dict[str, list[Variant]] = {}
     for stage in keywords["pipeline"]:
-        found = Search.read(keywords.get("search", {}).get(stage))
+        found = StageSearch.read(keywords.get("search", {}).get(stage))
         found.spaces = {"": walker()}
         known[stage] = found.draw(expander, expander.expand(stage, known))
     return known

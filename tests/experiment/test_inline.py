@@ -22,8 +22,8 @@ import flambe
 from flambe.compile import Grid, Link, Schema
 from flambe.errors import ComponentError, ConfigError, ResourceError, RunError, StateError
 from flambe.experiment import Experiment
-from flambe.experiment.executors.base import InlineExecutor
 from flambe.experiment.executors.debugger import Debugger
+from flambe.experiment.executors.inline import InlineExecutor
 from flambe.progress import Status
 from tests.experiment.lab import Lab, Watcher, json_lines
 
@@ -601,16 +601,16 @@ def test_resume_gives_what_a_run_without_interruption_gives(lab: Lab) -> None:
     class Stop(InlineExecutor):
         """Interrupts in the middle of the second variant."""
 
-        def run_stage(self, task: Any, variants: Any, options: Any, to: Any) -> None:
-            stepped, count = to.stepped, itertools.count()
+        def run_stage(self, task: Any, variants: Any, options: Any, listener: Any) -> None:
+            on_step, count = listener.on_step, itertools.count()
 
             def tell(*args: Any) -> None:
-                stepped(*args)
+                on_step(*args)
                 if next(count) == 8:
                     raise KeyboardInterrupt
 
-            to.stepped = tell
-            super().run_stage(task, variants, options, to)
+            listener.on_step = tell
+            super().run_stage(task, variants, options, listener)
 
     lab.name = "other"
     broken = lab.run(pipeline, seed=5, executor=Stop)
@@ -998,11 +998,11 @@ def test_each_stage_is_built_from_its_own_numbers(lab: Lab) -> None:
 
 def test_a_missing_checkpoint_of_an_ancestor_is_named(lab: Lab) -> None:
     class Careless(InlineExecutor):
-        def run_stage(self, task: Any, variants: Any, options: Any, to: Any) -> None:
+        def run_stage(self, task: Any, variants: Any, options: Any, listener: Any) -> None:
             if task.stage == "two":
                 for folder in (self.root / "one").iterdir():
                     shutil.rmtree(folder / "checkpoint")
-            super().run_stage(task, variants, options, to)
+            super().run_stage(task, variants, options, listener)
 
     outcome = lab.run(STAGES, executor=Careless, more="max_failures: 0")
     assert "the checkpoint of stage 'one' is missing" in str(outcome.raised())

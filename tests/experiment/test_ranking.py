@@ -13,7 +13,7 @@ from rich.console import Console
 
 from flambe.cli.display import Display
 from flambe.errors import Interrupted, RunError
-from flambe.experiment.executors.base import InlineExecutor
+from flambe.experiment.executors.inline import InlineExecutor
 from flambe.progress import RunFolder, Status
 from tests.experiment.lab import Lab
 

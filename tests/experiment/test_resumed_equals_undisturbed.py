@@ -24,7 +24,7 @@ from flambe.compile.registry import CLASSES
 from flambe.compile.state.component_state import same
 from flambe.compile.state.state_file import read_state
 from flambe.errors import Interrupted
-from flambe.experiment.executors.base import InlineExecutor
+from flambe.experiment.executors.inline import InlineExecutor
 from flambe.progress import Status, read_lines
 from tests.experiment.lab import (
     Lab,
@@ -46,8 +46,8 @@ class Interrupting(InlineExecutor):
     interrupted: ClassVar[set[str]] = set()
     at = 2
 
-    def _save(self, running: Any, folder: Path) -> None:
-        super()._save(running, folder)
+    def save_checkpoint(self, running: Any, folder: Path) -> None:
+        super().save_checkpoint(running, folder)
         known = running.variant.id
         if running.step_count == self.at and not running.done and known not in self.interrupted:
             self.interrupted.add(known)

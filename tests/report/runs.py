@@ -32,7 +32,7 @@ import sys
 from pathlib import Path
 from flambe.cli.display import display
 from flambe.errors import FlambeError
-from flambe.experiment.executors.base import InlineExecutor
+from flambe.experiment.executors.inline import InlineExecutor
 from tests.experiment.lab import Lab
 try:
     Lab(Path(sys.argv[1])).experiment().run(

@@ -321,7 +321,7 @@ import sys
 from pathlib import Path
 from flambe.cli.display import display
 from flambe.cli.site import SiteDisplay
-from flambe.experiment.executors.base import InlineExecutor
+from flambe.experiment.executors.inline import InlineExecutor
 from tests.experiment.lab import Lab
 shown = SiteDisplay(display())
 try:

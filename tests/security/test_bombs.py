@@ -24,13 +24,12 @@ from flambe.compile import Grid, Link, Sample, Schema
 from flambe.compile.checks.calls import check
 from flambe.compile.reader.document import read_text
 from flambe.errors import ConfigError
-from flambe.experiment import Experiment
+from flambe.experiment import Experiment, counting
+from flambe.experiment.counting import count_variants
 from flambe.experiment.plan import plan
-from flambe.experiment.variants import counting
-from flambe.experiment.variants.counting import count_variants
+from flambe.experiment.search.stage_search import StageSearch
 from flambe.experiment.variants.expansion import Expander, Variant
 from flambe.experiment.variants.options import domains
-from flambe.experiment.variants.search import Search
 from tests.experiment.lab import environment
 from tests.experiment.test_variants import Stages, expand, leaf, pipelines, walker
 
@@ -70,7 +69,7 @@ def test_options_inside_options_samples_and_stages_that_are_options() -> None:
     assert counts(pipeline) == [len(variants) for variants in expand(pipeline).values()]
 
 
-def tried(pipeline: Stages, stage: str, search: Search, most: int | None) -> list[int]:
+def tried(pipeline: Stages, stage: str, search: StageSearch, most: int | None) -> list[int]:
     """Return how many variants there are if one stage is searched, and reduced to a number."""
     expander = Expander(pipeline)
     known: dict[str, list[Variant]] = {}
@@ -110,7 +109,7 @@ def test_searched_drawn_and_reduced_stages(
         keywords["reduce"] = {stage: most}
     found = counts(pipeline, **keywords)
     if max(found) <= 1000:
-        assert found == tried(pipeline, stage, Search.read(search), most)
+        assert found == tried(pipeline, stage, StageSearch.read(search), most)
         assert [row.count for row in plan({"pipeline": pipeline, **keywords})] == found
 
 

@@ -19,8 +19,9 @@ from typing import Any
 
 import pytest
 
+import flambe
 from flambe.errors import ComponentError, RunError
-from flambe.experiment.executors.failures import reported, unreported
+from flambe.experiment.executors.failures import reported_failure, unreported_failure
 from flambe.experiment.executors.tune import local_ray
 from tests.experiment.lab import environment
 
@@ -336,15 +337,15 @@ def test_the_error_of_a_trial_is_not_read_from_a_pickle(tmp_path: Path) -> None:
         "Failure # 1 (occurred at x)\nfirst\nFailure # 2 (occurred at y)\nsecond\nline\n"
     )
     trial = SimpleNamespace(pickled_error_file=str(pickled), error_file=str(text))
-    assert unreported(trial).text == "second\nline"
+    assert unreported_failure(trial.error_file).text == "second\nline"
     assert not mark.exists()
 
 
 def test_a_pipe_in_the_place_of_an_error_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "error.txt")
     trial = SimpleNamespace(error_file=str(tmp_path / "error.txt"))
-    assert unreported(trial).text == "the trial failed; its log says more"
-    assert unreported(SimpleNamespace(error_file=None)).error is None
+    assert unreported_failure(trial.error_file).text == "the trial failed; its log says more"
+    assert unreported_failure(None).error is None
 
 
 def test_what_ray_says_of_lost_hosts_is_known(tmp_path: Path) -> None:
@@ -359,14 +360,15 @@ def test_what_ray_says_of_lost_hosts_is_known(tmp_path: Path) -> None:
     ):
         path = tmp_path / "error.txt"
         path.write_text(f"Failure # 1 (occurred at x)\n{error}\n")
-        assert unreported(SimpleNamespace(error_file=str(path))).host_lost is lost, str(error)
+        assert unreported_failure(str(path)).host_lost is lost, str(error)
 
 
 def test_what_is_reported_is_the_cause() -> None:
     error = ComponentError("ValueError: no", None, "running !X", "", "")
-    assert reported(error).error is error
-    assert reported(ValueError("two", "arguments")).text == "ValueError: ('two', 'arguments')"
-    assert reported(KeyError()).text == "KeyError"
+    assert reported_failure(error).error is error
+    failure = reported_failure(ValueError("two", "arguments"))
+    assert failure.text == "ValueError: ('two', 'arguments')"
+    assert reported_failure(KeyError()).text == "KeyError"
 
 
 def test_nothing_else_is_unpickled() -> None:
@@ -374,14 +376,14 @@ def test_nothing_else_is_unpickled() -> None:
 
     And what a component asked to be pickled, where its writer is known or trusted.
     """
-    source = Path(local_ray.__file__).parents[1]
+    source = Path(flambe.__file__).parent
     unpickles = re.compile(r"pickle\.loads?\(|Unpickler\(|torch\.load\(")
     found = {
         str(path.relative_to(source))
         for path in source.rglob("*.py")
         if unpickles.search(path.read_text(encoding="utf-8"))
     }
-    assert found == {"compile/state_file.py", "compile/pickled.py"}
+    assert found == {"compile/state/state_file.py", "compile/state/pickled.py"}
 
 
 # -- on hosts -----------------------------------------------------------------------------------

@@ -15,15 +15,13 @@ from flambe.compile.build import folder_of
 from flambe.compile.values import ClusterResource
 from flambe.errors import ConfigError, Problem
 from flambe.experiment.devices import refuse_too_large
+from flambe.experiment.executors.tune.deadlines import ALONE, JOIN
 from flambe.packaging import resources
 
 if TYPE_CHECKING:
     from flambe.cluster import Cluster
     from flambe.experiment.experiment import Experiment
 
-#: For how long a run waits for a factory when the last one is lost, in seconds; and for those
-#: that have not joined Ray when it starts.
-ALONE, JOIN = "FLAMBE_FACTORIES_DEADLINE", "FLAMBE_JOIN_DEADLINE"
 # What is in the folder of a run that has no results: see flambe.experiment.run.
 _RESULTS = 'find "$1" -mindepth 1 -maxdepth 1 -type d ! -name resources 2> /dev/null | head -n 1'
 

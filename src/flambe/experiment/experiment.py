@@ -17,16 +17,10 @@ from flambe._grammar import (
 from flambe.compile import Schema
 from flambe.compile.values import ClusterResource, Grid, Path
 from flambe.errors import ConfigError, Problem, did_you_mean, listed
-from flambe.experiment import validation
-from flambe.experiment.variants import (
-    counting,
-    engines,
-    expansion,
-    options,
-    search,
-    space_validation,
-)
-from flambe.experiment.variants.counting import DEFAULT_MAX_VARIANTS, LARGEST_MAX_VARIANTS
+from flambe.experiment import counting, validation
+from flambe.experiment.counting import DEFAULT_MAX_VARIANTS, LARGEST_MAX_VARIANTS
+from flambe.experiment.search import engines, space_validation, stage_search
+from flambe.experiment.variants import expansion, options
 from flambe.runnable import ClusterRunnable, RemoteEnvironment
 
 if TYPE_CHECKING:
@@ -251,7 +245,7 @@ def _findings(values: Mapping[str, Any]) -> Iterator[Finding]:
         if isinstance(stage, str) and stage not in pipeline:
             yield ("resume",), f"resume: there is no stage {stage!r}", did_you_mean(stage, pipeline)
     for stage, value in _mapping(values.get("search")).items():
-        for problem in search.findings(stage, value):
+        for problem in stage_search.keyword_problems(value):
             yield ("search", stage), problem.message, problem.hint
         if stage in pipeline and not options.domains(pipeline[stage]):
             yield (

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class RunListener:
-    """Notes in the journal what executors report: a ``Listener`` of theirs.
+    """Notes in the journal what executors report: their ``VariantListener``.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ class RunListener:
             self.journal.add(variant)
             self.run.variants[variant.stage].append(variant)
 
-    def started(self, variant: Variant, host: str) -> None:
+    def on_start(self, variant: Variant, host: str) -> None:
         """A variant starts, or starts again."""
         self._known(variant)
         entry = self.journal.variants[variant.id]
@@ -49,13 +49,13 @@ class RunListener:
             attempts=entry.attempts + 1,
         )
 
-    def stepped(self, variant: Variant, step: int, metric: float | None, host: str) -> None:
+    def on_step(self, variant: Variant, step: int, metric: float | None, host: str) -> None:
         """A step is done."""
         self.run.interruption.check()
         best = better(self.journal.variants[variant.id].best, metric)
         self.journal.change(variant.id, step=step, metric=metric, best=best, host=host)
 
-    def finished(self, variant: Variant, *, stopped: bool) -> None:
+    def on_end(self, variant: Variant, *, stopped: bool) -> None:
         """It is at its end, or a scheduler stopped it."""
         status = Status.STOPPED if stopped else Status.FINISHED
         self.journal.change(variant.id, status=status, ended=steady_time(), error="", traceback="")
@@ -68,7 +68,7 @@ class RunListener:
             )
             self.searcher = ""
 
-    def failed(
+    def on_failure(
         self, variant: Variant, error: ComponentError | None, text: str, final: bool
     ) -> None:
         """It raised; unless final it is tried again."""
@@ -86,6 +86,6 @@ class RunListener:
             reason = next(iter(redact.hide(text).splitlines()), "")
             self.run.observer.note(f"{name} failed and is tried again: {reason}")
 
-    def lines(self, lines: Sequence[tuple[str, str, str]]) -> None:
+    def on_lines(self, lines: Sequence[tuple[str, str, str]]) -> None:
         """Lines that components printed and logged."""
         self.journal.lines(lines)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from flambe.compile import Schema
 from flambe.compile.values import Grid
-from flambe.experiment.variants.counting import count_variants
+from flambe.experiment.counting import count_variants
 from flambe.experiment.variants.expansion import (
     Expander,
     Variant,

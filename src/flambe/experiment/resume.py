@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from flambe.errors import ConfigError, Problem, did_you_mean
-from flambe.experiment.executors.base import Tried
+from flambe.experiment.search.stage_search import EvaluatedPoint, StageSearch
 from flambe.experiment.storage.checkpoints import FINAL, RESUMED, Checkpoints
 from flambe.experiment.variants.expansion import Variant
 from flambe.experiment.variants.lineage import Earlier, Found
@@ -27,7 +27,6 @@ from flambe.progress import (
 if TYPE_CHECKING:
     from flambe.experiment.journal import Journal
     from flambe.experiment.run import Run
-    from flambe.experiment.variants.search import Search
 
 
 class Reuse:
@@ -214,7 +213,7 @@ class Reuse:
         )
 
     def adopt_searched(
-        self, journal: Journal, search: Search, stage: str, bases: list[Variant], run: Run
+        self, journal: Journal, search: StageSearch, stage: str, bases: list[Variant], run: Run
     ) -> list[Variant]:
         """Take over what a search tried before; return what is to be run.
 
@@ -233,8 +232,8 @@ class Reuse:
                     again.append(variant)
                 else:
                     figure = entry.metric if is_number(entry.metric) else None
-                    tried = Tried(suggested.base, entry.values, figure)
-                    search.earlier.append(tried)
+                    point = EvaluatedPoint(suggested.base, entry.values, figure)
+                    search.evaluated.append(point)
         search.num_samples -= len(run.variants[stage])
         return again + (bases if search.num_samples > 0 else [])
 

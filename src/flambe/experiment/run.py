@@ -26,7 +26,8 @@ from flambe.errors import (
     StateError,
 )
 from flambe.experiment.devices import occupied
-from flambe.experiment.executors.base import Executor, InlineExecutor, StageOptions
+from flambe.experiment.executors.base import Executor, StageOptions
+from flambe.experiment.executors.inline import InlineExecutor
 from flambe.experiment.executors.stage_task import StageTask
 from flambe.experiment.executors.tune import local_ray
 from flambe.experiment.failed_variants import failure_report
@@ -34,13 +35,13 @@ from flambe.experiment.journal import Journal, LogObserver, Observer
 from flambe.experiment.listener import RunListener
 from flambe.experiment.observer import guarded
 from flambe.experiment.resume import Reuse
+from flambe.experiment.search.stage_search import StageSearch
 from flambe.experiment.signals import Interruption, not_interrupted
 from flambe.experiment.storage.folder_lock import FolderLock
 from flambe.experiment.storage.run_storage import Place
 from flambe.experiment.variants.expansion import Expander, Variant, positions, stages_linked
 from flambe.experiment.variants.inputs import Inputs
 from flambe.experiment.variants.reduction import figure_notes, keep_best
-from flambe.experiment.variants.search import Search
 from flambe.logging.console import home
 from flambe.packaging.resources import fetch
 from flambe.progress import (
@@ -115,7 +116,7 @@ class Run:
         """Run; see :meth:`Experiment.run`."""
         self.experiment.parse()
         for name in self.experiment.pipeline:
-            Search.of(self.experiment, name).try_engines()
+            self._search(name).check_engines()
         with FolderLock(self.folder.root, self.observer.note):
             self._execute_alone()
 
@@ -249,7 +250,7 @@ class Run:
     # -- one stage ----------------------------------------------------------------------------
 
     def _run_stage(self, stage: StageState, resources: Mapping[str, Any]) -> None:
-        search = Search.of(self.experiment, stage.name)
+        search = self._search(stage.name)
         candidates = search.draw(self.expander, self.expander.expand(stage.name, self.variants))
         allowed = [v for v in candidates if self.flowing.issuperset(v.ancestry.values())]
         if search.searcher:
@@ -264,6 +265,16 @@ class Run:
         if todo:
             self._execute(stage, todo, search, resources)
         self._conclude(stage)
+
+    def _search(self, stage: str) -> StageSearch:
+        experiment = self.experiment
+        return StageSearch.of_stage(
+            stage,
+            experiment.pipeline[stage],
+            experiment.search.get(stage),
+            experiment.schedulers.get(stage),
+            experiment.seed,
+        )
 
     def _repeated(self, stage: str) -> Iterator[str]:
         if count := self.expander.repeated[stage]:
@@ -293,7 +304,11 @@ class Run:
         return todo
 
     def _execute(
-        self, stage: StageState, todo: list[Variant], search: Search, resources: Mapping[str, Any]
+        self,
+        stage: StageState,
+        todo: list[Variant],
+        search: StageSearch,
+        resources: Mapping[str, Any],
     ) -> None:
         executor = self._started_executor()
         known = {
@@ -318,15 +333,14 @@ class Run:
         static = [v for v in todo if v.id in self.journal.variants]
         for variants, searched in ((static, False), ([v for v in todo if v not in static], True)):
             if variants:
+                suggested = {variant.id for variant in self.variants[stage.name]}
                 options = StageOptions(
                     self.devices,
                     self.experiment.max_failures,
                     self.experiment.reuse_actors,
-                    scheduler=search.scheduler(),
+                    search.build_scheduler(),
+                    search.build_searcher(suggested) if searched else None,
                 )
-                if searched:
-                    search.into(options)
-                    options.taken = {variant.id for variant in self.variants[stage.name]}
                 searcher = search.searcher.tag if searched and search.searcher else ""
                 executor.run_stage(task, variants, options, RunListener(self, searcher))
 

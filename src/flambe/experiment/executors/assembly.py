@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 from flambe.compile import persistence
 from flambe.compile.build import Builder, run_error
@@ -22,21 +21,21 @@ from flambe.experiment.variants.expansion import Variant
 
 
 class Assembly:
-    """The objects of a variant and of its ancestors, in one process.
+    """Builds the objects of a variant and of its ancestors, in one process.
 
-    An ancestor that was run is given the state that it ended with. It shares its own ancestors with
-    the others, but for those whose state it changed: of these it has a copy.
+    An ancestor that was run gets the state that it ended with. It shares its own ancestors with
+    the others, except those whose state it changed: of these it has a copy.
 
     Parameters
     ----------
     task
-        What it takes.
+        The task of the stage.
     variant
         The variant.
     shared
         Ancestors that are built already, and that others use.
     workspace_of
-        Stage → the folder of its components.
+        Returns the folder of the components of a stage.
     """
 
     def __init__(
@@ -53,43 +52,40 @@ class Assembly:
         self.variants = {
             stage: task.variants[stage][ids[stage]] for stage in task.order if stage in ids
         }
-        self.names: dict[str, Any] = {
-            **{name: _here(place) for name, place in task.resources.items()},
-            **{stage: member.config for stage, member in self.variants.items()},
+        self.names: dict[str, object] = {
+            **{name: _expand_home(location) for name, location in task.resources.items()},
+            **{stage: variant.config for stage, variant in self.variants.items()},
         }
-        #: What is to be said of what ancestors did not save: what it is about → text.
+        #: Warnings about what ancestors did not save: subject → text.
         self.advice: dict[str, str] = {}
         self.shared: dict[str, Builder] = dict(shared or {})
         self.borrowed = set(self.shared)
 
-    def component(self) -> Any:
+    def component(self) -> object:
         """Build the object of the variant, its ancestors restored."""
         return self._build(self.target).stage(self.target)
 
     def _build(self, stage: str) -> Builder:
-        def elsewhere(name: str) -> Builder | None:
+        def shared_stage(name: str) -> Builder | None:
             if name == stage or name not in self.variants:
                 return None
             return self._shared(name)
 
         # Ancestors first: building them draws random numbers of their own.
         for _, link in links(self.names[stage]):
-            elsewhere(link.root)
-        # And modules: some draw when they are imported, which is only once in a process.
+            shared_stage(link.root)
+        # And modules: some draw when they are imported, which happens once per process.
         for _, part in walk(self.names[stage]):
             if isinstance(part, Schema):
-                with contextlib.suppress(Exception):  # building it says what is wrong
+                with contextlib.suppress(Exception):  # building it raises the same, with its place
                     part.resolve()
-        builder = Builder(self.names, elsewhere)
+        builder = Builder(self.names, shared_stage)
         seed_everything(self.task.seed, stage, self.variants[stage].repetition)
-        where = contextlib.nullcontext() if self.workspace_of is None else self._in_folder(stage)
-        with where:
+        with contextlib.ExitStack() as stack:
+            if self.workspace_of is not None:
+                stack.enter_context(using(self.workspace_of(stage)))
             builder.stage(stage)
         return builder
-
-    def _in_folder(self, stage: str) -> contextlib.AbstractContextManager[None]:
-        assert self.workspace_of is not None
-        return using(self.workspace_of(stage))
 
     def _shared(self, stage: str) -> Builder:
         if stage not in self.shared:
@@ -121,32 +117,32 @@ class Assembly:
             kept = {name: built for name, built in self.shared.items() if name not in copied}
             builder = Assembly(self.task, variant, kept, self.workspace_of)._build(stage)
             component = builder.stage(stage)
-        with blamed(component, "loading the state of"):
+        with component_context(component, "loading the state of"):
             component.load_state(saved)
         manifest = read_manifest(folder.parent)
         if manifest is not None and not manifest["done"]:
-            with blamed(component, "stopped() of"):
+            with component_context(component, "stopped() of"):
                 component.stopped()
         return builder
 
     def _copied(self, stage: str, component: Component, saved: component_state.State) -> set[str]:
         """Return the ancestors that hold what a stage changed, if others reach them too."""
         changed = {
-            id(member)
-            for path, member in component_state.components(component)
+            id(part)
+            for path, part in component_state.components(component)
             if path in saved
-            and not component_state.same(member._state(component_state.own(member)), saved[path])
+            and not component_state.same(part._state(component_state.own(part)), saved[path])
         }
         holders = set()
         for name in self.variants[stage].ancestry:
             built = self._shared(name).built.values()
             roots = [value for value in built if isinstance(value, Component)]
-            if any(id(m) in changed for root in roots for _, m in component_state.components(root)):
+            if any(id(p) in changed for root in roots for _, p in component_state.components(root)):
                 holders.add(name)
         return holders if holders & self._reached_without(stage) else set()
 
     def _reached_without(self, stage: str) -> set[str]:
-        """Return the ancestors that others use, or that the target reaches not through a stage."""
+        """Return the ancestors that others use, or that the target reaches without a stage."""
         seen: set[str] = set()
         ahead = [self.target]
         while ahead:
@@ -158,16 +154,22 @@ class Assembly:
 
 
 @contextlib.contextmanager
-def blamed(component: Component, doing: str) -> Iterator[None]:
-    """Say of which component an error is that one of its hooks raised."""
+def component_context(component: Component, action: str) -> Iterator[None]:
+    """Turn what a hook of a component raises into an error that names the component.
+
+    Raises
+    ------
+    ComponentError
+        If the hook raised anything but a FlambeError.
+    """
     try:
         yield
     except FlambeError:
         raise
     except Exception as error:
-        raise run_error(component, error, doing) from error
+        raise run_error(component, error, action) from error
 
 
-def _here(place: Any) -> Any:
+def _expand_home(location: object) -> object:
     """Return the path of a resource on this host: on a cluster it is below the user's home."""
-    return os.path.expanduser(place) if isinstance(place, str) else place
+    return os.path.expanduser(location) if isinstance(location, str) else location

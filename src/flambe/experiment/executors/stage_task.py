@@ -1,20 +1,19 @@
-"""What the variants of a stage have in common: the task that workers are given."""
+"""What a worker needs to run the variants of one stage, on any host."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from flambe.compile.state import random_state
 from flambe.experiment.storage.checkpoint_storage import Storage
-from flambe.experiment.variants.expansion import Expander, Variant
+from flambe.experiment.variants.expansion import Expander, Variant, choices_text
 
 
 @dataclass
 class StageTask:
-    """All that it takes to run the variants of one stage, on any host.
+    """What a worker needs to run the variants of one stage, on any host.
 
     Attributes
     ----------
@@ -33,7 +32,7 @@ class StageTask:
     extensions
         Name → where it came from.
     restore
-        Id → the checkpoint that a variant goes on from.
+        Id → the checkpoint that a variant continues from.
     secrets
         The file of secrets, from flambe's own folder: its variables are set where variants run.
     key
@@ -45,27 +44,34 @@ class StageTask:
     variants: dict[str, dict[str, Variant]]
     order: list[str]
     expander: Expander
-    resources: dict[str, Any] = field(default_factory=dict)
+    resources: dict[str, object] = field(default_factory=dict)
     extensions: dict[str, str] = field(default_factory=dict)
     seed: int = 0
     restore: dict[str, str] = field(default_factory=dict)
     secrets: str = ""
     key: bytes = field(default=b"", repr=False)
 
-    def of(self, variant_id: str, values: Mapping[str, Any], repetition: int = 0) -> Variant:
+    def variant_of(
+        self, variant_id: str, values: Mapping[str, object], repetition: int = 0
+    ) -> Variant:
         """Return a variant of this stage, with the values that a search suggested for it."""
-        known = self.variants[self.stage]
+        variants = self.variants[self.stage]
         if not values:
-            return known[variant_id]
-        variant = self.expander.suggest(known[variant_id], values, repetition)
-        return known.setdefault(variant.id, variant)
+            return variants[variant_id]
+        variant = self.expander.suggest(variants[variant_id], values, repetition)
+        return variants.setdefault(variant.id, variant)
+
+
+def variant_title(variant: Variant) -> str:
+    """Return how a variant is called in messages: ``train lr=0.1,n=2``."""
+    return f"{variant.stage} {choices_text(variant.choices)}".strip()
 
 
 def seed_everything(seed: int, stage: str, repetition: int = 0) -> None:
     """Seed Python, NumPy and torch from the seed of the run and a stage.
 
-    A stage is built from the same numbers wherever it is built, whatever was built before it; a
-    repetition of a variant from others.
+    A stage is built from the same random numbers wherever it is built, whatever was built before;
+    each repetition of a variant is built from others.
     """
     text = f"{seed}:{stage}:{repetition}" if repetition else f"{seed}:{stage}"
     digest = hashlib.sha256(text.encode()).digest()

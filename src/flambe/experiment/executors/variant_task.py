@@ -1,4 +1,4 @@
-"""What runs one variant, whatever engine runs it: build, step, save, restore."""
+"""One variant as every executor runs it: build, step, save, restore."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from flambe.compile.state.state_file import read_state, write_state
 from flambe.compile.stepping import Stepper
 from flambe.compile.workspace import Workspace, using
 from flambe.errors import StateError
-from flambe.experiment.executors.assembly import Assembly, blamed
+from flambe.experiment.executors.assembly import Assembly, component_context
 from flambe.experiment.executors.stage_task import StageTask
 from flambe.experiment.storage.checkpoints import CHECKPOINT, FINAL, MANIFEST, RANDOM, read_manifest
 from flambe.experiment.storage.variant_folders import Folders
@@ -34,11 +34,11 @@ class VariantTask:
     Parameters
     ----------
     task, variant_id
-        What is run.
+        The task of the stage, and the variant.
     channel
-        Takes what it says.
+        Takes what the variant prints and logs.
     attempt
-        Which attempt of this run at the variant it is: what an earlier one writes does not count.
+        The number of the attempt in this run: what an earlier attempt writes is ignored.
     """
 
     def __init__(
@@ -63,8 +63,8 @@ class VariantTask:
             assembly = Assembly(task, self.variant, workspace_of=self._workspace)
             self.component = assembly.component()
             self.stepper = Stepper(self.component)
-            for about, advice in assembly.advice.items():
-                self._advise(about, advice)
+            for subject, advice in assembly.advice.items():
+                self._advise(subject, advice)
             self._watch()
             if variant_id in task.restore:
                 folder = task.storage.bring(task.restore[variant_id])
@@ -83,20 +83,20 @@ class VariantTask:
         return self.folders.of_ancestor(stage, lambda: self.task.storage.bring(checkpoint))
 
     def close(self) -> None:
-        """Remove what the variant has on this host; its checkpoints hold what is to stay."""
+        """Remove the variant's folders on this host; its checkpoints hold what is kept."""
         self.folders.close()
 
-    def _advise(self, about: str, text: str) -> None:
-        """Say something that is said once in a run."""
-        self.channel.send(Record(self.variant.id, "advice", about, text, None, time.time()))
+    def _advise(self, subject: str, text: str) -> None:
+        """Warn, once in a run for each subject."""
+        self.channel.send(Record(self.variant.id, "advice", subject, text, None, time.time()))
 
     def _watch(self) -> None:
-        """Remember what the components hold, and which of it is known to be in no state."""
+        """Remember what the components hold, to find what changes and is in no state."""
         self.forgotten: dict[str, dict[str, str]] = {}
         self.watch = Watch(self.component) if isinstance(self.component, Component) else None
 
     def step(self) -> bool:
-        """Run one step; return whether there is more to do.
+        """Run one step; return whether more steps follow.
 
         Raises
         ------
@@ -119,14 +119,14 @@ class VariantTask:
         return more
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint; its manifest comes last, so that a whole one is known."""
+        """Write a checkpoint; its manifest comes last, and marks it complete."""
         if isinstance(self.component, Component):
-            with blamed(self.component, "saving the state of"):
+            with component_context(self.component, "saving the state of"):
                 values = component_state.collect(self.component)
             self._look_for_forgotten(values)
-            place = str(folder / CHECKPOINT)
-            persistence.write(self.component, place, values, self.forgotten, self.task.key)
-            # A component may draw from the numbers that all share: the next step goes on there.
+            path = str(folder / CHECKPOINT)
+            persistence.write(self.component, path, values, self.forgotten, self.task.key)
+            # A component may draw from the global generators: the next step continues from there.
             (folder / RANDOM).mkdir()
             write_state(str(folder / RANDOM), random_state.capture())
         self.folders.save(folder)
@@ -149,7 +149,7 @@ class VariantTask:
         (folder / MANIFEST).write_text(text, encoding="utf-8")
 
     def _look_for_forgotten(self, values: component_state.State) -> None:
-        """Name what changed and is in no state: at the first step, the last, and now and then."""
+        """Warn of what changed and is in no state: after 1, 2, 4, 8 … steps, and the last."""
         count = self.step_count
         if self.watch is None or (count & (count - 1) and not self.done):
             return
@@ -158,32 +158,38 @@ class VariantTask:
             self._advise(lost.key, lost.text)
 
     def restore(self, folder: Path) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint.
+
+        Raises
+        ------
+        StateError
+            If it is incomplete.
+        """
         manifest = read_manifest(folder)
         if manifest is None:
-            raise StateError(f"the checkpoint {folder} is not whole")
+            raise StateError(f"the checkpoint {folder} is incomplete")
         if manifest.get("generator"):
-            # Where a generator stood is in no checkpoint: from this state it would do steps twice.
+            # A checkpoint has no position of a generator: from this state it would repeat steps.
             _log.warning(
-                "run() of %s is a generator, which goes on from no checkpoint: it begins again, at "
-                "step 1 (a run() that does one step and returns True goes on)",
+                "run() of %s is a generator, which cannot continue from a checkpoint: it starts "
+                "again at step 1 (a run() that does one step and returns True can continue)",
                 type(self.component).__name__,
             )
             return
         if isinstance(self.component, Component):
-            notes: dict[str, dict[str, str]] = {}
+            forgotten: dict[str, dict[str, str]] = {}
 
-            def note(path: str, about: str, text: str) -> None:
-                notes.setdefault(path, {})[about.rpartition(".")[2]] = text
-                self._advise(about, text)
+            def on_forgotten(path: str, subject: str, text: str) -> None:
+                forgotten.setdefault(path, {})[subject.rpartition(".")[2]] = text
+                self._advise(subject, text)
 
-            place, trust = str(folder / CHECKPOINT), Trust(key=self.task.key)
-            saved = persistence.read(place, self.component, note, trust)
-            with blamed(self.component, "loading the state of"):
+            path, trust = str(folder / CHECKPOINT), Trust(key=self.task.key)
+            saved = persistence.read(path, self.component, on_forgotten, trust)
+            with component_context(self.component, "loading the state of"):
                 self.component.load_state(saved)
             self._watch()
-            self.forgotten = notes
-            if (folder / RANDOM).is_dir():  # earlier versions wrote none
+            self.forgotten = forgotten
+            if (folder / RANDOM).is_dir():  # not written by earlier versions
                 random_state.restore(read_state(str(folder / RANDOM)))
         self.folders.restore(folder)
         self.step_count = manifest["step"]

@@ -11,9 +11,9 @@ from ray.exceptions import GetTimeoutError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flambe.experiment.executors import last_words
-from flambe.experiment.executors.base import variant_title
-from flambe.experiment.executors.failures import Failure, unreported
+from flambe.experiment.executors.failures import Failure, unreported_failure
 from flambe.experiment.executors.last_words import LastWords
+from flambe.experiment.executors.stage_task import variant_title
 from flambe.experiment.executors.tune.collector import Origin
 from flambe.experiment.executors.tune.collector_calls import answer
 from flambe.experiment.variants.expansion import Variant
@@ -42,7 +42,7 @@ def failure_of(collector: Any, variant: Variant, trial: Any) -> Failure:
         )
         if reported is not None:
             return reported
-    failure = unreported(trial)
+    failure = unreported_failure(trial.error_file)
     if not failure.host_lost:
         failure = _death(collector, variant, failure.text)
         with contextlib.suppress(Exception):  # the collector is lost: so is the run

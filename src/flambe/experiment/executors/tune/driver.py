@@ -21,7 +21,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flambe import _disk
 from flambe.errors import RunError
-from flambe.experiment.executors.base import Listener, StageOptions
+from flambe.experiment.executors.base import StageOptions, VariantListener
 from flambe.experiment.executors.stage_task import StageTask
 from flambe.experiment.executors.tune.channel import LINE_PERIOD
 from flambe.experiment.executors.tune.collector import Collector, Look
@@ -42,8 +42,9 @@ from flambe.experiment.executors.tune.stage_run import (
 )
 from flambe.experiment.executors.tune.trainable import NAMESPACE, VariantTrainable, quiet_loggers
 from flambe.experiment.executors.tune.worker_replacement import replace_refusing_actors
+from flambe.experiment.search.engines import METRIC, MODE
+from flambe.experiment.search.stage_search import SearcherOptions
 from flambe.experiment.storage.checkpoints import Upkeep
-from flambe.experiment.variants.engines import METRIC, MODE
 from flambe.experiment.variants.expansion import Variant
 from flambe.logging import redact
 from flambe.progress import host_name
@@ -173,7 +174,11 @@ class TuneExecutor:
         return most
 
     def run_stage(
-        self, task: StageTask, variants: Sequence[Variant], options: StageOptions, to: Listener
+        self,
+        task: StageTask,
+        variants: Sequence[Variant],
+        options: StageOptions,
+        to: VariantListener,
     ) -> None:
         """Run the variants; see :class:`~flambe.experiment.executors.base.Executor`.
 
@@ -192,12 +197,17 @@ class TuneExecutor:
         task.storage.checkpoints().remove_tune_files(task.stage)
 
     def _run(
-        self, task: StageTask, variants: Sequence[Variant], options: StageOptions, to: Listener
+        self,
+        task: StageTask,
+        variants: Sequence[Variant],
+        options: StageOptions,
+        to: VariantListener,
     ) -> list[Variant]:
         """Run variants by one Tuner; return those that were lost with their hosts."""
+        search = options.search
         self.tasks[task.stage] = task
         answer(lambda: self.collector.set_task.remote(task))
-        stage = StageRun(self, task, to, options.taken)
+        stage = StageRun(self, task, to, search.suggested_ids if search else ())
         key = f"{self.name}/{task.stage}"
         live[key] = stage
         try:
@@ -222,13 +232,14 @@ class TuneExecutor:
         key: str,
     ) -> Any:
         ids = [variant.id for variant in variants]
-        space = {"stage": task.stage, "collector": self.name, "devices": options.devices}
-        if options.search is None:
+        space = {"stage": task.stage, "collector": self.name, "devices": dict(options.devices)}
+        search = options.search
+        if search is None:
             space["variant"] = tune.grid_search(ids)
         else:
             # The options of the base variants are one more dimension of the search.
             space["variant"] = tune.choice(ids) if len(ids) > 1 else ids[0]
-            space["values"] = options.space
+            space["values"] = dict(search.space)
         return Tuner(
             TRAINABLE,
             param_space=space,
@@ -236,9 +247,9 @@ class TuneExecutor:
                 metric=METRIC,
                 mode=MODE,
                 scheduler=ranked_scheduler(options.scheduler),
-                search_alg=_searcher(options),
-                num_samples=1 if options.search is None else options.num_samples,
-                max_concurrent_trials=None if _advised(options) else options.max_concurrent,
+                search_alg=_searcher(search) if search else None,
+                num_samples=search.num_samples if search else 1,
+                max_concurrent_trials=_max_concurrent(search) if search else None,
                 reuse_actors=options.reuse_actors and replace_refusing_actors(),
                 trial_name_creator=partial(trial_name, key),
                 trial_dirname_creator=partial(trial_folder, key),
@@ -255,7 +266,7 @@ class TuneExecutor:
         )
 
     @contextlib.contextmanager
-    def _live_lines(self, to: Listener) -> Iterator[None]:
+    def _live_lines(self, to: VariantListener) -> Iterator[None]:
         """Give what components say to the listener while a stage runs."""
         over = threading.Event()
 
@@ -271,7 +282,7 @@ class TuneExecutor:
                 except Exception:  # Ray is going down
                     return
                 try:
-                    to.lines(look.lines)
+                    to.on_lines(look.lines)
                 except OSError as error:
                     self.halt(_disk.reason(error, self.root, host_name()))
 
@@ -321,11 +332,15 @@ class TuneExecutor:
                 self.local.close()
 
 
-def _searcher(options: StageOptions) -> Any:
+def _searcher(options: SearcherOptions) -> Any:
     # What draws at random takes no advice: it is asked for as many as are missing.
-    searcher = ranked_searcher(options.search)
+    searcher = ranked_searcher(options.searcher)
     return Informed(searcher, options) if _advised(options) else searcher
 
 
-def _advised(options: StageOptions) -> bool:
-    return bool(options.earlier) and isinstance(options.search, Searcher)
+def _max_concurrent(options: SearcherOptions) -> int | None:
+    return None if _advised(options) else options.max_concurrent
+
+
+def _advised(options: SearcherOptions) -> bool:
+    return bool(options.evaluated) and isinstance(options.searcher, Searcher)

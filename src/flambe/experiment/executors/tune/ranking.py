@@ -15,7 +15,7 @@ from ray.tune.schedulers import MedianStoppingRule, TrialScheduler
 from ray.tune.search import Searcher
 from ray.tune.search.util import _set_search_properties_backwards_compatible
 
-from flambe.experiment.variants.engines import METRIC, MODE
+from flambe.experiment.search.engines import METRIC, MODE
 from flambe.progress import is_number
 
 # What a scheduler is given for a figure that is no number. An infinity would make NaN of the

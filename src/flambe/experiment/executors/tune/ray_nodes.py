@@ -20,14 +20,12 @@ import ray
 from flambe.cluster.cluster import SILENCE as SILENCE_SECONDS
 from flambe.cluster.services.ray_service import SILENCE, STARTS
 from flambe.errors import RunError, counted
-from flambe.experiment.cluster_setup import ALONE, JOIN
+from flambe.experiment.executors.tune.deadlines import alone_seconds, join_seconds
 from flambe.experiment.executors.tune.head_watch import HeadWatch
 from flambe.runnable import RemoteEnvironment
 
-ALONE_SECONDS = 600.0
 LEASE_PERIOD, LEASE_SECONDS = 60.0, 300.0
 MOST_AT_ONCE = 16  # factories that are talked to
-JOIN_SECONDS = 180.0  # how long factories may take to join, unless JOIN says otherwise
 PERIOD = 2.0  # seconds between two looks
 REVIVE_PERIOD = 15.0  # seconds between two tries to start the node of a factory again
 SSH_SECONDS = 40.0
@@ -105,7 +103,7 @@ class Nodes:
         RunError
             If one has not: it is named, with what its node said last.
         """
-        deadline = time.monotonic() + float(os.environ.get(JOIN, JOIN_SECONDS))
+        deadline = time.monotonic() + join_seconds()
         while missing := sorted(self.expected.keys() - self.alive()):
             if time.monotonic() > deadline:
                 reasons = "".join(f"\n{name}{self._why_missing(name)}" for name in missing)
@@ -154,9 +152,11 @@ class Nodes:
                 alone_since = None
             elif alone_since is None:
                 alone_since = time.monotonic()
-                self.note(f"no factory is left; one has {_alone():.0f} s to come back")
-            elif time.monotonic() - alone_since > _alone():
-                self.gave_up = f"no factory was left, and none came back within {_alone():.0f} s"
+                self.note(f"no factory is left; one has {alone_seconds():.0f} s to come back")
+            elif time.monotonic() - alone_since > alone_seconds():
+                self.gave_up = (
+                    f"no factory was left, and none came back within {alone_seconds():.0f} s"
+                )
                 signal.pthread_kill(_main_thread(), signal.SIGTERM)
                 return
 
@@ -256,10 +256,6 @@ def _registered() -> dict[str, str]:
         for name in node["Resources"]
         if name.startswith("factory_")
     }
-
-
-def _alone() -> float:
-    return float(os.environ.get(ALONE, ALONE_SECONDS))
 
 
 def _main_thread() -> int:

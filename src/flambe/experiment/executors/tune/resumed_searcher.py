@@ -9,8 +9,8 @@ from typing import Any
 from ray.tune.search import ConcurrencyLimiter
 from ray.tune.search.variant_generator import parse_spec_vars
 
-from flambe.experiment.executors.base import StageOptions, Tried
-from flambe.experiment.variants.engines import METRIC
+from flambe.experiment.search.engines import METRIC
+from flambe.experiment.search.stage_search import EvaluatedPoint, SearcherOptions
 
 
 class Informed(ConcurrencyLimiter):  # type: ignore[misc]
@@ -20,9 +20,9 @@ class Informed(ConcurrencyLimiter):  # type: ignore[misc]
     what is known, which takes it to where it was.
     """
 
-    def __init__(self, searcher: Any, options: StageOptions) -> None:
+    def __init__(self, searcher: Any, options: SearcherOptions) -> None:
         super().__init__(searcher, max_concurrent=options.max_concurrent or 1)
-        self.earlier = options.earlier
+        self.earlier = options.evaluated
         self.asked_as: dict[str, str] = {}
 
     def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
@@ -50,7 +50,7 @@ class Informed(ConcurrencyLimiter):  # type: ignore[misc]
             super().on_trial_complete(asked, None if failed else {METRIC: tried.metric}, failed)
         return found
 
-    def _tried(self, found: Mapping[str, Any]) -> Tried | None:
+    def _tried(self, found: Mapping[str, Any]) -> EvaluatedPoint | None:
         for tried in self.earlier:
             if found.get("values") == tried.values and found.get("variant") == tried.base:
                 return tried

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from ray import tune
 
-from flambe.experiment.executors.base import Listener
+from flambe.experiment.executors.base import VariantListener
 from flambe.experiment.executors.failures import Failure
 from flambe.experiment.executors.stage_task import StageTask
 from flambe.experiment.executors.tune import diagnosis
 from flambe.experiment.executors.tune.trainable import AT_END, ATTEMPT, HOST, REPETITION
+from flambe.experiment.search.engines import METRIC, STEPS
 from flambe.experiment.storage.checkpoints import FINAL, RESUMED, Checkpoints
-from flambe.experiment.variants.engines import METRIC, STEPS
 from flambe.experiment.variants.expansion import Variant
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class StageCallback(tune.Callback):  # type: ignore[misc]
         """A trial starts."""
         self.stage.trials[trial.trial_id] = trial
         trial.should_recover = _Recovery(self.key, trial.trial_id)
-        self.stage.to.started(self.stage.variant(trial), trial.node_ip or "")
+        self.stage.to.on_start(self.stage.variant(trial), trial.node_ip or "")
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -53,7 +53,7 @@ class StageCallback(tune.Callback):  # type: ignore[misc]
         step, metric = result.get(STEPS), result.get(METRIC)
         if step is not None:
             host = str(result.get(HOST, ""))
-            self.stage.to.stepped(self.stage.variant(trial), step, metric, host)
+            self.stage.to.on_step(self.stage.variant(trial), step, metric, host)
 
     def on_checkpoint(
         self, iteration: int, trials: list[Any], trial: Any, checkpoint: Any, **info: Any
@@ -109,7 +109,7 @@ class StageRun:
     """One stage as Tune runs it: trials and the variants that they run."""
 
     def __init__(
-        self, executor: TuneExecutor, task: StageTask, to: Listener, taken: Collection[str]
+        self, executor: TuneExecutor, task: StageTask, to: VariantListener, taken: Collection[str]
     ) -> None:
         self.executor = executor
         self.task = task
@@ -132,10 +132,10 @@ class StageRun:
         """
         config = trial.config
         values = config.get("values") or {}
-        variant = self.task.of(config["variant"], values, config.get(REPETITION, 0))
+        variant = self.task.variant_of(config["variant"], values, config.get(REPETITION, 0))
         if values and REPETITION not in config:
             for repetition in itertools.count():
-                variant = self.task.of(config["variant"], values, repetition)
+                variant = self.task.variant_of(config["variant"], values, repetition)
                 if variant.id not in self.taken:
                     break
             config[REPETITION] = repetition
@@ -157,7 +157,7 @@ class StageRun:
         stopped = not (trial.last_result or {}).get(AT_END, False)
         folder = self.checkpoints.folder(variant.stage, variant.name)
         self.executor.upkeep.settle(self.checkpoints, folder, FINAL)
-        self.to.finished(variant, stopped=stopped)
+        self.to.on_end(variant, stopped=stopped)
 
     def failure(self, trial: Any) -> Failure:
         """Return what a trial failed of; Tune asks whether to try it again before it says so."""
@@ -180,14 +180,14 @@ class StageRun:
             else:
                 trial.run_metadata.num_failures -= 1
                 trial.config[ATTEMPT] = self.executor.next_attempt(variant)
-            self.to.failed(variant, None, "its host was lost; another one goes on", final=False)
+            self.to.on_failure(variant, None, "its host was lost; another one goes on", final=False)
             return
         if failure.halts:
             self.executor.halt(failure.text)
             return
         if not final:
             trial.config[ATTEMPT] = self.executor.next_attempt(variant)
-        self.to.failed(variant, failure.error, failure.text, final)
+        self.to.on_failure(variant, failure.error, failure.text, final)
 
     def forgiven(self, trial: Any) -> bool:
         """Whether a trial did nothing wrong: its host was lost, and another one goes on with it.

@@ -20,17 +20,16 @@ from ray import tune
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from flambe.errors import RunError, listed
-from flambe.experiment.executors.base import variant_title
-from flambe.experiment.executors.failures import reported, whole_text
+from flambe.experiment.executors.failures import full_message, reported_failure
 from flambe.experiment.executors.isolation import Isolation, load_libraries
 from flambe.experiment.executors.last_words import Will
-from flambe.experiment.executors.stage_task import StageTask
+from flambe.experiment.executors.stage_task import StageTask, variant_title
 from flambe.experiment.executors.tune.channel import LINE_PERIOD, CollectorChannel
 from flambe.experiment.executors.tune.collector import Origin
 from flambe.experiment.executors.tune.collector_calls import answer
 from flambe.experiment.executors.variant_task import VariantTask
+from flambe.experiment.search.engines import METRIC, STEPS
 from flambe.experiment.storage import checkpoint_storage
-from flambe.experiment.variants.engines import METRIC, STEPS
 from flambe.experiment.variants.expansion import Variant
 from flambe.logging import capture, load, redact
 from flambe.logging.console import home
@@ -118,9 +117,9 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
     def report(self, error: BaseException) -> str:
         """Report what ends the trial, and log it; return what Ray may know of it."""
         self.printed.settle()
-        if whole := whole_text(error):
+        if whole := full_message(error):
             self.channel.send(Record(self.source, "whole", "ERROR", whole, None, time.time()))
-        failure = reported(error).hidden()
+        failure = reported_failure(error).redacted()
         self._take("ERROR", failure.text)
         if not failure.halts:  # else its disk may take nothing
             self.channel.flush()
@@ -166,7 +165,7 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
 
     def _variant(self, config: dict[str, Any]) -> Variant:
         assert self.stage_task is not None
-        return self.stage_task.of(
+        return self.stage_task.variant_of(
             config["variant"], config.get("values") or {}, config.get(REPETITION, 0)
         )
 

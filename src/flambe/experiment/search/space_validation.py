@@ -16,7 +16,7 @@ from typing import Any
 
 from flambe.compile import Schema, search_spaces, signatures
 from flambe.compile.values import Path, links, walk
-from flambe.experiment.variants.engines import is_built_on, missing_packages
+from flambe.experiment.search.engines import is_built_on, missing_packages
 from flambe.experiment.variants.options import domains, has_options
 
 Finding = tuple[Path, str, str]  # path, message, hint

@@ -18,9 +18,10 @@ from typing import Any
 from flambe.compile.schema import Schema
 from flambe.compile.values import Grid, Link, Path, Sample, children
 from flambe.errors import ConfigError, Problem
+from flambe.experiment.search.spaces import distinct_values
+from flambe.experiment.search.stage_search import StageSearch
 from flambe.experiment.variants.identity import canonical_text
 from flambe.experiment.variants.options import alternatives, grid_elements, has_options, is_domain
-from flambe.experiment.variants.search import Search, distinct_values
 
 DEFAULT_MAX_VARIANTS = 10_000
 LARGEST_MAX_VARIANTS = 100_000
@@ -113,7 +114,9 @@ def _counts(keywords: Mapping[str, Any], *, reduced: bool = False) -> dict[str, 
     counts: dict[str, StageCount] = {}
     total = 0
     for stage, value in keywords["pipeline"].items():
-        counts[stage] = counter.add(stage, value, Search.read(search.get(stage)), reduce.get(stage))
+        counts[stage] = counter.add(
+            stage, value, StageSearch.read(search.get(stage)), reduce.get(stage)
+        )
         total += counts[stage].count
         if total > ALL_STAGES * most and not reduced:
             raise _TooManyVariantsError(
@@ -159,7 +162,7 @@ class _Counter:
         self.counts: dict[_State, int] = {_END: 1}
         self.steps = 0
 
-    def add(self, name: str, value: Any, search: Search, reduce: int | None) -> StageCount:
+    def add(self, name: str, value: Any, search: StageSearch, reduce: int | None) -> StageCount:
         """Return how many variants a stage has."""
         self.names.append(name)
         self.drawn, self.values = search.num_samples, {}
