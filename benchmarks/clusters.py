@@ -123,12 +123,12 @@ class Hosts:
         key, user = str(self.metal.key), self.metal.user
         cluster = SSHCluster(self.name, first, others, key=key, username=user)
         machines = cluster.find_machines()
-        cluster.members = [ClusterHost(m, cluster.local, cluster.remote_dir) for m in machines]
+        cluster.hosts = tuple([ClusterHost(m, cluster.local, cluster.remote_dir) for m in machines])
         return cluster
 
     def close(self) -> None:
         """End flambe's connections."""
-        for member in self.cluster.members:
+        for member in self.cluster.hosts:
             member.connection.close()
 
     def ssh(self) -> list[str]:
@@ -425,7 +425,7 @@ def each_host(hosts: Hosts, *, closed: bool) -> float:
     if closed:
         hosts.close()
     begun = time.perf_counter()
-    done = each(lambda member: member.run(["hostname"]), hosts.cluster.members)
+    done = each(lambda member: member.run(["hostname"]), hosts.cluster.hosts)
     seconds = time.perf_counter() - begun
     assert len({result.stdout for result in done}) == len(done)
     return seconds
@@ -596,7 +596,7 @@ def files(lab: Lab, repeats: int) -> None:
     """Measure many files to several hosts."""
     hosts = lab.ready
     section(f"files: {COPIED * COPIED_SIZE / MEGA:.0f} MB in {COPIED} files to 1+3 hosts")
-    each(lambda member: member.refresh(hosts.name), hosts.cluster.members)
+    each(lambda member: member.refresh(hosts.name), hosts.cluster.hosts)
     bridge = hosts.metal.claim.bridge
     rules = [["-d", address] for address in hosts.addresses]
     with Counter(["OUTPUT", "-o", bridge], rules) as counter:

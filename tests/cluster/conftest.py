@@ -93,7 +93,7 @@ def connected(cluster: Cluster) -> list[ClusterHost]:
     members = [ClusterHost(machine, cluster.local, cluster.remote_dir) for machine in machines]
     for member in members:
         member.connect()
-    cluster.members = members
+    cluster.hosts = tuple(members)
     return members
 
 

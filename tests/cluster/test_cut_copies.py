@@ -241,9 +241,9 @@ def test_a_host_without_rsync_is_named(metal: Metal, tmp_path: Path) -> None:
         # As it is where nobody has looked before.
         cluster = ssh_cluster(metal)
         _, factory, _ = connected(cluster)
-        for member in cluster.members:
+        for member in cluster.hosts:
             member.refresh("metal")
-        cluster_keys.distribute("metal", cluster.members)
+        cluster_keys.distribute("metal", cluster.hosts)
         missing = "rsync is not installed on factory_1: apt-get install rsync"
         with pytest.raises(RemoteError, match=missing):
             cluster.files.give(["/etc/hostname"], "x", factory)

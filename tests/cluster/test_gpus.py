@@ -59,7 +59,7 @@ def make(cluster: Any) -> Told:
 
 def shown(cluster: Any, number: int) -> str:
     """Return what the table says of the GPUs of a host."""
-    table = hosts_table(cluster.name, cluster.members, prepared=True)
+    table = hosts_table(cluster.name, cluster.hosts, prepared=True)
     (column,) = (column for column in table.columns if column.header == "GPUs")
     return str(list(column.cells)[number])
 
@@ -72,7 +72,7 @@ def test_those_of_others_are_shown_and_left_to_them(metal: Metal) -> None:
         plug_in(host, [9000, 3, 500, 8000], f"GPU-0, {pid}, 8990\n")
         cluster = ssh_cluster(metal, gpus="free")
         told = make(cluster)
-        assert [member.gpus for member in cluster.members] == [[], ["GPU-1", "GPU-2"], []]
+        assert [member.gpus for member in cluster.hosts] == [[], ["GPU-1", "GPU-2"], []]
         text = f"2 of 4 × {KIND}, 2 in use by ann, somebody"
         assert any(f"gpus: free leaves {text}" in note for note in told.notes)
         assert shown(cluster, 1) == text
@@ -80,13 +80,13 @@ def test_those_of_others_are_shown_and_left_to_them(metal: Metal) -> None:
         # By default all are used, and who does so too is shown.
         everything = ssh_cluster(metal)
         assert "leaves" not in "".join(make(everything).notes)
-        assert everything.members[1].gpus == ["GPU-0", "GPU-1", "GPU-2", "GPU-3"]
+        assert everything.hosts[1].gpus == ["GPU-0", "GPU-1", "GPU-2", "GPU-3"]
         assert shown(everything, 1) == f"4 × {KIND}, 2 in use by ann, somebody"
     # It is looked at again each time.
     plug_in(host, [3, 3])
     again = ssh_cluster(metal, gpus="free")
     make(again)
-    assert again.members[1].gpus == ["GPU-0", "GPU-1"]
+    assert again.hosts[1].gpus == ["GPU-0", "GPU-1"]
     assert shown(again, 1) == f"2 × {KIND}"
 
 
@@ -94,7 +94,7 @@ def test_what_the_cluster_itself_runs_does_not_count(metal: Metal) -> None:
     host = metal.hosts[1]
     cluster = ssh_cluster(metal, gpus="free")
     make(cluster)
-    member = cluster.members[1]
+    member = cluster.hosts[1]
     given: dict[str, Any] = {"folder": ".", "env": {}, "about": {}}
     for name in ("metal", "metal.node", "metal-2"):
         member.agent.call("start", name=name, command=["sleep", "600"], **given)
@@ -104,7 +104,7 @@ def test_what_the_cluster_itself_runs_does_not_count(metal: Metal) -> None:
     plug_in(host, [9000, 9000, 9000], "".join(f"{row}\n" for row in rows))
     make(cluster)
     # Of another cluster of the same user: that is a colleague too.
-    assert cluster.members[1].gpus == ["GPU-0", "GPU-1"]
+    assert cluster.hosts[1].gpus == ["GPU-0", "GPU-1"]
     assert shown(cluster, 1) == f"2 of 3 × {KIND}, 1 in use by {host.user}"
     for name in ("metal", "metal.node", "metal-2"):
         member.agent.call("stop", name=name, grace=2.0)
@@ -124,7 +124,7 @@ def test_looking_costs_no_further_round_trip(metal: Metal, monkeypatch: pytest.M
     cluster = ssh_cluster(metal, gpus="free")
     make(cluster)
     assert commands == ["flambe's agent: report"] * 3
-    assert cluster.members[1].gpus == ["GPU-1"]
+    assert cluster.hosts[1].gpus == ["GPU-1"]
 
 
 def test_an_nvidia_smi_that_fails_is_no_gpu(metal: Metal) -> None:
@@ -132,7 +132,7 @@ def test_an_nvidia_smi_that_fails_is_no_gpu(metal: Metal) -> None:
     metal.hosts[1].run("tee", "/usr/local/bin/nvidia-smi", input="#!/bin/sh\nexit 9\n")
     cluster = ssh_cluster(metal, gpus="free")
     make(cluster)
-    assert cluster.members[1].facts["gpus"] == []
+    assert cluster.hosts[1].facts["gpus"] == []
 
 
 def test_who_uses_a_gpu() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from flambe.cluster import LocalCluster
-from flambe.cluster.provisioning import provision
+from flambe.cluster.provisioning import lock
 from flambe.errors import HeldError
 from flambe.remote import identity
 from tests.cluster.conftest import connected
@@ -37,7 +37,7 @@ def taken(cluster: LocalCluster, who: dict[str, Any], seconds: float = 60) -> No
 def had(cluster: LocalCluster) -> bool:
     """Whether the lock can be had here."""
     try:
-        with provision.held(cluster, "provision", "preparing the cluster"):
+        with lock.held(cluster.context, "provision", "preparing the cluster"):
             return True
     except HeldError as error:
         assert "the cluster is in use: " in str(error)
@@ -46,7 +46,7 @@ def had(cluster: LocalCluster) -> bool:
 
 def test_a_holder_is_gone_only_where_that_can_be_seen(cluster: LocalCluster) -> None:
     with subprocess.Popen(["sleep", "1000"]) as process:
-        mine = {**provision.holder("preparing the cluster"), "pid": process.pid}
+        mine = {**lock.this_process("preparing the cluster"), "pid": process.pid}
         mine["process"] = identity.of_process(process.pid)
         taken(cluster, mine)
         assert not had(cluster), "it lives"
@@ -95,11 +95,11 @@ import sys
 from pathlib import Path
 from flambe.cluster import LocalCluster
 from flambe.cluster.cluster_host import ClusterHost
-from flambe.cluster.provisioning import provision
+from flambe.cluster.provisioning import lock
 cluster = LocalCluster(sys.argv[1], 0)
-cluster.members = [ClusterHost(m, cluster.local, cluster.remote_dir) for m in cluster.find_machines()]
-cluster.members[0].connect()
-with provision.held(cluster, "provision", "preparing the cluster"):
+cluster.hosts = tuple([ClusterHost(m, cluster.local, cluster.remote_dir) for m in cluster.find_machines()])
+cluster.hosts[0].connect()
+with lock.held(cluster.context, "provision", "preparing the cluster"):
     print("held", flush=True)
     sys.stdin.read()
 """

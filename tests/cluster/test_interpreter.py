@@ -137,7 +137,7 @@ def has(cluster: Any, wanted: str) -> None:
     """Every host runs it, from a folder of its own."""
     name = cluster.local.recall()["environment"]
     script = "import platform, sys; print(platform.python_version(), sys.base_prefix)"
-    for member in cluster.members:
+    for member in cluster.hosts:
         said = member.run([f".flambe/envs/{name}/bin/python", "-c", script]).stdout.split()
         assert said[0] == wanted
         assert f"/.flambe/pythons/cpython-{wanted}-" in said[1]

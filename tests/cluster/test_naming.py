@@ -86,9 +86,9 @@ def test_the_name_of_a_node_that_runs(noted: bool) -> None:
     about = {"name": "factory_2"} if noted else {"port": 1}
     command = ["python3", "x.pyz", "ray-node", '{"name": "factory_2", "port": 1}']
     status = {"state": service.RUNNING, "about": about, "command": command}
-    assert factory_names.node_name(status) == "factory_2"
-    assert factory_names.node_name({**status, "state": "ended"}) == ""
-    assert factory_names.node_name({"state": service.RUNNING, "about": {}, "command": ["x"]}) == ""
+    assert ray_service.node_name(status) == "factory_2"
+    assert ray_service.node_name({**status, "state": "ended"}) == ""
+    assert ray_service.node_name({"state": service.RUNNING, "about": {}, "command": ["x"]}) == ""
 
 
 def looked(members: Sequence[ClusterHost], name: str) -> None:
@@ -105,14 +105,13 @@ def test_a_machine_knows_its_name_wherever_it_stands_in_the_file(local: Any) -> 
     orchestrator, first, second = members
     assert len({member.identity for member in members}) == 3
     # Somebody else's computer, which remembers nothing, has them in another order.
-    factory_names.settle(cluster, members, {}, [])
+    factory_names.settle(cluster.name, members, {}, [])
     turned = [orchestrator, second, first]
     second.rename("factory_1")
     first.rename("factory_2")
     looked(turned, cluster.name)
     assert second.name.startswith("factory_2 (")
-    factory_names.settle(cluster, turned, {}, [])
-    assert turned == [orchestrator, first, second]
+    assert factory_names.settle(cluster.name, turned, {}, []) == [orchestrator, first, second]
     # One that is remembered with another identity is another machine, at the same address.
     orchestrator.mark(cluster.name, "name", "")
     for member in (first, second):
@@ -121,7 +120,7 @@ def test_a_machine_knows_its_name_wherever_it_stands_in_the_file(local: Any) -> 
         *(local_state.machine_of(local_state.note_of(one.machine, one.identity)) for one in members)
     )
     known["machines"][1]["identity"] = "another"
-    factory_names.settle(cluster, turned, known, [{"name": "factory_1"}])
+    factory_names.settle(cluster.name, turned, known, [{"name": "factory_1"}])
     assert [one.machine.name for one in (first, second)] == ["factory_3", "factory_2"]
 
 
@@ -132,13 +131,14 @@ def test_the_token_is_replaced_when_one_that_had_it_is_not_in_the_cluster(local:
     members = connected(cluster)
     looked(members, cluster.name)
     orchestrator, first, second = members
-    nodes = ray_service.RayNodes(cluster)
+    nodes = ray_service.RayNodes(cluster.context)
     held = nodes._give_token("")
     assert set(orchestrator.report["marks"][ray_service.HOLDERS]) == {
         one.identity for one in members
     }
     assert not nodes._outsiders()
-    cluster.members = [orchestrator, first]
+    cluster.hosts = (orchestrator, first)
+    nodes = ray_service.RayNodes(cluster.context)
     assert nodes._outsiders()
     nodes.forget(orchestrator, [second.identity])  # it was reached, and cleaned
     assert not nodes._outsiders()

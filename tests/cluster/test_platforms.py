@@ -61,7 +61,7 @@ def test_a_mac_prepares_hosts_that_reach_an_index(mac: None) -> None:
 
 
 def _target(cluster: Any) -> Target:
-    return target.target_of(cluster.members, cluster.members[0].facts["python"])
+    return target.target_of(cluster.hosts, cluster.hosts[0].facts["python"])
 
 
 @pytest.mark.long
@@ -210,7 +210,7 @@ def first_cluster(members: Any) -> Any:
     from flambe.cluster.provisioning import cluster_keys
 
     cluster = SSHCluster("metal", "unused")
-    cluster.members = members
+    cluster.hosts = tuple(members)
     cluster_keys.distribute("metal", members)
     return cluster
 

@@ -42,7 +42,7 @@ from flambe.runnable import ClusterRunnable
 
 class Job(ClusterRunnable):
     def setup(self, cluster, extensions, force, **kwargs):
-        place = f"{cluster.folder}/resources/page"
+        place = f"{cluster.context.folder}/resources/page"
         self.page = _fetched(cluster, "page", "http://pages.test/page.txt", place)
 
     def run(self, force=False, **kwargs):
@@ -135,7 +135,7 @@ def test_everything_goes_through_it_and_nobody_sees_the_password(served: tuple[s
         clean(*seen, *told.notes, *(text for _, text in told.lines), repr(cluster.environment))
         clean(cluster.local.setup_log.read_text(), cluster.local.note.read_text())
         for host in metal.hosts:
-            place = f"/home/{host.user}/{proxy.path(cluster)}"
+            place = f"/home/{host.user}/{proxy.path(cluster.context)}"
             assert host.run("stat", "-c", "%a %U", place).stdout == f"600 {host.user}\n"
         # A command that fails, and says it.
         with pytest.raises(RemoteError) as raised:
@@ -266,8 +266,10 @@ def test_what_it_does_not_lead_to(tmp_path: Path) -> None:
     url = f"http://{USER}:pa%24s@proxy:3128"
     both = ["203.0.113.5:2222", "10.0.0.5"]
     cluster = SSHCluster("c", both, ["10.0.0.6"], environment={"proxy": url})
-    cluster.members = [ClusterHost(m, cluster.local, ".flambe") for m in cluster.find_machines()]
-    found = proxy.variables(cluster)
+    cluster.hosts = tuple(
+        [ClusterHost(m, cluster.local, ".flambe") for m in cluster.find_machines()]
+    )
+    found = proxy.variables(cluster.context)
     directly = "localhost,127.0.0.1,::1,10.0.0.5,203.0.113.5,10.0.0.6"
     assert found["no_proxy"] == found["NO_PROXY"] == directly
     assert found["http_proxy"] == found["HTTPS_PROXY"] == url
@@ -275,5 +277,5 @@ def test_what_it_does_not_lead_to(tmp_path: Path) -> None:
     assert "pa%24s" not in repr(cluster.environment)
     index = {"index_url": "https://ann:canary-index@index/simple"}
     assert "canary-index" not in repr(SSHCluster("c", "h", environment=index).environment)
-    assert proxy.variables(SSHCluster("c", "h")) == {}
-    assert proxy.line(SSHCluster("c", "h")) == ""
+    assert proxy.variables(SSHCluster("c", "h").context) == {}
+    assert proxy.line(SSHCluster("c", "h").context) == ""

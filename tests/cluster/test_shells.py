@@ -123,7 +123,7 @@ def test_a_profile_that_ends_before_a_command(local: Any) -> None:
     """What setup commands seem to have done they have done."""
     (host,) = connected(local(0))
     cluster = Standing("c")
-    cluster.members = [host]
+    cluster.hosts = (host,)
     for profile in ("", "echo WELCOME; set -o noclobber", "read -r answer"):
         host.put(profile, ".bash_profile")
         assert cluster.run_cmds(["true"])[0].code == 0

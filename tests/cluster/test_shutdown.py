@@ -37,14 +37,14 @@ def test_what_nobody_needs_ends_and_nothing_else(
     monkeypatch.setattr(idle_shutdown, "CHECK", 0.3)
     cluster = ssh_cluster(metal, factories_timeout=0, orchestrator_timeout=0.001)
     cluster.run()
-    orchestrator, factory, other = cluster.members
+    orchestrator, factory, other = cluster.hosts
     # Somebody else works on the host, and a service of ours has nothing to do there.
     stranger = "setsid sh -c 'while :; do :; done' > /dev/null 2>&1 & echo $!"
     pid = factory.run(["sh", "-c", stranger]).stdout.strip()
     factory.agent.call("lease", name="run", seconds=5.0)
     begun = time.monotonic()
     for member in (orchestrator, factory):
-        service = Service(cluster, member, "site")
+        service = Service(cluster.context, member, "site")
         service.start(service.request(["sleep", "1000"], {}, {}))
     seen = until(lambda: factory.refresh("metal")["reaper"].get("seen"), "it looks", 20)
     assert ends({"settings": {"timeout": 0}, "seen": seen}) == "not while a run needs it"
@@ -60,8 +60,8 @@ def test_what_nobody_needs_ends_and_nothing_else(
     until(lambda: states(cluster, other)["metal.reaper"] == "running", "it is there again", 30)
     forever = ssh_cluster(metal)
     forever.run()
-    assert states(forever, forever.members[2])["metal.reaper"] != "running"
-    assert states(forever, forever.members[1])["metal.reaper"] != "running"
+    assert states(forever, forever.hosts[2])["metal.reaper"] != "running"
+    assert states(forever, forever.hosts[1])["metal.reaper"] != "running"
 
 
 def test_factories_may_not_outlive_their_orchestrator(tmp_path: Any) -> None:

@@ -40,7 +40,7 @@ def test_the_site_speaks_tls_on_the_address_of_the_orchestrator(
     def made(**site: Any) -> Any:
         cluster = ssh_cluster(metal, site=site)
         cluster.run(observer=told)
-        folder = f"{cluster.work}/output__x"
+        folder = f"{cluster.context.work}/output__x"
         cluster.orchestrator.run(["mkdir", "-p", folder])
         return cluster, cluster.report.start(folder)
 
@@ -64,7 +64,7 @@ def test_the_site_speaks_tls_on_the_address_of_the_orchestrator(
         assert ask(place.url().partition("?")[0]) in (401, 403), "the token is asked for"
         for name in ("certificate", "key"):
             assert (folder / f"site.{name}.pem").stat().st_mode & 0o777 == 0o600
-        cluster.members[0].refresh("metal")
+        cluster.hosts[0].refresh("metal")
         found = report_site.find("metal", cluster.orchestrator)
         assert found == place
         assert found is not None
@@ -80,9 +80,9 @@ def test_the_site_speaks_tls_on_the_address_of_the_orchestrator(
         assert plain.url().startswith(f"http://{host.address}:")
         assert any("is not encrypted" in note for note in told.notes)
     finally:
-        for member in cluster.members:
+        for member in cluster.hosts:
             member.refresh("metal")
-        decommission.take_down(cluster, cluster.members)
+        decommission.take_down(cluster.context)
     assert list(folder.glob("site.*.pem")) == []
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from flambe.cluster import SSHCluster
-from flambe.cluster.provisioning import cluster_keys, provision
+from flambe.cluster.provisioning import cluster_keys, lock
 from flambe.errors import (
     CommandError,
     FanOutError,
@@ -62,7 +62,7 @@ def test_a_cluster_is_made_ready_once(metal: Metal) -> None:
     assert again.lines == []
     # The connection that is there is used.
     assert [host.handshakes() for host in metal.hosts] == before
-    for member in cluster.members:
+    for member in cluster.hosts:
         assert member.report["environment"]["distributions"]["ray"]
         assert member.facts["user"] == "ubuntu"
 
@@ -366,13 +366,13 @@ def test_two_clients_at_once(metal: Metal, tmp_path: Path, monkeypatch: pytest.M
     """FAULTS 4: one works, the other names the holder; a dead holder's lock expires."""
     cluster = ssh_cluster(metal)
     make(cluster)
-    monkeypatch.setattr(provision, "LOCK_SECONDS", 4.0)
-    with provision.held(cluster, "provision", "preparing the cluster"):
+    monkeypatch.setattr(lock, "LOCK_SECONDS", 4.0)
+    with lock.held(cluster.context, "provision", "preparing the cluster"):
         with (
             pytest.raises(
                 RemoteError, match="the cluster is in use: .* is preparing the cluster"
             ) as raised,
-            provision.held(cluster, "provision", "preparing the cluster"),
+            lock.held(cluster.context, "provision", "preparing the cluster"),
         ):
             pass
         assert "pytest" in str(raised.value) or "expires after" in str(raised.value)
@@ -386,7 +386,7 @@ def test_two_clients_at_once(metal: Metal, tmp_path: Path, monkeypatch: pytest.M
     )
     assert answer["taken"]
     time.sleep(1.5)
-    with provision.held(cluster, "provision", "preparing the cluster"):
+    with lock.held(cluster.context, "provision", "preparing the cluster"):
         pass
 
 
@@ -472,7 +472,7 @@ def test_a_remote_file_system_is_mounted_as_in_the_document(metal: Metal) -> Non
     ]
     cluster = ssh_cluster(metal, setup_cmds=commands)
     make(cluster)
-    for member in cluster.members:
+    for member in cluster.hosts:
         assert member.read("mounted/data.txt") == "the data\n"
     again = ssh_cluster(metal, setup_cmds=commands)
     assert "everything is in place" in make(again).notes

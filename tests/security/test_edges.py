@@ -183,7 +183,7 @@ class _Host:
 
     def __init__(self, machine: Machine, home: str) -> None:
         self.machine, self.name = machine, machine.name
-        self.facts = {"home": home}
+        self.home = home
         self.report = {"keys": {"host_keys": ["ssh-ed25519 AAAA\nHost * me"]}}
 
 

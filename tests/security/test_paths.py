@@ -14,9 +14,10 @@ import pytest
 
 from flambe.cli import fetch
 from flambe.cluster.cluster_host import ClusterHost
+from flambe.cluster.context import ClusterContext
 from flambe.cluster.local_state import ClusterFiles
 from flambe.cluster.machine import Machine
-from flambe.cluster.provisioning import cluster_keys
+from flambe.cluster.observer import LogClusterObserver
 from flambe.cluster.services.files import Files
 from flambe.compile.checks.calls import check
 from flambe.compile.reader.document import read_text
@@ -225,6 +226,7 @@ def test_hosts_give_one_another_what_is_meant(
     class Recorder:
         rsync: tuple[int, ...] = ()
         name = "host"
+        home = "/home/u"
         machine = Machine("factory_1", Address("h"), Address("h"), "u")
 
         connection = LocalConnection(tmp_path)
@@ -235,12 +237,8 @@ def test_hosts_give_one_another_what_is_meant(
         def begin(self, folder: str, *, is_folder: bool) -> bool:
             return False
 
-    class Cluster:
-        name = "c"
-        orchestrator = Recorder()
-
-    monkeypatch.setattr(cluster_keys, "key_path", lambda cluster: "/key")
-    files: Any = Files(Cluster())  # type: ignore[arg-type]
+    hosts: Any = (Recorder(), Recorder())
+    files: Any = Files(ClusterContext("c", ClusterFiles("c"), LogClusterObserver(), hosts=hosts))
     files.give(["r/*"], "r/*", Recorder())
     assert commands[-1][-2:] == ["r/*", "factory_1.c:r/"]
     files.give(["r*/"], "r*", Recorder())

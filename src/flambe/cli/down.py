@@ -56,8 +56,9 @@ def _down(given: str, *, force: bool, secrets: str | None) -> int:
         _refuse(cluster, first, name, results=results)
     if first is None and not force:
         _refuse_unseen(cluster, path)
-    decommission.take_down(cluster, reached)
-    for one in decommission.clean_left(cluster, reached, again=True):
+    cluster.hosts = tuple(reached)
+    decommission.take_down(cluster.context)
+    for one in decommission.clean_former_hosts(cluster, cluster.context, again=True):
         shown.note(f"{one['name']} ({one['address']}) keeps {_kept(name)}")
     with own_errors(cluster):
         cluster.remove_machines()

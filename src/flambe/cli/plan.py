@@ -73,7 +73,7 @@ def dry_run(
     needs = job.distributions_of(extensions)
     if root is not None:
         needs = job.needs(root, extensions)
-    roots = environment.roots_of(cluster, needs)
+    roots = environment.roots_of(cluster.environment, needs)
     wheels = [wheel.wheel_of(root.partition("[")[0]) for root in roots]
     size = sum(one.path.stat().st_size for one in wheels)
     told = ", ".join(f"{one.name} {one.version} ({one.content[:8]})" for one in wheels)
@@ -145,9 +145,9 @@ def plan_here(root: Schema, experiment: Experiment, *, resume: bool = False) -> 
 
 def _packages(cluster: Any, count: int) -> str:
     options = cluster.environment
-    if options.get("system"):
+    if options.system:
         return f"those of the hosts' own Python, which must have {count}"
-    how = "sent from here" if options.get("offline") else "downloaded by the orchestrator"
+    how = "sent from here" if options.offline else "downloaded by the orchestrator"
     return f"{count}, in the versions that are installed here, {how}"
 
 

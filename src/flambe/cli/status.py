@@ -19,7 +19,6 @@ from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.instance_status import InstanceStatus
 from flambe.cluster.local_state import known
 from flambe.cluster.machine import order
-from flambe.cluster.provisioning import factory_names
 from flambe.cluster.services import ray_service
 from flambe.cluster.services import service as services
 from flambe.errors import ConfigError, FlambeError, RemoteError, RunError
@@ -87,9 +86,7 @@ class ClusterReport:
         """Return the nodes that Ray has and the cluster has not: name → address."""
         service = services.name_of(self.name, ray_service.SERVICE)
         reached = [member for member in self.members if member.report]
-        own = {
-            factory_names.node_name(member.report["runs"].get(service, {})) for member in reached
-        }
+        own = {ray_service.node_name(member.report["runs"].get(service, {})) for member in reached}
         own |= {member.machine.name for member in self.members}
         return {name: where for name, where in (self.ray or {}).items() if name not in own}
 

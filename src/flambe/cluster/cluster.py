@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import abc
-import getpass
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
@@ -13,25 +11,26 @@ from typing import Any, ClassVar, Literal
 from flambe._grammar import NAME_HINT, as_list, wrong_ascii_name
 from flambe.cluster import layout
 from flambe.cluster.cluster_host import ClusterHost
+from flambe.cluster.context import STALL_SECONDS, ClusterContext
 from flambe.cluster.environment import spec
-from flambe.cluster.environment.spec import Finding
-from flambe.cluster.instance_status import InstanceStatus
-from flambe.cluster.local_state import ClusterFiles, files_of
-from flambe.cluster.machine import Machine
+from flambe.cluster.local_state import ClusterFiles, ClusterOrigin, files_of
+from flambe.cluster.machine_provider import MachineProvider
 from flambe.cluster.observer import ClusterObserver, LogClusterObserver
+from flambe.cluster.options import EnvironmentOptions, Finding
+from flambe.cluster.provisioning.provision import provision
 from flambe.cluster.services import site_address
 from flambe.cluster.services.docker import Docker
 from flambe.cluster.services.files import Files
 from flambe.cluster.services.ray_service import RayNodes
 from flambe.cluster.services.report_site import ReportSite
+from flambe.cluster.services.site_address import SiteOptions
 from flambe.compile import Schema
+from flambe.compile.build import folder_of
 from flambe.remote import Result, each, shell
-from flambe.runnable import RemoteEnvironment, Runnable
-
-SILENCE = 3600.0
+from flambe.runnable import Runnable
 
 
-class Cluster(Runnable):
+class Cluster(MachineProvider, Runnable):
     """Machines that work together: one orchestrator and any number of factories.
 
     A kind of cluster overrides :meth:`find_machines`, :meth:`create_machines` and
@@ -67,8 +66,6 @@ class Cluster(Runnable):
 
     #: The keywords whose tags are constructed: none, for ``flambe status FILE`` only looks.
     _flambe_tagged: ClassVar[tuple[str, ...]] = ()
-    #: Whether machines go on when they leave the file: they are cleaned then.
-    lasting: ClassVar[bool] = False
     #: Hours of low use after which a host, or what runs there, ends; -1 never.
     orchestrator_timeout: float = -1
     factories_timeout: float = -1
@@ -87,91 +84,17 @@ class Cluster(Runnable):
         super().__init__(user_provider)
         self.name = name
         self.setup_cmds = as_list(setup_cmds or (), "setup_cmds takes a list of commands")
-        self.environment = spec.read(environment)
+        self.environment = EnvironmentOptions.of(environment)
         self.remote_dir = remote_dir
         self.gpus = gpus
         self.site = site
         self.orchestrator_works = orchestrator_works
         self.observer: ClusterObserver = LogClusterObserver()
-        self.members: list[ClusterHost] = []
-        #: The environment of the hosts, as soon as the cluster is ready.
-        self.installed = ""
-        #: Environment variables of what is run on the orchestrator.
-        self.variables: dict[str, str] = {}
-        #: Commands that are run on the orchestrator when a run has ended, however that was.
-        self.after: list[list[str]] = []
+        #: The hosts, the orchestrator first, and their environment, once it was provisioned.
+        self.hosts: tuple[ClusterHost, ...] = ()
+        self.environment_name = ""
         #: Whether hosts that were created, and are no longer in the file, are removed.
         self.prune = False
-        #: What was brought to every host for the run: name → path.
-        self.resources: dict[str, str] = {}
-
-    # -- what a kind of cluster overrides -----------------------------------------------------
-
-    @abc.abstractmethod
-    def find_machines(self) -> list[Machine]:
-        """Return the machines that exist already, the orchestrator first; there may be none."""
-
-    def create_machines(self, found: Sequence[Machine]) -> list[Machine]:
-        """Create what is missing, and return all machines, the orchestrator first.
-
-        If it fails, it undoes what it created itself before it raises.
-        """
-        return list(found)
-
-    def missing_machines(self) -> list[str]:
-        """Return what :meth:`create_machines` would create, for people; for ``--dry-run``."""
-        return []
-
-    def planned(self) -> list[tuple[str, str]]:
-        """Return what ``flambe plan`` says of the machines besides: titles, and texts.
-
-        It is called after :meth:`find_machines`.
-        """
-        return []
-
-    def discard_machines(self, machines: Sequence[Machine]) -> None:
-        """Take down machines that were created just now: the cluster could not be made ready."""
-
-    def trust(self, members: Sequence[ClusterHost]) -> None:
-        """Do what is to be done as soon as all hosts are connected, before anything else."""
-
-    def settle(self, members: Sequence[ClusterHost]) -> None:
-        """Do what is to be done when the cluster is ready."""
-
-    def former_machines(self) -> list[Machine]:
-        """Return the machines that the file has no more, and that run all the same.
-
-        Where machines are :attr:`lasting`, those that are remembered are.
-        """
-        return []
-
-    def release_machine(self, machine: Machine) -> None:
-        """Do what is to be done with a machine that left the file, and was cleaned just now."""
-
-    def remove_machines(self) -> None:
-        """Take down the machines that :meth:`create_machines` created."""
-
-    def instance_statuses(self) -> dict[str, InstanceStatus]:
-        """Return how the hosts stand that were created, as whoever bills them sees it."""
-        return {}
-
-    @property
-    def ephemeral(self) -> bool:
-        """Whether :meth:`remove_machines` takes along what is on them: results are fetched before.
-
-        By default, wherever a kind of cluster overrides that method.
-        """
-        return type(self).remove_machines is not Cluster.remove_machines
-
-    @property
-    def is_reaped(self) -> bool:
-        """Whether its hosts, or what runs there, end by themselves when nobody needs them."""
-        return max(self.orchestrator_timeout, self.factories_timeout) >= 0
-
-    @property
-    def silence(self) -> float:
-        """For how many seconds a run may say nothing: its timeouts, and an hour at least."""
-        return max(SILENCE, 3600 * max(self.orchestrator_timeout, self.factories_timeout))
 
     # -- checking -----------------------------------------------------------------------------
 
@@ -194,121 +117,98 @@ class Cluster(Runnable):
             hosts that were created, and are no longer in the file, are removed. ``setup``: as
             ``force``.
         """
-        from flambe.cluster.provisioning.provision import make_ready
-
         self.prune = bool(kwargs.get("prune"))
         self.observer = kwargs.get("observer") or self.observer
-        make_ready(self, setup_again=force or bool(kwargs.get("setup")))
+        self.provision(setup_again=force or bool(kwargs.get("setup")))
         # Hosts that came later join what runs.
         self.ray.join()
+
+    def provision(
+        self,
+        distributions: Sequence[str] = (),
+        *,
+        setup_again: bool = False,
+        repair: bool = False,
+    ) -> ClusterContext:
+        """Create, connect and set up what is missing; return the cluster as it is then.
+
+        Parameters
+        ----------
+        distributions
+            What its hosts get beside flambe: extensions, by the names of their distributions, and
+            extras of flambe, ``flambe[learn]``.
+        setup_again
+            Whether the setup commands run again on hosts where they have run.
+        repair
+            Whether an environment that was altered on a host is made again, in place of an error.
+        """
+        ready = provision(self, self.context, distributions, setup_again=setup_again, repair=repair)
+        self.hosts, self.environment_name = ready.hosts, ready.environment_name
+        return ready
 
     @cached_property
     def local(self) -> ClusterFiles:
         """What this machine keeps of the cluster."""
-        return files_of(self.name, self.scope, type(self).__name__, self.file)
+        return files_of(self.name, self.scope, type(self).__name__, file_of(self))
 
     @property
-    def scope(self) -> dict[str, str]:
-        """Within what its name is its own: a region, whose it is. Nothing where it always is."""
-        return {}
-
-    @property
-    def file(self) -> str:
-        """The file that describes it; empty for one that was made in Python."""
-        origin: Any = vars(self).get("_flambe_origin")
-        place = origin.schema.place if origin is not None else None
-        return os.path.abspath(place.file) if place is not None and place.folder else ""
+    def context(self) -> ClusterContext:
+        """What its steps and services need of it, as it is now."""
+        secrets = getattr(self.config, "origin", "")
+        timeout = max(self.orchestrator_timeout, self.factories_timeout)
+        return ClusterContext(
+            name=self.name,
+            local=self.local,
+            observer=self.observer,
+            origin=ClusterOrigin(
+                file=file_of(self),
+                kind=type(self).__name__,
+                scope=self.scope,
+                secrets=os.path.abspath(secrets) if secrets else "",
+            ),
+            hosts=tuple(self.hosts),
+            remote_dir=self.remote_dir,
+            environment=self.environment,
+            environment_name=self.environment_name,
+            setup_cmds=tuple(self.setup_cmds),
+            gpus=self.gpus,
+            orchestrator_works=self.orchestrator_works,
+            is_reaped=timeout >= 0,
+            stall_timeout=max(STALL_SECONDS, 3600 * timeout),
+        )
 
     @property
     def orchestrator(self) -> ClusterHost:
         """The host that runs what is run on the cluster."""
-        return self._ready()[0]
+        return self.context.orchestrator
 
     @property
     def factories(self) -> list[ClusterHost]:
         """The hosts that do the heavy work."""
-        return self._ready()[1:]
-
-    @property
-    def workers(self) -> list[ClusterHost]:
-        """The hosts that run variants: the factories, and the orchestrator if it works too."""
-        return self._ready()[0 if self.orchestrator_works else 1 :]
-
-    @property
-    def has_workers(self) -> bool:
-        """Whether the file describes a host that runs variants; true where only the hosts tell."""
-        return self.orchestrator_works or self._factories_written() != 0
-
-    def _factories_written(self) -> int | None:
-        """Return how many factories the file describes; None where only the hosts tell."""
-        count = getattr(self, "factories_num", None)
-        return count if isinstance(count, int) else None
-
-    def _ready(self) -> list[ClusterHost]:
-        if not self.members:
-            raise RuntimeError(f"cluster {self.name} is not ready: run it first")
-        return self.members
-
-    def chosen(self, hosts: Sequence[ClusterHost] | None) -> list[ClusterHost]:
-        """Return hosts that were chosen, or all where none were."""
-        if hosts is None:
-            return list(self._ready())
-        example = "hosts=[cluster.orchestrator]"
-        return as_list(hosts, "hosts takes a list of the cluster's hosts", example)
-
-    @property
-    def folder(self) -> str:
-        """The folder of the cluster on its hosts."""
-        return layout.of(self.remote_dir, self.name)
-
-    @property
-    def work(self) -> str:
-        """The folder on the orchestrator that runs work in: results are below it."""
-        return self.orchestrator.path(f"{self.folder}/work")
-
-    def python(self, host: ClusterHost) -> str:
-        """Return the path of the interpreter that has flambe and the extensions on a host."""
-        self._ready()
-        return host.path(f"{self.remote_dir}/envs/{self.installed}/bin/python")
-
-    def remote_environment(self) -> RemoteEnvironment:
-        """Return the cluster as a run on it sees it."""
-        from flambe.cluster.provisioning.cluster_keys import key_path
-
-        machines = [member.machine for member in self._ready()]
-        return RemoteEnvironment(
-            key=key_path(self),
-            orchestrator_ip=str(machines[0].private),
-            factories_ips=[str(machine.private) for machine in machines[1:]],
-            user=machines[0].user,
-            local_user=getpass.getuser(),
-            public_orchestrator_ip=str(machines[0].address),
-            public_factories_ips=[str(machine.address) for machine in machines[1:]],
-            resources=self.resources,
-            factories_names=[machine.name for machine in machines[1:]],
-        )
+        return self.context.factories
 
     # -- for those who write a ClusterRunnable ------------------------------------------------
 
-    @cached_property
+    @property
     def files(self) -> Files:
         """Folders and files on the hosts."""
-        return Files(self)
+        return Files(self.context)
 
-    @cached_property
+    @property
     def docker(self) -> Docker:
         """Containers on the hosts."""
-        return Docker(self)
+        return Docker(self.context)
 
-    @cached_property
+    @property
     def ray(self) -> RayNodes:
         """Ray on the hosts."""
-        return RayNodes(self)
+        return RayNodes(self.context)
 
-    @cached_property
+    @property
     def report(self) -> ReportSite:
         """The Report Site on the orchestrator."""
-        return ReportSite(self)
+        options = SiteOptions.of(self.site, folder_of(self)) if self.site else None
+        return ReportSite(self.context, options)
 
     def run_cmds(
         self, commands: Sequence[str], hosts: Sequence[ClusterHost] | None = None
@@ -333,7 +233,7 @@ class Cluster(Runnable):
                 done = host.run(shell.login(command), deadline=3600, shown=command)
             return done
 
-        return each(on, self.chosen(hosts))
+        return each(on, self.context.selected(hosts))
 
     def create_dirs(self, folders: Sequence[str | os.PathLike[str]]) -> None:
         """Make folders on all hosts; relative ones start at the home of the user."""
@@ -346,6 +246,13 @@ class Cluster(Runnable):
     def send_content(self, content: str | bytes, target: str) -> None:
         """Write a file on all hosts."""
         self.files.write(content, target)
+
+
+def file_of(cluster: Cluster) -> str:
+    """Return the file that describes a cluster; empty for one that was made in Python."""
+    origin: Any = vars(cluster).get("_flambe_origin")
+    place = origin.schema.place if origin is not None else None
+    return os.path.abspath(place.file) if place is not None and place.folder else ""
 
 
 def written_in(schema: Schema) -> Path:

@@ -24,6 +24,7 @@ _FACTS = {
     "platform": r"[a-z0-9]+-[A-Za-z0-9_]+",
     "libc": r"[A-Za-z0-9.]*-[A-Za-z0-9.]*",
 }
+LOGIN_PATH = "path"  # a mark: see ClusterHost.login_path
 # How long a machine that was created just now may take until it lets us in, in seconds.
 NEW_MACHINE = 300
 OLD_MACHINE = 30
@@ -79,9 +80,19 @@ class ClusterHost(Host):
         """What it is; see :mod:`flambe.remote.agent.facts`."""
         return dict(self.report.get("facts", {}))
 
+    @property
+    def home(self) -> str:
+        """The home of the user there."""
+        return str(self.facts["home"])
+
+    @property
+    def login_path(self) -> str:
+        """``PATH`` of a login after the setup commands; empty until they have run."""
+        return str(self.report["marks"].get(LOGIN_PATH) or "")
+
     def path(self, path: str) -> str:
         """Return a path on the host as an absolute one; relative ones start at the user's home."""
-        return posixpath.join(self.facts["home"], path)
+        return posixpath.join(self.home, path)
 
     def connect(
         self, seconds: float | None = None, note: Callable[[str], None] = lambda text: None

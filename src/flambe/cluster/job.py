@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,8 @@ from typing import Any
 
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.cluster_host import ClusterHost
-from flambe.cluster.provisioning import cluster_keys, provision
+from flambe.cluster.context import ClusterContext
+from flambe.cluster.provisioning import lock
 from flambe.cluster.services import service
 from flambe.compile import Schema, source_map, yaml
 from flambe.compile.build import run_error
@@ -17,7 +19,7 @@ from flambe.errors import ConfigError, FlambeError, Problem, RunError
 from flambe.packaging.extras import extras_of
 from flambe.packaging.wheel import distribution_of
 from flambe.remote import each
-from flambe.runnable import ClusterRunnable, Secrets
+from flambe.runnable import ClusterRunnable, RemoteEnvironment, Secrets
 
 RUN = "run"  # a lock: of the run of a cluster
 RUNNING, ENDED, LOST = "running", "ended", "lost"
@@ -73,24 +75,25 @@ class Launch:
         cluster = self.cluster
         origin = vars(self.runnable).get("_flambe_origin")
         needed = needs(origin.schema if origin is not None else None, self.extensions)
-        wanted = provision.make_ready(cluster, needed, setup_again=setup, repair=force)
-        with provision.held(cluster, RUN, "starting a run"):
+        ready = cluster.provision(needed, setup_again=setup, repair=force)
+        with lock.held(ready, RUN, "starting a run"):
             self._make_way(force)
             resume = any(option.startswith("--resume") for option in options)
             self._set_up(force=force, resume=resume)
-            env = cluster.remote_environment()
+            run_setup = self.runnable.run_setup
+            env = remote_environment(ready, run_setup.resources)
             self.runnable.env = env
             self.runnable.set_serializable_attr("env", env)
-            folder = f"{cluster.folder}/job"
-            host = cluster.orchestrator
+            folder = f"{ready.folder}/job"
+            host = ready.orchestrator
             host.run(["rm", "-rf", folder], repeat=True)
             host.put(yaml.dump(self.runnable), f"{folder}/config.yaml")
             config = host.path(f"{folder}/config.yaml")
             places = {source_map.VARIABLE: host.path(f"{folder}/places.json")}
             if (origin := vars(self.runnable).get("_flambe_origin")) is not None:
                 host.put(source_map.told(origin.schema), f"{folder}/places.json")
-            command = [cluster.python(host), "-m", "flambe", config, *options]
-            removed, after = self._send_secrets(folder)
+            command = [ready.python(host), "-m", "flambe", config, *options]
+            removed, after = self._send_secrets(ready, folder)
             if removed:
                 command += ["--secrets", removed[0]]
             if force:
@@ -102,12 +105,12 @@ class Launch:
                     repeat=False,
                     name=cluster.name,
                     command=command,
-                    folder=cluster.work,
-                    env={**service.variables(cluster, host), **cluster.variables, **places},
-                    about={**provision.holder("running"), "environment": wanted.name},
+                    folder=ready.work,
+                    env={**service.variables(ready, host), **run_setup.variables, **places},
+                    about={**lock.this_process("running"), "environment": ready.environment_name},
                     removed=removed,
-                    after=[*after, *cluster.after],
-                    lease=cluster.silence,
+                    after=[*after, *map(list, run_setup.cleanup_commands)],
+                    lease=ready.stall_timeout,
                 ),
             )
 
@@ -120,7 +123,9 @@ class Launch:
         except Exception as error:
             raise run_error(self.runnable, error, "preparing the cluster for") from error
 
-    def _send_secrets(self, folder: str) -> tuple[list[str], list[list[str]]]:
+    def _send_secrets(
+        self, cluster: ClusterContext, folder: str
+    ) -> tuple[list[str], list[list[str]]]:
         """Send the secrets to the orchestrator, and to the factories what the file gives them.
 
         Returns
@@ -133,19 +138,18 @@ class Launch:
             return [], []
         # Hosts may share the folder: what the factories get is another file.
         path, all_of_them = f"{folder}/secrets.ini", f"{folder}/orchestrator/secrets.ini"
-        orchestrator = self.cluster.orchestrator
+        orchestrator = cluster.orchestrator
         known = Secrets.read(self.secrets)
         orchestrator.put(known.for_orchestrator(), all_of_them, mode=0o600)
         text = known.for_factories()
         after = []
         if text:
-            each(lambda host: host.put(text, path, mode=0o600), self.cluster.workers)
-            config = f"{cluster_keys.key_path(self.cluster)}.config"
-            for factory in self.cluster.factories:
-                name = cluster_keys.alias(self.cluster.name, factory.machine)
-                after.append(["ssh", "-F", config, "-o", "BatchMode=yes", name, f"rm -f {path}"])
+            each(lambda host: host.put(text, path, mode=0o600), cluster.workers)
+            for factory in cluster.factories:
+                ssh = ["ssh", "-F", cluster.ssh_config, "-o", "BatchMode=yes"]
+                after.append([*ssh, cluster.ssh_alias(factory), f"rm -f {path}"])
         removed = [orchestrator.path(all_of_them)]
-        if text and orchestrator in self.cluster.workers:
+        if text and orchestrator in cluster.workers:
             removed.append(orchestrator.path(path))
         return removed, after
 
@@ -162,6 +166,30 @@ class Launch:
             raise RunError(f"{host.name}: {busy(known)}\n  --force stops it, and starts this one")
         self.cluster.observer.note(f"stopping the run of {who(known)}")
         stop(host, name)
+
+
+def remote_environment(cluster: ClusterContext, resources: Mapping[str, str]) -> RemoteEnvironment:
+    """Return the cluster as a run on it sees it.
+
+    Parameters
+    ----------
+    cluster
+        The cluster.
+    resources
+        What was brought to every host for the run: name → path.
+    """
+    orchestrator, *factories = [host.machine for host in cluster.hosts]
+    return RemoteEnvironment(
+        key=cluster.key_path,
+        orchestrator_ip=str(orchestrator.private),
+        factories_ips=[str(machine.private) for machine in factories],
+        user=orchestrator.user,
+        local_user=getpass.getuser(),
+        public_orchestrator_ip=str(orchestrator.address),
+        public_factories_ips=[str(machine.address) for machine in factories],
+        resources=resources,
+        factories_names=[machine.name for machine in factories],
+    )
 
 
 def _started(host: ClusterHost, status: dict[str, Any]) -> dict[str, Any]:
@@ -264,7 +292,7 @@ def settle_lost(host: ClusterHost, name: str) -> None:
 def stop(host: ClusterHost, name: str) -> dict[str, Any] | None:
     """Stop exactly the run of that name, and all that it started; return its status."""
     run = host.refresh(name)["runs"].get(name, {})
-    note = {**provision.holder("stopping"), "at": time.time(), "run": run.get("started", 0.0)}
+    note = {**lock.this_process("stopping"), "at": time.time(), "run": run.get("started", 0.0)}
     host.mark(name, STOPPED, note)
     found = host.agent.call("stop", name=name, deadline=120.0)
     return dict(found) if found is not None else None

@@ -14,6 +14,26 @@ def of(remote_dir: str, name: str) -> str:
     return f"{remote_dir}/clusters/{name}"
 
 
+def environment(remote_dir: str, name: str) -> str:
+    """Return the folder of an environment on a host."""
+    return f"{remote_dir}/envs/{name}"
+
+
+def python(remote_dir: str, environment_name: str) -> str:
+    """Return the interpreter of an environment on a host."""
+    return f"{environment(remote_dir, environment_name)}/bin/python"
+
+
+def key_path(home: str, cluster: str) -> str:
+    """Return the private key of a cluster on a host; related files have its name and a suffix."""
+    return f"{home}/.ssh/flambe-{cluster}"
+
+
+def ssh_alias(cluster: str, host: str) -> str:
+    """Return the name by which ssh on a host knows another one: two may share an address."""
+    return f"{host}.{cluster}"
+
+
 def beside(folder: str) -> str:
     """Return the file that names the folders of results beside those in the folder of a cluster."""
     return f"{folder}/results.txt"

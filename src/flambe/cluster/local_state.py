@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,28 @@ from flambe.cluster.machine import Machine
 from flambe.errors import ConfigError, Problem, counted
 from flambe.logging.console import home, home_folder
 from flambe.remote import Address
+
+
+@dataclass(frozen=True)
+class ClusterOrigin:
+    """Where a cluster is described.
+
+    Attributes
+    ----------
+    file
+        The file; empty for a cluster that was made in Python.
+    kind
+        The name of its class.
+    scope
+        What its name is unique in; see :attr:`~flambe.cluster.Cluster.scope`.
+    secrets
+        The file of secrets that it was made with; ``down`` from another folder needs the same.
+    """
+
+    file: str = ""
+    kind: str = ""
+    scope: Mapping[str, str] = field(default_factory=dict)
+    secrets: str = ""
 
 
 @dataclass(frozen=True)

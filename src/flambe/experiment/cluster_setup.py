@@ -10,6 +10,7 @@ from urllib.parse import urlparse
 
 from flambe._disk import DEADLINE
 from flambe.cluster import layout
+from flambe.cluster.context import ClusterContext
 from flambe.cluster.environment import proxy
 from flambe.compile.build import folder_of
 from flambe.compile.values import ClusterResource
@@ -17,6 +18,7 @@ from flambe.errors import ConfigError, Problem
 from flambe.experiment.devices import refuse_too_large
 from flambe.experiment.executors.tune.deadlines import ALONE, JOIN
 from flambe.packaging import resources
+from flambe.runnable.run_setup import RunSetup
 
 if TYPE_CHECKING:
     from flambe.cluster import Cluster
@@ -29,7 +31,7 @@ _RESULTS = 'find "$1" -mindepth 1 -maxdepth 1 -type d ! -name resources 2> /dev/
 _REMEMBER = 'grep -qxFe "$2" "$1" 2> /dev/null || printf "%s\\n" "$2" >> "$1"'
 
 
-def results(cluster: Cluster, experiment: Experiment) -> str:
+def results(cluster: ClusterContext, experiment: Experiment) -> str:
     """Return where the results of an experiment are on the orchestrator, from the user's home."""
     written = experiment.save_path
     work = "" if written.startswith("~/") else f"{cluster.folder}/work"
@@ -37,7 +39,7 @@ def results(cluster: Cluster, experiment: Experiment) -> str:
     return posixpath.normpath(place)
 
 
-def prepare(experiment: Experiment, cluster: Cluster, *, force: bool, resume: bool) -> None:
+def prepare(experiment: Experiment, cluster: Cluster, *, force: bool, resume: bool) -> RunSetup:
     """Bring the resources to all hosts, and start Ray and the Report Site.
 
     Raises
@@ -45,8 +47,8 @@ def prepare(experiment: Experiment, cluster: Cluster, *, force: bool, resume: bo
     ConfigError
         If there are results in the way, or a resource is not there.
     """
-    host = cluster.orchestrator
-    root = host.path(results(cluster, experiment))
+    host, context = cluster.orchestrator, cluster.context
+    root = host.path(results(context, experiment))
     found = host.run(["sh", "-c", _RESULTS, "sh", root], repeat=True).stdout.strip()
     if found and not (force or resume or experiment.resume):
         raise ConfigError(
@@ -57,26 +59,25 @@ def prepare(experiment: Experiment, cluster: Cluster, *, force: bool, resume: bo
         )
     offers = {
         worker.machine.name: {"cpu": worker.facts["cpus"], "gpu": len(worker.gpus)}
-        for worker in cluster.workers
+        for worker in context.workers
     }
     if not offers:
         hint = "add a factory, or say   orchestrator_works: true   in its file"
         raise ConfigError(Problem(f"{cluster.name}: no host would run the variants", hint=hint))
     refuse_too_large(experiment.devices, offers)
-    cluster.ray.start()
-    cluster.variables.update(
-        {name: os.environ[name] for name in (ALONE, JOIN, DEADLINE) if name in os.environ}
-    )
+    variables = cluster.ray.start()
+    variables.update({n: os.environ[n] for n in (ALONE, JOIN, DEADLINE) if n in os.environ})
     host.run(["mkdir", "-p", "--", root], repeat=True)
-    if not root.startswith(f"{cluster.work}/"):
-        host.run(["sh", "-c", _REMEMBER, "sh", layout.beside(cluster.folder), root], repeat=True)
+    if not root.startswith(f"{context.work}/"):
+        host.run(["sh", "-c", _REMEMBER, "sh", layout.beside(context.folder), root], repeat=True)
     cluster.report.start(root)
     # If it cannot say itself how it ended.
-    cluster.after.append(
-        [cluster.python(host), "-m", "flambe.experiment.storage.mark_interrupted", root]
+    interrupted = [context.python(host), "-m", "flambe.experiment.storage.mark_interrupted", root]
+    return RunSetup(
+        variables,
+        [interrupted],
+        {name: _place(experiment, cluster, name) for name in experiment.resources},
     )
-    for name in experiment.resources:
-        cluster.resources[name] = _place(experiment, cluster, name)
 
 
 def check(experiment: Experiment) -> list[Problem]:
@@ -130,7 +131,7 @@ def _is_url(location: str) -> bool:
 def _place(experiment: Experiment, cluster: Cluster, name: str) -> str:
     """See that a resource is on every host; return its path, the same one on all of them."""
     location = experiment.resources[name]
-    folder = f"{cluster.folder}/resources/{name}"
+    folder = f"{cluster.context.folder}/resources/{name}"
     if isinstance(location, ClusterResource):
         written = str(location.location)
         return (
@@ -152,8 +153,8 @@ def _fetched(cluster: Cluster, name: str, url: str, folder: str) -> str:
     host = cluster.orchestrator
     cluster.observer.note(f"resource {name}: fetching {url}")
     above = posixpath.dirname(folder)
-    script = f'{proxy.line(cluster)}exec "$@"'
-    command = ["sh", "-c", script, "sh", cluster.python(host)]
+    script = f'{proxy.line(cluster.context)}exec "$@"'
+    command = ["sh", "-c", script, "sh", cluster.context.python(host)]
     command += ["-m", "flambe.packaging.resources", name, url, above]
     told: Any = host.run(command, deadline=6 * 3600, shown=f"fetching {url}").stdout
     path = told.strip().splitlines()[-1]
@@ -170,7 +171,7 @@ def _there(cluster: Cluster, name: str, path: str) -> str:
         If it is not on every host: those that lack it are named.
     """
     lacking = []
-    for host in cluster.members:
+    for host in cluster.hosts:
         expanded = host.path(path.removeprefix("~/"))
         if host.run(["test", "-e", expanded], check=False, repeat=True).code:
             lacking.append(host.machine.name)

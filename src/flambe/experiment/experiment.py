@@ -206,7 +206,8 @@ class Experiment(ClusterRunnable):
         """
         from flambe.experiment import cluster_setup
 
-        cluster_setup.prepare(self, cluster, force=force, resume=bool(kwargs.get("resume")))
+        resume = bool(kwargs.get("resume"))
+        self.run_setup = cluster_setup.prepare(self, cluster, force=force, resume=resume)
 
 
 def _findings(values: Mapping[str, Any]) -> Iterator[Finding]:

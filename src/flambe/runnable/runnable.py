@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from flambe.compile import Schema
 from flambe.compile.registered import Registered
 from flambe.runnable.environment import RemoteEnvironment
+from flambe.runnable.run_setup import RunSetup
 from flambe.runnable.secrets import Secrets
 
 
@@ -78,6 +79,8 @@ class ClusterRunnable(Runnable):
     on_cluster = False
     #: Whether it needs a host that does the heavy work, besides the orchestrator.
     needs_workers: ClassVar[bool] = False
+    #: What :meth:`setup` made for the run: environment variables, commands at its end.
+    run_setup: RunSetup = RunSetup()
 
     def __init__(self, env: RemoteEnvironment | None = None, user_provider: Any = None) -> None:
         super().__init__(user_provider)

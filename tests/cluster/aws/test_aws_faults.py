@@ -287,7 +287,7 @@ def test_what_another_prepares_is_not_taken_away(
 def test_what_was_stopped_comes_back_elsewhere(cloud: Cloud, make: Make) -> None:
     cluster = make(1)
     cluster.run()
-    before = {member.machine.name: str(member.machine.address) for member in cluster.members}
+    before = {member.machine.name: str(member.machine.address) for member in cluster.hosts}
     ids = [machine.id for machine in left(cloud)]
     cloud.client("ec2").stop_instances(InstanceIds=ids)
     for name in ids:
@@ -295,7 +295,7 @@ def test_what_was_stopped_comes_back_elsewhere(cloud: Cloud, make: Make) -> None
     assert set(make(1).missing_machines()) == {"orchestrator", "factory_1"}
     again = make(1)
     again.run()
-    after = {member.machine.name: str(member.machine.address) for member in again.members}
+    after = {member.machine.name: str(member.machine.address) for member in again.hosts}
     assert after.keys() == before.keys()
     assert all(after[name] != before[name] for name in after)
     assert sorted(machine.id for machine in left(cloud)) == sorted(ids)

@@ -26,7 +26,7 @@ def told(cluster: AWSCluster) -> list[str]:
 def test_from_nothing_to_ready_and_back(cloud: Cloud, make: Make) -> None:
     cluster = make(1, setup_cmds=["echo made > made.txt"])
     cluster.run()
-    orchestrator, factory = cluster.members
+    orchestrator, factory = cluster.hosts
     assert factory.run(["cat", "made.txt"]).stdout == "made\n"
     assert orchestrator.run(["sudo", "test", "-e", READY]).code == 0
     assert '"timeout": -1' in orchestrator.run(["sudo", "cat", SETTINGS]).stdout

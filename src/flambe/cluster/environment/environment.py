@@ -6,19 +6,17 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from flambe.cluster.context import ClusterContext
 from flambe.cluster.environment.interpreter import Interpreter
 from flambe.cluster.environment.target import Target, refuse_compiled, target_of
+from flambe.cluster.options import EnvironmentOptions
 from flambe.packaging import closure as lock
 from flambe.packaging import wheel
-
-if TYPE_CHECKING:
-    from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import ClusterHost
 
 
 @dataclass(frozen=True)
@@ -46,26 +44,24 @@ class Environment:
     interpreter: Interpreter
     target: Target
     roots: tuple[str, ...]
-    options: Mapping[str, Any]
+    options: EnvironmentOptions
 
     @classmethod
-    def of(
-        cls, cluster: Cluster, members: Sequence[ClusterHost], distributions: Sequence[str] = ()
-    ) -> Environment:
+    def of(cls, cluster: ClusterContext, distributions: Sequence[str] = ()) -> Environment:
         """Return the environment for a cluster.
 
         Parameters
         ----------
-        cluster, members
-            The cluster, and its hosts with their facts.
+        cluster
+            The cluster, with the facts of its hosts.
         distributions
             What it has beside flambe: extensions, by the names of their distributions; and extras
             of flambe, ``flambe[learn]``.
         """
-        roots = roots_of(cluster, distributions)
+        roots = roots_of(cluster.environment, distributions)
         wheels = tuple(wheel.wheel_of(Requirement(root).name) for root in roots)
-        interpreter = Interpreter.of(cluster, members)
-        target = target_of(members, interpreter.version)
+        interpreter = Interpreter.of(cluster.environment, cluster.hosts)
+        target = target_of(cluster.hosts, interpreter.version)
         refuse_compiled(wheels, target)
         return cls(
             wheels,
@@ -73,7 +69,7 @@ class Environment:
             interpreter,
             target,
             tuple(roots),
-            dict(cluster.environment),
+            cluster.environment,
         )
 
     @property
@@ -93,7 +89,7 @@ class Environment:
     @property
     def system(self) -> bool:
         """Whether the hosts' own Python has what our code needs."""
-        return bool(self.options.get("system"))
+        return self.options.system
 
     def differences(self, found: Mapping[str, Any] | None) -> list[str]:
         """Return how what a host has differs from this, as recomputed from its files."""
@@ -116,10 +112,10 @@ class Environment:
         return told
 
 
-def roots_of(cluster: Cluster, distributions: Sequence[str]) -> list[str]:
+def roots_of(options: EnvironmentOptions, distributions: Sequence[str]) -> list[str]:
     """Return the requirements of an environment: flambe with all extras, and the extensions."""
     named = [Requirement(name) for name in distributions]
     extras = {extra for one in named if one.name == "flambe" for extra in one.extras}
-    extras |= set(cluster.environment.get("extras") or ())
+    extras |= set(options.extras)
     told = f"[{','.join(sorted(extras))}]" if extras else ""
     return [f"flambe{told}", *(one.name for one in named if one.name != "flambe")]

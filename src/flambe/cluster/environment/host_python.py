@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from flambe.cluster.cluster_host import ClusterHost
+from flambe.cluster.environment.environment import Environment
 from flambe.errors import RunError
 from flambe.packaging import closure
-
-if TYPE_CHECKING:
-    from flambe.cluster.cluster_host import ClusterHost
-    from flambe.cluster.environment.environment import Environment
 
 
 def missing(wanted: Environment, member: ClusterHost) -> dict[str, str]:

@@ -6,21 +6,19 @@ import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from flambe.cluster.cluster_host import ClusterHost
+from flambe.cluster.context import ClusterContext
 from flambe.cluster.environment import host_python, pip_config, proxy, target
+from flambe.cluster.environment.environment import Environment
+from flambe.cluster.services.files import Files
 from flambe.errors import counted
 from flambe.remote import each
-
-if TYPE_CHECKING:
-    from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import ClusterHost
-    from flambe.cluster.environment.environment import Environment
 
 DEADLINE = 3600.0  # seconds to download and install everything
 
 
-def make(cluster: Cluster, wanted: Environment, members: Sequence[ClusterHost]) -> None:
+def install(cluster: ClusterContext, wanted: Environment, members: Sequence[ClusterHost]) -> None:
     """Make the environment on the hosts that lack it; every package is downloaded once."""
     if wanted.system:
         each(lambda member: member.refresh(cluster.name, wanted.name, system=True), members)
@@ -52,7 +50,7 @@ if sys.prefix != sys.base_prefix:
 class Maker:
     """Makes one environment on the hosts of a cluster."""
 
-    def __init__(self, cluster: Cluster, wanted: Environment) -> None:
+    def __init__(self, cluster: ClusterContext, wanted: Environment) -> None:
         self.cluster = cluster
         self.wanted = wanted
         self.root = cluster.remote_dir
@@ -84,7 +82,7 @@ class Maker:
         folders += [] if self.wanted.system else ["cache"]
         if key := self.wanted.interpreter.key:
             folders.append(f"pythons/{key}")
-        self.cluster.files.give([f"{self.root}/./{name}" for name in folders], self.root, host)
+        Files(self.cluster).give([f"{self.root}/./{name}" for name in folders], self.root, host)
         # What was downloaded is known by where it came from.
         self._script(host, self._made() + self._install("--offline"))
 
@@ -94,7 +92,7 @@ class Maker:
         if not interpreter.key:
             return ""
         self.cluster.observer.note(f"environment: Python {interpreter.version} ({interpreter.key})")
-        if self.wanted.options.get("offline"):
+        if self.wanted.options.offline:
             host.send(interpreter.installed_here(), interpreter.folder(self.root), delete=True)
             return ""
         return f"{self._uv()} {shlex.join(interpreter.install(f'{self.root}/pythons'))}\n"
@@ -147,8 +145,8 @@ class Maker:
 
     def _give_proxy(self, host: ClusterHost, of_pip: str) -> None:
         """See that downloads on the orchestrator go through the proxy: the cluster's, or pip's."""
-        if self.cluster.environment.get("proxy") or of_pip:
-            url = "" if self.cluster.environment.get("proxy") else of_pip
+        if self.cluster.environment.proxy or of_pip:
+            url = "" if self.cluster.environment.proxy else of_pip
             proxy.give(self.cluster, host, url)
             self.proxy = proxy.line(self.cluster, always=True)
 
@@ -180,14 +178,14 @@ class Maker:
     def _shipped(self) -> list[Path]:
         """Return the wheels to upload: ours, and all others where hosts reach no index."""
         own = [w.path for w in self.wanted.wheels]
-        if not self.wanted.options.get("offline"):
+        if not self.wanted.options.offline:
             return own
         return own + target.wheels(self.wanted.closure, self.wanted.target)
 
     def _index(self, host: ClusterHost) -> str:
         """Return the options that say where packages come from: ours, or pip's on the host."""
         options = self.wanted.options
-        if options.get("offline"):
+        if options.offline:
             return f"--no-index --find-links {self.parts}/wheels"
         pip_config.give_pip(host, self.root)
         config = pip_config.config(host)
@@ -195,9 +193,8 @@ class Maker:
         self.certificates = config.get("cert", "")
         self._give_proxy(host, config.get("proxy", ""))
         words = pip_config.options(config)
-        if options.get("index_url"):
-            words += ["--default-index", str(options["index_url"])]
-        links = options.get("find_links") or ()
-        for link in [links] if isinstance(links, str) else links:
-            words += ["--find-links", str(link)]
+        if options.index_url:
+            words += ["--default-index", options.index_url]
+        for link in options.find_links:
+            words += ["--find-links", link]
         return shlex.join(words)

@@ -9,17 +9,15 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from packaging.version import Version
 
+from flambe.cluster.cluster_host import ClusterHost
+from flambe.cluster.options import EnvironmentOptions
 from flambe.errors import ConfigError, Problem, RunError
 from flambe.logging import redact
 from flambe.logging.console import home_folder
-
-if TYPE_CHECKING:
-    from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import ClusterHost
 
 OLDEST = Version("3.10")
 DEADLINE = 1800  # seconds for a download
@@ -44,7 +42,7 @@ class Interpreter:
     mirror: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, cluster: Cluster, members: Sequence[ClusterHost]) -> Interpreter:
+    def of(cls, options: EnvironmentOptions, hosts: Sequence[ClusterHost]) -> Interpreter:
         """Return what the file of a cluster asks for, by default the hosts' own.
 
         Raises
@@ -52,11 +50,9 @@ class Interpreter:
         ConfigError
             If the hosts' own differ, or there is none that was asked for.
         """
-        asked = cluster.environment.get("python")
-        if not asked:
-            return cls(_own(members))
-        mirror = _mirror(str(cluster.environment.get("python_mirror") or ""))
-        return _build(str(asked), mirror, members[0].facts)
+        if not options.python:
+            return cls(_own(hosts))
+        return _build(options.python, _mirror(options.python_mirror), hosts[0].facts)
 
     def program(self, root: str) -> str:
         """Return the path of its program on the hosts, from the home of the user."""

@@ -6,14 +6,11 @@ import ensurepip
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.layout import in_shell
 from flambe.logging.console import home_folder
 from flambe.packaging.wheel import repack
-
-if TYPE_CHECKING:
-    from flambe.cluster.cluster_host import ClusterHost
 
 
 def give_pip(member: ClusterHost, root: str) -> None:

@@ -7,19 +7,16 @@ never as an argument, which every user of a host could see.
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING
 
+from flambe.cluster.cluster_host import ClusterHost
+from flambe.cluster.context import ClusterContext
 from flambe.cluster.layout import in_shell
 from flambe.logging import redact
-
-if TYPE_CHECKING:
-    from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import ClusterHost
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
-def variables(cluster: Cluster, url: str = "") -> dict[str, str]:
+def variables(cluster: ClusterContext, url: str = "") -> dict[str, str]:
     """Return the environment variables that lead through the proxy; none where there is none.
 
     Parameters
@@ -29,10 +26,10 @@ def variables(cluster: Cluster, url: str = "") -> dict[str, str]:
     url
         The proxy; that of the cluster by default.
     """
-    url = url or str(cluster.environment.get("proxy") or "")
+    url = url or cluster.environment.proxy
     if not url:
         return {}
-    machines = [member.machine for member in cluster.members]
+    machines = [host.machine for host in cluster.hosts]
     inside = [address.host for m in machines for address in (m.private, m.address)]
     directly = ",".join(dict.fromkeys((*LOOPBACK, *inside)))
     lower = {"http_proxy": url, "https_proxy": url, "no_proxy": directly}
@@ -40,12 +37,12 @@ def variables(cluster: Cluster, url: str = "") -> dict[str, str]:
     return {**lower, **{name.upper(): value for name, value in lower.items()}}
 
 
-def path(cluster: Cluster) -> str:
+def path(cluster: ClusterContext) -> str:
     """Return the file on the hosts that sets the variables, from the home of the user."""
     return f"{cluster.folder}/proxy"
 
 
-def give(cluster: Cluster, host: ClusterHost, url: str = "") -> None:
+def give(cluster: ClusterContext, host: ClusterHost, url: str = "") -> None:
     """Write the file on a host, for its user alone, where there is a proxy."""
     if url:
         redact.add_url(url)
@@ -54,8 +51,8 @@ def give(cluster: Cluster, host: ClusterHost, url: str = "") -> None:
         host.put("".join(lines), path(cluster), mode=0o600)
 
 
-def line(cluster: Cluster, *, always: bool = False) -> str:
+def line(cluster: ClusterContext, *, always: bool = False) -> str:
     """Return the line of a shell script that sets the variables; empty where there is no proxy."""
-    if not always and not cluster.environment.get("proxy"):
+    if not always and not cluster.environment.proxy:
         return ""
     return f". {in_shell(path(cluster))}\n"

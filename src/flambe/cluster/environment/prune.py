@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
+from flambe.cluster.context import ClusterContext
 from flambe.cluster.services.service import RUNNING
 from flambe.remote import each
-
-if TYPE_CHECKING:
-    from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import ClusterHost
 
 #: How many are kept beside those that are used: who goes back to one has it at once.
 KEPT = 2
@@ -28,14 +22,14 @@ done
 """
 
 
-def prune(cluster: Cluster, members: Sequence[ClusterHost], current: str) -> None:
+def prune(cluster: ClusterContext) -> None:
     """Remove the environments of hosts but the current one, those that run, and the last two."""
     # Hosts may share the folder: what one of them uses is used.
-    runs = [run for member in members for run in member.report["runs"].values()]
+    runs = [run for host in cluster.hosts for run in host.report["runs"].values()]
     running = [run["about"].get("environment", "") for run in runs if run["state"] == RUNNING]
-    used = " ".join(dict.fromkeys([current, *running]))
+    used = " ".join(dict.fromkeys([cluster.environment_name, *running]))
     command = ["sh", "-c", _SCRIPT, "sh", cluster.remote_dir, str(KEPT), used]
-    done = each(lambda member: member.run(command, deadline=600, repeat=True), members)
+    done = each(lambda host: host.run(command, deadline=600, repeat=True), cluster.hosts)
     removed = {name for one in done for name in one.stdout.split()}
     if removed:
         what = "an old one was" if len(removed) == 1 else f"{len(removed)} old ones were"

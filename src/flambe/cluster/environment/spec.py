@@ -9,11 +9,11 @@ from typing import Any
 
 from flambe._grammar import wrong_path, wrong_url
 from flambe.cluster.environment.interpreter import OLDEST
+from flambe.cluster.options import Finding
 from flambe.errors import did_you_mean
 from flambe.logging import redact
 from flambe.runnable.secrets import Secret
 
-Finding = tuple[tuple[str | int, ...], str, str]
 # What is wrong with a value, and what is expected; nothing if it is right.
 Check = Callable[[Any], tuple[str, str] | None]
 
@@ -23,9 +23,9 @@ INDEXES = ("https", "http", "file")  # schemes
 DOWNLOADS = ("index_url", "find_links", "offline", "python")
 
 
-def read(written: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the keywords as they are used from here on: what is secret in them is hidden."""
-    options = dict(written or {})
+def _hidden(written: Mapping[str, Any]) -> dict[str, Any]:
+    """Return keywords whose secrets are hidden from here on."""
+    options = dict(written)
     for key in ("proxy", "index_url"):
         if isinstance(options.get(key), str):
             redact.add_url(options[key])
@@ -38,7 +38,7 @@ def findings(written: Any) -> Iterator[Finding]:
     if not isinstance(written, Mapping):
         return  # its type is checked as any other's
     # A finding shows its line, and the proxy may stand in it.
-    options = read(written)
+    options = _hidden(written)
     for key, value in options.items():
         if key not in KEYWORDS:
             hint = did_you_mean(str(key), KEYWORDS) or f"expected {', '.join(KEYWORDS)}"

@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from packaging.utils import parse_wheel_filename
 
 from flambe._files import private_folder
+from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.environment import pip_config
 from flambe.errors import ConfigError, Problem, RunError
 from flambe.logging import redact
@@ -30,9 +30,6 @@ from flambe.logging.console import home, home_folder
 from flambe.packaging import closure as lock
 from flambe.packaging import wheel
 from flambe.remote.agent import record
-
-if TYPE_CHECKING:
-    from flambe.cluster.cluster_host import ClusterHost
 
 DEADLINE = 3600  # seconds for one download
 # The versions of glibc that uv has names for.

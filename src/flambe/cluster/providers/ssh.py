@@ -8,14 +8,15 @@ import os
 import shlex
 import stat
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from flambe._grammar import as_list, wrong_path, wrong_user
 from flambe.cluster.cluster import Cluster, findings, written_in
 from flambe.cluster.cluster_host import ClusterHost
-from flambe.cluster.environment.spec import Finding
 from flambe.cluster.machine import ORCHESTRATOR, Machine
+from flambe.cluster.options import Finding
 from flambe.cluster.provisioning import factory_names
 from flambe.cluster.services import idle_shutdown
 from flambe.compile import Schema
@@ -119,10 +120,10 @@ class SSHCluster(Cluster):
             machines.append(Machine(name, address, inside, user, key))
         return factory_names.recalled(machines, self.local.recall())
 
-    def settle(self, members: Sequence[ClusterHost]) -> None:
+    def settle(self, hosts: Sequence[ClusterHost]) -> None:
         """See that what flambe runs on the hosts ends when nobody needs it."""
         hours = {True: self.orchestrator_timeout, False: self.factories_timeout}
-        idle_shutdown.arm(self, members, hours)
+        idle_shutdown.arm(replace(self.context, hosts=tuple(hosts)), hosts, hours)
 
 
 def _written(values: Mapping[str, Any]) -> Iterator[tuple[tuple[str | int, ...], str]]:

@@ -7,24 +7,14 @@ import subprocess
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flambe._grammar import wrong_user
+from flambe.cluster import layout
+from flambe.cluster.cluster_host import ClusterHost
 from flambe.errors import RemoteError
 from flambe.remote import each
 from flambe.remote.connection import listed
 from flambe.remote.ssh_config import quoted
-
-if TYPE_CHECKING:
-    from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import ClusterHost
-    from flambe.cluster.machine import Machine
-
-
-def key_path(cluster: Cluster) -> str:
-    """Return where the private key is on the hosts."""
-    home = cluster.orchestrator.facts["home"]
-    return f"{home}/.ssh/flambe-{cluster.name}"
 
 
 def agree(name: str, members: Sequence[ClusterHost]) -> bool:
@@ -69,7 +59,7 @@ def remove(name: str, members: Sequence[ClusterHost]) -> None:
 
 def _peers(name: str, member: ClusterHost, members: Sequence[ClusterHost]) -> tuple[str, str]:
     """Return ssh's configuration on a host, and the host keys of all: pinned, never asked."""
-    base = f"{member.facts['home']}/.ssh/flambe-{name}"
+    base = layout.key_path(member.home, name)
     named, plain, known = [], [], []
     for other in members:
         machine = other.machine
@@ -88,16 +78,11 @@ def _peers(name: str, member: ClusterHost, members: Sequence[ClusterHost]) -> tu
             f"  UserKnownHostsFile {quoted(f'{base}.known_hosts')}\n"
             "  StrictHostKeyChecking yes\n"
         )
-        named.append(f"Host {alias(name, machine)}\n{block}")
+        named.append(f"Host {layout.ssh_alias(name, machine.name)}\n{block}")
         plain.append(f"Host {machine.private.host}\n{block}")
         known += [f"{listed(machine.private)} {' '.join(key.split()[:2])}\n" for key in keys]
     # What follows an Include is read as if it stood outside of every Host.
     return "".join([*named, *plain, "Match all\n"]), "".join(known)
-
-
-def alias(name: str, machine: Machine) -> str:
-    """Return the name by which ssh on a host knows another one: two may share an address."""
-    return f"{machine.name}.{name}"
 
 
 def _digest(*texts: str) -> str:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from flambe.cluster.provisioning import cluster_keys
+from flambe.cluster import layout
+from flambe.cluster.cluster_host import ClusterHost
+from flambe.cluster.context import ClusterContext
 from flambe.errors import CommandError, RemoteError
 from flambe.remote import each
-
-if TYPE_CHECKING:
-    from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import ClusterHost
 
 MARK = "reached"
 TIMEOUT = 10  # seconds to connect
@@ -23,7 +20,7 @@ def pending(members: Sequence[ClusterHost]) -> bool:
     return bool(members[0].report["marks"].get(MARK) != _digest(members))
 
 
-def check(cluster: Cluster, members: Sequence[ClusterHost]) -> None:
+def check(cluster: ClusterContext) -> None:
     """See that the orchestrator reaches each factory and is reached by it; remember that it is so.
 
     Raises
@@ -31,17 +28,16 @@ def check(cluster: Cluster, members: Sequence[ClusterHost]) -> None:
     RemoteError
         If not: it names the private address.
     """
-    orchestrator, *factories = members
-    config = f"{cluster_keys.key_path(cluster)}.config"
+    orchestrator, *factories = cluster.hosts
     pairs = [pair for one in factories for pair in ((orchestrator, one), (one, orchestrator))]
-    each(lambda pair: _try(cluster, config, *pair), pairs)
-    orchestrator.mark(cluster.name, MARK, _digest(members))
+    each(lambda pair: _connect(cluster, *pair), pairs)
+    orchestrator.mark(cluster.name, MARK, _digest(cluster.hosts))
 
 
-def _try(cluster: Cluster, config: str, source: ClusterHost, target: ClusterHost) -> None:
-    name = cluster_keys.alias(cluster.name, target.machine)
+def _connect(cluster: ClusterContext, source: ClusterHost, target: ClusterHost) -> None:
+    name = cluster.ssh_alias(target)
     # ~/ is the home of each: users may differ.
-    path = f"{source.facts['home']}/.ssh/{config.rpartition('/')[2]}"
+    path = f"{layout.key_path(source.home, cluster.name)}.config"
     command = ["ssh", "-F", path, "-o", "BatchMode=yes", "-o", f"ConnectTimeout={TIMEOUT}"]
     where = target.machine.private
     try:

@@ -5,39 +5,39 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flambe.cluster import local_state
 from flambe.cluster.cluster_host import ClusterHost
+from flambe.cluster.context import ClusterContext
 from flambe.cluster.environment import proxy
 from flambe.cluster.machine import Machine
+from flambe.cluster.machine_provider import MachineProvider
 from flambe.cluster.provisioning import cluster_keys
 from flambe.cluster.services import report_site, service, site_address
+from flambe.cluster.services.docker import Docker
+from flambe.cluster.services.ray_service import RayNodes
 from flambe.errors import HostKeyError, RemoteError, RunError
 from flambe.remote import each
-
-if TYPE_CHECKING:
-    from flambe.cluster.cluster import Cluster
 
 # How long a host is tried that nobody needs any more, in seconds.
 PATIENCE = 5.0
 TRY_AGAIN = 3600.0
 
 
-def take_down(cluster: Cluster, members: Sequence[ClusterHost]) -> None:
-    """Stop what flambe runs on hosts, and remove the keys and files that are the cluster's."""
-    if not members:
+def take_down(cluster: ClusterContext) -> None:
+    """Stop what flambe runs on the hosts, and remove the keys and files that are the cluster's."""
+    if not cluster.hosts:
         return
-    cluster.members = list(members)
-    cluster.docker.remove_all()
-    each(lambda member: _clean(cluster, member), members)
+    Docker(cluster).remove_all()
+    each(lambda host: _clean(cluster, host), cluster.hosts)
 
 
-def _clean(cluster: Cluster, member: ClusterHost) -> None:
+def _clean(cluster: ClusterContext, member: ClusterHost) -> None:
     for name in service.of(cluster.name, member.report["runs"]):
         member.agent.call("stop", name=name, deadline=120.0)
         member.report["runs"].pop(name, None)
-    cluster.ray.remove(member)
+    RayNodes(cluster).remove(member)
     member.agent.call("forget", cluster=cluster.name)
     job = f"{cluster.folder}/job"
     pems = [report_site.certificate_path(cluster, kind) for kind in site_address.FILES]
@@ -48,16 +48,18 @@ def _clean(cluster: Cluster, member: ClusterHost) -> None:
 # -- hosts that are no longer in the file -------------------------------------------------------
 
 
-def left(cluster: Cluster, machines: Sequence[Machine]) -> list[Machine]:
+def left(
+    provider: MachineProvider, cluster: ClusterContext, machines: Sequence[Machine]
+) -> list[Machine]:
     """Return the machines that the cluster had once, has no more, and that were not cleaned yet."""
-    if not cluster.lasting:
-        return cluster.former_machines()
+    if not provider.lasting:
+        return provider.former_machines()
     note = cluster.local.recall()
     known = [local_state.machine_of(told) for told in (*_machines(note), *note.get("left", ()))]
     return [one for one in known if not any(_same(one, other) for other in machines)]
 
 
-def refuse_another_orchestrator(cluster: Cluster, members: Sequence[ClusterHost]) -> None:
+def refuse_another_orchestrator(provider: MachineProvider, cluster: ClusterContext) -> None:
     """See that no run goes on at an orchestrator that is not the one of the file any more.
 
     Raises
@@ -65,8 +67,8 @@ def refuse_another_orchestrator(cluster: Cluster, members: Sequence[ClusterHost]
     RunError
         If one does: it would go on, and nobody could come back to it.
     """
-    known = _machines(cluster.local.recall())
-    before = local_state.machine_of(known[0]) if known and cluster.lasting else None
+    members, known = cluster.hosts, _machines(cluster.local.recall())
+    before = local_state.machine_of(known[0]) if known and provider.lasting else None
     if before is None or _same(before, members[0].machine):
         return
     present = {member: replace(member.machine, identity=member.identity) for member in members}
@@ -90,15 +92,15 @@ def refuse_another_orchestrator(cluster: Cluster, members: Sequence[ClusterHost]
     cluster.observer.note(f"the results of earlier runs are on {before.address}, not fetched here")
 
 
-def clean_left(
-    cluster: Cluster, members: Sequence[ClusterHost], *, again: bool = False
+def clean_former_hosts(
+    provider: MachineProvider, cluster: ClusterContext, *, again: bool = False
 ) -> list[dict[str, Any]]:
     """Clean hosts that are no longer in the file, and tell of it.
 
     Parameters
     ----------
-    cluster, members
-        The cluster, and its hosts as they were looked at.
+    provider, cluster
+        The cluster, with the reports of its hosts.
     again
         Whether those are tried too that could not be reached within the last hour.
 
@@ -108,8 +110,9 @@ def clean_left(
         What is to be remembered of those that wait for it.
     """
     # By now it is known who they are: one with another address has not left.
+    members = cluster.hosts
     present = [replace(member.machine, identity=member.identity) for member in members]
-    waiting = left(cluster, present)
+    waiting = left(provider, cluster, present)
     if not waiting:
         return []
     tried = {one["private"]: one.get("tried", 0) for one in cluster.local.recall().get("left", ())}
@@ -135,13 +138,13 @@ def clean_left(
             return time.time()
         gone.append(member.identity)
         member.connection.close()
-        cluster.release_machine(machine)
+        provider.release_machine(machine)
         cluster.observer.note(f"{machine.address}: no longer in the file; cleaned")
         return 0.0
 
     found = list(zip(waiting, each(clean, waiting), strict=True))
     if members:
-        cluster.ray.forget(members[0], gone)
+        RayNodes(cluster).forget(members[0], gone)
     return [{**local_state.note_of(machine), "tried": when} for machine, when in found if when]
 
 
@@ -165,7 +168,7 @@ def _why(error: RemoteError) -> str:
     return "and not reached: it keeps the cluster's key for now"
 
 
-def _reached(cluster: Cluster, machine: Machine) -> ClusterHost:
+def _reached(cluster: ClusterContext, machine: Machine) -> ClusterHost:
     root = cluster.local.recall().get("remote_dir", cluster.remote_dir)
     member = ClusterHost(machine, cluster.local, root)
     member.connect(PATIENCE)

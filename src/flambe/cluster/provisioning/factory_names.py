@@ -8,19 +8,15 @@ their addresses: those that stay keep their names.
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flambe.cluster import local_state
+from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.machine import NAME, ORCHESTRATOR, Machine, is_factory, order
-from flambe.cluster.services import service
+from flambe.cluster.services import ray_service, service
 from flambe.remote import each
-
-if TYPE_CHECKING:
-    from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import ClusterHost
 
 
 def assigned(claims: Sequence[str], reserved: Collection[str] = ()) -> list[str]:
@@ -69,14 +65,14 @@ def _name_at(machine: Machine, known: Sequence[Machine]) -> str:
 
 
 def settle(
-    cluster: Cluster, members: list[ClusterHost], note: Mapping[str, Any], waiting: Sequence[Any]
-) -> None:
-    """Give hosts their names, now that each was asked who it is, and sort them by these.
+    cluster: str, members: Sequence[ClusterHost], note: Mapping[str, Any], waiting: Sequence[Any]
+) -> list[ClusterHost]:
+    """Give hosts their names, now that each was asked who it is; return them in this order.
 
     Parameters
     ----------
     cluster, members
-        The cluster, and its hosts as they were looked at, the orchestrator first.
+        The name of the cluster, and its hosts as they were looked at, the orchestrator first.
     note
         What is remembered of the cluster.
     waiting
@@ -87,16 +83,18 @@ def settle(
     for member, name in zip(members, names, strict=True):
         member.rename(name)
     unmarked = [one for one in members if one.report["marks"].get(NAME) != one.machine.name]
-    each(lambda one: one.mark(cluster.name, NAME, one.machine.name), unmarked)
-    members.sort(key=lambda member: order(member.machine.name))
+    each(lambda one: one.mark(cluster, NAME, one.machine.name), unmarked)
+    return sorted(members, key=lambda member: order(member.machine.name))
 
 
-def _claim(cluster: Cluster, member: ClusterHost, note: Mapping[str, Any]) -> str:
+def _claim(cluster: str, member: ClusterHost, note: Mapping[str, Any]) -> str:
     """Return the name that a host has: by its own disk, its Ray node, or what is remembered."""
     marked = member.report["marks"].get(NAME)
     if is_factory(marked):
         return str(marked)
-    if running := node_name(member.report["runs"].get(service.name_of(cluster.name, "ray"), {})):
+    if running := ray_service.node_name(
+        member.report["runs"].get(service.name_of(cluster, "ray"), {})
+    ):
         return running
     known = [local_state.machine_of(entry) for entry in note.get("machines", ())]
     for one in known:
@@ -104,21 +102,3 @@ def _claim(cluster: Cluster, member: ClusterHost, note: Mapping[str, Any]) -> st
             return one.name
     # Another machine may have the address of one that has left.
     return _name_at(member.machine, [one for one in known if not one.identity])
-
-
-def node_name(status: Mapping[str, Any]) -> str:
-    """Return the name under which the Ray node of a host runs; nothing if none does.
-
-    Parameters
-    ----------
-    status
-        What its supervisor tells of it.
-    """
-    if status.get("state") != service.RUNNING:
-        return ""
-    if name := status.get("about", {}).get("name"):
-        return str(name)
-    try:  # an earlier version noted it in the command only
-        return str(json.loads(status["command"][-1])["name"])
-    except (KeyError, IndexError, TypeError, ValueError):
-        return ""

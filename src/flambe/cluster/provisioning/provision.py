@@ -2,149 +2,154 @@
 
 from __future__ import annotations
 
-import contextlib
-import getpass
-import os
-import shlex
-import socket
-import sys
-import threading
-import uuid
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
-from flambe.cluster import local_state
+from flambe.cluster import layout, local_state
 from flambe.cluster.cluster_host import ClusterHost
+from flambe.cluster.context import ClusterContext
 from flambe.cluster.environment import host_python, installer, prune
 from flambe.cluster.environment.environment import Environment
-from flambe.cluster.machine import check_machines
+from flambe.cluster.machine import Machine, check_machines
+from flambe.cluster.machine_provider import MachineProvider
 from flambe.cluster.provisioning import (
     cluster_keys,
     connectivity,
     decommission,
     factory_names,
     gpu_selection,
+    lock,
     setup_commands,
 )
-from flambe.errors import HeldError, RemoteError, RunError, counted
-from flambe.remote import each, identity, resumable_copy, shell, ssh_config, transfer
+from flambe.errors import HeldError, RunError, counted
+from flambe.remote import each, resumable_copy, shell, ssh_config, transfer
 from flambe.remote.connection import fingerprints
 
-if TYPE_CHECKING:
-    from flambe.cluster.cluster import Cluster
 
-PROVISION = "provision"
-# A lock whose holder is gone expires after so many seconds.
-LOCK_SECONDS, RENEW_SECONDS = 60.0, 15.0
-LEASE_SECONDS = 60.0
-
-
-def make_ready(
-    cluster: Cluster,
+def provision(
+    provider: MachineProvider,
+    cluster: ClusterContext,
     distributions: Sequence[str] = (),
     *,
     setup_again: bool = False,
     repair: bool = False,
-) -> Environment:
-    """Make a cluster ready, as far as it is not; return the environment of its hosts.
+) -> ClusterContext:
+    """Create, connect and set up what is missing of a cluster; return it with its hosts.
 
     Parameters
     ----------
+    provider
+        Where its machines come from.
     cluster
-        The cluster.
+        The cluster, as its file describes it.
     distributions
         The extensions that its hosts are given beside flambe.
     setup_again
-        Whether the setup commands are run though they have.
+        Whether the setup commands run again on hosts where they have run.
     repair
-        Whether an environment is made anew on hosts where it was altered, in place of an error.
+        Whether an environment that was altered on a host is made again, in place of an error.
     """
+    transfer.check()
+    existing = provider.find_machines()
+    if provider.ephemeral and not cluster.local.recall():
+        # If this process is killed, what it is about to create can be taken down by its name.
+        _remember(replace(cluster, hosts=()), ())
+    machines = provider.create_machines(existing)
     try:
-        return _make_ready(cluster, distributions, setup_again=setup_again, repair=repair)
+        check_machines(provider, machines)
+        hosts = [ClusterHost(m, cluster.local, cluster.remote_dir) for m in machines]
+        previous = cluster.local.recall()
+        cluster = replace(
+            cluster, hosts=tuple(hosts), environment_name=str(previous.get("environment", ""))
+        )
+        if len(machines) > len(existing):
+            # From here on there is something to take down.
+            _remember(cluster, previous.get("left", ()))
+        cluster = _connect(provider, cluster)
+        return _set_up(provider, cluster, distributions, setup_again=setup_again, repair=repair)
     except HeldError:
-        raise  # What was created is used by whoever holds it.
+        raise  # Another process uses what was created.
     except BaseException:
-        new = [member.machine for member in cluster.members if member.machine.new]
-        if new:
-            cluster.discard_machines(new)
+        if new := [machine for machine in machines if _is_new(machine)]:
+            provider.discard_machines(new)
         raise
 
 
-def _make_ready(
-    cluster: Cluster, distributions: Sequence[str], *, setup_again: bool, repair: bool
-) -> Environment:
-    transfer.check()
-    found = cluster.find_machines()
-    if cluster.ephemeral and not cluster.local.recall():
-        # Whatever becomes of this process: what it is about to make can be taken down by its name.
-        _remember(cluster, "", ())
-    machines = cluster.create_machines(found)
-    check_machines(cluster, machines)
-    members = [ClusterHost(machine, cluster.local, cluster.remote_dir) for machine in machines]
-    cluster.members = members
-    note = cluster.local.recall()
-    known = str(note.get("environment", ""))
-    if len(machines) > len(found):
-        # From here on there is something to take down.
-        _remember(cluster, known, note.get("left", ()))
-    each(lambda member: member.connect(note=cluster.observer.note), members)
-    cluster.trust(members)
-    _tell_new_keys(cluster, members)
-    # Mostly it is the environment of the last time: one look is enough then.
-    _look(cluster, members, known)
-    each(lambda member: shell.refuse(member.connection), members)
-    decommission.refuse_another_orchestrator(cluster, members)
-    _settle(cluster, members, known)
-    wanted = Environment.of(cluster, members, distributions)
-    if wanted.name != known:
-        _look(cluster, members, wanted.name)
-    broken = _broken(members, wanted) if repair or setup_again else []
-    if setup_again or broken or _missing(cluster, members, wanted):
-        with held(cluster, PROVISION, "preparing the cluster"):
-            # Somebody else may have prepared it while we waited.
-            _discard(cluster, wanted, broken)
-            _look(cluster, members, wanted.name)
-            _prepare(cluster, members, wanted, setup_again=setup_again)
-            _look(cluster, members, wanted.name)
-            verify(cluster, members, wanted)
-            prune.prune(cluster, members, wanted.name)
-    else:
-        verify(cluster, members, wanted)
-        cluster.observer.note("everything is in place")
-    if wanted.system:
-        for text in host_python.differing(wanted, members):
-            cluster.observer.note(text)
-    _choose_gpus(cluster, members)
-    _remember(cluster, wanted.name, cluster.local.recall().get("left", ()))
-    cluster.installed = wanted.name
-    cluster.settle(members)
-    return wanted
+def _is_new(machine: Machine) -> bool:
+    return isinstance(machine, Machine) and machine.new
 
 
-def _settle(cluster: Cluster, members: list[ClusterHost], known: str) -> None:
-    """Remember who the hosts are, now that all answered; see to those that they replaced."""
-    before = cluster.local.recall()
-    waiting = decommission.clean_left(cluster, members)
-    if cluster.lasting:
-        factory_names.settle(cluster, members, before, waiting)
-    machines = [member.machine for member in members]
-    if _notes(members) != before.get("machines"):
+def _connect(provider: MachineProvider, cluster: ClusterContext) -> ClusterContext:
+    """Connect to all hosts and identify them; clean those that they replaced."""
+    hosts = cluster.hosts
+    each(lambda host: host.connect(note=cluster.observer.note), hosts)
+    provider.trust(hosts)
+    _report_new_keys(cluster)
+    # Mostly it is the environment of the last time: one report is enough then.
+    _refresh(cluster)
+    each(lambda host: shell.refuse(host.connection), hosts)
+    decommission.refuse_another_orchestrator(provider, cluster)
+    previous = cluster.local.recall()
+    waiting = decommission.clean_former_hosts(provider, cluster)
+    if provider.lasting:
+        named = factory_names.settle(cluster.name, hosts, previous, waiting)
+        cluster = replace(cluster, hosts=tuple(named))
+    if _machine_records(cluster) != previous.get("machines"):
+        machines = [host.machine for host in hosts]
         for other, names in local_state.sharing(cluster.local, machines).items():
             text = f"warning: the cluster {other} has {', '.join(names)} of this one too"
             cluster.observer.note(f"{text}: what runs on both shares their CPUs and GPUs")
-    _remember(cluster, known, waiting)
+    _remember(cluster, waiting)
+    return cluster
 
 
-def _notes(members: Sequence[ClusterHost]) -> list[dict[str, str]]:
-    return [local_state.note_of(member.machine, member.identity) for member in members]
+def _set_up(
+    provider: MachineProvider,
+    cluster: ClusterContext,
+    distributions: Sequence[str],
+    *,
+    setup_again: bool,
+    repair: bool,
+) -> ClusterContext:
+    """Give connected hosts all that they lack, and verify it."""
+    environment = Environment.of(cluster, distributions)
+    if environment.name != cluster.environment_name:
+        cluster = replace(cluster, environment_name=environment.name)
+        _refresh(cluster)
+    altered = _altered(cluster, environment) if repair or setup_again else []
+    if setup_again or altered or _is_incomplete(cluster):
+        with lock.held(cluster, lock.PROVISION, "preparing the cluster"):
+            # Another process may have prepared it while this one waited.
+            _discard(cluster, altered)
+            _refresh(cluster)
+            _prepare(cluster, environment, setup_again=setup_again)
+            _refresh(cluster)
+            verify(cluster, environment)
+            prune.prune(cluster)
+    else:
+        verify(cluster, environment)
+        cluster.observer.note("everything is in place")
+    if environment.system:
+        for text in host_python.differing(environment, cluster.hosts):
+            cluster.observer.note(text)
+    _select_gpus(cluster)
+    _remember(cluster, cluster.local.recall().get("left", ()))
+    provider.settle(cluster.hosts)
+    return cluster
 
 
-def _look(cluster: Cluster, members: Sequence[ClusterHost], environment: str) -> None:
-    own = bool(cluster.environment.get("system"))
-    each(lambda member: member.refresh(cluster.name, environment, system=own), members)
+def _machine_records(cluster: ClusterContext) -> list[dict[str, str]]:
+    return [local_state.note_of(host.machine, host.identity) for host in cluster.hosts]
 
 
-def verify(cluster: Cluster, members: Sequence[ClusterHost], wanted: Environment) -> None:
+def _refresh(cluster: ClusterContext) -> None:
+    """Have every host report on itself, and on the environment of the cluster."""
+    name, system = cluster.environment_name, cluster.environment.system
+    each(lambda host: host.refresh(cluster.name, name, system=system), cluster.hosts)
+
+
+def verify(cluster: ClusterContext, environment: Environment) -> None:
     """See that every host has the code that is here, as recomputed from its files.
 
     Raises
@@ -152,76 +157,75 @@ def verify(cluster: Cluster, members: Sequence[ClusterHost], wanted: Environment
     RunError
         If one differs: it names the host and what differs.
     """
-    if wanted.system:
-        host_python.refuse(wanted, members)
-    for member in members:
-        told = wanted.differences(member.report["environment"])
-        if told:
+    if environment.system:
+        host_python.refuse(environment, cluster.hosts)
+    for host in cluster.hosts:
+        if differences := environment.differences(host.report["environment"]):
             raise RunError(
-                f"{member.name}: the environment {wanted.name} is not what is here: "
-                + "; ".join(told[:5])
-                + "\n  --force makes it anew, and so does, before the next run:\n"
-                f"  flambe exec {cluster.name} --host {member.machine.name} -- "
-                f"rm -r {member.agent.root}/envs/{wanted.name}"
+                f"{host.name}: the environment {environment.name} is not what is here: "
+                + "; ".join(differences[:5])
+                + "\n  --force makes it again, and so does, before the next run:\n"
+                f"  flambe exec {cluster.name} --host {host.machine.name} -- "
+                f"rm -r {layout.environment(host.agent.root, environment.name)}"
             )
 
 
-def _broken(members: Sequence[ClusterHost], wanted: Environment) -> list[ClusterHost]:
-    """Return the hosts whose environment is there, and is not what it should be."""
-    there = [member for member in members if member.report["environment"] is not None]
-    return [member for member in there if wanted.differences(member.report["environment"])]
+def _altered(cluster: ClusterContext, environment: Environment) -> list[ClusterHost]:
+    """Return the hosts that have the environment, but not as it should be."""
+    having = [host for host in cluster.hosts if host.report["environment"] is not None]
+    return [host for host in having if environment.differences(host.report["environment"])]
 
 
-def _discard(cluster: Cluster, wanted: Environment, members: Sequence[ClusterHost]) -> None:
-    """Forget an environment on hosts: it is made anew then."""
-    if members:
-        names = ", ".join(member.machine.name for member in members)
-        cluster.observer.note(f"environment: altered on {names}, and made anew")
-    folder = f"{cluster.remote_dir}/envs/{wanted.name}"
-    each(lambda member: member.run(["rm", "-f", f"{folder}/flambe.json"], repeat=True), members)
+def _discard(cluster: ClusterContext, hosts: Sequence[ClusterHost]) -> None:
+    """Invalidate the environment on hosts: it is made again then."""
+    if hosts:
+        names = ", ".join(host.machine.name for host in hosts)
+        cluster.observer.note(f"environment: altered on {names}, and made again")
+    folder = layout.environment(cluster.remote_dir, cluster.environment_name)
+    each(lambda host: host.run(["rm", "-f", f"{folder}/flambe.json"], repeat=True), hosts)
 
 
-def _choose_gpus(cluster: Cluster, members: Sequence[ClusterHost]) -> None:
-    """Note which GPUs may be used; who uses them was seen with everything else."""
-    for member in members:
-        there = member.facts["gpus"]
-        usable = gpu_selection.free(there, cluster.name) if cluster.gpus == "free" else there
-        member.gpus = [gpu["uuid"] for gpu in usable]
-        if len(usable) < len(there):
-            told = gpu_selection.told(there, cluster.name, len(usable))
-            cluster.observer.note(f"{member.name}: gpus: free leaves {told}")
+def _select_gpus(cluster: ClusterContext) -> None:
+    """Record on each host which GPUs may be used; its report says who uses them."""
+    for host in cluster.hosts:
+        gpus = host.facts["gpus"]
+        usable = gpu_selection.free(gpus, cluster.name) if cluster.gpus == "free" else gpus
+        host.gpus = [gpu["uuid"] for gpu in usable]
+        if len(usable) < len(gpus):
+            summary = gpu_selection.told(gpus, cluster.name, len(usable))
+            cluster.observer.note(f"{host.name}: gpus: free leaves {summary}")
 
 
-def _missing(cluster: Cluster, members: Sequence[ClusterHost], wanted: Environment) -> bool:
+def _is_incomplete(cluster: ClusterContext) -> bool:
+    """Whether a host lacks something that provisioning gives it."""
     return (
-        not cluster_keys.agree(cluster.name, members)
-        or connectivity.pending(members)
-        or bool(setup_commands.pending(cluster, members))
-        or any(member.report["environment"] is None for member in members)
+        not cluster_keys.agree(cluster.name, cluster.hosts)
+        or connectivity.pending(cluster.hosts)
+        or bool(setup_commands.pending(cluster))
+        or any(host.report["environment"] is None for host in cluster.hosts)
     )
 
 
-def _prepare(
-    cluster: Cluster, members: Sequence[ClusterHost], wanted: Environment, *, setup_again: bool
-) -> None:
-    if not cluster_keys.agree(cluster.name, members):
+def _prepare(cluster: ClusterContext, environment: Environment, *, setup_again: bool) -> None:
+    hosts = cluster.hosts
+    if not cluster_keys.agree(cluster.name, hosts):
         cluster.observer.note("keys: a new pair for the cluster")
-        cluster_keys.distribute(cluster.name, members)
-        _look(cluster, members, wanted.name)
-    if connectivity.pending(members):
-        connectivity.check(cluster, members)
-    todo = list(members) if setup_again else setup_commands.pending(cluster, members)
-    if todo and cluster.setup_cmds:
-        commands, hosts = counted(len(cluster.setup_cmds), "command"), counted(len(todo), "host")
-        cluster.observer.note(f"setup: {commands} on {hosts}")
-        setup_commands.run(cluster, todo)
-    lacking = [member for member in members if member.report["environment"] is None]
-    if lacking:
-        _check_rsync(cluster, members, wanted.name)
-        installer.make(cluster, wanted, lacking)
+        cluster_keys.distribute(cluster.name, hosts)
+        _refresh(cluster)
+    if connectivity.pending(hosts):
+        connectivity.check(cluster)
+    pending = list(hosts) if setup_again else setup_commands.pending(cluster)
+    if pending and cluster.setup_cmds:
+        commands = counted(len(cluster.setup_cmds), "command")
+        cluster.observer.note(f"setup: {commands} on {counted(len(pending), 'host')}")
+        setup_commands.run(cluster, pending)
+    lacking_it = [host for host in hosts if host.report["environment"] is None]
+    if lacking_it:
+        _check_rsync(cluster)
+        installer.install(cluster, environment, lacking_it)
 
 
-def _check_rsync(cluster: Cluster, members: Sequence[ClusterHost], environment: str) -> None:
+def _check_rsync(cluster: ClusterContext) -> None:
     """See that all hosts have rsync, before anything is downloaded; setup commands may install it.
 
     Raises
@@ -229,136 +233,49 @@ def _check_rsync(cluster: Cluster, members: Sequence[ClusterHost], environment: 
     RemoteError
         If one has none.
     """
-    if not all(member.facts["rsync"] for member in members):
-        _look(cluster, members, environment)
+    if not all(host.facts["rsync"] for host in cluster.hosts):
+        _refresh(cluster)
 
-    def check(member: ClusterHost) -> None:
-        if not member.facts["rsync"]:
-            raise resumable_copy.missing(member.name)
+    def check(host: ClusterHost) -> None:
+        if not host.facts["rsync"]:
+            raise resumable_copy.missing(host.name)
 
-    each(check, members)
+    each(check, cluster.hosts)
 
 
-def _tell_new_keys(cluster: Cluster, members: Sequence[ClusterHost]) -> None:
-    for member in members:
-        if member.connection.new_key:
+def _report_new_keys(cluster: ClusterContext) -> None:
+    for host in cluster.hosts:
+        if host.connection.new_key:
             # ssh knows the keys by the address that an alias stands for.
-            where = ssh_config.ask(member.machine.address, member.machine.user).address
-            prints = fingerprints(cluster.local.known_hosts, where)
+            address = ssh_config.ask(host.machine.address, host.machine.user).address
+            prints = fingerprints(cluster.local.known_hosts, address)
             cluster.observer.note(
-                f"{member.name}: seen for the first time, its key is kept: {' '.join(prints)}"
+                f"{host.name}: seen for the first time, its key is kept: {' '.join(prints)}"
             )
 
 
-def _remember(cluster: Cluster, wanted: str, left: Sequence[Any]) -> None:
-    # Whoever takes it down from another folder, or without the option, needs the same ones.
-    secrets = getattr(cluster.config, "origin", "")
+def _remember(cluster: ClusterContext, left: Sequence[Any]) -> None:
+    """Record the cluster on this machine."""
+    origin = cluster.origin
     cluster.local.remember(
         {
             "fetched": cluster.local.recall().get("fetched", 0),
-            "file": cluster.file,
-            "scope": cluster.scope,
-            "kind": type(cluster).__name__,
+            "file": origin.file,
+            "scope": dict(origin.scope),
+            "kind": origin.kind,
             "remote_dir": cluster.remote_dir,
-            "secrets": os.path.abspath(secrets) if secrets else "",
-            "environment": wanted,
+            "secrets": origin.secrets,
+            "environment": cluster.environment_name,
             "workers": [
                 {
-                    "name": member.machine.name,
-                    "private": str(member.machine.private),
-                    "cpu": member.facts.get("cpus", 0),
-                    "gpu": len(member.gpus),
+                    "name": host.machine.name,
+                    "private": str(host.machine.private),
+                    "cpu": host.facts.get("cpus", 0),
+                    "gpu": len(host.gpus),
                 }
-                for member in (cluster.workers if cluster.members else ())
+                for host in (cluster.workers if cluster.hosts else ())
             ],
-            "machines": _notes(cluster.members),
+            "machines": _machine_records(cluster),
             "left": list(left),
         }
-    )
-
-
-# -- locks --------------------------------------------------------------------------------------
-
-
-def holder(what: str) -> dict[str, Any]:
-    """Return who we are, for those who find a lock of ours."""
-    return {
-        "user": getpass.getuser(),
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "process": identity.of_process(os.getpid()),
-        "what": what,
-        "command": shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
-    }
-
-
-def _is_gone(who: dict[str, Any]) -> bool:
-    """Whether a holder was a process of this machine that is no more.
-
-    Of one whose machine nobody knows, since an earlier version took the lock, that is not known.
-    """
-    process = who.get("process")
-    return isinstance(process, dict) and identity.is_gone(process)
-
-
-@contextlib.contextmanager
-def held(cluster: Cluster, name: str, what: str) -> Iterator[None]:
-    """Hold a lock of the cluster.
-
-    Raises
-    ------
-    HeldError
-        If somebody else holds it: it names them.
-    """
-    orchestrator, token = cluster.orchestrator, uuid.uuid4().hex
-    lock = f"{cluster.name}/{name}"
-    given: dict[str, Any] = {
-        "name": lock,
-        "token": token,
-        "holder": holder(what),
-        "seconds": LOCK_SECONDS,
-    }
-    answer = orchestrator.agent.call("lock", **given)
-    if not answer["taken"] and _is_gone(answer["holder"]):
-        orchestrator.agent.call("unlock", name=lock, token=answer["token"])
-        answer = orchestrator.agent.call("lock", **given)
-    if not answer["taken"]:
-        raise HeldError(orchestrator.name, _busy(answer))
-    over = threading.Event()
-
-    def renew() -> None:
-        while not over.wait(RENEW_SECONDS):
-            with contextlib.suppress(RemoteError):
-                orchestrator.agent.call("lock", **given)
-            with contextlib.suppress(RemoteError):
-                _lease(cluster)
-
-    thread = threading.Thread(target=renew, name="flambe-lock", daemon=True)
-    thread.start()
-    try:
-        _lease(cluster)
-        yield
-    finally:
-        over.set()
-        thread.join()
-        with contextlib.suppress(RemoteError):
-            orchestrator.agent.call("unlock", name=lock, token=token)
-
-
-def _lease(cluster: Cluster) -> None:
-    """See that no host ends while it is prepared, or waits for another one; it lapses by itself."""
-    if cluster.is_reaped:
-        given: dict[str, Any] = {"name": PROVISION, "seconds": LEASE_SECONDS}
-        each(lambda member: member.agent.call("lease", **given), cluster.members)
-
-
-def _busy(answer: dict[str, Any]) -> str:
-    import time
-
-    who = answer["holder"]
-    since = time.strftime("%H:%M:%S", time.localtime(answer["since"]))
-    return (
-        f"the cluster is in use: {who['user']} on {who['host']} is {who['what']} since {since}"
-        f"\n  {who['command']}\n  try again when that is done; a lock whose holder is gone "
-        f"expires after {LOCK_SECONDS:.0f} s"
     )

@@ -6,9 +6,10 @@ import hashlib
 import json
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from flambe._files import private_opener
+from flambe.cluster.cluster_host import LOGIN_PATH, ClusterHost
+from flambe.cluster.context import ClusterContext
 from flambe.cluster.environment import proxy
 from flambe.cluster.environment.pip_config import give_pip
 from flambe.cluster.layout import in_shell
@@ -17,12 +18,7 @@ from flambe.logging import redact
 from flambe.remote import each, shell
 from flambe.remote.command import Take
 
-if TYPE_CHECKING:
-    from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import ClusterHost
-
 MARK = "setup"
-PATH = "path"  # a mark: where a login finds programs, those that the commands brought included
 BOOT_SECONDS = 600.0  # that cloud-init, and those who install packages at boot, are waited for
 DEADLINE = 3600.0  # seconds for one command
 
@@ -32,15 +28,15 @@ def digest(commands: Sequence[str]) -> str:
     return hashlib.sha256(json.dumps(list(commands)).encode()).hexdigest()[:16] if commands else ""
 
 
-def pending(cluster: Cluster, members: Sequence[ClusterHost]) -> list[ClusterHost]:
+def pending(cluster: ClusterContext) -> list[ClusterHost]:
     """Return the hosts on which the commands have not run since they were started."""
     wanted = digest(cluster.setup_cmds)
     if not wanted:
         return []
-    return [member for member in members if member.report["marks"].get(MARK) != wanted]
+    return [host for host in cluster.hosts if host.report["marks"].get(MARK) != wanted]
 
 
-def run(cluster: Cluster, members: Sequence[ClusterHost]) -> None:
+def run(cluster: ClusterContext, members: Sequence[ClusterHost]) -> None:
     """Run the commands on hosts, one after another, all hosts at the same time.
 
     Raises
@@ -89,7 +85,7 @@ def _await_boot(member: ClusterHost, take: Take) -> None:
     )
 
 
-def _one(cluster: Cluster, member: ClusterHost, command: str, take: Take) -> None:
+def _one(cluster: ClusterContext, member: ClusterHost, command: str, take: Take) -> None:
     # Where a host has no pip of its own, flambe's is found last.
     path = f'export PATH="$PATH":{in_shell(cluster.remote_dir)}/bin\n'
     script = f"{path}{proxy.line(cluster)}{command}"
@@ -103,14 +99,14 @@ def _one(cluster: Cluster, member: ClusterHost, command: str, take: Take) -> Non
         raise
 
 
-def _note_path(cluster: Cluster, member: ClusterHost) -> None:
+def _note_path(cluster: ClusterContext, member: ClusterHost) -> None:
     # What runs later is started by no login shell, and is to find what was installed all the same.
     # A profile may say something before it, and bash_logout after it, unless the shell is replaced.
     script = "printenv PATH; bash -lc 'echo; exec printenv PATH'"
     said = member.run(["bash", "-c", script]).stdout.splitlines()
     found = ":".join(dict.fromkeys(f"{said[-1]}:{said[0]}".split(":")))
-    member.mark(cluster.name, PATH, found, boot=True)
-    member.report["marks"][PATH] = found
+    member.mark(cluster.name, LOGIN_PATH, found, boot=True)
+    member.report["marks"][LOGIN_PATH] = found
 
 
 def _hint(command: str, said: str) -> str:

@@ -9,16 +9,14 @@ import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from flambe._grammar import as_list, as_words
+from flambe.cluster.cluster_host import ClusterHost
+from flambe.cluster.context import ClusterContext
 from flambe.cluster.environment import proxy
 from flambe.errors import CommandError, ConfigError, RemoteError
 from flambe.remote import Result, each
-
-if TYPE_CHECKING:
-    from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import ClusterHost
 
 # Seconds that a container that is waited for, a download and an installation may take.
 DEADLINE = 3600.0
@@ -96,7 +94,7 @@ class Docker:
         The cluster, ready.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: ClusterContext) -> None:
         self.cluster = cluster
 
     def _engine(self, host: ClusterHost) -> _Engine:
@@ -179,7 +177,7 @@ class Docker:
 
         try:
             return each(
-                on, [self.cluster.orchestrator] if hosts is None else self.cluster.chosen(hosts)
+                on, [self.cluster.orchestrator] if hosts is None else self.cluster.selected(hosts)
             )
         except BaseException:
             # Not in on(): once they are interrupted, its threads can do nothing on a host.
@@ -207,7 +205,9 @@ class Docker:
                     return []
                 raise
 
-        return [container for found in each(on, self.cluster.chosen(hosts)) for container in found]
+        return [
+            container for found in each(on, self.cluster.selected(hosts)) for container in found
+        ]
 
     def stop(
         self,
@@ -243,7 +243,7 @@ class Docker:
         return self._engine(host).logs(container, tail)
 
     def _by_host(self, containers: Iterable[Container]) -> dict[ClusterHost, Containers]:
-        members = {member.machine.name: member for member in self.cluster.chosen(None)}
+        members = {member.machine.name: member for member in self.cluster.selected(None)}
         found: dict[ClusterHost, Containers] = {}
         for container in containers:
             if container.host not in members:
@@ -265,13 +265,13 @@ class Docker:
         RemoteError
             If it cannot be used after that: what is missing, and what to do.
         """
-        each(lambda host: self._engine(host).install(), self.cluster.chosen(hosts))
+        each(lambda host: self._engine(host).install(), self.cluster.selected(hosts))
 
 
 class _Engine:
     """The Docker of one host."""
 
-    def __init__(self, host: ClusterHost, cluster: Cluster) -> None:
+    def __init__(self, host: ClusterHost, cluster: ClusterContext) -> None:
         self.host = host
         self.cluster = cluster
 

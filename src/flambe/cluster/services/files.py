@@ -7,16 +7,12 @@ import posixpath
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from flambe._grammar import as_list
-from flambe.cluster.provisioning import cluster_keys
+from flambe.cluster.cluster_host import ClusterHost
+from flambe.cluster.context import ClusterContext
 from flambe.errors import RemoteError
 from flambe.remote import each, resumable_copy, transfer
-
-if TYPE_CHECKING:
-    from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import ClusterHost
 
 # Seconds that one host may take to copy to another.
 DEADLINE = 6 * 3600
@@ -31,7 +27,7 @@ class Files:
         The cluster, ready.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: ClusterContext) -> None:
         self.cluster = cluster
 
     def make(
@@ -39,14 +35,14 @@ class Files:
     ) -> None:
         """Make folders on hosts, on all by default."""
         command = ["mkdir", "-p", "--", *as_list(folders, "make() takes a list of folders")]
-        each(lambda host: host.run(command, repeat=True), self.cluster.chosen(hosts))
+        each(lambda host: host.run(command, repeat=True), self.cluster.selected(hosts))
 
     def write(
         self, content: str | bytes, target: str, *, mode: int = 0o644,
         hosts: Sequence[ClusterHost] | None = None,
     ) -> None:  # fmt: skip
         """Write a file on hosts, on all by default."""
-        each(lambda host: host.put(content, target, mode=mode), self.cluster.chosen(hosts))
+        each(lambda host: host.put(content, target, mode=mode), self.cluster.selected(hosts))
 
     def send(self, source: Path, target: str, *, delete: bool = False) -> None:
         """Bring a file or folder to the same path on all hosts.
@@ -75,13 +71,13 @@ class Files:
         is_folder = len(sources) > 1 or sources[0].endswith("/")
         parent = target if is_folder else target.rpartition("/")[0] or "."
         begun = factory.begin(parent, is_folder=is_folder)
-        config = f"{cluster_keys.key_path(self.cluster)}.config"
+        config = self.cluster.ssh_config
         orchestrator = self.cluster.orchestrator
         command = ["rsync", *transfer.options(orchestrator.rsync, factory.rsync)]
         command += ["--delete"] if delete else []
         command += ["--relative"] if any("/./" in source for source in sources) else []
         command += ["-e", f"ssh -o BatchMode=yes -F {shlex.quote(config)}", "--", *sources]
-        host = cluster_keys.alias(self.cluster.name, factory.machine)
+        host = self.cluster.ssh_alias(factory)
         path = transfer.written_to(target, "" if is_folder else posixpath.basename(sources[0]))
         shown = f"{' '.join(sources)} is given to {factory.name}"
 

@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from flambe.cluster.environment.spec import Finding
+from flambe.cluster.cluster_host import ClusterHost
+from flambe.cluster.context import ClusterContext
+from flambe.cluster.options import Finding
 from flambe.cluster.services.service import Service
 from flambe.remote import each
 from flambe.remote.agent.reaper import reaper_status
-
-if TYPE_CHECKING:
-    from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import ClusterHost
 
 SERVICE = "reaper"
 FOREVER = -1
@@ -22,7 +20,9 @@ CHECK = 30.0  # seconds between two looks
 PATIENCE = 300.0  # seconds until what does not end is asked to end once more
 
 
-def arm(cluster: Cluster, members: Sequence[ClusterHost], hours: Mapping[bool, float]) -> None:
+def arm(
+    cluster: ClusterContext, members: Sequence[ClusterHost], hours: Mapping[bool, float]
+) -> None:
     """Start the reapers of hosts, with the timeouts of now; or end them, where there is none.
 
     Parameters

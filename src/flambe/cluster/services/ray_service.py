@@ -15,17 +15,15 @@ import json
 import secrets
 from collections.abc import Collection, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flambe.cluster import layout
-from flambe.cluster.provisioning import factory_names, setup_commands
+from flambe.cluster.cluster_host import ClusterHost
+from flambe.cluster.context import ClusterContext
+from flambe.cluster.services.files import Files
 from flambe.cluster.services.service import RUNNING, Service, name_of, variables
 from flambe.errors import RemoteError
 from flambe.remote import Address, each
-
-if TYPE_CHECKING:
-    from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import ClusterHost
 
 SERVICE = "ray"
 HOLDERS = "ray-token"  # a mark of the orchestrator: the machines that were given the token
@@ -58,13 +56,11 @@ class RayNodes:
         The cluster.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: ClusterContext) -> None:
         self.cluster = cluster
 
-    def start(self, environment: str = "", *, joining: bool = False) -> None:
+    def start(self, environment: str = "", *, joining: bool = False) -> dict[str, str]:
         """Start the nodes that do not run, or not as they should, all at the same time.
-
-        What is run on the orchestrator from then on finds Ray by its environment variables.
 
         Parameters
         ----------
@@ -72,8 +68,13 @@ class RayNodes:
             The name of the environment that they run in; that of the cluster by default.
         joining
             Whether a run may be using them: those that are part of Ray are let be then.
+
+        Returns
+        -------
+        dict
+            The environment variables by which a job on the orchestrator finds Ray.
         """
-        environment = environment or self.cluster.installed
+        environment = environment or self.cluster.environment_name
         cluster, head = self.cluster, self._service(self.cluster.orchestrator)
         is_kept = head.runs and (joining or not self._outsiders())
         known = head.status["about"] if is_kept else {}
@@ -81,7 +82,7 @@ class RayNodes:
         if port is None:
             port = int(cluster.orchestrator.run(["python3", "-c", _FREE_PORT]).stdout)
         held = self._give_token(known.get("token", ""))
-        wanted = {m: self._about(m, environment, port, held) for m in cluster.members}
+        wanted = {m: self._about(m, environment, port, held) for m in cluster.hosts}
         lacking = [m for m, about in wanted.items() if not self._is_current(m, about, joining)]
         if lacking:
             cluster.observer.note(f"ray: starting {len(lacking)} of {len(wanted)} nodes")
@@ -89,9 +90,12 @@ class RayNodes:
         if lacking or not joining:
             cluster.orchestrator.put(self._starts(wanted), self._starts_path, mode=0o600)
         address = f"{cluster.orchestrator.machine.private.host}:{port}"
-        cluster.variables.update(self._variables(cluster.orchestrator), RAY_ADDRESS=address)
-        cluster.variables[STARTS] = cluster.orchestrator.path(self._starts_path)
-        cluster.variables[SILENCE] = str(cluster.silence)
+        return {
+            **self._variables(cluster.orchestrator),
+            "RAY_ADDRESS": address,
+            STARTS: cluster.orchestrator.path(self._starts_path),
+            SILENCE: str(cluster.stall_timeout),
+        }
 
     def join(self) -> None:
         """Start the nodes of hosts that came later, where the others run."""
@@ -112,7 +116,7 @@ class RayNodes:
         holders = self.cluster.orchestrator.report["marks"].get(HOLDERS)
         if holders is None:  # an earlier version did not note it
             return True
-        return not {member.identity for member in self.cluster.members}.issuperset(holders)
+        return not {member.identity for member in self.cluster.hosts}.issuperset(holders)
 
     def _bring(self, environment: str) -> None:
         """Give hosts that came later what others have: the run may be in another environment."""
@@ -120,7 +124,7 @@ class RayNodes:
         new = [member for member in cluster.factories if not self._service(member).runs]
         for path in (f"{cluster.remote_dir}/envs/{environment}", f"{cluster.folder}/resources"):
             if not cluster.orchestrator.run(["test", "-e", path], check=False, repeat=True).code:
-                each(partial(cluster.files.give, [f"{path}/"], path), new)
+                each(partial(Files(cluster).give, [f"{path}/"], path), new)
 
     def remove(self, member: ClusterHost) -> None:
         """Remove what Ray left on a host."""
@@ -133,7 +137,7 @@ class RayNodes:
         service = self._service(member)
         if not service.runs or not joining:
             return service.runs and bool(service.status["about"] == about)
-        running = {**service.status["about"], "name": factory_names.node_name(service.status)}
+        running = {**service.status["about"], "name": node_name(service.status)}
         return member.is_orchestrator or all(running[key] == about[key] for key in _JOINED)
 
     def _service(self, member: ClusterHost) -> Service:
@@ -192,7 +196,7 @@ class RayNodes:
             "address": str(member.machine.private),
             "cpus": member.facts["cpus"] if works else 0,
             "gpus": member.gpus if works else [],
-            "path": member.report["marks"].get(setup_commands.PATH, ""),
+            "path": member.login_path,
         }
 
     def _variables(self, member: ClusterHost) -> dict[str, str]:
@@ -209,7 +213,7 @@ class RayNodes:
         known
             The digest of the one that the head has, if it runs.
         """
-        head, members = self.cluster.orchestrator, self.cluster.members
+        head, members = self.cluster.orchestrator, list(self.cluster.hosts)
         lacking = [member for member in members if not known or self._held(member) != known]
         if not lacking:
             return known
@@ -226,7 +230,7 @@ class RayNodes:
 
     def _held(self, member: ClusterHost) -> str:
         """Return the digest of the token that the node of a host was started with, where it is."""
-        if factory_names.node_name(self._service(member).status) != member.machine.name:
+        if node_name(self._service(member).status) != member.machine.name:
             return ""  # its file has the name of the host
         return str(self._service(member).status.get("about", {}).get("token", ""))
 
@@ -234,6 +238,24 @@ class RayNodes:
         # Sockets lie below it: their paths may have 107 characters.
         place = f"{self.cluster.name} {member.path(self.cluster.remote_dir)} {member.facts['user']}"
         return f"/tmp/flambe-ray-{_digest(f'{place} {member.machine.name}')[:10]}"
+
+
+def node_name(status: Mapping[str, Any]) -> str:
+    """Return the name under which the Ray node of a host runs; nothing if none does.
+
+    Parameters
+    ----------
+    status
+        What its supervisor tells of it.
+    """
+    if status.get("state") != RUNNING:
+        return ""
+    if name := status.get("about", {}).get("name"):
+        return str(name)
+    try:  # an earlier version noted it in the command only
+        return str(json.loads(status["command"][-1])["name"])
+    except (KeyError, IndexError, TypeError, ValueError):
+        return ""
 
 
 def registered(name: str, orchestrator: ClusterHost) -> dict[str, str] | None:

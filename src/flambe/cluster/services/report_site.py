@@ -5,17 +5,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from flambe.cluster import layout
+from flambe.cluster.cluster_host import ClusterHost
+from flambe.cluster.context import ClusterContext
 from flambe.cluster.services.service import RUNNING, Service, name_of, variables
 from flambe.cluster.services.site_address import SiteOptions
-from flambe.compile.build import folder_of
 from flambe.remote import ssh_config
-
-if TYPE_CHECKING:
-    from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import ClusterHost
 
 SERVICE = "site"
 LOOPBACK = "127.0.0.1"
@@ -78,10 +75,13 @@ class ReportSite:
     ----------
     cluster
         The cluster.
+    options
+        Where it listens, if not on the loopback of the orchestrator.
     """
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: ClusterContext, options: SiteOptions | None = None) -> None:
         self.cluster = cluster
+        self.options = options
 
     def start(self, folder: str) -> Place:
         """Start it for the run in a folder of the orchestrator, or leave it where it runs.
@@ -94,7 +94,7 @@ class ReportSite:
         cluster, host = self.cluster, self.cluster.orchestrator
         service = Service(cluster, host, SERVICE)
         known = service.status.get("about", {}) if service.runs else {}
-        options = self._options()
+        options = self.options
         listens = options.host if options is not None else LOOPBACK
         # Where it listens elsewhere from now on, its ports may be taken there.
         ports = known.get("ports") if known.get("host", LOOPBACK) == listens else None
@@ -103,7 +103,7 @@ class ReportSite:
         if not token:
             token = secrets.token_urlsafe(32)
             host.put(token, _token(cluster.folder), mode=0o600)
-        about = {"environment": cluster.installed, "folder": folder, "ports": ports}
+        about = {"environment": cluster.environment_name, "folder": folder, "ports": ports}
         command = [cluster.python(host), "-m", "flambe", "site", folder, "--port", str(ports[0])]
         command += ["--tensorboard-port", str(ports[1])]
         command += ["--token-file", host.path(_token(cluster.folder))]
@@ -116,10 +116,6 @@ class ReportSite:
                 cluster.observer.note(f"the Report Site is open to all who reach {listens}; {text}")
         service.start(service.request(command, about, variables(cluster, host)))
         return Place(ports[0], token, _named(listens, host), bool(about.get("secure")))
-
-    def _options(self) -> SiteOptions | None:
-        written = self.cluster.site
-        return SiteOptions.of(written, folder_of(self.cluster)) if written else None
 
     def _send_files(self, options: SiteOptions) -> list[str]:
         """Bring the certificate and its key to the orchestrator; return the options to use them."""
@@ -170,7 +166,7 @@ def _named(listens: str, host: ClusterHost) -> str:
     return ssh_config.ask(host.machine.address, host.machine.user).address.host
 
 
-def certificate_path(cluster: Cluster, kind: str) -> str:
+def certificate_path(cluster: ClusterContext, kind: str) -> str:
     """Return where the certificate or the key of the site is on the orchestrator."""
     return f"{cluster.folder}/site.{kind}.pem"
 

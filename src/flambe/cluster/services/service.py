@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from flambe.cluster.cluster_host import ClusterHost
+from flambe.cluster.context import ClusterContext
 from flambe.cluster.environment import proxy
-from flambe.cluster.provisioning import setup_commands
-
-if TYPE_CHECKING:
-    from flambe.cluster.cluster import Cluster
-    from flambe.cluster.cluster_host import ClusterHost
 
 RUNNING = "running"
 
@@ -25,11 +22,10 @@ def of(cluster: str, runs: Mapping[str, Any]) -> list[str]:
     return [name for name in runs if name == cluster or name.startswith(f"{cluster}.")]
 
 
-def variables(cluster: Cluster, host: ClusterHost) -> dict[str, str]:
+def variables(cluster: ClusterContext, host: ClusterHost) -> dict[str, str]:
     """Return the environment variables of all that flambe runs on a host."""
-    found = host.report["marks"].get(setup_commands.PATH)
     return {
-        **({"PATH": found} if found else {}),
+        **({"PATH": host.login_path} if host.login_path else {}),
         "FLAMBE_HOME": host.path(cluster.remote_dir),
         "FLAMBE_HOST": host.machine.name,
         "PYTHONNOUSERSITE": "1",
@@ -49,7 +45,7 @@ class Service:
         ``ray``, ``site``.
     """
 
-    def __init__(self, cluster: Cluster, host: ClusterHost, name: str) -> None:
+    def __init__(self, cluster: ClusterContext, host: ClusterHost, name: str) -> None:
         self.cluster = cluster
         self.host = host
         self.name = name_of(cluster.name, name)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flambe._grammar import wrong_path
-from flambe.cluster.environment.spec import Finding
+from flambe.cluster.options import Finding
 from flambe.errors import did_you_mean
 
 KEYWORDS = ("host", "certificate", "key")

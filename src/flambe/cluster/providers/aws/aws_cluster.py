@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from flambe.cluster.cluster import Cluster, findings, written_in
 from flambe.cluster.cluster_host import ClusterHost
-from flambe.cluster.environment.spec import Finding
 from flambe.cluster.instance_status import InstanceStatus
 from flambe.cluster.machine import ORCHESTRATOR, Machine
+from flambe.cluster.options import Finding
 from flambe.cluster.providers.aws import aws_validation, instance_setup, user_data
 from flambe.cluster.providers.aws import drift as differences
 from flambe.cluster.providers.aws.alarms import Alarms
@@ -332,14 +332,14 @@ class AWSCluster(Cluster):
         keys = (planted,) if planted else ()
         return Machine(name, address, private, self.username, key, new, keys, one["InstanceId"])
 
-    def trust(self, members: Sequence[ClusterHost]) -> None:
+    def trust(self, hosts: Sequence[ClusterHost]) -> None:
         """Give new instances host keys of their own, and their names."""
-        instance_setup.settle_in(self, members)
+        instance_setup.settle_in(self, hosts)
 
-    def settle(self, members: Sequence[ClusterHost]) -> None:
+    def settle(self, hosts: Sequence[ClusterHost]) -> None:
         """Tell the reapers of the instances that they are ready."""
-        instance_setup.tell_reapers(self, members)
-        self.alarms.arm(members)
+        instance_setup.tell_reapers(self, hosts)
+        self.alarms.arm(hosts)
         self._changes.clear()
 
     def instance_statuses(self) -> dict[str, InstanceStatus]:

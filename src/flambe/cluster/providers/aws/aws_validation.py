@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from flambe._grammar import is_one_line
-from flambe.cluster.environment.spec import Finding
+from flambe.cluster.options import Finding
 from flambe.cluster.providers.aws.alarms import MOST_HOURS
 from flambe.cluster.services import idle_shutdown
 

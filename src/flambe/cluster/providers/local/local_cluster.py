@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flambe.cluster.cluster import Cluster, findings, written_in
-from flambe.cluster.environment.spec import Finding
 from flambe.cluster.machine import ORCHESTRATOR, Machine
+from flambe.cluster.options import Finding
 from flambe.cluster.providers.local.loopback import LoopbackHost
 from flambe.compile import Schema
 

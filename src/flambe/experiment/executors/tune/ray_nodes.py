@@ -17,7 +17,7 @@ from typing import Any
 
 import ray
 
-from flambe.cluster.cluster import SILENCE as SILENCE_SECONDS
+from flambe.cluster.context import STALL_SECONDS
 from flambe.cluster.services.ray_service import SILENCE, STARTS
 from flambe.errors import RunError, counted
 from flambe.experiment.executors.tune.deadlines import alone_seconds, join_seconds
@@ -163,7 +163,7 @@ class Nodes:
     def _hold(self) -> None:
         """Renew the leases of the factories, while trials come further; then give them back."""
         while not self._released.is_set():
-            if time.monotonic() - self._progress < float(os.environ.get(SILENCE, SILENCE_SECONDS)):
+            if time.monotonic() - self._progress < float(os.environ.get(SILENCE, STALL_SECONDS)):
                 self._lease(LEASE_SECONDS)
             self._released.wait(LEASE_PERIOD)
         self._lease(0.0)
