@@ -313,7 +313,7 @@ def _up(cluster: Any, **options: bool) -> int:
     with own_errors(cluster), as_interrupt():
         cluster.run(**options, observer=shown)
     shown.console.print(
-        hosts_table(cluster.name, cluster.members, prepared=True, width=shown.console.width)
+        hosts_table(cluster.name, cluster.hosts, prepared=True, width=shown.console.width)
     )
     shown.note(f"{cluster.name} is ready, in {took(time.monotonic() - begun)}")
     return 0
