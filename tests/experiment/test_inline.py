@@ -879,11 +879,14 @@ def test_a_server_that_is_not_there_is_an_error(lab: Lab) -> None:
 
 def test_resources_from_s3(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
     boto3 = pytest.importorskip("boto3")
-    moto = pytest.importorskip("moto")
+    moto = pytest.importorskip("moto.server")
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "testing")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    with moto.mock_aws():
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*server.get_host_and_port()))
+    try:
         client = boto3.client("s3")
         client.create_bucket(Bucket="bucket")
         client.put_object(Bucket="bucket", Key="data.txt", Body=b"ten")
@@ -905,6 +908,8 @@ def test_resources_from_s3(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         assert "nothing at s3://bucket/none" in str(error)
         error = lab.run(READ, more="resources: {data: 's3://no-bucket/x'}", force=True).raised()
         assert "s3://no-bucket/x" in str(error)
+    finally:
+        server.stop()
 
 
 def test_a_cluster_resource_is_an_error_here(lab: Lab) -> None:
