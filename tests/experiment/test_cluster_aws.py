@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from flambe.cluster.providers.aws.instance import NUMBER
+from flambe.cluster.providers.aws.api.aws_tags import HOST_NAME
 from flambe.progress import Status
 from tests.cloud import Cloud
 from tests.cloud.conftest import lent
@@ -89,7 +89,7 @@ def test_from_nothing_to_results_to_nothing(cloud: Cloud, tmp_path: Path) -> Non
         said = farm.run(file).ends()
         assert "1 x g3.4xlarge as factory" in said
         assert "1 x t3.large as orchestrator" in said
-        assert "do not serve the GPUs of g3.4xlarge" in said
+        assert "do not support the GPUs of g3.4xlarge" in said
         assert len(left(cloud)) == 2
         status = farm.flambe("status", farm.name)
         assert re.search(r"factory_1 .* never .*ready", status)
@@ -133,7 +133,7 @@ def test_a_spot_instance_that_is_taken_away(tmp_path: Path) -> None:
         (taken,) = [
             machine.id
             for machine in cloud.instances("running")
-            if {tag["key"]: tag["value"] for tag in machine.model.get_tags()}.get(NUMBER)
+            if {tag["key"]: tag["value"] for tag in machine.model.get_tags()}.get(HOST_NAME)
             == "factory_2"
         ]
         cloud.interrupt(taken)

@@ -301,9 +301,9 @@ def test_tags_that_aws_would_refuse(tmp_path: Path) -> None:
 
 def test_a_pattern_is_none_to_ec2() -> None:
     """Where nothing was checked: a creator is given by Python."""
-    from flambe.cluster.providers.aws import instance
+    from flambe.cluster.providers.aws.api.instances import escape_filter
 
-    assert instance.literal("a*b?c\\d") == "a\\*b\\?c\\\\d"
+    assert escape_filter("a*b?c\\d") == "a\\*b\\?c\\\\d"
 
 
 def test_an_image_is_no_option_of_docker() -> None:

@@ -127,7 +127,8 @@ def test_credentials_of_a_session_are_hidden_from_their_first_use_on(
 ) -> None:
     """Those of a role, and those that it is assumed with."""
     boto3 = pytest.importorskip("boto3")
-    from flambe.cluster.providers.aws.ec2 import Ec2
+    from flambe.cluster.providers.aws.api.aws_session import AwsSession
+    from flambe.cluster.providers.aws.api.instances import Instances
 
     (tmp_path / "config").write_text(
         "[profile lab]\nrole_arn = arn:aws:iam::123456789012:role/lab\nsource_profile = base\n"
@@ -142,9 +143,9 @@ def test_credentials_of_a_session_are_hidden_from_their_first_use_on(
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     assert boto3 is not None
-    cloud = Ec2("us-east-1", "lab")
-    cloud.instances({})
-    used = cloud.session.get_credentials().get_frozen_credentials()
+    session = AwsSession("us-east-1", "lab")
+    Instances(session).list_live({})
+    used = session.boto.get_credentials().get_frozen_credentials()
     assert used.secret_key and used.token
     for value in (used.secret_key, used.token, "BASESECRET"):
         assert redact.hide(f"it is {value}.") == "it is ***."

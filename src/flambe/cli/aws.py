@@ -1,11 +1,10 @@
-"""``flambe aws`` and ``flambe gc``: what AWS must allow, and what is left there."""
+"""``flambe aws`` and ``flambe gc``: what flambe needs on AWS, and what it has there."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rich.table import Table
 from rich.text import Text
@@ -13,8 +12,9 @@ from rich.text import Text
 from flambe.cli.targets import ClusterDisplay, read_cluster
 from flambe.cluster.local_state import ClusterFiles, known
 from flambe.cluster.providers.aws import AWSCluster, orphans
-from flambe.cluster.providers.aws.ec2 import Ec2
-from flambe.cluster.providers.aws.policy import policy
+from flambe.cluster.providers.aws.api.aws_session import AwsSession
+from flambe.cluster.providers.aws.orphans import Resource
+from flambe.cluster.providers.aws.policy import policy_json
 from flambe.errors import ConfigError, RemoteError, RunError, counted
 from flambe.remote.gather import outcomes
 
@@ -22,78 +22,90 @@ from flambe.remote.gather import outcomes
 def aws(options: argparse.Namespace) -> int:
     """Print the policy."""
     assert options.what == "policy"
-    print(json.dumps(policy(), indent=2))
+    print(policy_json(), end="")
     return 0
 
 
 def collect(options: argparse.Namespace) -> int:
-    """List what is flambe's in regions; remove what nobody needs any more, if asked to."""
-    shown = ClusterDisplay()
-    places = {ec2.region: ec2 for ec2 in _regions(options.region, options.profile)}
+    """List what flambe has in regions; remove what is orphaned, if asked to."""
+    display = ClusterDisplay()
+    sessions = {session.region: session for session in _sessions(options.region, options.profile)}
+    resources, errors = _list_resources(sessions)
+    orphaned = [resource for resource in resources if resource.orphaned]
+    if resources:
+        display.console.print(_table(resources, many_regions=len(sessions) > 1))
+    elif not errors:
+        display.note(f"flambe has nothing in {', '.join(sessions)}")
+    if hours := sum(resource.hours or 0.0 for resource in resources):
+        display.note(f"{hours:.1f} instance-hours since they were started")
+    if orphaned and options.yes:
+        for region, session in sessions.items():
+            orphans.remove(session, [each for each in orphaned if each.region == region])
+        display.note(f"{counted(len(orphaned), 'orphan')} removed")
+    elif orphaned:
+        display.note(f"{counted(len(orphaned), 'orphan')}: flambe gc --yes removes them")
+    if len(resources) > len(orphaned):
+        display.note("flambe status NAME describes a cluster; flambe down NAME takes it down")
+    for error in errors:
+        display.note(f"error: {error}")
+    return 1 if errors else 0
 
-    def look(region: str) -> list[orphans.Found]:
+
+def _list_resources(
+    sessions: Mapping[str, AwsSession],
+) -> tuple[list[Resource], list[RemoteError]]:
+    """Return what flambe has in each region, and the errors of those that could not be asked."""
+
+    def list_region(region: str) -> list[Resource]:
         try:
-            return orphans.look(places[region])
-        except RunError as error:  # the other regions are shown all the same
+            return orphans.list_resources(sessions[region])
+        except RunError as error:  # the other regions are listed all the same
             raise RemoteError(region, str(error)) from None
 
-    looked = outcomes(look, list(places))
-    failed = [one for one in looked if isinstance(one, RemoteError)]
-    found = [one for part in looked if not isinstance(part, RemoteError) for one in part]
-    left = [one for one in found if one.why]
-    if found:
-        shown.console.print(_table(found, many=len(places) > 1))
-    elif not failed:
-        shown.note(f"there is nothing of flambe in {', '.join(places)}")
-    hours = sum(one.hours or 0.0 for one in found)
-    if hours:
-        shown.note(f"{hours:.1f} instance-hours since they were started")
-    if left and options.yes:
-        for region, ec2 in places.items():
-            orphans.remove(ec2, [one for one in left if one.region == region])
-        shown.note(f"{counted(len(left), 'thing')} removed")
-    elif left:
-        shown.note(f"{counted(len(left), 'thing')} nobody needs: flambe gc --yes removes them")
-    if any(not one.why for one in found):
-        shown.note("flambe down NAME takes a cluster down; flambe status NAME tells of it")
-    for error in failed:
-        shown.note(f"error: {error}")
-    return 1 if failed else 0
+    resources: list[Resource] = []
+    errors: list[RemoteError] = []
+    for result in outcomes(list_region, list(sessions)):
+        if isinstance(result, RemoteError):
+            errors.append(result)
+        else:
+            resources += result
+    return resources, errors
 
 
-def _regions(given: Sequence[str] | None, profile: str | None) -> list[Ec2]:
-    if given:
-        return [Ec2(region, profile) for region in given]
-    return [*_used(profile), Ec2(None, profile)]
+def _sessions(regions: Sequence[str] | None, profile: str | None) -> list[AwsSession]:
+    """Return sessions of some regions, by default of those that were used and the current one."""
+    if regions:
+        return [AwsSession(region, profile) for region in regions]
+    return [*_used_sessions(profile), AwsSession(None, profile)]
 
 
-def _used(profile: str | None) -> Iterator[Ec2]:
-    """Yield the regions of the clusters that were used from here."""
+def _used_sessions(profile: str | None) -> Iterator[AwsSession]:
+    """Yield sessions of the regions of the clusters that were used from this machine."""
     for name in known():
-        note = ClusterFiles.of(name).recall()
-        if note.get("kind") == AWSCluster.__name__:
+        record = ClusterFiles.of(name).recall()
+        if record.get("kind") == AWSCluster.__name__:
             with contextlib.suppress(ConfigError):
-                cluster = read_cluster(str(note.get("file", "")))
+                cluster = read_cluster(str(record.get("file", "")))
                 assert isinstance(cluster, AWSCluster)
-                yield Ec2(cluster.ec2.region, profile or cluster.profile)
+                yield AwsSession(cluster.session.region, profile or cluster.profile)
 
 
-def _table(found: Sequence[orphans.Found], *, many: bool) -> Table:
+def _table(resources: Sequence[Resource], *, many_regions: bool) -> Table:
     table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for title in ("id", *(["region"] if many else []), "cluster", "creator", "what"):
+    for title in ("id", *(["region"] if many_regions else []), "cluster", "creator", "what"):
         table.add_column(title, overflow="fold")
     table.add_column("up", justify="right", no_wrap=True)
-    some = any(one.why for one in found)
-    if some:
-        table.add_column("nobody needs it, since")
-    for one in found:
+    has_orphans = any(resource.orphaned for resource in resources)
+    if has_orphans:
+        table.add_column("orphaned")
+    for resource in resources:
         table.add_row(
-            one.identity,
-            *([one.region] if many else []),
-            one.cluster,
-            one.creator,
-            one.what or one.kind,
-            "" if one.hours is None else f"{one.hours:.1f} h",
-            *([Text(one.why, "yellow")] if some else []),
+            resource.id,
+            *([resource.region] if many_regions else []),
+            resource.cluster,
+            resource.creator,
+            resource.summary or resource.kind,
+            "" if resource.hours is None else f"{resource.hours:.1f} h",
+            *([Text(resource.orphaned, "yellow")] if has_orphans else []),
         )
     return table

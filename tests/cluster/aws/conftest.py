@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from flambe.cluster.providers.aws import AWSCluster
+from flambe.cluster.providers.aws.aws_config import AwsConfig, RoleConfig
+from flambe.cluster.providers.aws.user_data import ReaperSettings
 from tests.cloud import Cloud
 from tests.cloud.conftest import lent
 from tests.cluster.conftest import Told
@@ -69,6 +71,16 @@ def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mak
         return cluster
 
     return made
+
+
+def check_often(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Let the reapers of all instances look every few seconds."""
+    original = AwsConfig.reaper_settings
+
+    def settings(config: AwsConfig, role: RoleConfig) -> ReaperSettings:
+        return {**original(config, role), "check": seconds}
+
+    monkeypatch.setattr(AwsConfig, "reaper_settings", settings)
 
 
 def left(place: Cloud) -> list[Any]:

@@ -8,12 +8,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from ruamel.yaml import YAML
 
 from flambe.cluster.providers.aws import user_data
+from flambe.cluster.providers.aws.user_data import ReaperSettings
 from tests.experiment.lab import until
 from tests.metal.conftest import lent
 from tests.metal.host import Host
@@ -21,17 +22,18 @@ from tests.metal.host import Host
 USER = "ubuntu"
 
 
-def settings(**more: Any) -> dict[str, Any]:
+def settings(**more: Any) -> ReaperSettings:
     """Return the settings of an instance, which ends by a line in a file."""
-    values = user_data.settings(-1, 1, USER, ".flambe")
+    values = user_data.reaper_settings(-1, 1, USER, ".flambe")
     assert values["escalate"][-1]["write"] == "/proc/sysrq-trigger"
     harmless = {"command": ["sh", "-c", "echo end >> /srv/asked"], "escalate": []}
-    return {**values, "patience": 1, "check": 0.3, "log": "/srv/console", **harmless, **more}
+    quick = {"patience": 1, "check": 0.3, "log": "/srv/console"}
+    return cast(ReaperSettings, {**values, **quick, **harmless, **more})
 
 
 def test_the_user_data_is_small_and_arms_before_all_else() -> None:
     key = user_data.HostKey.new()
-    longest = user_data.settings(167.25, 1.5, "u" * 32, f"/{'d' * 200}")
+    longest = user_data.reaper_settings(167.25, 1.5, "u" * 32, f"/{'d' * 200}")
     text = user_data.user_data(key, longest)
     assert len(text) < user_data.MOST - 1024
     config = YAML(typ="safe", pure=True).load(text)

@@ -15,13 +15,15 @@ import botocore.exceptions
 import botocore.parsers
 import pytest
 
-from flambe.cluster.providers.aws import aws_errors, ec2, rollback
-from flambe.cluster.providers.aws.aws_errors import (
-    explained,
+from flambe.cluster.providers.aws import rollback
+from flambe.cluster.providers.aws.api import aws_errors, instances
+from flambe.cluster.providers.aws.api.aws_errors import (
+    explain,
     is_lost,
     may_have_happened,
-    translated,
+    translate_errors,
 )
+from flambe.cluster.providers.aws.api.aws_session import AwsSession
 from flambe.errors import ConfigError, FlambeError, RunError
 from tests.cloud import Cloud
 from tests.cloud.conftest import reach
@@ -35,11 +37,11 @@ pytestmark = pytest.mark.faults
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give up after two tries, and wait a moment between them."""
-    monkeypatch.setattr(ec2, "ATTEMPTS", 2)
-    monkeypatch.setattr(ec2, "MOST_PAUSE", 0.05)
-    monkeypatch.setattr(ec2, "POLL", 0.05)
-    monkeypatch.setattr(ec2, "TERMINATIONS", 3)
-    monkeypatch.setattr(rollback, "LOOK_SECONDS", 2.0)
+    monkeypatch.setattr(AwsSession, "attempts", 2)
+    monkeypatch.setattr(instances, "LONGEST_PAUSE", 0.05)
+    monkeypatch.setattr(instances, "POLL", 0.05)
+    monkeypatch.setattr(instances, "TERMINATE_ATTEMPTS", 3)
+    monkeypatch.setattr(rollback, "SEARCH_SECONDS", 2.0)
 
 
 def errors_of_boto() -> Iterator[Exception]:
@@ -65,14 +67,14 @@ def test_every_error_of_boto_has_words() -> None:
     errors = list(errors_of_boto())
     assert len(errors) > 80
     for error in errors:
-        with pytest.raises(FlambeError) as caught, translated("find instances"):
+        with pytest.raises(FlambeError) as caught, translate_errors("find instances"):
             raise error
         text, name = str(caught.value), type(error).__name__
         assert text.startswith("AWS: "), name
         assert "= " in text, name  # what helps
         assert "\nb'" not in text
         if not isinstance(caught.value, ConfigError):
-            words = aws_errors._words(error)[0]
+            words = aws_errors._explanation(error)[0]
             assert text.startswith(f"AWS: cannot find instances: {words}"), name
 
 
@@ -108,7 +110,7 @@ ONE_OF_THEM = ["drop_reply", *(pytest.param(name, marks=pytest.mark.long) for na
 def test_a_launch_whose_answer_is_lost_happens_once(
     paper: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
-    monkeypatch.setattr(ec2, "ATTEMPTS", 3)  # of the two roles, one may meet both
+    monkeypatch.setattr(AwsSession, "attempts", 3)  # of the two roles, one may meet both
     cluster = make()
     _after_preflight(paper, cluster, fault, times=2)
     assert up(cluster) == NAMES
@@ -137,7 +139,7 @@ def test_what_cannot_be_looked_for_is_told(paper: Cloud, make: Make) -> None:
     with pytest.raises(RunError) as caught:
         up(cluster)
     assert len(left(paper)) == 3
-    assert "instances of lab may run all the same" in str(caught.value)
+    assert "instances of lab may be running all the same" in str(caught.value)
     assert "flambe down lab --force   terminates them" in str(caught.value)
     paper.faults.clear()
     make().remove_machines()
@@ -148,14 +150,14 @@ def _after_preflight(
     paper: Cloud, cluster: Any, fault: str, times: int, then: str = "RunInstances"
 ) -> None:
     """Let a fault begin with the first launch; what is asked before it is answered."""
-    original = cluster.ec2.launch
+    original = cluster.fleet.instances.launch
 
     def launch(*arguments: Any) -> Any:
         if not paper.faults.planned:
             getattr(paper.faults, fault)(then, times)
         return original(*arguments)
 
-    cluster.ec2.launch = launch
+    cluster.fleet.instances.launch = launch
 
 
 STEPS = [
@@ -197,13 +199,14 @@ def test_instances_that_cannot_be_described_are_terminated(
     paper: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
     cluster = make()
-    original = cluster.ec2.await_running
+    launched = cluster.fleet.instances
+    original = launched.await_running
 
     def later(*arguments: Any) -> Any:
         getattr(paper.faults, fault)("DescribeInstances", 1000)
         return original(*arguments)
 
-    monkeypatch.setattr(cluster.ec2, "await_running", later)
+    monkeypatch.setattr(launched, "await_running", later)
     with pytest.raises(RunError, match="cannot find instances"):
         up(cluster)
     assert left(paper) == []
@@ -219,7 +222,7 @@ def test_what_cannot_be_terminated_is_named_beside_the_cause(
     getattr(paper.faults, fault)("TerminateInstances", 1000)
     with pytest.raises(RunError) as caught:
         up(cluster)
-    assert "ended while it was started" in str(caught.value)
+    assert "ended while it was starting" in str(caught.value)
     assert f"aws ec2 terminate-instances --region {paper.region} --instance-ids" in str(
         caught.value
     )
@@ -230,11 +233,11 @@ def test_what_cannot_be_terminated_is_named_beside_the_cause(
 def test_an_interruption_ends_what_is_asked_again(
     paper: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ec2, "ATTEMPTS", 1000)
+    monkeypatch.setattr(AwsSession, "attempts", 1000)
     cluster = make(0)
     _after_preflight(paper, cluster, "drop_reply", times=1000)
     asked = [0]
-    original = cluster.ec2.client("ec2").__class__._make_api_call
+    original = cluster.session.client("ec2").__class__._make_api_call
 
     def call(client: Any, name: str, parameters: Any) -> Any:
         if name == "RunInstances" and not parameters.get("DryRun"):
@@ -253,10 +256,10 @@ def test_an_interruption_ends_what_is_asked_again(
 def test_what_is_tried_again_for_long_is_said(
     paper: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(ec2, "ATTEMPTS", 4)
+    monkeypatch.setattr(AwsSession, "attempts", 4)
     paper.faults.refuse_connection("DescribeInstances", 3)
     with caplog.at_level("INFO", "flambe"):
-        assert make(0).found() == {}
+        assert make(0).fleet.find() == {}
     (line,) = caplog.messages
     assert line.startswith("AWS: the connection was closed before AWS answered (")
     assert line.endswith("; trying again")
@@ -290,7 +293,7 @@ def test_alarms_that_cannot_be_looked_at_are_no_failure_of_the_end(
     cluster.remove_machines()
     assert left(paper) == []
     assert isinstance(cluster.observer, Told)
-    assert "warning: AWS: alarms are left" in "\n".join(cluster.observer.notes)
+    assert "warning: AWS: the alarms were not deleted" in "\n".join(cluster.observer.notes)
 
 
 @pytest.mark.parametrize(
@@ -339,7 +342,7 @@ def _up_in_this_environment(paper: Cloud) -> None:
 def test_an_answer_that_does_not_come(
     paper: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ec2, "READ_TIMEOUT", 0.5)
+    monkeypatch.setattr(AwsSession, "read_timeout", 0.5)
     paper.faults.stall("DescribeInstances", 2, 3.0)
     with pytest.raises(RunError, match="AWS did not answer in time"):
         up(make(1))
@@ -396,4 +399,4 @@ def test_without_boto3(tmp_path: Any, words: list[str]) -> None:
 
 def test_an_error_of_ours_stays_as_it_is() -> None:
     error = RunError("x")
-    assert explained("do it", error) is error
+    assert explain("do it", error) is error

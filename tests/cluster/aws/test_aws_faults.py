@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -16,11 +17,10 @@ from typing import Any
 import pytest
 
 from flambe.cluster.providers.aws import AWSCluster
-from flambe.cluster.providers.aws.audit_log import Journal
 from flambe.errors import FlambeError, RunError
 from tests.cloud import Cloud
 from tests.cloud.conftest import reach
-from tests.cluster.aws.conftest import NAMES, Make, keywords, left, up
+from tests.cluster.aws.conftest import NAMES, Make, check_often, keywords, left, up
 from tests.cluster.conftest import Told
 from tests.experiment.lab import environment, until
 
@@ -32,7 +32,8 @@ KILLED = """
 import os, signal, sys, threading
 from flambe.cli import targets
 from flambe.cli.main import main
-from flambe.cluster.providers.aws import AWSCluster, audit_log
+from flambe.cluster.providers.aws import audit_log
+from flambe.cluster.providers.aws.aws_config import AwsConfig
 
 last, lock, seen = int(sys.argv.pop(1)), threading.Lock(), []
 
@@ -45,10 +46,10 @@ def counted(function):
         return function(*arguments, **more)
     return step
 
-audit_log.Journal.write = counted(audit_log.Journal.write)
+audit_log.AuditLog.write = counted(audit_log.AuditLog.write)
 targets.ClusterDisplay.note = counted(targets.ClusterDisplay.note)
-reaping = AWSCluster.reaping
-AWSCluster.reaping = lambda self, role: {**reaping(self, role), "check": 0.5}
+settings = AwsConfig.reaper_settings
+AwsConfig.reaper_settings = lambda self, role: {**settings(self, role), "check": 0.5}
 sys.exit(main())
 """
 NEVER = "0"
@@ -141,13 +142,14 @@ def test_credentials_that_expire_in_the_middle(
     paper: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cluster = make()
-    original = cluster.ec2.await_running
+    instances = cluster.fleet.instances
+    original = instances.await_running
 
     def later(*arguments: Any) -> Any:
         paper.faults.expire_credentials()
         return original(*arguments)
 
-    monkeypatch.setattr(cluster.ec2, "await_running", later)
+    monkeypatch.setattr(instances, "await_running", later)
     with pytest.raises(FlambeError) as caught:
         up(cluster)
     for machine in left(paper):
@@ -177,10 +179,15 @@ def test_disks_of_stopped_instances_are_not_thrown_away(
     assert left(paper) == []
 
 
+def audit_log(cluster: AWSCluster) -> list[dict[str, Any]]:
+    lines = cluster.fleet.audit_log.path.read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
 def test_the_journal_says_what_there_is(paper: Cloud, make: Make) -> None:
     cluster = make()
     up(cluster)
-    lines = Journal(cluster.journal.path).read()
+    lines = audit_log(cluster)
     launched = {
         identity for line in lines if line["what"] == "launched" for identity in line["ids"]
     }
@@ -189,7 +196,7 @@ def test_the_journal_says_what_there_is(paper: Cloud, make: Make) -> None:
     asked = [line for line in lines if line["what"] == "launch"]
     assert {line["role"]: line["count"] for line in asked} == {"Orchestrator": 1, "Factory": 2}
     cluster.remove_machines()
-    (ended,) = [line for line in cluster.journal.read() if line["what"] == "terminate"]
+    (ended,) = [line for line in audit_log(cluster) if line["what"] == "terminate"]
     assert set(ended["ids"]) == launched
 
 
@@ -303,19 +310,14 @@ def test_what_was_stopped_comes_back_elsewhere(cloud: Cloud, make: Make) -> None
 
 @pytest.mark.root
 @pytest.mark.long
-def test_a_long_setup_is_no_idleness(cloud: Cloud, make: Make) -> None:
+def test_a_long_setup_is_no_idleness(
+    cloud: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of hosts that were ready before, and are prepared again."""
-
-    def made(**more: Any) -> AWSCluster:
-        cluster = make(1, factories_timeout=0, orchestrator_timeout=0.0001, **more)
-        cluster.reaping = lambda role: {  # type: ignore[method-assign]
-            **AWSCluster.reaping(cluster, role),
-            "check": 1.0,
-        }
-        return cluster
-
-    made(setup_cmds=["sleep 1"]).run()
-    made(setup_cmds=["sleep 20"]).run()  # it would have ended ten times
+    check_often(monkeypatch, 1.0)
+    timeouts = {"factories_timeout": 0, "orchestrator_timeout": 0.0001}
+    make(1, setup_cmds=["sleep 1"], **timeouts).run()
+    make(1, setup_cmds=["sleep 20"], **timeouts).run()  # it would have ended ten times
     assert len(left(cloud)) == 2
     until(lambda: not left(cloud), "they end when nobody needs them", 180)
 
@@ -326,7 +328,7 @@ def test_alarms_are_armed_and_removed_and_a_refusal_is_a_warning(cloud: Cloud, m
     cluster = make(1, factories_timeout=5, factories_alarm=True)
     cluster.run()
     (alarm,) = cloud.client("cloudwatch").describe_alarms()["MetricAlarms"]
-    identity = cluster.found()["factory_1"]["InstanceId"]
+    identity = cluster.fleet.find()["factory_1"].id
     assert alarm["AlarmName"] == f"flambe-{identity}"
     cloud.faults.deny("cloudwatch:PutMetricAlarm", "cloudwatch:DeleteAlarms")
     again = make(1, factories_timeout=4, factories_alarm=True)

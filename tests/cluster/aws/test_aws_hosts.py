@@ -8,11 +8,12 @@ from collections.abc import Sequence
 import pytest
 
 from flambe.cluster.cluster_host import ClusterHost
-from flambe.cluster.providers.aws import AWSCluster, ec2
+from flambe.cluster.providers.aws import AWSCluster
+from flambe.cluster.providers.aws.api.aws_session import AwsSession
 from flambe.cluster.providers.aws.user_data import READY, SETTINGS
 from flambe.errors import FlambeError
 from tests.cloud import Cloud
-from tests.cluster.aws.conftest import Make, left
+from tests.cluster.aws.conftest import Make, check_often, left
 from tests.cluster.conftest import Told
 
 pytestmark = pytest.mark.root
@@ -31,8 +32,7 @@ def test_from_nothing_to_ready_and_back(cloud: Cloud, make: Make) -> None:
     assert orchestrator.run(["sudo", "test", "-e", READY]).code == 0
     assert '"timeout": -1' in orchestrator.run(["sudo", "cat", SETTINGS]).stdout
     # The key that was planted is replaced, and the new one is known.
-    one = cluster.found()["orchestrator"]
-    (known,) = [tag["Value"] for tag in one["Tags"] if tag["Key"] == "flambe-host-key"]
+    known = cluster.fleet.find()["orchestrator"].tags["flambe-host-key"]
     assert orchestrator.run(["cat", "/etc/ssh/ssh_host_ed25519_key.pub"]).stdout.startswith(known)
     # Each reaches the other by its private address, with the cluster's own pair.
     address = str(factory.machine.private)
@@ -120,7 +120,7 @@ def test_a_connection_that_is_cut_when_hosts_are_there(
     cloud: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch, step: str, fault: str
 ) -> None:
     """A tag that cannot be set undoes all; an alarm is a warning."""
-    monkeypatch.setattr(ec2, "ATTEMPTS", 2)
+    monkeypatch.setattr(AwsSession, "attempts", 2)
     getattr(cloud.faults, fault)(step, 1000)
     cluster = make(1, factories_alarm=True, factories_timeout=5)
     if step == "CreateTags" and fault == "drop_reply":
@@ -143,12 +143,11 @@ def test_a_setup_command_that_fails_leaves_no_instance(cloud: Cloud, make: Make)
 
 @pytest.mark.long
 @pytest.mark.faults
-def test_an_idle_host_ends_itself(cloud: Cloud, make: Make) -> None:
+def test_an_idle_host_ends_itself(
+    cloud: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_often(monkeypatch, 0.5)
     cluster = make(1, factories_timeout=0.001, orchestrator_timeout=-1)
-    cluster.reaping = lambda role: {  # type: ignore[method-assign]
-        **AWSCluster.reaping(cluster, role),
-        "check": 0.5,
-    }
     cluster.run()
     deadline = time.monotonic() + 240
     while len(left(cloud)) > 1 and time.monotonic() < deadline:
@@ -161,11 +160,8 @@ def test_an_idle_host_ends_itself(cloud: Cloud, make: Make) -> None:
 def test_a_host_that_is_never_ready_ends_itself(
     cloud: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    check_often(monkeypatch, 0.5)
     cluster = make(0, provisioning_timeout=0.002)
-    cluster.reaping = lambda role: {  # type: ignore[method-assign]
-        **AWSCluster.reaping(cluster, role),
-        "check": 0.5,
-    }
     cluster.create_machines(cluster.find_machines())
     deadline = time.monotonic() + 240
     while left(cloud) and time.monotonic() < deadline:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flambe.cluster.providers.aws import AWSCluster, ec2
+from flambe.cluster.providers.aws import AWSCluster
+from flambe.cluster.providers.aws.api import alarms, instances
+from flambe.cluster.providers.aws.api.aws_tags import (
+    HOST_KEY,
+    HOST_NAME,
+    LAUNCH_TOKEN,
+    PURPOSE,
+    READY_WITHIN,
+    VOLUME,
+)
+from flambe.cluster.providers.aws.api.quotas import quota_code
 from flambe.cluster.providers.aws.aws_validation import OUR_TAGS, findings
-from flambe.cluster.providers.aws.instance import HOST_KEY, LAUNCH, NUMBER, READY_WITHIN
-from flambe.cluster.providers.aws.policy import policy
-from flambe.cluster.providers.aws.preflight import quota_of
-from flambe.cluster.providers.aws.request import ORCHESTRATOR, VOLUME, Requests
+from flambe.cluster.providers.aws.policy import policy_json
+from flambe.cluster.providers.aws.request import LaunchRequests
 from flambe.cluster.providers.aws.user_data import HostKey
-from flambe.errors import FlambeError, RunError
+from flambe.errors import ConfigError, FlambeError, RunError
 from tests.cloud import Cloud
 from tests.cloud.conftest import reach
 from tests.cluster.aws.conftest import NAMES, Make, left, up
@@ -24,8 +33,8 @@ from tests.cluster.conftest import Told
 
 NAN, INF = float("nan"), float("inf")
 OURS = (
-    "Name", "creator", "Purpose", "Cluster-Name", "Role", LAUNCH, NUMBER, READY_WITHIN, HOST_KEY,
-    VOLUME,
+    "Name", "creator", "Purpose", "Cluster-Name", "Role", LAUNCH_TOKEN, HOST_NAME, READY_WITHIN,
+    HOST_KEY, VOLUME,
 )  # fmt: skip
 
 
@@ -60,24 +69,24 @@ def test_images_and_disks_are_those_of_the_file(paper: Cloud, make: Make) -> Non
     )
     cluster = make(1, orchestrator_ami=ours, factory_ami=theirs, volume_size=50.0)
     up(cluster)
-    found = cluster.found()
-    images = {name: one["ImageId"] for name, one in found.items()}
+    found = cluster.fleet.find()
+    images = {name: instance.image for name, instance in found.items()}
     assert images == {"orchestrator": ours, "factory_1": theirs}
-    for one in found.values():
-        (disk,) = one["BlockDeviceMappings"]
-        volumes = paper.client("ec2").describe_volumes(VolumeIds=[disk["Ebs"]["VolumeId"]])
+    for instance in found.values():
+        attached = [{"Name": "attachment.instance-id", "Values": [instance.id]}]
+        volumes = paper.client("ec2").describe_volumes(Filters=attached)
         assert [volume["Size"] for volume in volumes["Volumes"]] == [50]
 
 
 def test_hosts_have_a_role_only_where_one_is_given(paper: Cloud, make: Make) -> None:
     up(make(0))
-    (one,) = make(0).found().values()
-    assert "IamInstanceProfile" not in one
+    (instance,) = make(0).fleet.find().values()
+    assert instance.profile == ""
     make(0).remove_machines()
     paper.client("iam").create_instance_profile(InstanceProfileName="readers")
     up(make(0, instance_profile="readers"))
-    (one,) = make(0).found().values()
-    assert one["IamInstanceProfile"]["Arn"].endswith("instance-profile/readers")
+    (instance,) = make(0).fleet.find().values()
+    assert instance.profile == "readers"
 
 
 def test_a_warm_start_asks_aws_little(paper: Cloud, make: Make) -> None:
@@ -96,7 +105,7 @@ def test_more_factories_are_added(paper: Cloud, make: Make) -> None:
 
 def test_what_died_is_replaced(paper: Cloud, make: Make) -> None:
     up(make())
-    victim = make().found()["factory_1"]["InstanceId"]
+    victim = make().fleet.find()["factory_1"].id
     paper.client("ec2").terminate_instances(InstanceIds=[victim])
     assert up(make()) == NAMES
     assert victim not in {machine.id for machine in left(paper)}
@@ -122,8 +131,9 @@ def test_fewer_factories_are_kept_unless_they_are_to_go(paper: Cloud, make: Make
     up(make(3))
     fewer = make(1)
     assert up(fewer) == [*NAMES, "factory_3"]
-    assert "3 factories run, and the file says 1: --prune removes factory_2, factory_3" in notes(
-        fewer
+    assert (
+        "3 factories are running, but the file says 1: --prune removes factory_2, factory_3"
+        in notes(fewer)
     )
     fewer.prune = True
     assert up(fewer) == NAMES[:2]
@@ -158,7 +168,8 @@ def test_what_another_client_left_unfinished_is_new(paper: Cloud, make: Make) ->
     cluster = make()
     machines = cluster.create_machines(cluster.find_machines())
     assert all(machine.new for machine in machines)
-    assert {one["InstanceId"] for one in cluster.found().values()} == {m.id for m in left(paper)}
+    ids = {instance.id for instance in cluster.fleet.find().values()}
+    assert ids == {m.id for m in left(paper)}
     cluster.discard_machines(machines)
     assert len(left(paper)) == 3  # they are not this one's to remove
 
@@ -168,9 +179,9 @@ def test_what_differs_is_named(paper: Cloud, make: Make) -> None:
     other = make(2, factories_type="g5.xlarge", tags={"team": "vision"}, volume_size=80)
     up(other)
     said = notes(other)
-    assert "factory_1, factory_2: factories_type is t3.large, and the file says g5.xlarge" in said
-    assert "the tag team is not there, and the file says vision" in said
-    assert "volume is 50 GB gp3, and the file says 80 GB gp3" in said
+    assert "factory_1, factory_2: factories_type is t3.large, but the file says g5.xlarge" in said
+    assert "the tag team is missing, but the file says vision" in said
+    assert "volume is 50 GB gp3, but the file says 80 GB gp3" in said
     assert "orchestrator_type" not in said
     same = make(2, volume_size=50)
     up(same)
@@ -180,32 +191,32 @@ def test_what_differs_is_named(paper: Cloud, make: Make) -> None:
 DIFFERENCES: list[tuple[dict[str, Any], str]] = [
     ({"factories_type": "c5.large"}, "factory_1: factories_type is t3.large"),
     ({"orchestrator_type": "c5.large"}, "orchestrator: orchestrator_type is t3.large"),
-    ({"volume_size": 30}, "volume is 100 GB gp3, and the file says 30 GB gp3"),
-    ({"tags": {"a": "b"}}, "the tag a is not there, and the file says b"),
-    ({"spot": True}, "factory_1: spot is false, and the file says true"),
+    ({"volume_size": 30}, "volume is 100 GB gp3, but the file says 30 GB gp3"),
+    ({"tags": {"a": "b"}}, "the tag a is missing, but the file says b"),
+    ({"spot": True}, "factory_1: spot is false, but the file says true"),
     (
         {"dedicated": True},
-        "orchestrator, factory_1: dedicated is false, and the file says true",
+        "orchestrator, factory_1: dedicated is false, but the file says true",
     ),
-    ({"orchestrator_ami": "ami-12345678"}, "and the file says ami-12345678"),
-    ({"instance_profile": "p"}, "instance_profile is none, and the file says p"),
-    ({"provisioning_timeout": 2}, "provisioning_timeout is 1, and the file says 2"),
-    ({"key_name": "other"}, "key_name is tester, and the file says other"),
-    ({"use_public": False}, "use_public is true, and the file says false"),
-    ({"subnet_id": "subnet-1"}, "and the file says subnet-1"),
-    ({"security_group": "sg-1"}, "and the file says sg-1"),
+    ({"orchestrator_ami": "ami-12345678"}, "but the file says ami-12345678"),
+    ({"instance_profile": "p"}, "instance_profile is none, but the file says p"),
+    ({"provisioning_timeout": 2}, "provisioning_timeout is 1, but the file says 2"),
+    ({"key_name": "other"}, "key_name is tester, but the file says other"),
+    ({"use_public": False}, "use_public is true, but the file says false"),
+    ({"subnet_id": "subnet-1"}, "but the file says subnet-1"),
+    ({"security_group": "sg-1"}, "but the file says sg-1"),
 ]
 
 
 def test_each_difference_is_named_by_plan(paper: Cloud, make: Make) -> None:
     up(make(1))
-    instances = make(1).found()
+    found = make(1).fleet.find()
     for more, text in DIFFERENCES:
         other = make(1, **more)
-        other.instances = instances
+        other.instances = found
         (line,) = [line for title, line in other.planned() if title == "differs"]
         assert text in line
-        assert "flambe down lab first" in line
+        assert line.endswith("to apply it, run flambe down lab first")
 
 
 def test_a_plan_says_what_is_paid_for(paper: Cloud, make: Make, tmp_path: Path) -> None:
@@ -223,9 +234,9 @@ def test_a_plan_says_what_is_paid_for(paper: Cloud, make: Make, tmp_path: Path) 
     assert left(paper) == []
     up(make(3))
     code, said = client.run("plan", client.file)
-    assert "3 factories run, and the file says 2: --prune removes factory_3" in said
-    assert "spot is false, and the file says true" in said
-    assert "volume is 100 GB gp3, and the file says 20 GB gp3" in said
+    assert "3 factories are running, but the file says 2: --prune removes factory_3" in said
+    assert "spot is false, but the file says true" in said
+    assert "volume is 100 GB gp3, but the file says 20 GB gp3" in said
     assert "nothing was touched" in said
 
 
@@ -257,15 +268,15 @@ def test_a_quota_that_is_too_small_is_told_before_anything_is_made(
     ],
 )
 def test_which_quota_a_type_counts_to(kind: str, spot: bool, code: str) -> None:
-    assert quota_of(kind, spot=spot) == code
+    assert quota_code(kind, spot=spot) == code
 
 
 def test_gpus_of_long_ago_are_told_of_before_spending(paper: Cloud, make: Make) -> None:
     cluster = make(1, factories_type="g3.4xlarge")
     up(cluster)
     told = notes(cluster)
-    assert "do not serve the GPUs of g3.4xlarge" in told
-    assert told.index("g3.4xlarge as factory") < told.index("do not serve")
+    assert "do not support the GPUs of g3.4xlarge" in told
+    assert told.index("g3.4xlarge as factory") < told.index("do not support")
 
 
 @pytest.mark.faults
@@ -305,7 +316,7 @@ def test_an_instance_that_dies_while_it_starts_takes_the_others_along(
     paper: Cloud, make: Make
 ) -> None:
     paper.faults.die_pending()
-    with pytest.raises(RunError, match="ended while it was started"):
+    with pytest.raises(RunError, match="ended while it was starting"):
         up(make())
     assert left(paper) == []
 
@@ -335,7 +346,7 @@ def test_a_group_that_does_not_serve_is_told_before_anything_is_made(
     )["GroupId"]
     with pytest.raises(FlambeError) as caught:
         up(make(security_group=group))
-    assert "lets nobody in by SSH" in str(caught.value)
+    assert "does not allow SSH from anywhere" in str(caught.value)
     assert "no rule for traffic from itself" in str(caught.value)
     assert left(paper) == []
 
@@ -351,7 +362,7 @@ def test_what_the_policy_does_not_allow_is_named_before_anything_is_made(
 
 def test_the_least_policy_is_enough(paper: Cloud, make: Make) -> None:
     # The stand-in reads the actions of a policy, and neither its resources nor its conditions.
-    least = policy()
+    least = json.loads(policy_json())
     for statement in least["Statement"]:
         statement["Resource"] = "*"
         statement.pop("Condition", None)
@@ -392,7 +403,7 @@ def test_the_least_policy_is_enough(paper: Cloud, make: Make) -> None:
         *[({"tags": {name: "x"}}, "is set by flambe or AWS") for name in OURS],
         ({"tags": {"x" * 129: "x"}}, "is not a name"),
         ({"tags": {"": "x"}}, "is not a name"),
-        ({"tags": {"x": "x" * 257}}, "is not one of a tag"),
+        ({"tags": {"x": "x" * 257}}, "is not valid"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_known_without_aws(values: dict[str, Any], said: str) -> None:
@@ -414,10 +425,11 @@ def test_what_is_right_passes(values: dict[str, Any]) -> None:
 
 
 def test_all_tags_of_ours_are_counted_and_refused(paper: Cloud, make: Make) -> None:
-    request = Requests(make(1)).launch(
-        ORCHESTRATOR, 1, HostKey.new(), paper.prepared.subnet, "token"
-    )
-    names = {tag["Key"] for tag in request["TagSpecifications"][0]["Tags"]} | {NUMBER}
+    fleet = make(1).fleet
+    requests = LaunchRequests(fleet.config, fleet.session)
+    role = fleet.config.orchestrator
+    request: Any = requests.build(role, 1, HostKey.new(), paper.prepared.subnet, "token")
+    names = {tag["Key"] for tag in request["TagSpecifications"][0]["Tags"]} | {HOST_NAME}
     assert names == set(OURS)
     assert len(names) == OUR_TAGS
 
@@ -429,9 +441,30 @@ def test_filters_are_literal(
     """One that was made in Python, whose keywords nobody checked."""
     up(make(0))
     other = make(0, creator=creator)
-    assert other.found() == {}
+    assert other.fleet.find() == {}
     other.remove_machines()
     assert len(left(paper)) == 1
     # What comes of a filter is compared again, as text.
-    monkeypatch.setattr(ec2, "literal", lambda value: value)
-    assert other.found() == {}
+    monkeypatch.setattr(instances, "escape_filter", lambda value: value)
+    assert other.fleet.find() == {}
+
+
+def test_what_was_given_in_python_is_checked_before_a_launch(paper: Cloud, make: Make) -> None:
+    with pytest.raises(ConfigError) as caught:
+        up(make(1, creator="*", orchestrator_timeout=1, volume_type="floppy"))
+    for text in ("creator cannot be '*'", "could outlive", "volume_type cannot be 'floppy'"):
+        assert "cluster lab: " in str(caught.value)
+        assert text in str(caught.value)
+    assert paper.calls.count("RunInstances") == 0
+
+
+def test_the_policy_names_what_flambe_names() -> None:
+    statements = {each["Sid"]: each for each in json.loads(policy_json())["Statement"]}
+    assert statements["OurAlarms"]["Resource"].endswith(f":alarm:{alarms.PREFIX}*")
+    purposes = {
+        value
+        for statement in statements.values()
+        for key, value in statement.get("Condition", {}).get("StringEquals", {}).items()
+        if key.endswith("/Purpose")
+    }
+    assert purposes == {PURPOSE}

@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 
-from flambe.cluster.providers.aws import ec2
-from flambe.cluster.providers.aws.key_pair import PrivateKey, matches
+from flambe.cluster.providers.aws.api import instances
+from flambe.cluster.providers.aws.api.key_pairs import KeyPair
+from flambe.cluster.providers.aws.key_pair import matches
+from flambe.cluster.providers.aws.private_key import PrivateKey
 from flambe.errors import ConfigError
 from tests.cloud import Cloud
 from tests.cluster.aws.conftest import NAMES, Make, left, up
@@ -63,7 +65,7 @@ def test_fingerprints_are_those_of_ec2(
     tmp_path: Path, options: list[str], fingerprint: Any
 ) -> None:
     key, other = (keygen(tmp_path / name, *options) for name in ("key", "other"))
-    pair = {"KeyFingerprint": fingerprint(key)}
+    pair = KeyPair("mine", fingerprint=fingerprint(key))
     assert matches(PrivateKey.read(key), pair) is True
     assert matches(PrivateKey.read(other), pair) is False
 
@@ -71,12 +73,13 @@ def test_fingerprints_are_those_of_ec2(
 def test_a_key_whose_form_tells_nothing_is_let_be(tmp_path: Path) -> None:
     """An RSA key that EC2 made, and that was stored in the form of OpenSSH since."""
     key = keygen(tmp_path / "key", "-t", "rsa", "-b", "2048", "-m", "PEM")
-    pair = {"KeyFingerprint": made_by_ec2(key)}
+    fingerprint = made_by_ec2(key)
+    pair = KeyPair("mine", fingerprint=fingerprint)
     subprocess.run(["ssh-keygen", "-q", "-p", "-N", "", "-f", key], check=True)
     assert b"OPENSSH" in key.read_bytes()
     assert matches(PrivateKey.read(key), pair) is None
     public = key.with_name("key.pub").read_text()
-    assert matches(PrivateKey.read(key), {**pair, "PublicKey": public}) is True
+    assert matches(PrivateKey.read(key), KeyPair("mine", public, fingerprint)) is True
 
 
 @pytest.mark.parametrize("form", [[], ["-m", "PEM"]])
@@ -84,7 +87,7 @@ def test_the_public_half_of_a_key_with_a_passphrase(tmp_path: Path, form: list[s
     key = keygen(tmp_path / "key", "-t", "rsa", "-b", "2048", "-N", "secret", *form)
     read = PrivateKey.read(key)
     assert read.is_encrypted
-    pair = {"PublicKey": key.with_name("key.pub").read_text()}
+    pair = KeyPair("mine", key.with_name("key.pub").read_text())
     assert matches(read, pair) is True
     key.with_name("key.pub").unlink()
     assert matches(PrivateKey.read(key), pair) is (None if form else True)
@@ -159,7 +162,7 @@ def test_without_the_right_to_look_at_key_pairs_it_is_said(paper: Cloud, make: M
 def test_what_is_waited_for_is_shown(
     paper: Cloud, make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ec2, "NOTES", 0.5)
+    monkeypatch.setattr(instances, "PROGRESS_INTERVAL", 0.5)
     paper.faults.boot_delay(1.5, 2.5)
     cluster = make(1)
     up(cluster)

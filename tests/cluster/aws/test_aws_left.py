@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 
-from flambe.cluster.providers.aws import alarms, orphans
-from flambe.cluster.providers.aws.policy import policy
+from flambe.cluster.providers.aws import orphans
+from flambe.cluster.providers.aws.api import alarms
+from flambe.cluster.providers.aws.api.instance import Instance
+from flambe.cluster.providers.aws.policy import policy_json
 from tests.cloud import Cloud
 from tests.cluster.aws.conftest import Make, left
 from tests.experiment.lab import environment
@@ -30,16 +31,16 @@ def flambe(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_policy_is_printed() -> None:
-    assert json.loads(flambe("aws", "policy").stdout) == policy()
+    assert flambe("aws", "policy").stdout == policy_json()
 
 
 def test_what_is_needed_is_listed_and_let_be(paper: Cloud, make: Make) -> None:
-    assert "there is nothing of flambe in" in flambe("gc").stdout
+    assert "flambe has nothing in" in flambe("gc").stdout
     cluster = make(1)
     cluster.create_machines([])
     told = flambe("gc", "--yes").stdout
-    for one in cluster.found().values():
-        assert one["InstanceId"] in told
+    for instance in cluster.fleet.find().values():
+        assert instance.id in told
     assert "lab" in told
     assert "me@example.com" in told
     assert "instance-hours since they were started" in told
@@ -57,13 +58,13 @@ def test_what_was_never_ready_goes(
 ) -> None:
     cluster = make(1, provisioning_timeout=0.5)
     cluster.create_machines([])
-    assert not any(one.why for one in orphans.look(cluster.ec2))
-    monkeypatch.setattr(orphans, "age", lambda one: 2600.0)
-    assert not any(one.why for one in orphans.look(cluster.ec2))
-    monkeypatch.setattr(orphans, "age", lambda one: 2800.0)
-    found = orphans.look(cluster.ec2)
-    assert {one.why for one in found} == {"it was not ready within 0.5 h"}
-    orphans.remove(cluster.ec2, found)
+    assert not any(each.orphaned for each in orphans.list_resources(cluster.session))
+    monkeypatch.setattr(Instance, "age", 2600.0)
+    assert not any(each.orphaned for each in orphans.list_resources(cluster.session))
+    monkeypatch.setattr(Instance, "age", 2800.0)
+    found = orphans.list_resources(cluster.session)
+    assert {each.orphaned for each in found} == {"it was not ready within 0.5 h"}
+    orphans.remove(cluster.session, found)
     assert left(paper) == []
 
 
@@ -73,14 +74,14 @@ def test_factories_that_lost_their_orchestrator_go(
 ) -> None:
     cluster = make(1)
     cluster.create_machines([])
-    found = cluster.found()
-    settled(paper, [one["InstanceId"] for one in found.values()])
-    monkeypatch.setattr(orphans, "age", lambda one: 7200.0)
-    assert not any(one.why for one in orphans.look(cluster.ec2))
-    cluster.ec2.terminate([found["orchestrator"]["InstanceId"]])
-    (lost,) = [one for one in orphans.look(cluster.ec2) if one.why]
-    assert lost.identity == found["factory_1"]["InstanceId"]
-    assert lost.why == "the orchestrator of its cluster is gone"
+    found = cluster.fleet.find()
+    settled(paper, [instance.id for instance in found.values()])
+    monkeypatch.setattr(Instance, "age", 7200.0)
+    assert not any(each.orphaned for each in orphans.list_resources(cluster.session))
+    cluster.fleet.instances.terminate([found["orchestrator"].id])
+    (lost,) = [each for each in orphans.list_resources(cluster.session) if each.orphaned]
+    assert lost.id == found["factory_1"].id
+    assert lost.orphaned == "the orchestrator of its cluster is gone"
 
 
 @pytest.mark.faults
@@ -89,7 +90,7 @@ def test_volumes_and_alarms_that_were_left_go(paper: Cloud, make: Make) -> None:
     cluster.create_machines([])
     (factory,) = [m for m in left(paper) if m.model.get_tags() and "Factory" in str(tags(m))]
     for identity in (factory.id, "i-00000000000000000"):
-        wanted = alarms.request(paper.region, "lab", identity, 5)
+        wanted = alarms.alarm_request(paper.region, "lab", identity, 5)
         paper.client("cloudwatch").put_metric_alarm(**wanted)
     ec2 = paper.client("ec2")
     zone = ec2.describe_instances()["Reservations"][0]["Instances"][0]["Placement"]
@@ -98,13 +99,13 @@ def test_volumes_and_alarms_that_were_left_go(paper: Cloud, make: Make) -> None:
         AvailabilityZone=zone["AvailabilityZone"], Size=8, TagSpecifications=spec
     )["VolumeId"]
     told = flambe("gc").stdout
-    assert "2 things nobody needs: flambe gc --yes removes them" in told
+    assert "2 orphans: flambe gc --yes removes them" in told
     assert volume in told
     assert "flambe-i-00000000000000000" in told
     assert f"flambe-{factory.id}" not in told
-    assert "2 things removed" in flambe("gc", "--yes").stdout
-    assert "nobody needs:" not in flambe("gc").stdout
-    assert list(alarms.found(cluster.ec2)) == [f"flambe-{factory.id}"]
+    assert "2 orphans removed" in flambe("gc", "--yes").stdout
+    assert "orphan" not in flambe("gc").stdout
+    assert alarms.list_alarms(cluster.session) == [f"flambe-{factory.id}"]
     assert len(left(paper)) == 2
 
 
@@ -115,10 +116,10 @@ def tags(machine: Any) -> dict[str, str]:
 def test_two_regions(paper: Cloud, make: Make) -> None:
     make(1).create_machines([])
     other = make(1, region_name="us-west-2")
-    assert other.found() == {}
+    assert other.fleet.find() == {}
     told = flambe("gc", "--region", "us-west-2", "--region", paper.region).stdout
     assert paper.region in told
-    assert "there is nothing of flambe in us-west-2" in flambe("gc", "--region", "us-west-2").stdout
+    assert "flambe has nothing in us-west-2" in flambe("gc", "--region", "us-west-2").stdout
 
 
 @pytest.mark.faults
@@ -136,7 +137,7 @@ def test_credentials_that_expired_are_told(paper: Cloud, make: Make) -> None:
 def test_an_alarm_looks_back_as_far_as_the_timeout(
     paper: Cloud, hours: float, period: int, periods: int
 ) -> None:
-    wanted = alarms.request(paper.region, "lab", "i-00000000000000000", hours)
+    wanted = alarms.alarm_request(paper.region, "lab", "i-00000000000000000", hours)
     assert (wanted["Period"], wanted["EvaluationPeriods"]) == (period, periods)
     paper.client("cloudwatch").put_metric_alarm(**wanted)  # the cloud checks its limits
 

@@ -10,7 +10,7 @@ import jsonschema
 import pytest
 
 from flambe.cluster.providers.aws import user_data
-from flambe.cluster.providers.aws.request import ORCHESTRATOR, Requests
+from flambe.cluster.providers.aws.request import LaunchRequests
 from tests.cloud import Cloud
 from tests.cluster.aws.conftest import Make
 
@@ -20,7 +20,7 @@ SCHEMA = json.loads((Path(__file__).parent / "cloud-init-schema.json").read_text
 
 
 def config() -> dict[str, Any]:
-    settings = user_data.settings(1, 1, "ubuntu", ".flambe")
+    settings = user_data.reaper_settings(1, 1, "ubuntu", ".flambe")
     first, _, text = user_data.user_data(user_data.HostKey.new(), settings).partition("\n")
     assert first == "#cloud-config"
     loaded: dict[str, Any] = json.loads(text)
@@ -46,9 +46,10 @@ def test_apt_waits_for_others_that_install() -> None:
 def test_a_role_is_had_from_containers_too(
     paper: Cloud, make: Make, profile: str | None, hops: int | None
 ) -> None:
-    requests = Requests(make(1, instance_profile=profile))
-    key = user_data.HostKey.new()
-    request = requests.launch(ORCHESTRATOR, 1, key, paper.prepared.subnet, "token")
+    fleet = make(1, instance_profile=profile).fleet
+    requests = LaunchRequests(fleet.config, fleet.session)
+    key, role = user_data.HostKey.new(), fleet.config.orchestrator
+    request: Any = requests.build(role, 1, key, paper.prepared.subnet, "token")
     options = request["MetadataOptions"]
     assert options["HttpTokens"] == "required"
     assert options.get("HttpPutResponseHopLimit") == hops

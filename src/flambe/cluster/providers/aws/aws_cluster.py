@@ -1,35 +1,27 @@
-"""AWSCluster: instances of Amazon EC2, created for a cluster and taken down with it."""
+"""AWSCluster: instances of Amazon EC2, created for a cluster and terminated with it."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal
+from typing import Literal
 
 from flambe.cluster.cluster import Cluster, findings, written_in
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.instance_status import InstanceStatus
 from flambe.cluster.machine import ORCHESTRATOR, Machine
 from flambe.cluster.options import Finding
-from flambe.cluster.providers.aws import aws_validation, instance_setup, user_data
-from flambe.cluster.providers.aws import drift as differences
-from flambe.cluster.providers.aws.alarms import Alarms
-from flambe.cluster.providers.aws.audit_log import Journal
-from flambe.cluster.providers.aws.ec2 import Ec2
-from flambe.cluster.providers.aws.instance import (
-    HOST_KEY,
-    OFF,
-    RUNNING,
-    age,
-    is_settled,
-    name_of,
-    state,
-    tags_of,
-)
-from flambe.cluster.providers.aws.launch import launch, summary
-from flambe.cluster.providers.aws.request import FACTORY
-from flambe.cluster.providers.aws.request import ORCHESTRATOR as ORCHESTRATOR_ROLE
+from flambe.cluster.providers.aws import aws_validation, instance_setup
+from flambe.cluster.providers.aws.api.aws_session import AwsSession
+from flambe.cluster.providers.aws.api.aws_tags import FACTORY, HOST_KEY
+from flambe.cluster.providers.aws.api.aws_tags import ORCHESTRATOR as ORCHESTRATOR_ROLE
+from flambe.cluster.providers.aws.api.instance import Instance
+from flambe.cluster.providers.aws.audit_log import AuditLog
+from flambe.cluster.providers.aws.aws_config import AwsConfig, RoleConfig
+from flambe.cluster.providers.aws.drift import format_drift
+from flambe.cluster.providers.aws.fleet import Fleet, by_host
+from flambe.cluster.providers.aws.launch import launch
+from flambe.cluster.providers.aws.request import describe_launch
 from flambe.cluster.providers.aws.rollback import Changes, undo
 from flambe.cluster.providers.ssh import key_findings, key_of, user_findings
 from flambe.compile import Schema
@@ -37,7 +29,7 @@ from flambe.compile.build import folder_of
 from flambe.errors import FlambeError, RunError, counted
 from flambe.remote import Address
 
-BOOT_SECONDS = 600.0  # that instances may be pending
+BOOT_SECONDS = 600.0  # within which instances must run
 
 
 class AWSCluster(Cluster):
@@ -117,10 +109,10 @@ class AWSCluster(Cluster):
         factories_alarm: bool = False,
         instance_profile: str | None = None,
         setup_cmds: Sequence[str] | None = None,
-        environment: Mapping[str, Any] | None = None,
+        environment: Mapping[str, object] | None = None,
         remote_dir: str = ".flambe",
         gpus: Literal["all", "free"] = "all",
-        site: Mapping[str, Any] | None = None,
+        site: Mapping[str, object] | None = None,
         orchestrator_works: bool = False,
     ) -> None:
         super().__init__(name, setup_cmds, environment, remote_dir, gpus, site)
@@ -149,8 +141,8 @@ class AWSCluster(Cluster):
         self.provisioning_timeout = provisioning_timeout
         self.factories_alarm = factories_alarm
         self.instance_profile = instance_profile
-        #: By the names of the hosts, as they were found last.
-        self.instances: dict[str, dict[str, Any]] = {}
+        #: By the names of the hosts, as they were last found.
+        self.instances: dict[str, Instance] = {}
         self._changes = Changes()
 
     @classmethod
@@ -163,68 +155,85 @@ class AWSCluster(Cluster):
         if isinstance(schema.kwargs.get("key"), str):
             yield from key_findings(key_of(schema.kwargs["key"], base))
 
+    @cached_property
+    def session(self) -> AwsSession:
+        """The region of the cluster, and the user."""
+        return AwsSession(self.region_name, self.profile)
+
+    @cached_property
+    def fleet(self) -> Fleet:
+        """The instances of the cluster."""
+        audit_log = AuditLog(self.local.folder / "aws.jsonl")
+        return Fleet(self._aws_config(), self.session, audit_log, self._notify)
+
+    def _notify(self, text: str) -> None:
+        self.observer.note(text)
+
+    def _aws_config(self) -> AwsConfig:
+        return AwsConfig(
+            name=self.name,
+            creator=self.creator,
+            orchestrator=RoleConfig(
+                ORCHESTRATOR_ROLE,
+                self.orchestrator_type,
+                self.orchestrator_ami,
+                self.orchestrator_timeout,
+            ),
+            factory=RoleConfig(
+                FACTORY, self.factories_type, self.factory_ami, self.factories_timeout, self.spot
+            ),
+            factories_num=self.factories_num,
+            key_name=self.key_name,
+            key=key_of(self.key, folder_of(self)),
+            security_group=self.security_group,
+            subnets=tuple(self.subnets),
+            tags=self.tags,
+            volume_size=self.volume_size,
+            volume_type=self.volume_type,
+            username=self.username,
+            remote_dir=self.remote_dir,
+            region_name=self.region_name,
+            profile=self.profile,
+            dedicated=self.dedicated,
+            use_public=self.use_public,
+            provisioning_timeout=self.provisioning_timeout,
+            factories_alarm=self.factories_alarm,
+            instance_profile=self.instance_profile,
+        )
+
     @property
     def scope(self) -> dict[str, str]:
-        """Within what its name is its own: a region and a creator."""
-        return {"region": self.ec2.region, "creator": self.creator}
-
-    @cached_property
-    def ec2(self) -> Ec2:
-        """EC2 in the region of the cluster."""
-        return Ec2(self.region_name, self.profile)
-
-    @cached_property
-    def alarms(self) -> Alarms:
-        """The alarms of its factories."""
-        return Alarms(self)
-
-    @cached_property
-    def journal(self) -> Journal:
-        """What was asked of AWS from this machine."""
-        return Journal(self.local.folder / "aws.jsonl")
+        """What its name is unique within: a region and a creator."""
+        return {"region": self.session.region, "creator": self.creator}
 
     # -- its machines -------------------------------------------------------------------------
 
-    def found(self) -> dict[str, dict[str, Any]]:
-        """Return the instances of the cluster by the names of its hosts, whatever their state.
-
-        Factories that were never ready have no name yet, and are given one by their order: whoever
-        asks, from whatever laptop, gives the same.
-        """
-        wanted = {"Cluster-Name": self.name, "creator": self.creator}
-        return self._named(self.ec2.instances(wanted))
-
-    def _named(self, instances: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        named = {name: one for one in instances if (name := name_of(one))}
-        others = [one for one in instances if not name_of(one)]
-        others.sort(key=lambda one: (one.get("AmiLaunchIndex", 0), one["InstanceId"]))
-        numbers = (f"factory_{number}" for number in itertools.count(1))
-        free = (name for name in numbers if name not in named)
-        return {**named, **{next(free): one for one in others}}
-
     def find_machines(self) -> list[Machine]:
-        """Return the instances that run."""
-        self.instances = self.found()
-        running = {n: one for n, one in self.instances.items() if state(one) == RUNNING}
+        """Return the running instances."""
+        self.instances = self.fleet.find()
+        running = {n: instance for n, instance in self.instances.items() if instance.is_running}
         return self._machines(running)
 
     def missing_machines(self) -> list[str]:
         """Return the names of the instances that would be created or started."""
-        found = self.found()
-        return [n for n in self.names() if n not in found or state(found[n]) != RUNNING]
+        instances = self.fleet.find()
+        running = [name for name, instance in instances.items() if instance.is_running]
+        return [name for name in self.fleet.config.host_names if name not in running]
 
     def planned(self) -> list[tuple[str, str]]:
-        """Return what the file asks for, and what runs otherwise."""
-        counts = {ORCHESTRATOR_ROLE: 1, FACTORY: self.factories_num}
-        lines = [("on AWS", summary(self, role, n)) for role, n in counts.items() if n]
-        lines.append(
-            ("", f"new hosts end unless they are ready within {self.provisioning_timeout:g} h")
-        )
-        surplus = [name for name in self.instances if name not in self.names()]
+        """Return what the file asks for, and where running instances differ from it."""
+        config, region = self.fleet.config, self.session.region
+        lines = [
+            ("on AWS", describe_launch(config, region, role, count))
+            for role, count in config.role_counts(config.host_names)
+        ]
+        within = f"{config.provisioning_timeout:g} h"
+        lines.append(("", f"new hosts terminate themselves unless they are ready within {within}"))
+        surplus = [name for name in self.instances if name not in config.host_names]
         if surplus:
             lines.append(("too many", self._too_many(self.instances, surplus)))
-        drift = differences.told(self, self.instances)
-        return [*lines, *(("differs", text.removeprefix("AWS: ")) for text in drift)]
+        drift = format_drift(config, self.instances)
+        return [*lines, *(("differs", text) for text in drift)]
 
     def create_machines(self, found: Sequence[Machine]) -> list[Machine]:
         """Start what was stopped, and create what is missing: all of it, or nothing.
@@ -234,143 +243,125 @@ class AWSCluster(Cluster):
         RunError
             If AWS refuses: what this call created is terminated, what it started is stopped.
         """
-        known = self._pruned(self.found())
-        for text in differences.told(self, known):
-            self.observer.note(text)
-        lacking = [name for name in self.names() if name not in known]
-        off = [one["InstanceId"] for one in known.values() if state(one) in OFF]
-        if lacking or any(state(one) != RUNNING for one in known.values()):
+        instances = self._prune_surplus(self.fleet.find())
+        for text in format_drift(self.fleet.config, instances):
+            self._notify(f"AWS: {text}")
+        missing = [name for name in self.fleet.config.host_names if name not in instances]
+        stopped = [instance.id for instance in instances.values() if instance.is_off]
+        if missing or not all(instance.is_running for instance in instances.values()):
             try:
-                self._start(off)
-                launched = launch(self, lacking, list(known.values()), self._changes)
-                awaited = [*launched, *(one["InstanceId"] for one in known.values())]
-                running = self.ec2.await_running(awaited, BOOT_SECONDS, off, self.observer.note)
-                told = counted(len(awaited), "instance")
-                self.observer.note(f"AWS: {told} run; waiting until they let us in")
+                self._start(stopped)
+                launched = launch(self.fleet, missing, list(instances.values()), self._changes)
+                running = self._await_running(
+                    [*launched, *(instance.id for instance in instances.values())], stopped
+                )
             except BaseException as error:
                 self._undo(error)
                 raise
-            known = self._named(running)
-        self.instances = known
-        return self._machines(known, new=off)
+            instances = by_host(running)
+        self.instances = instances
+        return self._machines(instances, new=stopped)
 
     def _start(self, ids: Sequence[str]) -> None:
         if ids:
-            self.observer.note(f"AWS: starting {counted(len(ids), 'instance')} that were stopped")
-            self.journal.write("start", ids=list(ids))
-            self.ec2.await_stopped(ids, BOOT_SECONDS)
+            self._notify(f"AWS: starting {counted(len(ids), 'stopped instance')}")
+            self.fleet.audit_log.write("start", ids=list(ids))
+            self.fleet.instances.await_stopped(ids, BOOT_SECONDS)
             self._changes.started += ids
-            self.ec2.start(ids)
+            self.fleet.instances.start(ids)
 
-    def _pruned(self, found: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-        """Terminate the factories that the file has no more, if that is asked for."""
-        surplus = {n: one for n, one in found.items() if n not in self.names()}
+    def _await_running(self, ids: Sequence[str], started: Collection[str]) -> list[Instance]:
+        instances = self.fleet.instances
+        running = instances.await_running(ids, BOOT_SECONDS, started, self._notify)
+        count = counted(len(ids), "instance is", "instances are")
+        self._notify(f"AWS: {count} running; waiting for SSH")
+        return running
+
+    def _prune_surplus(self, instances: Mapping[str, Instance]) -> dict[str, Instance]:
+        """Terminate the factories that the file no longer asks for, with ``--prune``."""
+        names = self.fleet.config.host_names
+        surplus = {name: instances[name] for name in instances if name not in names}
         if surplus and not self.prune:
-            self.observer.note(f"AWS: {self._too_many(found, list(surplus))}")
+            self._notify(f"AWS: {self._too_many(instances, list(surplus))}")
         elif surplus:
-            self.observer.note(f"AWS: terminating {', '.join(surplus)}: no longer in the file")
-            self.terminate([one["InstanceId"] for one in surplus.values()])
-            return {n: one for n, one in found.items() if n not in surplus}
-        return dict(found)
+            self._notify(f"AWS: terminating {', '.join(surplus)}: no longer in the file")
+            self.fleet.terminate([instance.id for instance in surplus.values()])
+            return {name: instances[name] for name in instances if name not in surplus}
+        return dict(instances)
 
-    def _too_many(self, found: Collection[str], surplus: Sequence[str]) -> str:
-        run = counted(len(found) - (ORCHESTRATOR in found), "factory", "factories")
-        names = ", ".join(surplus)
-        return f"{run} run, and the file says {self.factories_num}: --prune removes {names}"
+    def _too_many(self, host_names: Collection[str], surplus: Sequence[str]) -> str:
+        count = len(host_names) - (ORCHESTRATOR in host_names)
+        running = counted(count, "factory is", "factories are")
+        return (
+            f"{running} running, but the file says {self.factories_num}: "
+            f"--prune removes {', '.join(surplus)}"
+        )
 
     def discard_machines(self, machines: Sequence[Machine]) -> None:
         """Terminate the instances that this call created, and stop those that it started."""
         try:
-            undo(self, self._changes)
+            undo(self.fleet, self._changes)
         except RunError as error:
-            self.observer.note(f"error: {error}")  # why it is undone is raised
+            self._notify(f"error: {error}")  # the cause is being raised already
 
     def _undo(self, cause: BaseException) -> None:
         """Undo what this call did; what is left is named beside the cause."""
         try:
-            undo(self, self._changes)
+            undo(self.fleet, self._changes)
         except RunError as error:
             if not isinstance(cause, FlambeError):
-                self.observer.note(f"error: {error}")
+                self._notify(f"error: {error}")
                 return
             raise RunError(f"{cause}\n{error}") from cause
 
     def remove_machines(self) -> None:
         """Terminate all instances of the cluster."""
-        ids = [one["InstanceId"] for one in self.found().values()]
+        ids = [instance.id for instance in self.fleet.find().values()]
         if ids:
-            self.observer.note(f"AWS: terminating {counted(len(ids), 'instance')}")
-            self.terminate(ids)
-
-    def terminate(self, ids: Sequence[str]) -> None:
-        """Terminate instances of the cluster, and remove their alarms."""
-        self.journal.write("terminate", ids=list(ids))
-        self.ec2.terminate(ids)
-        self.alarms.remove(ids)
-
-    def names(self) -> list[str]:
-        """Return the names of the hosts that the file describes."""
-        return [ORCHESTRATOR, *(f"factory_{n + 1}" for n in range(self.factories_num))]
+            self._notify(f"AWS: terminating {counted(len(ids), 'instance')}")
+            self.fleet.terminate(ids)
 
     def _machines(
-        self, instances: Mapping[str, Mapping[str, Any]], new: Collection[str] = ()
+        self, instances: Mapping[str, Instance], new: Collection[str] = ()
     ) -> list[Machine]:
         """Return instances as machines, the orchestrator first."""
-        made = []
-        for name in sorted(instances, key=_order):
-            one = instances[name]
-            fresh = one["InstanceId"] in new or not is_settled(one)
-            made.append(self._machine(name, one, new=fresh))
-        return made
+        return [
+            self._machine(name, instances[name], new=instances[name].id in new)
+            for name in sorted(instances, key=_order)
+        ]
 
-    def _machine(self, name: str, one: Mapping[str, Any], *, new: bool) -> Machine:
-        private = Address.parse(one["PrivateIpAddress"])
-        public = one.get("PublicIpAddress")
-        address = Address.parse(public) if self.use_public and public else private
-        planted = tags_of(one).get(HOST_KEY, "")
-        key = key_of(self.key, folder_of(self))
-        keys = (planted,) if planted else ()
-        return Machine(name, address, private, self.username, key, new, keys, one["InstanceId"])
+    def _machine(self, name: str, instance: Instance, *, new: bool) -> Machine:
+        private = Address.parse(instance.private_ip)
+        public = instance.public_ip
+        host_key = instance.tags.get(HOST_KEY)
+        return Machine(
+            name,
+            address=Address.parse(public) if self.use_public and public else private,
+            private=private,
+            user=self.username,
+            key=self.fleet.config.key,
+            new=new or not instance.is_settled,
+            host_keys=(host_key,) if host_key else (),
+            identity=instance.id,
+        )
 
     def trust(self, hosts: Sequence[ClusterHost]) -> None:
         """Give new instances host keys of their own, and their names."""
-        instance_setup.settle_in(self, hosts)
+        instance_setup.settle_in(self.fleet, self.instances, hosts)
 
     def settle(self, hosts: Sequence[ClusterHost]) -> None:
         """Tell the reapers of the instances that they are ready."""
-        instance_setup.tell_reapers(self, hosts)
-        self.alarms.arm(hosts)
+        instance_setup.update_reapers(self.fleet, hosts)
+        instance_setup.arm_alarms(self.fleet, hosts)
         self._changes.clear()
 
     def instance_statuses(self) -> dict[str, InstanceStatus]:
-        """Return how each instance stands, as it was found last, and for how long it has run."""
-        found = self.instances or self.found()
+        """Return the state of each instance when it was last found, and how long it has run."""
+        instances = self.instances or self.fleet.find()
         return {
-            name: InstanceStatus(one["InstanceId"], state(one), age(one))
-            for name, one in sorted(found.items(), key=lambda item: _order(item[0]))
+            name: InstanceStatus(instances[name].id, instances[name].state, instances[name].age)
+            for name in sorted(instances, key=_order)
         }
-
-    # -- automatic shutdown -------------------------------------------------------------------
-
-    def reaping(self, role: str) -> dict[str, Any]:
-        """Return the settings of the reapers of one role."""
-        return user_data.settings(
-            self.timeout(role), self.provisioning_timeout, self.username, self.remote_dir
-        )
-
-    # -- what the two roles have each for itself ----------------------------------------------
-
-    def timeout(self, role: str) -> float:
-        """Return the hours that instances of a role may be idle."""
-        return self.factories_timeout if role == FACTORY else self.orchestrator_timeout
-
-    def kind(self, role: str) -> str:
-        """Return the type of the instances of a role."""
-        return self.factories_type if role == FACTORY else self.orchestrator_type
-
-    def ami(self, role: str) -> str | None:
-        """Return the image of the instances of a role, if one is given."""
-        return self.factory_ami if role == FACTORY else self.orchestrator_ami
 
 
 def _order(name: str) -> tuple[int, int, str]:

@@ -1,77 +1,75 @@
-"""What the file says, and the instances that run do not have: it is named, not passed over."""
+"""Drift: where running instances differ from what the cluster file says now."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
 
-from flambe.cluster.providers.aws.instance import READY_WITHIN, is_settled, tags_of
-from flambe.cluster.providers.aws.request import FACTORY, VOLUME, role_of
-
-if TYPE_CHECKING:
-    from flambe.cluster.providers.aws.aws_cluster import AWSCluster
+from flambe.cluster.providers.aws.api.aws_tags import FACTORY, READY_WITHIN, VOLUME
+from flambe.cluster.providers.aws.api.instance import Instance
+from flambe.cluster.providers.aws.aws_config import AwsConfig
 
 
-def told(cluster: AWSCluster, found: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return a sentence for each parameter that instances of a cluster have otherwise.
+@dataclass(frozen=True)
+class Difference:
+    """A keyword, the value that an instance was launched with, and the one in the file."""
 
-    Timeouts are none of them: they are set anew on hosts that run.
+    keyword: str
+    actual: str
+    expected: str
+
+
+def format_drift(config: AwsConfig, instances: Mapping[str, Instance]) -> list[str]:
+    """Return a sentence for each keyword whose value differs on some instances.
+
+    Timeouts are not among them: they are updated on running hosts.
     """
-    hosts: dict[tuple[str, str, str], list[str]] = {}
-    for name, one in found.items():
-        for difference in _differences(cluster, name, one):
-            hosts.setdefault(difference, []).append(name)
+    hosts: dict[Difference, list[str]] = {}
+    for host_name, instance in instances.items():
+        for difference in find_drift(config, host_name, instance):
+            hosts.setdefault(difference, []).append(host_name)
     return [
-        f"AWS: {', '.join(names)}: {what} is {there}, and the file says {wanted}; "
-        f"flambe down {cluster.name} first, to have it so"
-        for (what, there, wanted), names in hosts.items()
+        f"{', '.join(names)}: {each.keyword} is {each.actual}, but the file says {each.expected}; "
+        f"to apply it, run flambe down {config.name} first"
+        for each, names in hosts.items()
     ]
 
 
-def _differences(
-    cluster: AWSCluster, name: str, one: Mapping[str, Any]
-) -> Iterator[tuple[str, str, str]]:
-    """Yield what an instance has otherwise: the parameter, what is there, what is wanted."""
-    role = role_of(name)
-    is_factory, ami = role == FACTORY, cluster.ami(role)
-    tags = tags_of(one)
-    placed = one.get("Placement", {}).get("Tenancy", "default") == "dedicated"
-    cards = one.get("NetworkInterfaces", ())
-    told = [one.get("SecurityGroups", ()), *(card.get("Groups", ()) for card in cards)]
-    groups = {group["GroupId"] for part in told for group in part}
-    there: list[tuple[str, Any, Any]] = [
-        (
-            "factories_type" if is_factory else "orchestrator_type",
-            one["InstanceType"],
-            cluster.kind(role),
-        ),
-        ("key_name", one.get("KeyName", ""), cluster.key_name),
-        ("dedicated", placed, cluster.dedicated),
-        ("use_public", bool(one.get("PublicIpAddress")), cluster.use_public),
-    ]
-    if one["State"]["Name"] != "running":
-        there.pop()  # the address comes with the start
-    if ami is not None:
-        there.append((f"{role.lower()}_ami", one["ImageId"], ami))
-    profile = str(one.get("IamInstanceProfile", {}).get("Arn", "/none")).rpartition("/")[2]
-    there.append(("instance_profile", profile, cluster.instance_profile or "none"))
-    if not is_settled(one) and READY_WITHIN in tags:
-        within = f"{cluster.provisioning_timeout:g}"
-        there.append(("provisioning_timeout", tags[READY_WITHIN], within))
+def find_drift(config: AwsConfig, host_name: str, instance: Instance) -> Iterator[Difference]:
+    """Yield the differences of one instance."""
+    for keyword, actual, expected in _compared(config, host_name, instance):
+        if actual != expected:
+            yield Difference(keyword, _yaml(actual), _yaml(expected))
+
+
+def _compared(
+    config: AwsConfig, host_name: str, instance: Instance
+) -> Iterator[tuple[str, object, object]]:
+    """Yield each keyword that counts for an instance, its value there, and that of the file."""
+    role = config.role_of(host_name)
+    is_factory = role.role == FACTORY
+    type_keyword = "factories_type" if is_factory else "orchestrator_type"
+    yield type_keyword, instance.type, role.instance_type
+    yield "key_name", instance.key_name, config.key_name
+    yield "dedicated", instance.dedicated, config.dedicated
+    if instance.is_running:  # it has no public address before
+        yield "use_public", bool(instance.public_ip), config.use_public
+    if role.ami is not None:
+        yield f"{role.label}_ami", instance.image, role.ami
+    yield "instance_profile", instance.profile or "none", config.instance_profile or "none"
+    if not instance.is_settled and READY_WITHIN in instance.tags:
+        yield "provisioning_timeout", instance.tags[READY_WITHIN], config.ready_within
     if is_factory:
-        there.append(("spot", one.get("InstanceLifecycle") == "spot", cluster.spot))
-    if VOLUME in tags:
-        there.append(("volume", tags[VOLUME], f"{cluster.volume_size:g} GB {cluster.volume_type}"))
-    if one.get("SubnetId") not in cluster.subnets:
-        there.append(("subnet_id", one.get("SubnetId"), " or ".join(cluster.subnets)))
-    if cluster.security_group not in groups:
-        there.append(("security_group", ", ".join(sorted(groups)), cluster.security_group))
-    for key, value in cluster.tags.items():
-        there.append((f"the tag {key}", tags.get(key, "not there"), str(value)))
-    for what, is_there, wanted in there:
-        if is_there != wanted:
-            yield what, _shown(is_there), _shown(wanted)
+        yield "spot", instance.spot, config.factory.spot
+    if VOLUME in instance.tags:
+        yield "volume", instance.tags[VOLUME], config.volume
+    if instance.subnet not in config.subnets:
+        yield "subnet_id", instance.subnet, " or ".join(config.subnets)
+    if config.security_group not in instance.security_groups:
+        yield "security_group", ", ".join(sorted(instance.security_groups)), config.security_group
+    for name, value in config.tags.items():
+        yield f"the tag {name}", instance.tags.get(name, "missing"), str(value)
 
 
-def _shown(value: Any) -> str:
+def _yaml(value: object) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)

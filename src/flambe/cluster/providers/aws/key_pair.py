@@ -1,238 +1,72 @@
-"""Whether the private key here is that of the key pair of EC2: asked before a launch."""
+"""Whether the private key on this machine belongs to the key pair of the cluster file."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import os
 import shlex
-import struct
-import subprocess
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
 
-from flambe.cluster.providers.aws.aws_errors import is_of_aws, reason
-from flambe.cluster.providers.ssh import key_of
-from flambe.compile.build import folder_of
+from flambe.cluster.providers.aws.api.aws_errors import is_aws_error, reason
+from flambe.cluster.providers.aws.api.aws_session import AwsSession
+from flambe.cluster.providers.aws.api.key_pairs import KeyPair, list_key_pairs
+from flambe.cluster.providers.aws.aws_config import AwsConfig
+from flambe.cluster.providers.aws.private_key import PrivateKey, is_in_agent, public_blob
 from flambe.errors import ConfigError, Problem, did_you_mean, listed
 
-if TYPE_CHECKING:
-    from flambe.cluster.providers.aws.aws_cluster import AWSCluster
 
-_OPENSSH = b"openssh-key-v1\0"
-_RSA = bytes.fromhex("300d06092a864886f70d0101010500")  # rsaEncryption, as DER has it
-_SEQUENCE, _INTEGER, _BITS, _OCTETS = 0x30, 0x02, 0x03, 0x04
-SECONDS = 30
-
-
-@dataclass(frozen=True)
-class PrivateKey:
-    """A private key of this machine.
-
-    Attributes
-    ----------
-    path
-        Its file.
-    public
-        Its public half, as SSH sends it; empty where only the passphrase would tell.
-    is_encrypted
-        Whether it has a passphrase.
-    """
-
-    path: Path
-    public: bytes
-    is_encrypted: bool
-
-    @classmethod
-    def read(cls, path: Path) -> PrivateKey:
-        """Read it, by trying to use it.
-
-        Raises
-        ------
-        ConfigError
-            If it is not one.
-        """
-        command = ["ssh-keygen", "-y", "-P", "", "-f", str(path)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
-        if done.returncode == 0:
-            return cls(path, _blob(done.stdout), is_encrypted=False)
-        if "passphrase" in done.stderr:
-            return cls(path, _public_half(path), is_encrypted=True)
-        lines = done.stderr.strip().splitlines() or ["ssh-keygen cannot read it"]
-        hint = "the path of a private key, as ssh-keygen or EC2 writes one"
-        raise ConfigError(Problem(f"the key {path} cannot be used: {lines[-1]}", hint=hint))
-
-    def fingerprints(self) -> Iterator[str]:
-        """Yield its fingerprints, in each form in which EC2 has them.
-
-        https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/verify-keys.html
-        """
-        fields = _fields(self.public)
-        if fields and fields[0] == b"ssh-ed25519":
-            yield base64.b64encode(hashlib.sha256(self.public).digest()).decode().rstrip("=")
-        if fields and fields[0] == b"ssh-rsa":  # imported
-            yield _colons(hashlib.md5(_subject(fields[1], fields[2])).digest())
-        if (der := _pkcs8(self.path)) is not None:  # made by EC2
-            yield _colons(hashlib.sha1(der).digest())
-
-
-def check(cluster: AWSCluster) -> None:
-    """See that the key of a cluster is that of its key pair, and can be used without a person.
+def check(config: AwsConfig, session: AwsSession, notify: Callable[[str], None]) -> None:
+    """Check that the private key belongs to the key pair, and can be used without a passphrase.
 
     Raises
     ------
     ConfigError
-        If it is not, or cannot.
+        If it does not, or cannot.
     """
-    key = PrivateKey.read(key_of(cluster.key, folder_of(cluster)))
+    key = PrivateKey.read(config.key)
     try:
-        pairs = cluster.ec2.ec2.describe_key_pairs(IncludePublicKey=True)["KeyPairs"]
+        pairs = list_key_pairs(session)
     except Exception as error:
-        if not is_of_aws(error):
+        if not is_aws_error(error):
             raise
-        cluster.observer.note(f"AWS: the key pair could not be looked up: {reason(error)}")
-        pairs = [{"KeyName": cluster.key_name}]
-    names = [str(pair["KeyName"]) for pair in pairs]
-    if cluster.key_name not in names:
-        raise _no_pair(cluster, names)
-    pair = pairs[names.index(cluster.key_name)]
+        notify(f"AWS: the key pair could not be looked up: {reason(error)}")
+        pairs = [KeyPair(config.key_name)]
+    pair = next((pair for pair in pairs if pair.name == config.key_name), None)
+    if pair is None:
+        raise _unknown_pair(config.key_name, session.region, [pair.name for pair in pairs])
     if matches(key, pair) is False:
-        others = [str(one["KeyName"]) for one in pairs if matches(key, one)]
-        raise _wrong_key(cluster, key, pair, others)
-    if key.is_encrypted and not _in_agent(key.public or _blob(pair.get("PublicKey", ""))):
+        raise _wrong_key(key, pair, session.region, pairs)
+    if key.is_encrypted and not is_in_agent(key.public or public_blob(pair.public_key)):
         hint = f"ssh-add {shlex.quote(str(key.path))}"
         text = f"the key {key.path} has a passphrase, and no agent holds it"
         raise ConfigError(Problem(text, hint=hint))
 
 
-def matches(key: PrivateKey, pair: Mapping[str, Any]) -> bool | None:
-    """Return whether a key is that of a pair; None where that cannot be said."""
-    if key.public and pair.get("PublicKey"):
-        return key.public == _blob(pair["PublicKey"])
-    theirs = str(pair.get("KeyFingerprint", "")).removeprefix("SHA256:").rstrip("=")
+def matches(key: PrivateKey, pair: KeyPair) -> bool | None:
+    """Return whether a private key belongs to a key pair; None where that cannot be decided."""
+    if key.public and pair.public_key:
+        return key.public == public_blob(pair.public_key)
+    theirs = pair.fingerprint.removeprefix("SHA256:").rstrip("=")
     ours = list(key.fingerprints())
     if theirs in ours:
         return True
-    # Only of the same form do two of them say that the keys differ.
-    return False if any(len(one) == len(theirs) for one in ours) else None
+    # Only fingerprints of the same form show that the keys differ.
+    return False if any(len(fingerprint) == len(theirs) for fingerprint in ours) else None
 
 
-def _no_pair(cluster: AWSCluster, names: Sequence[str]) -> ConfigError:
-    there = f"there are: {listed(sorted(names))}" if names else "there is none"
-    hint = did_you_mean(cluster.key_name, names) or there
-    text = f"AWS: there is no key pair {cluster.key_name!r} in {cluster.ec2.region}"
+def _unknown_pair(name: str, region: str, names: Sequence[str]) -> ConfigError:
+    existing = f"it has {listed(sorted(names))}" if names else "it has none"
+    hint = did_you_mean(name, names) or existing
+    text = f"AWS: there is no key pair {name!r} in {region}"
     return ConfigError(
         Problem(text, hint=f"key_name is the name of a key pair of EC2 in this region; {hint}")
     )
 
 
 def _wrong_key(
-    cluster: AWSCluster, key: PrivateKey, pair: Mapping[str, Any], others: Sequence[str]
+    key: PrivateKey, pair: KeyPair, region: str, pairs: Sequence[KeyPair]
 ) -> ConfigError:
-    name = cluster.key_name
-    text = f"{key.path} is not the private key of the key pair {name!r} in {cluster.ec2.region}"
-    ours = next(key.fingerprints(), "unknown")
-    hint = f"its fingerprint is {ours}, and that of the pair {pair.get('KeyFingerprint')}"
-    if others:
-        hint = f"it is that of {listed(list(others))}: change key_name, or key"
+    text = f"{key.path} is not the private key of the key pair {pair.name!r} in {region}"
+    fingerprint = next(key.fingerprints(), "unknown")
+    hint = f"its fingerprint is {fingerprint}, and that of the pair {pair.fingerprint}"
+    if owners := [other.name for other in pairs if matches(key, other)]:
+        hint = f"it is that of {listed(owners)}: change key_name, or key"
     return ConfigError(Problem(f"AWS: {text}", hint=hint))
-
-
-def _in_agent(public: bytes) -> bool:
-    """Whether an agent of ssh holds a key, or ssh has its passphrase in another way."""
-    environment = dict(os.environ)
-    done = subprocess.run(
-        ["ssh", "-G", "localhost"], capture_output=True, text=True, check=False, timeout=SECONDS
-    )
-    for line in done.stdout.splitlines():
-        name, _, value = line.partition(" ")
-        if line == "usekeychain yes":
-            return True  # macOS keeps the passphrase
-        if name == "identityagent" and value not in ("SSH_AUTH_SOCK", "none"):
-            environment["SSH_AUTH_SOCK"] = os.path.expanduser(value)
-    done = subprocess.run(
-        ["ssh-add", "-L"],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=SECONDS,
-    )
-    return bool(public) and public in map(_blob, done.stdout.splitlines())
-
-
-# -- what files of keys are made of -------------------------------------------------------------
-
-
-def _blob(line: str) -> bytes:
-    """Return the public key of a line such as ``ssh-ed25519 AAAA… comment``."""
-    words = line.split()
-    try:
-        return base64.b64decode(words[1], validate=True) if len(words) > 1 else b""
-    except ValueError:
-        return b""
-
-
-def _public_half(path: Path) -> bytes:
-    """Return the public half of a key with a passphrase; empty if nothing has it."""
-    _, data = _pem(path)
-    if data.startswith(_OPENSSH):
-        # cipher, kdf and its options, how many keys, the public half
-        fields = _fields(data[len(_OPENSSH) :], before_number=3)
-        return fields[3] if len(fields) > 3 else b""
-    try:
-        return _blob(path.with_name(f"{path.name}.pub").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return b""
-
-
-def _pem(path: Path) -> tuple[str, bytes]:
-    """Return the kind of a PEM file, and what is in it; nothing of one that is encrypted as PEM."""
-    try:
-        lines = path.read_text(encoding="ascii").split("-----")
-        kind, body = lines[1].removeprefix("BEGIN "), lines[2]
-        return kind, base64.b64decode("".join(body.split()), validate=True)
-    except (OSError, ValueError, IndexError):
-        return "", b""
-
-
-def _fields(data: bytes, *, before_number: int = -1) -> list[bytes]:
-    """Return the fields of SSH's binary form; a number stands after so many of them, if at all."""
-    fields: list[bytes] = []
-    while len(data) >= 4:
-        if len(fields) == before_number:
-            data, before_number = data[4:], -1
-            continue
-        (size,) = struct.unpack(">I", data[:4])
-        fields.append(data[4 : 4 + size])
-        data = data[4 + size :]
-    return fields
-
-
-def _pkcs8(path: Path) -> bytes | None:
-    """Return an RSA key as PKCS #8; nothing of one that is stored in another way, or encrypted."""
-    kind, data = _pem(path)
-    if kind == "RSA PRIVATE KEY" and data:
-        return _der(_SEQUENCE, _der(_INTEGER, b"\0"), _RSA, _der(_OCTETS, data))
-    return data if kind == "PRIVATE KEY" and _RSA in data[:40] else None
-
-
-def _subject(exponent: bytes, modulus: bytes) -> bytes:
-    """Return an RSA public key as a SubjectPublicKeyInfo."""
-    numbers = _der(_SEQUENCE, _der(_INTEGER, modulus), _der(_INTEGER, exponent))
-    return _der(_SEQUENCE, _RSA, _der(_BITS, b"\0", numbers))
-
-
-def _der(tag: int, *parts: bytes) -> bytes:
-    data = b"".join(parts)
-    size = len(data)
-    if size < 0x80:
-        return bytes([tag, size]) + data
-    length = size.to_bytes((size.bit_length() + 7) // 8, "big")
-    return bytes([tag, 0x80 | len(length)]) + length + data
-
-
-def _colons(digest: bytes) -> str:
-    return digest.hex(":")

@@ -1,141 +1,122 @@
-"""What is flambe's in a region, by its tags, and what of it nobody needs any more."""
+"""What flambe has in a region, by its tags, and what of it is orphaned."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from flambe.cluster.providers.aws import alarms
-from flambe.cluster.providers.aws.aws_errors import translated
-from flambe.cluster.providers.aws.ec2 import Ec2
-from flambe.cluster.providers.aws.instance import (
-    PURPOSE,
-    READY_WITHIN,
-    RUNNING,
-    age,
-    is_settled,
-    state,
-    tags_of,
-)
+from flambe.cluster.providers.aws.api import alarms, volumes
+from flambe.cluster.providers.aws.api.aws_errors import translate_errors
+from flambe.cluster.providers.aws.api.aws_session import AwsSession
+from flambe.cluster.providers.aws.api.aws_tags import ORCHESTRATOR
+from flambe.cluster.providers.aws.api.instance import Instance
+from flambe.cluster.providers.aws.api.instances import Instances
 
-SPARE = 0.25  # hours: an instance that was never ready ends by itself; this is later
+GRACE = 0.25  # hours: instances that were never ready terminate themselves before
 
 
 @dataclass(frozen=True)
-class Found:
+class Resource:
     """An instance, a volume or an alarm of flambe.
 
     Attributes
     ----------
-    kind, identity
+    kind, id
         ``instance``, ``volume`` or ``alarm``, and its id.
     region, cluster, creator
-        Where, and whose.
-    what
-        Its role and state, for people.
+        Where it is, and to which cluster it belongs.
+    summary
+        Its role, type and state.
     hours
-        For how long it has run; None of what does not.
-    why
-        Why nobody needs it; empty, if it may be needed.
+        For how long it has been running; None if it is not.
+    orphaned
+        Why it is orphaned; empty if it may be needed.
     """
 
     kind: str
-    identity: str
+    id: str
     region: str
     cluster: str = ""
     creator: str = ""
-    what: str = ""
+    summary: str = ""
     hours: float | None = None
-    why: str = ""
+    orphaned: str = ""
 
 
-def look(ec2: Ec2) -> list[Found]:
-    """Return all that is flambe's in a region, of every creator."""
-    instances = ec2.instances({})
-    found = [_instance(ec2.region, one, instances) for one in instances]
-    found.sort(key=lambda one: (one.creator, one.cluster, one.what))
-    there = {one.identity for one in found}
-    return [*found, *_volumes(ec2), *_alarms(ec2, there)]
+def list_resources(session: AwsSession) -> list[Resource]:
+    """Return everything that flambe has in a region, of every creator."""
+    instances = Instances(session).list_live({})
+    resources = [_instance(session.region, each, instances) for each in instances]
+    resources.sort(key=lambda each: (each.creator, each.cluster, each.summary))
+    return [*resources, *_volumes(session), *_alarms(session, {each.id for each in instances})]
 
 
-def remove(ec2: Ec2, found: Sequence[Found]) -> None:
-    """Remove what was found.
+def remove(session: AwsSession, resources: Sequence[Resource]) -> None:
+    """Remove resources.
 
     Raises
     ------
     RunError
         If AWS refuses.
     """
-    ec2.terminate([one.identity for one in found if one.kind == "instance"])
-    for one in found:
-        if one.kind == "volume":
-            with translated(f"remove the volume {one.identity}"):
-                ec2.ec2.delete_volume(VolumeId=one.identity)
-    names = [one.identity for one in found if one.kind == "alarm"]
+    Instances(session).terminate([each.id for each in resources if each.kind == "instance"])
+    for resource in resources:
+        if resource.kind == "volume":
+            volumes.delete_volume(session, resource.id)
+    names = [each.id for each in resources if each.kind == "alarm"]
     if names:
-        with translated("remove alarms"):
-            alarms.remove(ec2, names)
+        with translate_errors("remove alarms"):
+            alarms.delete_alarms(session, names)
 
 
-def _instance(region: str, one: Mapping[str, Any], others: Sequence[Mapping[str, Any]]) -> Found:
-    tags = tags_of(one)
-    return Found(
+def _instance(region: str, instance: Instance, others: Sequence[Instance]) -> Resource:
+    return Resource(
         "instance",
-        one["InstanceId"],
+        instance.id,
         region,
-        tags.get("Cluster-Name", ""),
-        tags.get("creator", ""),
-        f"{tags.get('Role', '').lower()}, {one['InstanceType']}, {state(one)}",
-        age(one) / 3600 if state(one) == RUNNING else None,
-        _why(one, tags, others),
+        instance.cluster,
+        instance.creator,
+        f"{instance.role.lower()}, {instance.type}, {instance.state}",
+        instance.age / 3600 if instance.is_running else None,
+        _why_orphaned(instance, others),
     )
 
 
-def _why(one: Mapping[str, Any], tags: Mapping[str, str], others: Sequence[Any]) -> str:
-    """Return why nobody needs an instance: it was never ready, or has lost its orchestrator."""
-    limit = float(tags.get(READY_WITHIN, "1")) + SPARE
-    hours = age(one) / 3600
-    if hours < limit:
+def _why_orphaned(instance: Instance, others: Sequence[Instance]) -> str:
+    """Return why an instance is orphaned: it was never ready, or has lost its orchestrator."""
+    if instance.age / 3600 < instance.ready_within + GRACE:
         return ""
-    if not is_settled(one):
-        return f"it was not ready within {limit - SPARE:g} h"
-    mine = (tags.get("Cluster-Name"), tags.get("creator"))
-    for other in map(tags_of, others):
-        if other.get("Role") == "Orchestrator" and mine == (
-            other.get("Cluster-Name"),
-            other.get("creator"),
-        ):
+    if not instance.is_settled:
+        return f"it was not ready within {instance.ready_within:g} h"
+    for other in others:
+        same_cluster = (other.cluster, other.creator) == (instance.cluster, instance.creator)
+        if same_cluster and other.role == ORCHESTRATOR:
             return ""
     return "the orchestrator of its cluster is gone"
 
 
-def _volumes(ec2: Ec2) -> list[Found]:
-    """Return the volumes that instances of flambe left behind."""
-    filters = [
-        {"Name": "tag:Purpose", "Values": [PURPOSE]},
-        {"Name": "status", "Values": ["available"]},
-    ]
-    with translated("find volumes"):
-        pages = ec2.ec2.get_paginator("describe_volumes").paginate(Filters=filters)
-        volumes = [one for page in pages for one in page["Volumes"]]
+def _volumes(session: AwsSession) -> list[Resource]:
     return [
-        Found(
+        Resource(
             "volume",
-            one["VolumeId"],
-            ec2.region,
-            tags_of(one).get("Cluster-Name", ""),
-            tags_of(one).get("creator", ""),
-            f"{one['Size']} GB",
-            why="it belongs to no instance any more",
+            volume.id,
+            session.region,
+            volume.tags.get("Cluster-Name", ""),
+            volume.tags.get("creator", ""),
+            f"{volume.size} GB",
+            orphaned="it is attached to no instance",
         )
-        for one in volumes
+        for volume in volumes.list_detached_volumes(session)
     ]
 
 
-def _alarms(ec2: Ec2, there: set[str]) -> list[Found]:
+def _alarms(session: AwsSession, instance_ids: Collection[str]) -> list[Resource]:
     """Return the alarms of instances that are gone."""
-    with translated("find alarms"):
-        every = list(alarms.found(ec2))
-    names = [name for name in every if name.removeprefix(alarms.PREFIX) not in there]
-    return [Found("alarm", name, ec2.region, why="its instance is gone") for name in names]
+    with translate_errors("find alarms"):
+        names = alarms.list_alarms(session)
+    expected = {alarms.alarm_name(instance_id) for instance_id in instance_ids}
+    return [
+        Resource("alarm", name, session.region, orphaned="its instance is gone")
+        for name in names
+        if name not in expected
+    ]

@@ -1,96 +1,88 @@
-"""What EC2 is asked for: the parameters of a launch."""
+"""The parameters of RunInstances."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from flambe.cluster import machine
 from flambe.cluster.providers.aws import user_data
-from flambe.cluster.providers.aws.images import find
-from flambe.cluster.providers.aws.instance import HOST_KEY, LAUNCH, PURPOSE, READY_WITHIN
+from flambe.cluster.providers.aws.api.aws_session import AwsSession
+from flambe.cluster.providers.aws.api.aws_tags import (
+    HOST_KEY,
+    LAUNCH_TOKEN,
+    PURPOSE,
+    READY_WITHIN,
+    VOLUME,
+)
+from flambe.cluster.providers.aws.api.images import Image, current_image_id, get_image
+from flambe.cluster.providers.aws.api.instance_types import InstanceTypes
+from flambe.cluster.providers.aws.aws_config import AwsConfig, RoleConfig
 
-if TYPE_CHECKING:
-    from flambe.cluster.providers.aws.aws_cluster import AWSCluster
-
-ORCHESTRATOR, FACTORY = "Orchestrator", "Factory"
-VOLUME = "flambe-volume"  # a tag: the root volume, as the file of the cluster says it
+Parameters = dict[str, object]
 
 
-def role_of(name: str) -> str:
-    """Return the role of a host, as its tag says it."""
-    return ORCHESTRATOR if name == machine.ORCHESTRATOR else FACTORY
-
-
-class Requests:
-    """The launches of one cluster.
+class LaunchRequests:
+    """Makes the requests for launches of one cluster; images and types are looked up once.
 
     Parameters
     ----------
-    cluster
-        The cluster.
+    config
+        What the cluster file says.
+    session
+        The region and its user.
     """
 
-    def __init__(self, cluster: AWSCluster) -> None:
-        self.cluster = cluster
-        self._images: dict[str, dict[str, Any]] = {}
+    def __init__(self, config: AwsConfig, session: AwsSession) -> None:
+        self.config = config
+        self.session = session
+        self.types = InstanceTypes(session)
+        self._images: dict[str, Image] = {}
 
-    def image(self, role: str) -> dict[str, Any]:
-        """Return the image of the instances of a role; it is looked up once."""
-        if role not in self._images:
-            cluster = self.cluster
-            self._images[role] = find(cluster.ec2, cluster.ami(role), cluster.kind(role))
-        return self._images[role]
+    def image(self, role: RoleConfig) -> Image:
+        """Return the image of a role: that of the cluster file, or the current default one."""
+        if role.role not in self._images:
+            image_id = role.ami
+            if image_id is None:
+                instance_type = self.types.get(role.instance_type)
+                image_id = current_image_id(self.session, instance_type)
+            self._images[role.role] = get_image(self.session, image_id)
+        return self._images[role.role]
 
-    def launch(
-        self, role: str, count: int, key: user_data.HostKey, subnet: str, token: str
-    ) -> dict[str, Any]:
+    def build(
+        self, role: RoleConfig, count: int, key: user_data.HostKey, subnet: str, token: str
+    ) -> Parameters:
         """Return the parameters that launch instances of a role.
 
         Parameters
         ----------
         role, count
-            ``Orchestrator`` or ``Factory``, and how many.
+            The role, and how many instances.
         key
-            The host key that they are given for their first boot.
+            The host key for their first boot.
         subnet
-            Where.
+            Where they are launched.
         token
-            What tells this launch from others.
+            What identifies this launch.
         """
-        cluster, image = self.cluster, self.image(role)
-        tags = {
-            **cluster.tags,
-            "creator": cluster.creator,
-            "Purpose": PURPOSE,
-            "Cluster-Name": cluster.name,
-            "Role": role,
-            "Name": f"{cluster.name}_{role.lower()}",
-            READY_WITHIN: f"{cluster.provisioning_timeout:g}",
-            VOLUME: f"{cluster.volume_size:g} GB {cluster.volume_type}",
-            HOST_KEY: key.public,
-            LAUNCH: token,
-        }
-        given = [{"Key": name, "Value": str(value)} for name, value in tags.items()]
-        request: dict[str, Any] = {
-            "ImageId": image["ImageId"],
-            "InstanceType": cluster.kind(role),
-            "KeyName": cluster.key_name,
-            "NetworkInterfaces": [self._network(subnet)],
+        config, image = self.config, self.image(role)
+        tags = [{"Key": k, "Value": v} for k, v in self._tags(role, key, token).items()]
+        request: Parameters = {
+            "ImageId": image.id,
+            "InstanceType": role.instance_type,
+            "KeyName": config.key_name,
+            "NetworkInterfaces": [self._network_interface(subnet)],
             "MinCount": count,
             "MaxCount": count,
-            "UserData": user_data.user_data(key, cluster.reaping(role)),
+            "UserData": user_data.user_data(key, config.reaper_settings(role)),
             "InstanceInitiatedShutdownBehavior": "terminate",
-            "MetadataOptions": self._metadata(),
-            "BlockDeviceMappings": [self._volume(image)],
+            "MetadataOptions": self._metadata_options(),
+            "BlockDeviceMappings": [self._root_volume(image)],
             "TagSpecifications": [
-                {"ResourceType": kind, "Tags": given} for kind in ("instance", "volume")
+                {"ResourceType": kind, "Tags": tags} for kind in ("instance", "volume")
             ],
         }
-        if cluster.instance_profile:
-            request["IamInstanceProfile"] = {"Name": cluster.instance_profile}
-        if cluster.dedicated:
+        if config.instance_profile:
+            request["IamInstanceProfile"] = {"Name": config.instance_profile}
+        if config.dedicated:
             request["Placement"] = {"Tenancy": "dedicated"}
-        if cluster.spot and role == FACTORY:
+        if role.spot:
             request["InstanceMarketOptions"] = {
                 "MarketType": "spot",
                 "SpotOptions": {
@@ -100,28 +92,59 @@ class Requests:
             }
         return request
 
-    def _metadata(self) -> dict[str, Any]:
-        """Return how the role of a host is had: by IMDSv2, from within containers too."""
-        options: dict[str, Any] = {"HttpTokens": "required", "HttpEndpoint": "enabled"}
-        if self.cluster.instance_profile:
-            # The network of a container is one hop more.
+    def _tags(self, role: RoleConfig, key: user_data.HostKey, token: str) -> dict[str, str]:
+        config = self.config
+        return {
+            **{name: str(value) for name, value in config.tags.items()},
+            "creator": config.creator,
+            "Purpose": PURPOSE,
+            "Cluster-Name": config.name,
+            "Role": role.role,
+            "Name": f"{config.name}_{role.label}",
+            READY_WITHIN: config.ready_within,
+            VOLUME: config.volume,
+            HOST_KEY: key.public,
+            LAUNCH_TOKEN: token,
+        }
+
+    def _metadata_options(self) -> Parameters:
+        """Return how hosts get the credentials of their role: by IMDSv2, in containers too."""
+        options: Parameters = {"HttpTokens": "required", "HttpEndpoint": "enabled"}
+        if self.config.instance_profile:
+            # The network of a container is one hop further away.
             options["HttpPutResponseHopLimit"] = 2
         return options
 
-    def _network(self, subnet: str) -> dict[str, Any]:
+    def _network_interface(self, subnet: str) -> Parameters:
         return {
             "DeviceIndex": 0,
             "SubnetId": subnet,
-            "Groups": [self.cluster.security_group],
-            "AssociatePublicIpAddress": self.cluster.use_public,
+            "Groups": [self.config.security_group],
+            "AssociatePublicIpAddress": self.config.use_public,
         }
 
-    def _volume(self, image: dict[str, Any]) -> dict[str, Any]:
+    def _root_volume(self, image: Image) -> Parameters:
         return {
-            "DeviceName": image.get("RootDeviceName") or "/dev/sda1",
+            "DeviceName": image.root_device,
             "Ebs": {
-                "VolumeSize": round(self.cluster.volume_size),
-                "VolumeType": self.cluster.volume_type,
+                "VolumeSize": round(self.config.volume_size),
+                "VolumeType": self.config.volume_type,
                 "DeleteOnTermination": True,
             },
         }
+
+
+def describe_launch(config: AwsConfig, region: str, role: RoleConfig, count: int) -> str:
+    """Return what instances of a role are, and when they terminate themselves."""
+    if role.timeout < 0:
+        end = "until flambe down"
+    elif role.timeout == 0:
+        end = "ends as soon as it is idle"
+    else:
+        end = f"ends after {role.timeout:g} h of low use"
+    market = ", spot" if role.spot else ""
+    market += ", dedicated" if config.dedicated else ""
+    return (
+        f"{count} x {role.instance_type} as {role.label}{market}, in {region} "
+        f"({', '.join(config.subnets)}), {config.volume_size:g} GB each; {end}"
+    )

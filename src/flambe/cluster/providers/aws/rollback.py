@@ -1,18 +1,15 @@
-"""What one call did on AWS, and how it is undone when the cluster cannot be made ready."""
+"""What one call changed on AWS, and how it is undone when the cluster does not become ready."""
 
 from __future__ import annotations
 
 import contextlib
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
+from flambe.cluster.providers.aws.fleet import Fleet
 from flambe.errors import RunError, counted
 
-if TYPE_CHECKING:
-    from flambe.cluster.providers.aws.aws_cluster import AWSCluster
-
-LOOK_SECONDS = 30.0  # that instances are looked for, of a launch whose answer was lost
+SEARCH_SECONDS = 30.0  # how long the instances of a launch whose answer was lost are looked for
 
 
 @dataclass
@@ -25,22 +22,22 @@ class Changes:
         The ids of the instances that it launched, and of those that it started.
     unanswered
         The host keys of launches whose answers were lost: they may have happened.
-    is_over
-        Set when no more of it is to be done.
+    is_cancelled
+        Set when nothing more may be launched.
     """
 
     created: list[str] = field(default_factory=list)
     started: list[str] = field(default_factory=list)
     unanswered: list[str] = field(default_factory=list)
-    is_over: threading.Event = field(default_factory=threading.Event)
+    is_cancelled: threading.Event = field(default_factory=threading.Event)
 
     def clear(self) -> None:
-        """Forget them: there is nothing to undo any more."""
+        """Forget them: there is nothing left to undo."""
         self.created, self.started, self.unanswered = [], [], []
-        self.is_over.clear()
+        self.is_cancelled.clear()
 
 
-def undo(cluster: AWSCluster, changes: Changes) -> None:
+def undo(fleet: Fleet, changes: Changes) -> None:
     """Terminate what was created, and stop what was started.
 
     Raises
@@ -48,61 +45,59 @@ def undo(cluster: AWSCluster, changes: Changes) -> None:
     RunError
         If something is left: it is named, with the command that removes it.
     """
-    problems: list[str] = []
+    failures: list[str] = []
     try:
-        for step in (_find_unanswered, _terminate, _stop):
+        for step in (_find_unanswered, _terminate_created, _stop_started):
             try:
-                step(cluster, changes)
+                step(fleet, changes)
             except RunError as error:
-                problems.append(str(error))
+                failures.append(str(error))
     except KeyboardInterrupt:
-        left = ", ".join([*changes.created, *changes.started]) or "instances"
-        _note(
-            cluster,
-            f"AWS: interrupted: these may be left: {left}\n"
-            f"  flambe down {cluster.name} --force   terminates them",
+        ids = ", ".join([*changes.created, *changes.started]) or "instances"
+        _notify(
+            fleet,
+            f"AWS: interrupted: these may be left: {ids}\n"
+            f"  flambe down {fleet.config.name} --force   terminates them",
         )
         raise
     changes.clear()
-    if problems:
-        raise RunError("\n".join(problems))
+    if failures:
+        raise RunError("\n".join(failures))
 
 
-def _note(cluster: AWSCluster, text: str) -> None:
-    """Say something; where nobody is there any more to read it, it is undone all the same."""
+def _notify(fleet: Fleet, text: str) -> None:
+    """Print a line; the rollback goes ahead even if the terminal that would show it is closed."""
     with contextlib.suppress(OSError, SystemExit):
-        cluster.observer.note(text)
+        fleet.notify(text)
 
 
-def _find_unanswered(cluster: AWSCluster, changes: Changes) -> None:
-    """See whether launches happened of which nothing was heard."""
+def _find_unanswered(fleet: Fleet, changes: Changes) -> None:
+    """Find the instances of launches whose answers were lost."""
     if not changes.unanswered:
         return
-    _note(cluster, "AWS: looking for what was launched though the answer was lost")
+    _notify(fleet, "AWS: the answer to a launch was lost; looking for its instances")
+    failure = ""
     try:
-        ids = cluster.ec2.launched_with(changes.unanswered, LOOK_SECONDS)
+        ids = fleet.instances.find_launched(changes.unanswered, SEARCH_SECONDS)
     except RunError as error:
-        ids, why = [], f"{error}\n"
-    else:
-        why = ""
-    changes.created += [identity for identity in ids if identity not in changes.created]
+        ids, failure = [], f"{error}\n"
+    changes.created += [instance_id for instance_id in ids if instance_id not in changes.created]
     if not ids:
-        hours = f"{cluster.provisioning_timeout:g} h"
+        name, hours = fleet.config.name, fleet.config.ready_within
         raise RunError(
-            f"{why}AWS: the answer to a launch was lost: instances of {cluster.name} may run all "
-            f"the same, and end by themselves after {hours}"
-            f"\n  flambe down {cluster.name} --force   terminates them"
+            f"{failure}AWS: the answer to a launch was lost: instances of {name} may be running "
+            f"all the same; they terminate themselves after {hours} h"
+            f"\n  flambe down {name} --force   terminates them"
         )
 
 
-def _terminate(cluster: AWSCluster, changes: Changes) -> None:
+def _terminate_created(fleet: Fleet, changes: Changes) -> None:
     if changes.created:
         summary = counted(len(changes.created), "instance")
-        _note(cluster, f"AWS: terminating {summary}, created just now")
-        cluster.terminate(changes.created)
+        _notify(fleet, f"AWS: terminating {summary} created by this command")
+        fleet.terminate(changes.created)
 
 
-def _stop(cluster: AWSCluster, changes: Changes) -> None:
+def _stop_started(fleet: Fleet, changes: Changes) -> None:
     if changes.started:
-        cluster.journal.write("stop", ids=changes.started)
-        cluster.ec2.stop(changes.started)
+        fleet.stop(changes.started)

@@ -17,7 +17,7 @@ import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from flambe.logging import redact
 from flambe.remote import agent
@@ -87,12 +87,36 @@ while :; do python3 {FOLDER}/reaper {SETTINGS} {FIRST_SETTINGS}; sleep 5; done' 
 """
 # What powers the host off, should the way before it fail or hang. An orderly shutdown waits 90
 # seconds for each service that does not end.
-_POWER_OFF = [
+_POWER_OFF: list[EscalationStep] = [
     {"command": ["systemctl", "poweroff"], "patience": 180},
     {"command": ["poweroff", "-f"], "patience": 60},
     {"write": "/proc/sysrq-trigger", "text": "s", "patience": 5},
     {"write": "/proc/sysrq-trigger", "text": "o", "patience": 60},
 ]
+
+
+class EscalationStep(TypedDict, total=False):
+    """A command, or a file and what is written to it, and the seconds until the next step."""
+
+    command: list[str]
+    write: str
+    text: str
+    patience: float
+
+
+class ReaperSettings(TypedDict, total=False):
+    """The file that a reaper reads; see :mod:`flambe.remote.agent.reaper.settings`."""
+
+    timeout: float
+    provisioning: float
+    ready: str
+    lease: str
+    command: list[str]
+    patience: float
+    escalate: list[EscalationStep]
+    log: str
+    seen: str
+    check: float
 
 
 @dataclass(frozen=True)
@@ -115,17 +139,19 @@ class HostKey:
         return cls(private, public)
 
 
-def settings(timeout: float, provisioning: float, user: str, remote_dir: str) -> dict[str, Any]:
+def reaper_settings(
+    timeout: float, provisioning: float, user: str, remote_dir: str
+) -> ReaperSettings:
     """Return the settings of the reaper of an instance.
 
     Parameters
     ----------
     timeout
-        Hours that it may be idle; -1 for ever.
+        Hours that it may be idle; -1 for no limit.
     provisioning
-        Hours until it must be ready.
+        Hours within which it must be ready.
     user, remote_dir
-        Whose leases count, and where flambe's folder is.
+        The user whose leases count, and flambe's folder.
     """
     home = "/root" if user == "root" else f"/home/{user}"
     root = remote_dir if remote_dir.startswith("/") else f"{home}/{remote_dir}"
@@ -142,7 +168,7 @@ def settings(timeout: float, provisioning: float, user: str, remote_dir: str) ->
     }
 
 
-def user_data(key: HostKey, reaping: dict[str, Any]) -> str:
+def user_data(key: HostKey, reaping: ReaperSettings) -> str:
     """Return the user data of an instance, for cloud-init."""
     # Where there are ssh_keys, no others are generated.
     config = {
@@ -156,7 +182,7 @@ def user_data(key: HostKey, reaping: dict[str, Any]) -> str:
     return text
 
 
-def arming(launch: str, reaping: dict[str, Any]) -> str:
+def arming(launch: str, reaping: ReaperSettings) -> str:
     """Return the script that starts the reaper of an instance, now and at each boot.
 
     Parameters
@@ -181,10 +207,10 @@ def archive() -> bytes:
     files = {"__main__.py": _MAIN, "flambe/__init__.py": b"", "flambe/remote/__init__.py": b""}
     for name in _MODULES:
         files[f"flambe/remote/agent/{name}.py"] = (folder / f"{name}.py").read_bytes()
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w", format=tarfile.USTAR_FORMAT) as target:
+    archived = io.BytesIO()
+    with tarfile.open(fileobj=archived, mode="w", format=tarfile.USTAR_FORMAT) as target:
         for name, data in files.items():
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             target.addfile(entry, io.BytesIO(data))
-    return gzip.compress(made.getvalue(), 9, mtime=0)
+    return gzip.compress(archived.getvalue(), 9, mtime=0)
