@@ -66,7 +66,8 @@ def explicit_any(tree: ast.AST) -> Iterator[int]:
 
 def public_methods(node: ast.ClassDef) -> int:
     """Return how many methods a class has that callers may use."""
-    return sum(isinstance(m, FUNCTIONS) and not m.name.startswith("_") for m in node.body)
+    names = {m.name for m in node.body if isinstance(m, FUNCTIONS)}  # an overload is not another one
+    return sum(not name.startswith("_") for name in names)
 
 
 def body_lines(node: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
