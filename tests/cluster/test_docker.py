@@ -179,7 +179,7 @@ class TestContainers:
         assert docker.stop([made]) == []  # gone already
         with pytest.raises(CommandError, match="No such container"):
             docker.logs(made)
-        with pytest.raises(RemoteError, match="no host of cluster metal"):
+        with pytest.raises(RemoteError, match="not a host of cluster metal"):
             docker.stop([Container("factory_9", made.id, "", "", "")])
 
     def test_a_name_is_had_once(self, cluster: SSHCluster) -> None:
@@ -426,5 +426,5 @@ def test_a_variable_has_one_line(bare: LocalCluster, value: str) -> None:
 
 @pytest.mark.parametrize("name", ["", "a b", "#a", "a=b", "a\nb"])
 def test_a_variable_has_a_name(bare: LocalCluster, name: str) -> None:
-    with pytest.raises(ConfigError, match="is no name of an environment variable"):
+    with pytest.raises(ConfigError, match="is not a name of an environment variable"):
         bare.docker.run("box", env={name: "x"})
