@@ -65,8 +65,8 @@ def explicit_any(tree: ast.AST) -> Iterator[int]:
 
 
 def public_methods(node: ast.ClassDef) -> int:
-    """Return how many methods a class has that callers may use."""
-    names = {m.name for m in node.body if isinstance(m, FUNCTIONS)}  # an overload is not another one
+    """Return how many methods a class has that callers may use, overloads counted once."""
+    names = {m.name for m in node.body if isinstance(m, FUNCTIONS)}
     return sum(not name.startswith("_") for name in names)
 
 
