@@ -256,7 +256,7 @@ class RayCluster:
     def __init__(self, hosts: Hosts, folder: Path) -> None:
         self.hosts = hosts
         self.file = folder / "ray.yaml"
-        self.ray = f"~/.flambe/envs/{hosts.cluster.local.recall()['environment']}/bin/ray"
+        self.ray = f"~/.flambe/envs/{hosts.cluster.local.recall().environment}/bin/ray"
         (folder / "ray").mkdir()
         places = dict.fromkeys(("HOME", "TMPDIR", "RAY_TMPDIR"), str(folder / "ray"))
         self.environment = {**os.environ, **places}

@@ -38,7 +38,7 @@ def make(cluster: Any) -> Told:
 
 def proven(cluster: Any, *, runs: bool = True) -> None:
     """Every host has what is here; the run of a module shows where it comes from."""
-    name = cluster.local.recall()["environment"]
+    name = cluster.local.recall().environment
     for member in cluster.hosts:
         found = member.report["environment"]
         assert found["ours"]["flambe"]["hash"] == wheel.wheel_of("flambe").content

@@ -135,7 +135,7 @@ def version(packed: tuple[Path, dict[str, Any]]) -> str:
 
 def has(cluster: Any, wanted: str) -> None:
     """Every host runs it, from a folder of its own."""
-    name = cluster.local.recall()["environment"]
+    name = cluster.local.recall().environment
     script = "import platform, sys; print(platform.python_version(), sys.base_prefix)"
     for member in cluster.hosts:
         said = member.run([f".flambe/envs/{name}/bin/python", "-c", script]).stdout.split()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from flambe.cluster import local_state
 from flambe.cluster.cluster_host import ClusterHost
+from flambe.cluster.cluster_record import ClusterRecord, FormerMachine, WorkerRecord
 from flambe.cluster.machine import Machine, order
 from flambe.cluster.provisioning import factory_names
 from flambe.cluster.services import ray_service, service
@@ -21,14 +23,11 @@ def machine(host: str, name: str = "", identity: str = "") -> Machine:
     return Machine(name, Address.parse(host), Address.parse(host), "ann", identity=identity)
 
 
-def note(*machines: Machine, left: Sequence[Machine] = ()) -> dict[str, Any]:
-    return {
-        "machines": [local_state.note_of(one) for one in machines],
-        "left": [local_state.note_of(one) for one in left],
-    }
+def record(*machines: Machine, left: Sequence[Machine] = ()) -> ClusterRecord:
+    return ClusterRecord(machines=machines, left=tuple(map(FormerMachine, left)))
 
 
-def recalled(hosts: Sequence[str], known: dict[str, Any]) -> list[str]:
+def recalled(hosts: Sequence[str], known: ClusterRecord) -> list[str]:
     return [one.name for one in factory_names.recalled([machine(host) for host in hosts], known)]
 
 
@@ -54,21 +53,45 @@ KNOWN = [
 )
 def test_who_stays_keeps_the_name(hosts: str, names: str) -> None:
     expected = ["orchestrator", *(f"factory_{number}" for number in names[1:])]
-    assert recalled(hosts, note(*KNOWN)) == expected
+    assert recalled(hosts, record(*KNOWN)) == expected
 
 
 def test_the_name_of_one_that_left_and_was_not_cleaned_is_not_given_away() -> None:
     orchestrator, first, second, third = KNOWN
-    known = note(orchestrator, first, third, left=[second])
+    known = record(orchestrator, first, third, left=[second])
     assert recalled("oacde", known)[1:] == ["factory_1", "factory_3", "factory_4", "factory_5"]
 
 
 def test_records_of_an_earlier_version_are_read() -> None:
-    known = note(*KNOWN)
-    for entry in known["machines"]:
+    content: Any = json.loads(json.dumps(record(*KNOWN).to_json()))
+    for entry in content["machines"]:
         del entry["identity"]
+    known = ClusterRecord.from_json(content)
     assert recalled("oca", known) == ["orchestrator", "factory_3", "factory_1"]
-    assert recalled("oca", {}) == ["orchestrator", "factory_1", "factory_2"]
+    assert recalled("oca", ClusterRecord()) == ["orchestrator", "factory_1", "factory_2"]
+
+
+DAMAGED: list[object] = [
+    None,
+    [],
+    {"machines": 3, "left": {"a": 1}, "workers": "x", "scope": [], "fetched": 1, "file": 2},
+    {"machines": [None, {}, {"name": "a", "address": "-o x", "private": 1}], "left": [[]]},
+]
+
+
+@pytest.mark.parametrize("content", DAMAGED)
+def test_what_cannot_be_read_in_a_record_is_left_out(content: object) -> None:
+    assert ClusterRecord.from_json(content).is_empty
+
+
+def test_a_record_is_read_as_it_was_written() -> None:
+    worker = WorkerRecord("factory_1", "a", cpu=8, gpu=2)
+    written = replace(
+        record(*KNOWN[:2], left=[machine("b", "factory_2", "i-1")]),
+        file="/c.yaml", kind="SSHCluster", scope={"region": "r"}, secrets="/s", remote_dir=".flambe",
+        environment="e", workers=(worker,), fetched=("ended", 1.5, 2),
+    )  # fmt: skip
+    assert ClusterRecord.from_json(json.loads(json.dumps(written.to_json()))) == written
 
 
 def test_what_hosts_claim_is_checked() -> None:
@@ -105,22 +128,26 @@ def test_a_machine_knows_its_name_wherever_it_stands_in_the_file(local: Any) -> 
     orchestrator, first, second = members
     assert len({member.identity for member in members}) == 3
     # Somebody else's computer, which remembers nothing, has them in another order.
-    factory_names.settle(cluster.name, members, {}, [])
+    factory_names.settle(cluster.name, members, ClusterRecord(), [])
     turned = [orchestrator, second, first]
     second.rename("factory_1")
     first.rename("factory_2")
     looked(turned, cluster.name)
     assert second.name.startswith("factory_2 (")
-    assert factory_names.settle(cluster.name, turned, {}, []) == [orchestrator, first, second]
+    assert factory_names.settle(cluster.name, turned, ClusterRecord(), []) == [
+        orchestrator,
+        first,
+        second,
+    ]
     # One that is remembered with another identity is another machine, at the same address.
     orchestrator.mark(cluster.name, "name", "")
     for member in (first, second):
         member.mark(cluster.name, "name", "")
-    known = note(
-        *(local_state.machine_of(local_state.note_of(one.machine, one.identity)) for one in members)
+    known = record(
+        members[0].recorded, replace(first.recorded, identity="another"), second.recorded
     )
-    known["machines"][1]["identity"] = "another"
-    factory_names.settle(cluster.name, turned, known, [{"name": "factory_1"}])
+    left = FormerMachine(machine("gone", "factory_1"))
+    factory_names.settle(cluster.name, turned, known, [left])
     assert [one.machine.name for one in (first, second)] == ["factory_3", "factory_2"]
 
 

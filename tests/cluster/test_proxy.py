@@ -133,7 +133,7 @@ def test_everything_goes_through_it_and_nobody_sees_the_password(served: tuple[s
             assert (name, f"http://***{through.url.rpartition('@')[2]}") in told.lines
         assert any("uv" in line and "pip" in line for line in seen)
         clean(*seen, *told.notes, *(text for _, text in told.lines), repr(cluster.environment))
-        clean(cluster.local.setup_log.read_text(), cluster.local.note.read_text())
+        clean(cluster.local.setup_log.read_text(), cluster.local.record.read_text())
         for host in metal.hosts:
             place = f"/home/{host.user}/{proxy.path(cluster.context)}"
             assert host.run("stat", "-c", "%a %U", place).stdout == f"600 {host.user}\n"

@@ -320,7 +320,7 @@ def test_one_altered_byte_makes_it_refuse(metal: Metal) -> None:
     cluster = ssh_cluster(metal)
     make(cluster)
     host = metal.hosts[1]
-    name = cluster.local.recall()["environment"]
+    name = cluster.local.recall().environment
     place = f"/home/{host.user}/.flambe/envs/{name}/lib/python3.11/site-packages/flambe/errors.py"
     before = host.run("cat", place).stdout
     host.run("sh", "-c", f"printf '\\n' >> {place}")

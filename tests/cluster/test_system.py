@@ -56,7 +56,7 @@ def make(metal: Metal) -> tuple[Told, list[str]]:
     cluster = ssh_cluster(metal, environment=OPTIONS)
     told = Told()
     cluster.run(observer=told)
-    name = cluster.local.recall()["environment"]
+    name = cluster.local.recall().environment
     script = "import flambe, ray, sys; print(flambe.__file__, ray.__file__)"
     python = f".flambe/envs/{name}/bin/python"
     lines = [m.run([python, "-c", script], deadline=120).stdout for m in cluster.hosts]

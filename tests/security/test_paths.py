@@ -14,6 +14,7 @@ import pytest
 
 from flambe.cli import fetch
 from flambe.cluster.cluster_host import ClusterHost
+from flambe.cluster.cluster_record import ClusterRecord
 from flambe.cluster.context import ClusterContext
 from flambe.cluster.local_state import ClusterFiles
 from flambe.cluster.machine import Machine
@@ -80,8 +81,8 @@ def test_python_is_told_too() -> None:
         with pytest.raises(ConfigError, match="is not a name"):
             Experiment("a", {"a": 1}, resources={name: "x"}).parse()
         with pytest.raises(ConfigError, match="is not a name"):
-            ClusterFiles(name).remember({})
-        assert ClusterFiles(name).recall() == {}
+            ClusterFiles(name).remember(ClusterRecord())
+        assert ClusterFiles(name).recall().is_empty
 
 
 @pytest.mark.parametrize("name", ["../../../victim/.ssh", "..", "a/b"])

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flambe.cli.targets import ClusterDisplay, read_cluster
-from flambe.cluster.local_state import ClusterFiles, known
+from flambe.cluster.local_state import ClusterFiles, recorded_clusters
 from flambe.cluster.providers.aws import AWSCluster, orphans
 from flambe.cluster.providers.aws.api.aws_session import AwsSession
 from flambe.cluster.providers.aws.orphans import Resource
@@ -81,11 +81,11 @@ def _sessions(regions: Sequence[str] | None, profile: str | None) -> list[AwsSes
 
 def _used_sessions(profile: str | None) -> Iterator[AwsSession]:
     """Yield sessions of the regions of the clusters that were used from this machine."""
-    for name in known():
+    for name in recorded_clusters():
         record = ClusterFiles.of(name).recall()
-        if record.get("kind") == AWSCluster.__name__:
+        if record.kind == AWSCluster.__name__:
             with contextlib.suppress(ConfigError):
-                cluster = read_cluster(str(record.get("file", "")))
+                cluster = read_cluster(record.file)
                 assert isinstance(cluster, AWSCluster)
                 yield AwsSession(cluster.session.region, profile or cluster.profile)
 

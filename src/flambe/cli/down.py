@@ -11,7 +11,7 @@ from flambe.cli.targets import ClusterDisplay, members_of, own_errors, read_clus
 from flambe.cluster import SSHCluster, job
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.cluster_host import ClusterHost
-from flambe.cluster.local_state import ClusterFiles, known
+from flambe.cluster.local_state import ClusterFiles, recorded_clusters
 from flambe.cluster.provisioning import decommission
 from flambe.errors import ConfigError, Problem, RemoteError, RunError
 from flambe.remote.gather import outcomes
@@ -27,7 +27,7 @@ def down(options: argparse.Namespace) -> int:
     if not options.all:
         return _down(options.cluster, force=options.force, secrets=options.secrets)
     shown, worst = ClusterDisplay(), 0
-    for name in known():
+    for name in recorded_clusters():
         try:
             _down(name, force=options.force, secrets=options.secrets)
         except (RunError, ConfigError) as error:
@@ -39,8 +39,8 @@ def down(options: argparse.Namespace) -> int:
 def _down(given: str, *, force: bool, secrets: str | None) -> int:
     name, members = members_of(given, secrets)
     shown = ClusterDisplay()
-    note = {} if os.path.isfile(given) else ClusterFiles.of(given).recall()
-    path = str(note.get("file", "")) or given
+    file = "" if os.path.isfile(given) else ClusterFiles.of(given).recall().file
+    path = file or given
     cluster = _described(path, name, secrets)
     cluster.observer = shown
     # On those that were never ready there is nothing to look for.
@@ -58,13 +58,14 @@ def _down(given: str, *, force: bool, secrets: str | None) -> int:
         _refuse_unseen(cluster, path)
     cluster.hosts = tuple(reached)
     decommission.take_down(cluster.context)
-    for one in decommission.clean_former_hosts(cluster, cluster.context, again=True):
-        shown.note(f"{one['name']} ({one['address']}) keeps {_kept(name)}")
+    for former in decommission.clean_former_hosts(cluster, cluster.context, again=True):
+        machine = former.machine
+        shown.note(f"{machine.name} ({machine.address}) keeps {_kept(name)}")
     with own_errors(cluster):
         cluster.remove_machines()
     for member in members:
         member.connection.close()
-    cluster.local.note.unlink(missing_ok=True)
+    cluster.local.record.unlink(missing_ok=True)
     shown.note(f"{name} is down" if members else f"{name} is down: it had no hosts")
     for error in lost:
         shown.note(f"{error.host} was not reached, and is forgotten; it keeps {_kept(name)}")
@@ -96,7 +97,7 @@ def _described(path: str, name: str, secrets: str | None) -> Cluster:
     ConfigError
         If there is no file, or a wrong one.
     """
-    note = ClusterFiles(name).recall()
+    record = ClusterFiles(name).recall()
     try:
         made = read_cluster(path, secrets)
         if made.name == name:
@@ -104,9 +105,9 @@ def _described(path: str, name: str, secrets: str | None) -> Cluster:
         what = f"{path} describes the cluster {made.name!r} now, not {name!r}"
     except ConfigError as error:
         what = str(error)
-    if note.get("kind") != SSHCluster.__name__:
+    if record.kind != SSHCluster.__name__ or not record.machines:
         raise ConfigError(what)
-    return SSHCluster(name, note["machines"][0]["address"], remote_dir=note["remote_dir"])
+    return SSHCluster(name, str(record.machines[0].address), remote_dir=record.remote_dir)
 
 
 def _refuse(cluster: Cluster, host: ClusterHost, name: str, *, results: bool) -> None:
@@ -120,7 +121,7 @@ def _refuse(cluster: Cluster, host: ClusterHost, name: str, *, results: bool) ->
     running = host.report["runs"].get(name)
     if running and running["state"] == job.RUNNING:
         raise RunError(f"{job.busy(running)}\n  --force stops it")
-    fetched = cluster.local.recall().get("fetched")
+    fetched = cluster.local.recall().fetched
     if cluster.ephemeral and results and fetched != fetch.seen(host, name):
         raise RunError(
             f"the results of {name} would be lost with its hosts\n"

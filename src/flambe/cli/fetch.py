@@ -9,8 +9,8 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from flambe._grammar import wrong_path
 from flambe.cli.targets import ClusterDisplay, awake, chosen
@@ -49,14 +49,14 @@ def results(host: ClusterHost, name: str) -> dict[str, str]:
     return {f"{folder}/work/": "", **{f"{path}/": path.strip("/") for path in lines}}
 
 
-def seen(host: ClusterHost, name: str) -> list[Any]:
+def seen(host: ClusterHost, name: str) -> tuple[str, float, float]:
     """Return which run was there when the orchestrator was looked at last, and whether it is over.
 
     All of its results are here if they were brought here after such a look, and nothing is new at
     the next one. No clocks are compared: those of two machines differ.
     """
     run = host.report["runs"].get(name, {})
-    return [run.get("state", ""), run.get("started", 0), run.get("ended", 0)]
+    return run.get("state", ""), run.get("started", 0), run.get("ended", 0)
 
 
 def destination(name: str, given: str | None) -> Path:
@@ -108,8 +108,9 @@ def _stream(host: ClusterHost, name: str, folder: Path) -> None:
 def remember(host: ClusterHost, name: str) -> None:
     """Note that the results of a cluster were brought here since its host was looked at."""
     files = host.files
-    if note := files.recall():
-        files.remember({**note, "fetched": seen(host, name)})
+    record = files.recall()
+    if not record.is_empty:
+        files.remember(replace(record, fetched=seen(host, name)))
 
 
 def follow(host: ClusterHost, name: str, folder: Path) -> None:

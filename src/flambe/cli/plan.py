@@ -81,7 +81,7 @@ def dry_run(
     say("packages", _packages(cluster, len(closure.compute_closure(roots).versions)))
     resume = experiment is not None and (resume or bool(experiment.resume))
     host, way = None, ""
-    used = bool(cluster.local.recall())
+    used = not cluster.local.recall().is_empty
     try:
         # Who was never there has nothing to ask.
         if config and found and (used or resume):
@@ -177,14 +177,13 @@ def _offers(
 
     Nothing, if that is not known, or the file has other hosts now.
     """
-    note = cluster.local.recall()
-    recorded = {entry["name"]: entry["private"] for entry in note.get("machines", ())}
+    record = cluster.local.recall()
+    recorded = {machine.name: str(machine.private) for machine in record.machines}
     machines = {machine.name: str(machine.private) for machine in found}
     machines.update(dict.fromkeys(missing, ""))
     if set(recorded) != set(machines) or (cluster.lasting and recorded != machines):
         return {}
-    workers = note.get("workers", ())
-    return {entry["name"]: {"cpu": entry["cpu"], "gpu": entry["gpu"]} for entry in workers}
+    return {worker.name: {"cpu": worker.cpu, "gpu": worker.gpu} for worker in record.workers}
 
 
 def _slots(offers: Sequence[Mapping[str, float]], devices: Mapping[str, float] | None) -> int:
@@ -203,7 +202,7 @@ def _earlier(cluster: Any, host: Any, experiment: Any) -> Earlier:
     from flambe.experiment.variants.lineage import Earlier
 
     try:
-        text = host.read(f"{results(cluster, experiment)}/variants.jsonl")
+        text = host.read(f"{results(cluster.context, experiment)}/variants.jsonl")
     except RemoteError:
         text = ""
     return Earlier.read(objects(text.splitlines()))

@@ -57,7 +57,7 @@ def site(options: argparse.Namespace) -> int:
 def _is_cluster(name: str) -> bool:
     from flambe.cluster.local_state import ClusterFiles
 
-    return os.path.isfile(name) or bool(ClusterFiles.of(name).recall())
+    return os.path.isfile(name) or not ClusterFiles.of(name).recall().is_empty
 
 
 def _token(path: Path) -> str:

@@ -17,7 +17,7 @@ from flambe.cli.targets import ClusterDisplay, standing_of
 from flambe.cluster import job as launch
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.instance_status import InstanceStatus
-from flambe.cluster.local_state import known
+from flambe.cluster.local_state import recorded_clusters
 from flambe.cluster.machine import order
 from flambe.cluster.services import ray_service
 from flambe.cluster.services import service as services
@@ -73,7 +73,7 @@ class ClusterReport:
             member.refresh(self.name)
             runs = member.report["runs"]
             used = runs.get(self.name, {}).get("about", {}).get("environment", "")
-            used = used or member.files.recall().get("environment", "")
+            used = used or member.files.recall().environment
             member.refresh(self.name, used)
             if member.is_orchestrator:
                 self.ray = ray_service.registered(self.name, member)
@@ -93,7 +93,7 @@ class ClusterReport:
 
 def status(options: argparse.Namespace) -> int:
     """Show the hosts of one cluster, or of all that were used from here, each as it is known."""
-    names = [options.cluster] if options.cluster else known()
+    names = [options.cluster] if options.cluster else recorded_clusters()
     shown = ClusterDisplay()
     if not names:
         shown.console.print("no cluster was used from this machine yet")

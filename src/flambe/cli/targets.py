@@ -7,7 +7,6 @@ import os
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.text import Text
 
@@ -15,8 +14,9 @@ from flambe.cli.results_table import COLOURS
 from flambe.cli.terminal import console
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.cluster_host import ClusterHost
+from flambe.cluster.cluster_record import ClusterRecord
 from flambe.cluster.instance_status import InstanceStatus
-from flambe.cluster.local_state import ClusterFiles, known, machine_of
+from flambe.cluster.local_state import ClusterFiles, recorded_clusters
 from flambe.cluster.machine import ORCHESTRATOR, is_factory, order
 from flambe.cluster.providers.local.local_cluster import LocalCluster
 from flambe.cluster.providers.ssh import SSHCluster
@@ -79,9 +79,9 @@ def standing_of(
             machines = cluster.find_machines()
             members = [ClusterHost(m, cluster.local, cluster.remote_dir) for m in machines]
             return cluster.name, members, cluster.instance_statuses()
-    files, note = ClusterFiles.of(name), recalled(name)
-    machines = [machine_of(told) for told in note["machines"]]
-    return files.name, [ClusterHost(machine, files, note["remote_dir"]) for machine in machines], {}
+    files, record = ClusterFiles.of(name), recalled(name)
+    hosts = [ClusterHost(machine, files, record.remote_dir) for machine in record.machines]
+    return files.name, hosts, {}
 
 
 def identified(name: str, members: Sequence[ClusterHost], host: str | None) -> list[ClusterHost]:
@@ -89,12 +89,12 @@ def identified(name: str, members: Sequence[ClusterHost], host: str | None) -> l
 
     A file alone says nothing of that: who was never on this computer is asked.
     """
-    notes = [member.files.recall() for member in members[:1]]
-    known = {entry["private"] for note in notes for entry in note.get("machines", ())}
+    records = [member.files.recall() for member in members[:1]]
+    recorded = {machine.private for record in records for machine in record.machines}
     unknown = [
         member
         for member in members
-        if str(member.machine.private) not in known
+        if member.machine.private not in recorded
         and not (member.machine.identity or member.machine.host_keys)
     ]
     if not unknown or not is_factory(host):
@@ -108,31 +108,32 @@ def identified(name: str, members: Sequence[ClusterHost], host: str | None) -> l
     return sorted(members, key=lambda member: order(member.machine.name))
 
 
-def recalled(name: str) -> dict[str, Any]:
-    """Return what is remembered of a cluster.
+def recalled(name: str) -> ClusterRecord:
+    """Return the record of a cluster.
 
     Raises
     ------
     ConfigError
         If it was not used from here.
     """
-    if note := ClusterFiles.of(name).recall():
-        return note
+    record = ClusterFiles.of(name).recall()
+    if not record.is_empty:
+        return record
     if name.endswith((".yaml", ".yml")) or os.sep in name:
         raise ConfigError(f"there is no file {name}")
     raise ConfigError(
         Problem(
             f"there is no cluster {name!r} that was used from this machine",
-            hint=did_you_mean(name, known()) or "give the file that describes it",
+            hint=did_you_mean(name, recorded_clusters()) or "give the file that describes it",
         )
     )
 
 
 def _file_of_created(name: str) -> str:
     """Return the file of a cluster that creates its hosts: they may be others by now."""
-    note = ClusterFiles.of(name).recall()
-    file = str(note.get("file", ""))
-    return file if note.get("kind") != SSHCluster.__name__ and os.path.isfile(file) else ""
+    record = ClusterFiles.of(name).recall()
+    is_created = record.kind != SSHCluster.__name__
+    return record.file if is_created and os.path.isfile(record.file) else ""
 
 
 @contextlib.contextmanager
@@ -193,7 +194,7 @@ def read_cluster(path: str, secrets: str | None = None) -> Cluster:
     from flambe.compile.reader.document import read_file
 
     if not os.path.isfile(path):
-        file = str(recalled(path)["file"])
+        file = recalled(path).file
         if not os.path.isfile(file):
             text = f"the file of the cluster {path!r} is gone: {file or 'it was made in Python'}"
             raise ConfigError(Problem(text, hint="give the file that describes it"))
@@ -217,7 +218,7 @@ def read_cluster(path: str, secrets: str | None = None) -> Cluster:
 
 def _secrets_of(cluster: Cluster, file: str | None) -> Secrets:
     """Return the secrets of a cluster; see :func:`read_cluster`."""
-    remembered = str(cluster.local.recall().get("secrets", ""))
+    remembered = cluster.local.recall().secrets
     if file is None and os.path.isfile(remembered):
         file = remembered
     secrets = Secrets.read(Path(file) if file else None)

@@ -13,7 +13,7 @@ from flambe.cluster import layout
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.context import STALL_SECONDS, ClusterContext
 from flambe.cluster.environment import spec
-from flambe.cluster.local_state import ClusterFiles, ClusterOrigin, files_of
+from flambe.cluster.local_state import ClusterFiles, ClusterOrigin, files_for
 from flambe.cluster.machine_provider import MachineProvider
 from flambe.cluster.observer import ClusterObserver, LogClusterObserver
 from flambe.cluster.options import EnvironmentOptions, Finding
@@ -149,23 +149,17 @@ class Cluster(MachineProvider, Runnable):
     @cached_property
     def local(self) -> ClusterFiles:
         """What this machine keeps of the cluster."""
-        return files_of(self.name, self.scope, type(self).__name__, file_of(self))
+        return files_for(self.name, _origin_of(self))
 
     @property
     def context(self) -> ClusterContext:
         """What its steps and services need of it, as it is now."""
-        secrets = getattr(self.config, "origin", "")
         timeout = max(self.orchestrator_timeout, self.factories_timeout)
         return ClusterContext(
             name=self.name,
             local=self.local,
             observer=self.observer,
-            origin=ClusterOrigin(
-                file=file_of(self),
-                kind=type(self).__name__,
-                scope=self.scope,
-                secrets=os.path.abspath(secrets) if secrets else "",
-            ),
+            origin=_origin_of(self),
             hosts=tuple(self.hosts),
             remote_dir=self.remote_dir,
             environment=self.environment,
@@ -248,11 +242,17 @@ class Cluster(MachineProvider, Runnable):
         self.files.write(content, target)
 
 
-def file_of(cluster: Cluster) -> str:
-    """Return the file that describes a cluster; empty for one that was made in Python."""
+def _origin_of(cluster: Cluster) -> ClusterOrigin:
+    """Return where a cluster is described."""
     origin: Any = vars(cluster).get("_flambe_origin")
     place = origin.schema.place if origin is not None else None
-    return os.path.abspath(place.file) if place is not None and place.folder else ""
+    secrets = cluster.config.origin
+    return ClusterOrigin(
+        file=os.path.abspath(place.file) if place is not None and place.folder else "",
+        kind=type(cluster).__name__,
+        scope=cluster.scope,
+        secrets=os.path.abspath(secrets) if secrets else "",
+    )
 
 
 def written_in(schema: Schema) -> Path:

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from flambe._grammar import wrong_path
+from flambe.cluster.cluster_record import recorded
 from flambe.cluster.local_state import ClusterFiles
 from flambe.cluster.machine import NAME, ORCHESTRATOR, Machine, is_factory
 from flambe.errors import RemoteError
@@ -69,6 +70,11 @@ class ClusterHost(Host):
         # Copies of an image may have the same keys.
         text = "\n".join([self.facts["hostname"], *bare])
         return hashlib.sha256(text.encode()).hexdigest()[:16] if bare else ""
+
+    @property
+    def recorded(self) -> Machine:
+        """Its machine as it is recorded, with what identifies it."""
+        return recorded(self.machine, self.identity)
 
     def rename(self, name: str) -> None:
         """Give it the name that it has in its cluster."""

@@ -1,4 +1,4 @@
-"""What this machine remembers of its clusters: files of each, named once."""
+"""What this machine keeps of its clusters: the files of each, named once."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from flambe._files import write_private
 from flambe._grammar import NAME_HINT, wrong_ascii_name
+from flambe.cluster.cluster_record import ClusterRecord
 from flambe.cluster.machine import Machine
 from flambe.errors import ConfigError, Problem, counted
 from flambe.logging.console import home, home_folder
-from flambe.remote import Address
 
 
 @dataclass(frozen=True)
@@ -29,7 +28,7 @@ class ClusterOrigin:
     kind
         The name of its class.
     scope
-        What its name is unique in; see :attr:`~flambe.cluster.Cluster.scope`.
+        What its name is unique in; see :attr:`flambe.cluster.Cluster.scope`.
     secrets
         The file of secrets that it was made with; ``down`` from another folder needs the same.
     """
@@ -49,14 +48,14 @@ class ClusterFiles:
     name
         The name of the cluster.
     variant
-        What tells its record from that of another cluster of the same name; mostly nothing.
+        What tells its record from that of another cluster of the same name; mostly empty.
     """
 
     name: str
     variant: str = ""
 
     @classmethod
-    def of(cls, given: str) -> ClusterFiles:
+    def of(cls, key: str) -> ClusterFiles:
         """Return the files of the cluster that a person names: ``lab``, ``lab@us-west-2``.
 
         Raises
@@ -64,18 +63,18 @@ class ClusterFiles:
         ConfigError
             If several clusters that were used from this machine have that name.
         """
-        name, at, selector = given.partition("@")
+        name, at, selector = key.partition("@")
         records = _records(name)
         if at:
             exact = [files for files in records if files.variant == selector]
             records = exact or [files for files in records if selector in files.scope.values()]
         if len(records) > 1:
-            raise ConfigError(_ambiguous(given, records))
-        return records[0] if records else cls(given)
+            raise ConfigError(_ambiguous(key, records))
+        return records[0] if records else cls(key)
 
     @property
     def key(self) -> str:
-        """What its record is called among all of this machine."""
+        """The name of its record among all of this machine."""
         return f"{self.name}@{self.variant}" if self.variant else self.name
 
     @property
@@ -87,8 +86,8 @@ class ClusterFiles:
         ConfigError
             If that would be elsewhere.
         """
-        if what := wrong_ascii_name(self.name):
-            raise ConfigError(Problem(f"cluster: {what}", hint=NAME_HINT))
+        if problem := wrong_ascii_name(self.name):
+            raise ConfigError(Problem(f"cluster: {problem}", hint=NAME_HINT))
         return home() / "clusters" / self.key
 
     def make_folder(self) -> Path:
@@ -97,8 +96,8 @@ class ClusterFiles:
 
     @property
     def scope(self) -> dict[str, str]:
-        """Within what the name is that of this cluster, as it is remembered."""
-        return dict(self.recall().get("scope", {}))
+        """What the name is unique in, as it was recorded."""
+        return dict(self.recall().scope)
 
     @property
     def known_hosts(self) -> Path:
@@ -107,30 +106,32 @@ class ClusterFiles:
 
     @property
     def setup_log(self) -> Path:
-        """What its setup commands said, the last time that they ran."""
+        """The output of its setup commands, the last time that they ran."""
         return self.folder / "setup.log"
 
     @property
-    def note(self) -> Path:
-        """Which file describes it, and who its machines are."""
+    def record(self) -> Path:
+        """The file of its record: which file describes it, and what its machines are."""
         return self.folder / "cluster.json"
 
-    def remember(self, note: Mapping[str, Any]) -> None:
-        """Write the note."""
-        write_private(self.make_folder() / self.note.name, json.dumps(note, indent=1))
+    def remember(self, record: ClusterRecord) -> None:
+        """Write the record."""
+        content = json.dumps(record.to_json(), indent=1)
+        write_private(self.make_folder() / self.record.name, content)
 
-    def recall(self) -> dict[str, Any]:
-        """Return the note, empty if there is none."""
+    def recall(self) -> ClusterRecord:
+        """Return the record; an empty one if there is none."""
         if wrong_ascii_name(self.name):  # the name of a file, or of nothing
-            return {}
+            return ClusterRecord()
         try:
-            return dict(json.loads(self.note.read_text(encoding="utf-8")))
+            content: object = json.loads(self.record.read_text(encoding="utf-8"))
         except (OSError, ValueError):
-            return {}
+            return ClusterRecord()
+        return ClusterRecord.from_json(content)
 
 
-def known() -> list[str]:
-    """Return what the clusters that were used from this machine are called."""
+def recorded_clusters() -> list[str]:
+    """Return the names of the clusters that were used from this machine."""
     keys = _keys()
     names = [key.partition("@")[0] for key in keys]
     return [f"{key}@" if key in names and names.count(key) > 1 else key for key in keys]
@@ -140,31 +141,30 @@ def _keys() -> list[str]:
     return sorted(path.parent.name for path in (home() / "clusters").glob("*/cluster.json"))
 
 
-def files_of(name: str, scope: Mapping[str, str], kind: str, file: str) -> ClusterFiles:
-    """Return the files of a cluster; of those of one name, each scope has its own.
+def files_for(name: str, origin: ClusterOrigin) -> ClusterFiles:
+    """Return the files of a cluster; among clusters of one name, each scope has its own.
 
     Parameters
     ----------
-    name, kind
-        The name of the cluster, and of its class.
-    scope
-        Within what the name is its own: a region, whose it is. Empty where it is so everywhere.
-    file
-        The file that describes it: earlier versions noted no scope.
+    name
+        The name of the cluster.
+    origin
+        Where it is described. Earlier versions recorded no scope: the file tells such a cluster.
     """
+    scope = origin.scope
     if not scope:
         return ClusterFiles(name)
     taken = set()
     for files in _records(name):
-        note = files.recall()
-        is_older = not note.get("scope") and note.get("kind") == kind
-        if files.scope == scope or (is_older and note.get("file", "") in ("", file)):
+        record = files.recall()
+        is_older = not record.scope and record.kind == origin.kind
+        if record.scope == scope or (is_older and record.file in ("", origin.file)):
             return files
         taken.add(files.variant)
     if not taken:
         return ClusterFiles(name)
     short = re.sub(r"[^a-z0-9-]", "", next(iter(scope.values())))
-    digest = hashlib.sha256(json.dumps(scope, sort_keys=True).encode()).hexdigest()[:6]
+    digest = hashlib.sha256(json.dumps(dict(scope), sort_keys=True).encode()).hexdigest()[:6]
     return ClusterFiles(name, short if short and short not in taken else f"{short}-{digest}")
 
 
@@ -174,56 +174,31 @@ def _exact(key: str) -> ClusterFiles:
 
 
 def _records(name: str) -> list[ClusterFiles]:
-    """Return the records of the clusters of a name, the one without a variant first."""
+    """Return the files of the clusters of a name, the one without a variant first."""
     records = [files for files in map(_exact, _keys()) if files.name == name]
-    return [files for files in records if files.recall()]
+    return [files for files in records if not files.recall().is_empty]
 
 
-def _ambiguous(given: str, records: Sequence[ClusterFiles]) -> Problem:
+def _ambiguous(key: str, records: Sequence[ClusterFiles]) -> Problem:
     lines = []
     for files in records:
-        note = files.recall()
-        scope = ", ".join(files.scope.values())
-        lines.append(f"{note.get('file') or files.key}   ({scope or 'of an earlier version'})")
-    text = f"{counted(len(records), 'cluster')} of this machine are called {given!r}"
+        record = files.recall()
+        scope = ", ".join(record.scope.values())
+        lines.append(f"{record.file or files.key}   ({scope or 'of an earlier version'})")
+    text = f"{counted(len(records), 'cluster')} of this machine are called {key!r}"
     names = "\n        ".join(lines)
     return Problem(text, hint=f"give the file, or NAME@REGION or NAME@CREATOR:\n        {names}")
 
 
-def note_of(machine: Machine, identity: str = "") -> dict[str, str]:
-    """Return what is remembered of a machine, and by what it is known again."""
-    return {
-        "name": machine.name,
-        "address": str(machine.address),
-        "private": str(machine.private),
-        "user": machine.user,
-        "key": str(machine.key) if machine.key else "",
-        "identity": identity or machine.identity,
-    }
-
-
-def machine_of(told: Mapping[str, str]) -> Machine:
-    """Return a machine that is remembered."""
-    return Machine(
-        told["name"],
-        Address.parse(told["address"]),
-        Address.parse(told["private"]),
-        told["user"],
-        Path(told["key"]) if told["key"] else None,
-        identity=told.get("identity", ""),  # an earlier version did not note it
-    )
-
-
-def sharing(files: ClusterFiles, machines: Sequence[Machine]) -> dict[str, list[str]]:
-    """Return which other clusters that are known here have some of these machines."""
-    mine = {str(machine.private): machine.name for machine in machines}
-    found: dict[str, list[str]] = {}
+def shared_machines(files: ClusterFiles, machines: Sequence[Machine]) -> dict[str, list[str]]:
+    """Return which of these machines other recorded clusters have: cluster → names."""
+    names = {machine.private: machine.name for machine in machines}
+    clusters: dict[str, list[str]] = {}
     for other in _keys():
-        note = _exact(other).recall()
+        record = _exact(other).recall()
         # Machines that a provider made belong to one cluster; private addresses come again.
-        if other != files.key and not (files.scope and note.get("scope")):
-            told = note.get("machines", ())
-            shared = [mine[one["private"]] for one in told if one["private"] in mine]
-            if shared:
-                found[other] = shared
-    return found
+        if other == files.key or (files.scope and record.scope):
+            continue
+        if shared := [names[m.private] for m in record.machines if m.private in names]:
+            clusters[other] = shared
+    return clusters

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from flambe.cli import fetch
-from flambe.cluster.local_state import ClusterFiles, known
+from flambe.cluster.local_state import ClusterFiles, recorded_clusters
 from flambe.errors import ConfigError
 from tests.cloud import Cloud
 from tests.cluster.aws.conftest import Make, left, up
@@ -85,8 +85,11 @@ def test_one_name_of_two_creators(paper: Cloud, tmp_path: Path) -> None:
     assert left(paper) == []
 
 
-def remembered(files: ClusterFiles, **note: object) -> None:
-    files.remember({"kind": "AWSCluster", "file": "", "machines": [], "remote_dir": "", **note})
+def remembered(files: ClusterFiles, **fields: object) -> None:
+    """Write a record as an earlier version did: without a scope, if none is given."""
+    record = {"kind": "AWSCluster", "file": "", "machines": [], "remote_dir": "", **fields}
+    files.make_folder()
+    files.record.write_text(json.dumps(record))
 
 
 def test_one_name_in_two_regions(paper: Cloud, make: Make) -> None:
@@ -101,27 +104,27 @@ def test_one_name_in_two_regions(paper: Cloud, make: Make) -> None:
     assert fetch.destination(west.key, None) == Path("fetched/lab@us-west-2")
     third = make(0, region_name="us-west-2", creator="you@example.com")
     assert third.local.variant.startswith("us-west-2-")
-    assert known() == ["lab@", "lab@us-west-2"]
-    assert [ClusterFiles.of(name) for name in known()] == [east, west]
+    assert recorded_clusters() == ["lab@", "lab@us-west-2"]
+    assert [ClusterFiles.of(name) for name in recorded_clusters()] == [east, west]
     assert ClusterFiles.of("lab@us-east-1") == east
     with pytest.raises(ConfigError, match="NAME@REGION"):
         ClusterFiles.of("lab")
     with pytest.raises(ConfigError, match="NAME@REGION"):
         ClusterFiles.of("lab@me@example.com")
-    assert ClusterFiles.of("lab@eu-north-1").recall() == {}
+    assert ClusterFiles.of("lab@eu-north-1").recall().is_empty
 
 
 def test_a_record_of_an_earlier_version_is_read(paper: Cloud, make: Make) -> None:
     old = ClusterFiles("lab")
     remembered(old)
-    assert "scope" not in old.recall()
+    assert old.recall().scope == {}
     assert make(0).local == old
     # … but not one that another file describes.
     remembered(old, file="/elsewhere/cluster.yaml")
     assert make(0).local == ClusterFiles("lab", "us-east-1")
     remembered(old, kind="SSHCluster")
     assert make(0).local == ClusterFiles("lab", "us-east-1")
-    assert known() == ["lab"]
+    assert recorded_clusters() == ["lab"]
     assert ClusterFiles.of("lab") == old
 
 
@@ -132,12 +135,12 @@ def test_a_ready_cluster_keeps_its_record(cloud: Cloud, make: Make) -> None:
     """That an earlier version made, without a scope."""
     cluster = make(0)
     cluster.run()
-    note = cluster.local.recall()
-    assert note["scope"] == {"region": cloud.region, "creator": "me@example.com"}
-    del note["scope"]
-    cluster.local.note.write_text(json.dumps(note))
+    record = json.loads(cluster.local.record.read_text())
+    assert record["scope"] == {"region": cloud.region, "creator": "me@example.com"}
+    del record["scope"]
+    cluster.local.record.write_text(json.dumps(record))
     again = make(0)
     again.run()
     assert again.local == cluster.local
-    assert again.local.recall()["scope"] == cluster.scope
+    assert again.local.recall().scope == cluster.scope
     assert up(make(0)) == ["orchestrator"]

@@ -1,14 +1,13 @@
-"""What is cleaned on hosts that leave: all of them at the end, and those that leave the file."""
+"""Cleaning hosts: all of them when a cluster is taken down, and those that left its file."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from flambe.cluster import local_state
 from flambe.cluster.cluster_host import ClusterHost
+from flambe.cluster.cluster_record import FormerMachine
 from flambe.cluster.context import ClusterContext
 from flambe.cluster.environment import proxy
 from flambe.cluster.machine import Machine
@@ -20,157 +19,155 @@ from flambe.cluster.services.ray_service import RayNodes
 from flambe.errors import HostKeyError, RemoteError, RunError
 from flambe.remote import each
 
-# How long a host is tried that nobody needs any more, in seconds.
-PATIENCE = 5.0
-TRY_AGAIN = 3600.0
+# How long flambe tries to connect to a host that has left, in seconds.
+CONNECT_SECONDS = 5.0
+RETRY_SECONDS = 3600.0
 
 
 def take_down(cluster: ClusterContext) -> None:
-    """Stop what flambe runs on the hosts, and remove the keys and files that are the cluster's."""
+    """Stop what flambe runs on the hosts, and remove the keys and files of the cluster."""
     if not cluster.hosts:
         return
     Docker(cluster).remove_all()
     each(lambda host: _clean(cluster, host), cluster.hosts)
 
 
-def _clean(cluster: ClusterContext, member: ClusterHost) -> None:
-    for name in service.of(cluster.name, member.report["runs"]):
-        member.agent.call("stop", name=name, deadline=120.0)
-        member.report["runs"].pop(name, None)
-    RayNodes(cluster).remove(member)
-    member.agent.call("forget", cluster=cluster.name)
+def _clean(cluster: ClusterContext, host: ClusterHost) -> None:
+    for name in service.of(cluster.name, host.report["runs"]):
+        host.agent.call("stop", name=name, deadline=120.0)
+        host.report["runs"].pop(name, None)
+    RayNodes(cluster).remove(host)
+    host.agent.call("forget", cluster=cluster.name)
     job = f"{cluster.folder}/job"
-    pems = [report_site.certificate_path(cluster, kind) for kind in site_address.FILES]
-    member.run(["rm", "-rf", job, proxy.path(cluster), *pems], repeat=True)
-    cluster_keys.remove(cluster.name, [member])
+    certificates = [report_site.certificate_path(cluster, kind) for kind in site_address.FILES]
+    host.run(["rm", "-rf", job, proxy.path(cluster), *certificates], repeat=True)
+    cluster_keys.remove(cluster.name, [host])
 
 
 # -- hosts that are no longer in the file -------------------------------------------------------
 
 
-def left(
-    provider: MachineProvider, cluster: ClusterContext, machines: Sequence[Machine]
-) -> list[Machine]:
-    """Return the machines that the cluster had once, has no more, and that were not cleaned yet."""
-    if not provider.lasting:
-        return provider.former_machines()
-    note = cluster.local.recall()
-    known = [local_state.machine_of(told) for told in (*_machines(note), *note.get("left", ()))]
-    return [one for one in known if not any(_same(one, other) for other in machines)]
-
-
 def refuse_another_orchestrator(provider: MachineProvider, cluster: ClusterContext) -> None:
-    """See that no run goes on at an orchestrator that is not the one of the file any more.
+    """Refuse a file with another orchestrator while a run is active on the former one.
 
     Raises
     ------
     RunError
-        If one does: it would go on, and nobody could come back to it.
+        If one is: it would continue where no command finds it.
     """
-    members, known = cluster.hosts, _machines(cluster.local.recall())
-    before = local_state.machine_of(known[0]) if known and provider.lasting else None
-    if before is None or _same(before, members[0].machine):
+    recorded = cluster.local.recall().machines
+    if not recorded or not provider.lasting:
         return
-    present = {member: replace(member.machine, identity=member.identity) for member in members}
-    found = next((member for member, one in present.items() if _same(before, one)), None)
-    if found is members[0]:
+    hosts, former = cluster.hosts, recorded[0]
+    if _same(former, hosts[0].machine):
+        return
+    present = next((host for host in hosts if _same(former, host.recorded)), None)
+    if present is hosts[0]:
         return  # it has another address now
     try:
-        running = (found or _reached(cluster, before)).report["runs"].get(cluster.name, {})
+        run = (present or _connected(cluster, former)).report["runs"].get(cluster.name, {})
     except RemoteError as error:
         changed = isinstance(error, HostKeyError)
-        what = "has another host key now" if changed else "is not reached"
-        text = f"warning: {before.address}, the former orchestrator, {what}"
-        cluster.observer.note(f"{text}: nobody knows whether a run goes on there")
-        return
-    if running.get("state") == service.RUNNING:
-        raise RunError(
-            f"{cluster.name}: a run goes on at {before.address}, which was the orchestrator"
-            f" until now\n  {running['about']['command']}\n"
-            f"  flambe stop {cluster.name}   ends it; or give this cluster another name"
+        problem = "has another host key now" if changed else "cannot be reached"
+        cluster.observer.note(
+            f"warning: {former.address}, the former orchestrator, {problem}: "
+            "a run may still be active there"
         )
-    cluster.observer.note(f"the results of earlier runs are on {before.address}, not fetched here")
+        return
+    if run.get("state") == service.RUNNING:
+        raise RunError(
+            f"{cluster.name}: a run is active on {former.address}, which was the orchestrator"
+            f" until now\n  {run['about']['command']}\n"
+            f"  flambe stop {cluster.name}   stops it; or give this cluster another name"
+        )
+    cluster.observer.note(f"the results of earlier runs are on {former.address}, not fetched here")
 
 
 def clean_former_hosts(
     provider: MachineProvider, cluster: ClusterContext, *, again: bool = False
-) -> list[dict[str, Any]]:
-    """Clean hosts that are no longer in the file, and tell of it.
+) -> list[FormerMachine]:
+    """Clean hosts that are no longer in the file, and report it.
 
     Parameters
     ----------
     provider, cluster
         The cluster, with the reports of its hosts.
     again
-        Whether those are tried too that could not be reached within the last hour.
+        Whether to try hosts too that could not be reached within the last hour.
 
     Returns
     -------
-    list of dict
-        What is to be remembered of those that wait for it.
+    list of FormerMachine
+        Those that are still to be cleaned.
     """
-    # By now it is known who they are: one with another address has not left.
-    members = cluster.hosts
-    present = [replace(member.machine, identity=member.identity) for member in members]
-    waiting = left(provider, cluster, present)
-    if not waiting:
+    # By now the hosts are identified: one with another address has not left.
+    present = [host.recorded for host in cluster.hosts]
+    former = _former(provider, cluster, present)
+    if not former:
         return []
-    tried = {one["private"]: one.get("tried", 0) for one in cluster.local.recall().get("left", ())}
-    run = members[0].report["runs"].get(cluster.name, {}) if members else {}
+    run = cluster.hosts[0].report["runs"].get(cluster.name, {}) if cluster.hosts else {}
     if run.get("state") == service.RUNNING:
-        names = ", ".join(str(machine.address) for machine in waiting)
+        names = ", ".join(str(entry.machine.address) for entry in former)
         cluster.observer.note(f"{names}: no longer in the file; cleaned when the run has ended")
-        return [local_state.note_of(machine) for machine in waiting]
-    gone: list[str] = []  # the identities of those that have nothing of the cluster's any more
+        return [replace(entry, tried=0) for entry in former]
+    cleaned: list[str] = []  # the identities of those that have nothing of the cluster any more
 
-    def clean(machine: Machine) -> float:
-        """Return when it was tried in vain; nothing if it was not."""
-        before = tried.get(str(machine.private), 0)
-        if time.time() - before < TRY_AGAIN and not again:
-            return float(before)
+    def clean(entry: FormerMachine) -> FormerMachine | None:
+        """Return the machine if it is still to be cleaned."""
+        machine = entry.machine
+        if time.time() - entry.tried < RETRY_SECONDS and not again:
+            return entry
         try:
-            member = _reached(cluster, machine)
-            if member.identity in [one.identity for one in present if one.identity]:
-                return 0.0  # it has another address in the file now
-            _clean(cluster, member)
+            host = _connected(cluster, machine)
+            if host.identity in [other.identity for other in present if other.identity]:
+                return None  # it has another address in the file now
+            _clean(cluster, host)
         except RemoteError as error:
             cluster.observer.note(f"{machine.address}: no longer in the file, {_why(error)}")
-            return time.time()
-        gone.append(member.identity)
-        member.connection.close()
+            return replace(entry, tried=time.time())
+        cleaned.append(host.identity)
+        host.connection.close()
         provider.release_machine(machine)
         cluster.observer.note(f"{machine.address}: no longer in the file; cleaned")
-        return 0.0
+        return None
 
-    found = list(zip(waiting, each(clean, waiting), strict=True))
-    if members:
-        RayNodes(cluster).forget(members[0], gone)
-    return [{**local_state.note_of(machine), "tried": when} for machine, when in found if when]
-
-
-def _machines(note: dict[str, Any]) -> list[dict[str, Any]]:
-    return list(note.get("machines", ()))
+    waiting = [entry for entry in each(clean, former) if entry is not None]
+    if cluster.hosts:
+        RayNodes(cluster).forget(cluster.hosts[0], cleaned)
+    return waiting
 
 
-def _same(one: Machine, other: Machine) -> bool:
-    if one.identity and one.identity == other.identity:
+def _former(
+    provider: MachineProvider, cluster: ClusterContext, present: Sequence[Machine]
+) -> list[FormerMachine]:
+    """Return the machines that have left the cluster, and that were not cleaned yet."""
+    record = cluster.local.recall()
+    if provider.lasting:
+        recorded = [*map(FormerMachine, record.machines), *record.left]
+        return [e for e in recorded if not any(_same(e.machine, other) for other in present)]
+    tried = {entry.machine.private: entry.tried for entry in record.left}
+    return [FormerMachine(m, tried.get(m.private, 0)) for m in provider.former_machines()]
+
+
+def _same(machine: Machine, other: Machine) -> bool:
+    if machine.identity and machine.identity == other.identity:
         return True
-    return bool({one.address, one.private} & {other.address, other.private})
+    return bool({machine.address, machine.private} & {other.address, other.private})
 
 
 def _why(error: RemoteError) -> str:
     """Return why a host that has left could not be cleaned, and what is left on it."""
     if isinstance(error, HostKeyError):
         return (
-            "and its host key has changed: it was installed again, or another machine has its "
+            "and its host key has changed: it was reinstalled, or another machine has its "
             "address; nothing was done there"
         )
-    return "and not reached: it keeps the cluster's key for now"
+    return "and cannot be reached: it keeps the key of the cluster for now"
 
 
-def _reached(cluster: ClusterContext, machine: Machine) -> ClusterHost:
-    root = cluster.local.recall().get("remote_dir", cluster.remote_dir)
-    member = ClusterHost(machine, cluster.local, root)
-    member.connect(PATIENCE)
-    member.refresh(cluster.name)
-    return member
+def _connected(cluster: ClusterContext, machine: Machine) -> ClusterHost:
+    root = cluster.local.recall().remote_dir or cluster.remote_dir
+    host = ClusterHost(machine, cluster.local, root)
+    host.connect(CONNECT_SECONDS)
+    host.refresh(cluster.name)
+    return host

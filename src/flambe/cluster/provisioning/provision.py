@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
-from flambe.cluster import layout, local_state
+from flambe.cluster import layout
 from flambe.cluster.cluster_host import ClusterHost
+from flambe.cluster.cluster_record import ClusterRecord, FormerMachine, WorkerRecord
 from flambe.cluster.context import ClusterContext
 from flambe.cluster.environment import host_python, installer, prune
 from flambe.cluster.environment.environment import Environment
+from flambe.cluster.local_state import shared_machines
 from flambe.cluster.machine import Machine, check_machines
 from flambe.cluster.machine_provider import MachineProvider
 from flambe.cluster.provisioning import (
@@ -52,7 +53,7 @@ def provision(
     """
     transfer.check()
     existing = provider.find_machines()
-    if provider.ephemeral and not cluster.local.recall():
+    if provider.ephemeral and cluster.local.recall().is_empty:
         # If this process is killed, what it is about to create can be taken down by its name.
         _remember(replace(cluster, hosts=()), ())
     machines = provider.create_machines(existing)
@@ -60,12 +61,10 @@ def provision(
         check_machines(provider, machines)
         hosts = [ClusterHost(m, cluster.local, cluster.remote_dir) for m in machines]
         previous = cluster.local.recall()
-        cluster = replace(
-            cluster, hosts=tuple(hosts), environment_name=str(previous.get("environment", ""))
-        )
+        cluster = replace(cluster, hosts=tuple(hosts), environment_name=previous.environment)
         if len(machines) > len(existing):
             # From here on there is something to take down.
-            _remember(cluster, previous.get("left", ()))
+            _remember(cluster, previous.left)
         cluster = _connect(provider, cluster)
         return _set_up(provider, cluster, distributions, setup_again=setup_again, repair=repair)
     except HeldError:
@@ -95,9 +94,9 @@ def _connect(provider: MachineProvider, cluster: ClusterContext) -> ClusterConte
     if provider.lasting:
         named = factory_names.settle(cluster.name, hosts, previous, waiting)
         cluster = replace(cluster, hosts=tuple(named))
-    if _machine_records(cluster) != previous.get("machines"):
-        machines = [host.machine for host in hosts]
-        for other, names in local_state.sharing(cluster.local, machines).items():
+    machines = [host.recorded for host in cluster.hosts]
+    if machines != list(previous.machines):
+        for other, names in shared_machines(cluster.local, machines).items():
             text = f"warning: the cluster {other} has {', '.join(names)} of this one too"
             cluster.observer.note(f"{text}: what runs on both shares their CPUs and GPUs")
     _remember(cluster, waiting)
@@ -134,13 +133,9 @@ def _set_up(
         for text in host_python.differing(environment, cluster.hosts):
             cluster.observer.note(text)
     _select_gpus(cluster)
-    _remember(cluster, cluster.local.recall().get("left", ()))
+    _remember(cluster, cluster.local.recall().left)
     provider.settle(cluster.hosts)
     return cluster
-
-
-def _machine_records(cluster: ClusterContext) -> list[dict[str, str]]:
-    return [local_state.note_of(host.machine, host.identity) for host in cluster.hosts]
 
 
 def _refresh(cluster: ClusterContext) -> None:
@@ -254,28 +249,29 @@ def _report_new_keys(cluster: ClusterContext) -> None:
             )
 
 
-def _remember(cluster: ClusterContext, left: Sequence[Any]) -> None:
+def _remember(cluster: ClusterContext, left: Sequence[FormerMachine]) -> None:
     """Record the cluster on this machine."""
     origin = cluster.origin
+    workers = [
+        WorkerRecord(
+            host.machine.name,
+            str(host.machine.private),
+            cpu=host.facts.get("cpus", 0),
+            gpu=len(host.gpus),
+        )
+        for host in (cluster.workers if cluster.hosts else ())
+    ]
     cluster.local.remember(
-        {
-            "fetched": cluster.local.recall().get("fetched", 0),
-            "file": origin.file,
-            "scope": dict(origin.scope),
-            "kind": origin.kind,
-            "remote_dir": cluster.remote_dir,
-            "secrets": origin.secrets,
-            "environment": cluster.environment_name,
-            "workers": [
-                {
-                    "name": host.machine.name,
-                    "private": str(host.machine.private),
-                    "cpu": host.facts.get("cpus", 0),
-                    "gpu": len(host.gpus),
-                }
-                for host in (cluster.workers if cluster.hosts else ())
-            ],
-            "machines": _machine_records(cluster),
-            "left": list(left),
-        }
+        ClusterRecord(
+            file=origin.file,
+            kind=origin.kind,
+            scope=origin.scope,
+            secrets=origin.secrets,
+            remote_dir=cluster.remote_dir,
+            environment=cluster.environment_name,
+            workers=tuple(workers),
+            machines=tuple(host.recorded for host in cluster.hosts),
+            left=tuple(left),
+            fetched=cluster.local.recall().fetched,
+        )
     )
