@@ -254,7 +254,9 @@ def test_a_host_that_leaves_takes_no_trials(farm: Farm, reached: bool) -> None:
             if factories == 2 and not reached:
                 # Its server hangs; its Ray node would go on.
                 folder = Path(farm.env["FLAMBE_HOME"]) / "clusters" / farm.name / "hosts/factory_2"
-                server = supervisor.status(str(folder), "server")["pid"]
+                status = supervisor.status(str(folder), "server")
+                assert status is not None
+                server = status.pid
                 os.kill(server, signal.SIGSTOP)
         assert ("no longer in the file; cleaned" in said) == reached
         assert "factory_2" not in farm.flambe("status", farm.cluster)

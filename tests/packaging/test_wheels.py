@@ -14,6 +14,7 @@ import pytest
 from flambe.errors import ConfigError
 from flambe.packaging import closure, wheel
 from flambe.remote.agent import verify
+from flambe.remote.agent.protocol import OwnDistribution
 
 
 def package(folder: Path, name: str, text: str = "VALUE = 1\n") -> Path:
@@ -91,14 +92,14 @@ def test_what_is_installed_is_known_by_its_files(editable: Path, tmp_path: Path)
     command = [sys.executable, "-m", "uv", "pip", "install", "--quiet", "--offline", "--no-deps"]
     subprocess.run([*command, "--target", str(target), str(one.path)], check=True)
     info = str(target / "heron_outer-1.0.dist-info")
-    assert verify.distribution(info) == {"hash": one.content, "wrong": []}
+    assert verify.distribution(info) == OwnDistribution(one.content, [])
     file = target / "heron_outer" / "__init__.py"
     file.write_text(file.read_text() + "\n")
     altered = verify.distribution(info)
-    assert altered["wrong"] == ["heron_outer/__init__.py"]
-    assert altered["hash"] != one.content
+    assert altered.wrong == ["heron_outer/__init__.py"]
+    assert altered.hash != one.content
     file.unlink()
-    assert verify.distribution(info)["wrong"] == ["heron_outer/__init__.py"]
+    assert verify.distribution(info).wrong == ["heron_outer/__init__.py"]
 
 
 def test_the_closure_has_the_versions_that_are_here(editable: Path) -> None:

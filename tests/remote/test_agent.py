@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,19 @@ import pytest
 
 from flambe.remote import agent_client
 from flambe.remote.agent import gpus, host_state, keys, locks, processes, supervisor
+from flambe.remote.agent.protocol import (
+    ForgetKeysRequest,
+    KeysRequest,
+    LockAnswer,
+    LockHolder,
+    LockRequest,
+    MarkRequest,
+    RunState,
+    RunStatus,
+    StartRequest,
+    StopRequest,
+    UnlockRequest,
+)
 
 ROOT = ".flambe"
 
@@ -28,7 +41,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     monkeypatch.setenv("HOME", str(tmp_path))
     yield tmp_path
     for name in supervisor.statuses(str(tmp_path / ROOT)):
-        supervisor.stop(str(tmp_path / ROOT), name, grace=0.5)
+        supervisor.stop(str(tmp_path / ROOT), StopRequest(name, 0.5))
 
 
 def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
@@ -39,13 +52,36 @@ def until(condition: Callable[[], Any], seconds: float = 30.0) -> Any:
     return found
 
 
-def start(place: Path, script: str, name: str = "job", **more: Any) -> dict[str, Any]:
-    given = {"folder": str(place), "env": {"COLOUR": "blue"}, "about": {"user": "ann"}, **more}
-    return dict(supervisor.start(str(place / ROOT), name, ["sh", "-c", script], **given))
+def start(
+    place: Path, script: str, name: str = "job", removed: Sequence[str] = (), keep: bool = False
+) -> RunStatus:
+    request = StartRequest(
+        name=name,
+        command=["sh", "-c", script],
+        folder=str(place),
+        env={"COLOUR": "blue"},
+        about={"user": "ann"},
+        removed=list(removed),
+        keep=keep,
+    )
+    return supervisor.start(str(place / ROOT), request)
 
 
-def status(place: Path, name: str = "job") -> dict[str, Any]:
-    return dict(supervisor.status(str(place / ROOT), name))
+def status(place: Path, name: str = "job") -> RunStatus:
+    run = supervisor.status(str(place / ROOT), name)
+    assert run is not None
+    return run
+
+
+def stop(place: Path, grace: float = 20.0) -> RunStatus:
+    run = supervisor.stop(str(place / ROOT), StopRequest("job", grace))
+    assert run is not None
+    return run
+
+
+def has_ended(place: Path) -> RunStatus | None:
+    run = status(place)
+    return run if run.state is RunState.ENDED else None
 
 
 def test_the_archive_runs_by_itself(place: Path) -> None:
@@ -71,21 +107,21 @@ def test_the_archive_runs_by_itself(place: Path) -> None:
 
 def test_a_process_outlives_who_started_it(place: Path) -> None:
     begun = start(place, "echo $COLOUR; pwd; echo bad >&2; exit 7")
-    assert begun["started_now"]
-    found = until(lambda: (s := status(place))["state"] == "ended" and s)
-    assert found["code"] == 7
-    assert found["about"] == {"user": "ann"}
-    assert Path(found["log"]).read_text() == f"blue\n{place}\nbad\n"
-    assert os.stat(found["log"]).st_mode & 0o077 == 0
+    assert begun.started_now
+    found = until(lambda: has_ended(place))
+    assert found.code == 7
+    assert found.about == {"user": "ann"}
+    assert Path(found.log).read_text() == f"blue\n{place}\nbad\n"
+    assert os.stat(found.log).st_mode & 0o077 == 0
 
 
 def test_one_of_a_name_runs_at_a_time(place: Path) -> None:
     first = start(place, "sleep 100")
     again = start(place, "echo no")
-    assert not again["started_now"]
-    assert again["pid"] == first["pid"]
-    assert supervisor.stop(str(place / ROOT), "job")["code"] == 128 + signal.SIGTERM
-    assert start(place, "true")["started_now"]
+    assert not again.started_now
+    assert again.pid == first.pid
+    assert stop(place).code == 128 + signal.SIGTERM
+    assert start(place, "true").started_now
 
 
 def test_all_that_it_started_is_ended_with_it(place: Path) -> None:
@@ -103,7 +139,7 @@ def test_all_that_it_started_is_ended_with_it(place: Path) -> None:
         pids.append(int(path.read_text()))
     bystander = subprocess.Popen(["sleep", "1000"])
     try:
-        supervisor.stop(str(place / ROOT), "job", grace=1.0)
+        stop(place, 1.0)
         for pid in pids:
             assert processes.started(pid) == -1
         assert bystander.poll() is None
@@ -114,7 +150,7 @@ def test_all_that_it_started_is_ended_with_it(place: Path) -> None:
 
 def test_what_it_left_behind_is_ended_at_its_end(place: Path) -> None:
     start(place, "setsid sleep 1000 & echo $! > other; exit 0")
-    until(lambda: status(place)["state"] == "ended")
+    until(lambda: has_ended(place))
     assert processes.started(int((place / "other").read_text())) == -1
 
 
@@ -124,8 +160,8 @@ def test_files_are_deleted_at_its_end_however_it_ends(place: Path) -> None:
         secret.write_text("x")
         start(place, script, removed=[str(secret)])
         if script.startswith("sleep"):
-            supervisor.stop(str(place / ROOT), "job", grace=1.0)
-        until(lambda: status(place)["state"] == "ended")
+            stop(place, 1.0)
+        until(lambda: has_ended(place))
         assert not secret.exists(), script
 
 
@@ -133,35 +169,35 @@ def test_a_killed_supervisor_is_noticed_and_takes_the_process_along(place: Path)
     old, new = place / "old", place / "new"
     old.write_text("x")
     found = start(place, "sleep 1000", removed=[str(old)])
-    os.kill(found["supervisor"][0], signal.SIGKILL)
-    until(lambda: status(place)["state"] == "lost")
-    until(lambda: processes.started(found["pid"]) == -1)
+    os.kill(found.supervisor[0], signal.SIGKILL)
+    until(lambda: status(place).state is RunState.LOST)
+    until(lambda: processes.started(found.pid) == -1)
     # What it could not delete is deleted by whoever stops it, and not when something else starts:
     # that may have files of the same names.
-    supervisor.stop(str(place / ROOT), "job")
+    stop(place)
     assert not old.exists()
     new.write_text("x")
-    assert start(place, "sleep 1000", removed=[str(new)])["started_now"]
+    assert start(place, "sleep 1000", removed=[str(new)]).started_now
     assert new.exists()
-    supervisor.stop(str(place / ROOT), "job", grace=1.0)
+    stop(place, 1.0)
     for _ in range(2):
         old.write_text("x")
-        assert start(place, "sleep 0.3", removed=[str(old)])["started_now"]
+        assert start(place, "sleep 0.3", removed=[str(old)]).started_now
         assert old.exists()
-        until(lambda: status(place)["state"] == "ended")
+        until(lambda: has_ended(place))
 
 
 def test_a_command_that_does_not_exist(place: Path) -> None:
-    given = {"folder": str(place), "env": {}, "about": {}}
-    supervisor.start(str(place / ROOT), "job", ["/nowhere/program"], **given)  # type: ignore[arg-type]
-    found = until(lambda: (s := status(place))["state"] == "ended" and s)
-    assert found["code"] == 127
-    assert "cannot start /nowhere/program" in Path(found["log"]).read_text()
+    request = StartRequest(name="job", command=["/nowhere/program"], folder=str(place))
+    supervisor.start(str(place / ROOT), request)
+    found = until(lambda: has_ended(place))
+    assert found.code == 127
+    assert "cannot start /nowhere/program" in Path(found.log).read_text()
 
 
 def test_a_log_is_followed_from_any_offset(place: Path, capfdbinary: Any) -> None:
     start(place, "echo one; echo two; printf three")
-    until(lambda: status(place)["state"] == "ended")
+    until(lambda: has_ended(place))
     assert supervisor.follow(str(place / ROOT), "job", 0) == 0
     assert capfdbinary.readouterr().out == b"4 one\n8 two\n13 three\nend 0\n"
     supervisor.follow(str(place / ROOT), "job", 4)
@@ -171,26 +207,31 @@ def test_a_log_is_followed_from_any_offset(place: Path, capfdbinary: Any) -> Non
     assert supervisor.follow(str(place / ROOT), "other", 0) == 3
 
 
+def acquire(root: str, name: str, token: str, user: str, seconds: float) -> LockAnswer:
+    holder = LockHolder(user=user)
+    return locks.acquire(root, LockRequest(name, token, holder, seconds))
+
+
 def test_locks_name_their_holder_and_expire(place: Path) -> None:
     root = str(place / ROOT)
-    mine = locks.acquire(root, "run", "token", {"user": "ann"}, 60)
-    assert mine["taken"]
-    other = locks.acquire(root, "run", "other", {"user": "bob"}, 60)
-    assert (other["taken"], other["holder"]) == (False, {"user": "ann"})
-    assert locks.acquire(root, "provision", "other", {"user": "bob"}, 60)["taken"]
-    assert locks.acquire(root, "run", "token", {"user": "ann"}, 0.0)["taken"], "it is renewed"
-    assert locks.acquire(root, "run", "other", {"user": "bob"}, 60)["taken"], "it has expired"
-    assert not locks.release(root, "run", "token")["released"]
-    assert locks.release(root, "run", "other")["released"]
+    mine = acquire(root, "run", "token", "ann", 60)
+    assert mine.taken
+    other = acquire(root, "run", "other", "bob", 60)
+    assert (other.taken, other.holder.user, other.token) == (False, "ann", "token")
+    assert acquire(root, "provision", "other", "bob", 60).taken
+    assert acquire(root, "run", "token", "ann", 0.0).taken, "it is renewed"
+    assert acquire(root, "run", "other", "bob", 60).taken, "it has expired"
+    assert not locks.release(root, UnlockRequest("run", "token"))
+    assert locks.release(root, UnlockRequest("run", "other"))
     assert set(locks.read(root)) == {"provision"}
 
 
-def test_marks_are_forgotten_when_the_host_starts_anew(
+def test_marks_are_forgotten_when_the_host_is_started_again(
     place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = str(place / ROOT)
-    host_state.write(root, "c", "setup", "abc", boot=True)
-    host_state.write(root, "c", "kept", 1)
+    host_state.write(root, MarkRequest("c", "setup", "abc", boot=True))
+    host_state.write(root, MarkRequest("c", "kept", 1))
     assert host_state.read(root, "c") == {"setup": "abc", "kept": 1}
     assert host_state.read(root, "d") == {}
     monkeypatch.setattr(host_state, "boot_id", lambda: "another")
@@ -203,23 +244,23 @@ def test_keys_are_installed_and_removed_and_others_are_left(place: Path) -> None
     (ssh / "authorized_keys").write_text("ssh-ed25519 AAAA mine\nssh-ed25519 CCCC flambe:other\n")
     (ssh / "config").write_text("Host x\n  User y\n")
     before = {p.name: p.read_text() for p in ssh.iterdir()}
-    pair = {"private": "PRIVATE\n", "public": "ssh-ed25519 BBBB flambe:c\n"}
+    public = "ssh-ed25519 BBBB flambe:c\n"
     for _ in range(2):
-        keys.install("c", **pair, config="Host *\n", known_hosts="h k\n")
-    found = keys.read("c")
-    assert found["pair"]
-    assert found["authorized"]
-    assert found["peers"]
+        keys.install(KeysRequest("c", "PRIVATE\n", public, "Host *\n", "h k\n"))
+    installed = keys.read("c")
+    assert installed.pair
+    assert installed.authorized
+    assert installed.peers
     lines = (ssh / "authorized_keys").read_text().splitlines()
-    assert lines == [*before["authorized_keys"].splitlines(), pair["public"].strip()]
+    assert lines == [*before["authorized_keys"].splitlines(), public.strip()]
     assert (ssh / "config").read_text() == f"Include {ssh}/flambe-c.config\nHost x\n  User y\n"
     assert (ssh / "flambe-c").stat().st_mode & 0o777 == 0o600
-    keys.remove("c")
+    keys.remove(ForgetKeysRequest("c"))
     assert {p.name: p.read_text() for p in ssh.iterdir()} == before
-    assert keys.read("c")["pair"] == ""
+    assert keys.read("c").pair == ""
 
 
-def test_gpus_as_nvidia_smi_tells_them(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gpus_as_nvidia_smi_reports_them(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no GPU here: a program that answers as nvidia-smi does stands in for it."""
     program = place / "bin" / "nvidia-smi"
     program.parent.mkdir()
@@ -232,33 +273,35 @@ def test_gpus_as_nvidia_smi_tells_them(place: Path, monkeypatch: pytest.MonkeyPa
     )
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
-    first, second = gpus.found()
-    assert (first["name"], first["busy"], first["used"] // 1024**2) == ("NVIDIA A10G", 97, 11000)
-    assert (second["index"], second["uuid"], second["used"]) == (1, "GPU-b", 0)
-    assert second["processes"] == []
-    seen, unseen = first["processes"]
-    assert (seen["pid"], seen["memory"] // 1024**2, seen["run"]) == (mine, 10900, "")
-    assert seen["user"] == pwd.getpwuid(os.getuid()).pw_name
-    assert (unseen["user"], unseen["memory"]) == ("", 0)
+    first, second = gpus.list_gpus()
+    assert (first.name, first.busy, first.used // 1024**2) == ("NVIDIA A10G", 97, 11000)
+    assert (second.index, second.uuid, second.used) == (1, "GPU-b", 0)
+    assert second.processes == []
+    visible, hidden = first.processes
+    assert (visible.pid, visible.memory // 1024**2, visible.run) == (mine, 10900, "")
+    assert visible.user == pwd.getpwuid(os.getuid()).pw_name
+    assert (hidden.user, hidden.memory) == ("", 0)
     program.write_text("#!/bin/sh\nexit 9\n")
-    assert gpus.found() == []
+    assert gpus.list_gpus() == []
 
 
-def test_what_is_said_of_time_is_told_by_one_clock(place: Path) -> None:
+def test_times_are_by_one_clock(place: Path) -> None:
     started = start(place, "sleep 100")
     path = place / ROOT / "runs" / "job" / "status.json"
-    found = json.loads(path.read_text())
+    record = json.loads(path.read_text())
     # As if the clock of the host was set an hour ahead meanwhile, or back.
     for shift in (-3600, 3600):
-        path.write_text(json.dumps({**found, "started": found["started"] + shift}))
-        assert 0 <= status(place, "job")["started_ago"] < 600
+        path.write_text(json.dumps({**record, "started": record["started"] + shift}))
+        assert 0 <= status(place).started_ago < 600
     # An earlier version noted the time alone.
-    del found["started_counted"]
-    path.write_text(json.dumps({**found, "started": found["started"] - 3600}))
-    assert 3600 <= status(place, "job")["started_ago"] < 4200
-    assert "ended_ago" not in started
-    supervisor.stop(str(place / ROOT), "job", grace=1.0)
-    assert 0 <= status(place, "job")["ended_ago"] < 600
+    del record["started_counted"]
+    path.write_text(json.dumps({**record, "started": record["started"] - 3600}))
+    assert 3600 <= status(place).started_ago < 4200
+    assert started.ended_ago is None
+    stop(place, 1.0)
+    ended_ago = status(place).ended_ago
+    assert ended_ago is not None
+    assert 0 <= ended_ago < 600
 
 
 def test_an_nvidia_smi_that_hangs_is_left_behind(
@@ -275,7 +318,7 @@ def test_an_nvidia_smi_that_hangs_is_left_behind(
     monkeypatch.setattr(gpus, "DEADLINE", 0.3)
     monkeypatch.setattr(load, "DEADLINE", 0.3)
     try:
-        assert gpus.found() == []
+        assert gpus.list_gpus() == []
         assert load.look()["gpus"] == []
     finally:
         for pid in until(lambda: pids.exists() and pids.read_text()).split():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import dataclasses
 import glob
 import json
 import os
@@ -21,9 +22,10 @@ import pytest
 
 from flambe.remote.agent import leases
 from flambe.remote.agent.files import boot_seconds
+from flambe.remote.agent.protocol import LeaseRequest
 from flambe.remote.agent.reaper import reaper
-from flambe.remote.agent.reaper import settings as reaper_settings
 from flambe.remote.agent.reaper.probe import Unreadable
+from flambe.remote.agent.reaper.settings import ReaperSettings, SettingsFile
 from flambe.remote.agent.supervisor import _Log
 from tests.experiment.lab import until
 
@@ -116,16 +118,18 @@ class Days:
         monkeypatch.setattr(reaper, "boot_seconds", lambda: self.now)
         monkeypatch.setattr(reaper, "processor_times", lambda cluster: {(1, "0"): self.used})
         monkeypatch.setattr(reaper, "gpus_in_use", lambda cluster: "")
-        monkeypatch.setattr(reaper, "typed", lambda settings: "")
-        use = "a run needs it"
-        monkeypatch.setattr(reaper, "leased", lambda settings: use * self.leased(self.now))
+        monkeypatch.setattr(reaper.Terminals, "use", lambda terminals, hours: "")
+        needed = reaper.NEEDED
+        monkeypatch.setattr(
+            reaper.Leases, "use", lambda leases, pattern: needed * self.leased(self.now)
+        )
 
     def until_end(
         self, timeout: float, cores: Callable[[float], float], *, check: float = 30, most: int = 10
     ) -> float:
         """Return after how many hours it ends; endlessly many where it does not."""
         watch = reaper.Watch()
-        settings = {"timeout": timeout, "check": check, "command": ["true"]}
+        settings = ReaperSettings(command=["true"], timeout=timeout, check=check)
         while self.now < most * 24 * HOUR:
             self.used += cores(self.now) * check
             self.now += check
@@ -248,7 +252,7 @@ def test_a_kernel_that_is_shared_is_not_told_to_stop(
     trigger = tmp_path / "trigger"
     trigger.symlink_to("/proc/self/comm")
     before = Path("/proc/self/comm").read_text()
-    assert not escalation.wrote(str(trigger), "o")
+    assert not escalation.write(str(trigger), "o")
     assert Path("/proc/self/comm").read_text() == before
 
 
@@ -265,7 +269,7 @@ def test_gpus_that_cannot_be_read_neither_keep_a_host_nor_end_it(
     smi = host.folder / "bin/nvidia-smi"
     smi.write_text(f"#!/bin/sh\necho $$ >> {host.folder}/pids\n{program}\n")
     smi.chmod(0o755)
-    leases.take(str(host.folder), "run", 600.0)
+    leases.take(str(host.folder), LeaseRequest("run", 600.0))
     host.configure()
     host.start()
     until(lambda: host.seen().get("use") == "a run needs it", "its lease is seen", 60)
@@ -374,14 +378,14 @@ def test_a_host_without_settings_ends_by_those_of_its_launch(host: Host) -> None
 )
 def test_settings_that_would_end_nothing_are_not_taken(tmp_path: Path, settings: str) -> None:
     (tmp_path / "s.json").write_text(settings)
-    assert reaper_settings.Settings(str(tmp_path / "s.json"), "").read() == {}
+    assert SettingsFile(str(tmp_path / "s.json"), "").read() is None
 
 
 def test_a_reaper_that_is_started_again_continues_where_it_was(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, days: Days
 ) -> None:
     """Within a boot; after another one, it begins again."""
-    path, settings = str(tmp_path / "state"), {"timeout": 2, "command": ["true"]}
+    path, settings = str(tmp_path / "state"), ReaperSettings(command=["true"], timeout=2)
     for _ in range(60):
         days.now += 30
         watch = reaper.Watch(path)
@@ -394,7 +398,7 @@ def test_a_reaper_that_is_started_again_continues_where_it_was(
     assert not reason
     assert 0.45 * HOUR < watch.state.unneeded < 0.55 * HOUR  # what it saw, of 1.5 hours
     # A host that is not ready ends, however often its reaper was started.
-    unready = {**settings, "provisioning": 1, "ready": "/nowhere"}
+    unready = dataclasses.replace(settings, provisioning=1, ready="/nowhere")
     watch = reaper.Watch(path)
     assert watch.due(unready) == "it was not ready within 1 hours"
     monkeypatch.setattr(reaper, "start_id", lambda: "another boot")
@@ -405,28 +409,35 @@ def test_the_time_of_day_does_not_prolong_a_lease(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Nor does it shorten one, or make what was typed long ago new."""
-    settings = {"lease": str(tmp_path / "lease-*.json"), "typing": 1.5 / HOUR}
-    leases.take(str(tmp_path), "run", 1.5)
+    watched, terminals = reaper.Leases(), reaper.Terminals()
+
+    def leased() -> str:
+        return watched.use(str(tmp_path / "lease-*.json"))
+
+    def typed() -> str:
+        return terminals.use(1.5 / HOUR)
+
+    leases.take(str(tmp_path), LeaseRequest("run", 1.5))
     (tmp_path / "lease-old.json").write_text(json.dumps({"until": time.time() + 1.5}))
     _, terminal = pty.openpty()
     name = os.ttyname(terminal)
     monkeypatch.setattr(glob, "glob", lambda pattern: glob_of(pattern, name))
     os.utime(name)
-    assert reaper.leased(settings) and reaper.typed(settings)
+    assert leased() and typed()
     day = time.time
     monkeypatch.setattr(time, "time", lambda: day() - 86400)
-    until(lambda: not reaper.leased(settings), "its lease ends", 30)
-    until(lambda: not reaper.typed(settings), "nobody types", 30)
+    until(lambda: not leased(), "its lease ends", 30)
+    until(lambda: not typed(), "nobody types", 30)
     # A lease of another boot is judged by the time of day, and does not last for ever.
     lease = {"until": day() + 10 * 86400, "boot": "another", "clock": 1e12}
     (tmp_path / "lease-run.json").write_text(json.dumps(lease))
-    assert reaper.leased(settings)
-    (ends,) = (end for (path, _), end in reaper._lease_ends.items() if "run" in path)
+    assert leased()
+    (ends,) = (end for (path, _), end in watched.ends.items() if "run" in path)
     assert ends - boot_seconds() <= reaper.LONGEST_LEASE
     monkeypatch.setattr(time, "time", lambda: day() + 86400)
-    leases.take(str(tmp_path), "run", 60.0)
+    leases.take(str(tmp_path), LeaseRequest("run", 60.0))
     monkeypatch.setattr(time, "time", lambda: day() + 2 * 86400)
-    assert reaper.leased(settings)
+    assert leased()
 
 
 def glob_of(pattern: str, terminal: str) -> list[str]:

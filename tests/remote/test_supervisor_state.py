@@ -14,8 +14,18 @@ from typing import Any
 import pytest
 
 from flambe.remote import agent_client
-from flambe.remote.agent import locks, processes, statuses, supervisor
-from tests.remote.test_agent import ROOT, place, start, status, until
+from flambe.remote.agent import processes, statuses, supervisor
+from flambe.remote.agent.protocol import StopRequest
+from tests.remote.test_agent import (
+    ROOT,
+    acquire,
+    has_ended,
+    place,
+    start,
+    status,
+    stop,
+    until,
+)
 
 __all__ = ["place"]  # a fixture
 
@@ -40,18 +50,18 @@ def test_nothing_is_started_beside_what_runs(
     for name in DAMAGES[what]:
         (folder(place) / name).write_text(content)
     found = status(place)
-    assert (found["state"], found["pid"], found["marker"]) == (
+    assert (found.state, found.pid, found.marker) == (
         "running",
-        first["pid"],
-        first["marker"],
+        first.pid,
+        first.marker,
     )
-    assert found["about"]["user"] == ("ann" if what != "all" else "somebody")
+    assert found.about["user"] == ("ann" if what != "all" else "somebody")
     again = start(place, "true")
-    assert (again["started_now"], again["pid"]) == (False, first["pid"])
-    ended = supervisor.stop(str(place / ROOT), "job", grace=5)
-    assert (ended["state"], ended["code"]) == ("ended", 128 + signal.SIGTERM)
-    assert processes.started(first["pid"]) == -1
-    assert start(place, "true")["started_now"]
+    assert (again.started_now, again.pid) == (False, first.pid)
+    ended = stop(place, 5)
+    assert (ended.state, ended.code) == ("ended", 128 + signal.SIGTERM)
+    assert processes.started(first.pid) == -1
+    assert start(place, "true").started_now
 
 
 def test_a_damaged_state_is_written_again(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,12 +70,12 @@ def test_a_damaged_state_is_written_again(place: Path, monkeypatch: pytest.Monke
     path = folder(place) / "status.json"
     path.write_text("")
     until(path.read_text)
-    assert json.loads(path.read_text())["marker"] == first["marker"]
+    assert json.loads(path.read_text())["marker"] == first.marker
     # What was removed on purpose stays away.
     path.unlink()
-    assert status(place)["state"] == "running"
-    os.kill(first["supervisor"][0], signal.SIGKILL)
-    until(lambda: status(place)["state"] == "lost")
+    assert status(place).state == "running"
+    os.kill(first.supervisor[0], signal.SIGKILL)
+    until(lambda: status(place).state == "lost")
 
 
 def test_the_end_of_the_first_is_not_that_of_the_second(place: Path) -> None:
@@ -73,29 +83,29 @@ def test_the_end_of_the_first_is_not_that_of_the_second(place: Path) -> None:
     # Somebody removes all of it.
     shutil.rmtree(folder(place))
     second = start(place, "sleep 1000")
-    assert second["started_now"]
-    os.kill(first["pid"], signal.SIGTERM)
-    until(lambda: processes.started(first["supervisor"][0]) == -1)
+    assert second.started_now
+    os.kill(first.pid, signal.SIGTERM)
+    until(lambda: processes.started(first.supervisor[0]) == -1)
     found = status(place)
-    assert (found["state"], found["marker"]) == ("running", second["marker"])
+    assert (found.state, found.marker) == ("running", second.marker)
     # An earlier version writes its end all the same: who lives is known by the lock.
-    ended = {**first, "state": "ended", "code": 143, "ended": 1.0}
+    ended = {**first.to_json(), "state": "ended", "code": 143, "ended": 1.0}
     for name in ("status.json", "status.json.last"):
         (folder(place) / name).write_text(json.dumps(ended))
     found = status(place)
-    assert (found["state"], found["marker"]) == ("running", second["marker"])
-    assert not start(place, "true")["started_now"]
+    assert (found.state, found.marker) == ("running", second.marker)
+    assert not start(place, "true").started_now
 
 
 def test_a_supervisor_of_an_earlier_version_has_no_lock(place: Path) -> None:
     first = start(place, "sleep 1000")
     for name in ("status.json.last", "supervisor.lock"):
         (folder(place) / name).unlink()
-    assert status(place)["state"] == "running"
+    assert status(place).state == "running"
     again = start(place, "true")
-    assert (again["started_now"], again["marker"]) == (False, first["marker"])
-    supervisor.stop(str(place / ROOT), "job", grace=5)
-    assert status(place)["state"] == "ended"
+    assert (again.started_now, again.marker) == (False, first.marker)
+    stop(place, 5)
+    assert status(place).state == "ended"
 
 
 def test_those_who_start_at_once_start_one(place: Path) -> None:
@@ -122,7 +132,7 @@ def test_those_who_start_at_once_start_one(place: Path) -> None:
     assert sorted(answer["started_now"] for answer in answers) == [False, False, False, True]
     assert len({answer["marker"] for answer in answers}) == 1
     (own,) = (place / ROOT / "hosts").iterdir()
-    supervisor.stop(str(own), "job", grace=5)
+    supervisor.stop(str(own), StopRequest("job", 5))
 
 
 def test_its_end_is_written_when_there_is_room_again(place: Path) -> None:
@@ -135,14 +145,14 @@ def test_its_end_is_written_when_there_is_room_again(place: Path) -> None:
     until(lambda: processes.started(json.loads((away / "status.json").read_text())["pid"]) == -1)
     path.unlink()
     away.rename(path)
-    found = until(lambda: (s := status(place))["state"] == "ended" and s)
-    assert found["code"] == 3
+    found = until(lambda: has_ended(place))
+    assert found.code == 3
 
 
 def test_a_lock_whose_file_was_cut_off_is_held(place: Path) -> None:
     root = str(place / ROOT)
-    assert locks.acquire(root, "run", "token", {"user": "ann"}, 60)["taken"]
+    assert acquire(root, "run", "token", "ann", 60).taken
     (place / ROOT / "locks.json").write_text("")
-    other = locks.acquire(root, "run", "other", {"user": "bob"}, 60)
-    assert (other["taken"], other["holder"]) == (False, {"user": "ann"})
+    other = acquire(root, "run", "other", "bob", 60)
+    assert (other.taken, other.holder.user) == (False, "ann")
     assert set(statuses.statuses(root)) == set()

@@ -7,13 +7,17 @@ import hashlib
 import io
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from flambe._process import quote_tail
 from flambe.errors import CommandError, RemoteError, UnreachableError
+from flambe.remote.agent.protocol import Request
 from flambe.remote.host import Host
 from flambe.remote.result import Result
+
+A = TypeVar("A")
 
 _AGENT = Path(__file__).parent / "agent"
 _MAIN = """import sys
@@ -59,32 +63,54 @@ class Agent:
         digest = hashlib.sha256(archive()).hexdigest()[:12]
         self.path = f"{root}/agent/{digest}.pyz"
 
-    def call(
-        self, command: str, /, *, deadline: float = 60.0, repeat: bool = True, **given: Any
-    ) -> Any:
-        """Call it, and return its answer.
+    def ask(self, request: Request[A], *, deadline: float = 60.0, repeat: bool = True) -> A:
+        """Send it a request, and return its answer.
+
+        Parameters
+        ----------
+        request
+            What is asked: see :mod:`flambe.remote.agent.protocol`.
+        deadline
+            Seconds that the answer may take.
+        repeat
+            Whether the request is sent again when the connection is lost.
 
         Raises
         ------
         RemoteError
             If it fails, or the host has no ``python3``.
         """
+        payload = request.to_json()
+        return request.read_answer(self._send(request.verb, payload, deadline, repeat))
+
+    def call(
+        self, command: str, /, *, deadline: float = 60.0, repeat: bool = True, **payload: Any
+    ) -> Any:
+        """Send it a request by name, and return the JSON of its answer: see :meth:`ask`."""
+        return self._send(command, payload, deadline, repeat)
+
+    def _send(
+        self, verb: str, payload: Mapping[str, object], deadline: float, repeat: bool
+    ) -> object:
+        """Send it a request, and return the JSON of its answer; ship the agent if it is missing."""
         for attempt in (0, 1):
             done = self.host.run(
-                self.argv(command),
-                content=json.dumps(given),
+                self.argv(verb),
+                content=json.dumps(payload),
                 deadline=deadline,
                 repeat=repeat,
                 check=False,
-                shown=f"flambe's agent: {command}",
+                shown=f"flambe's agent: {verb}",
             )
             if done.code == 0:
                 return self._answer(done)
             if done.code == _NO_PROGRAM:
                 raise RemoteError(self.host.name, "there is no python3: install it on the host")
             if "SyntaxError: " in done.stderr:
-                told = "its python3 is too old: install 3.10 or newer on the host"
-                raise RemoteError(self.host.name, told)
+                raise RemoteError(
+                    self.host.name,
+                    "its python3 is too old: install 3.10 or newer on the host",
+                )
             if done.code != _NO_FILE or attempt:
                 break
             self.host.put(archive(), self.path)
@@ -92,21 +118,20 @@ class Agent:
             done.checked()
         raise AssertionError("unreachable")
 
-    def _answer(self, done: Result) -> Any:
+    def _answer(self, done: Result) -> object:
         """Return what the agent has answered.
 
         Raises
         ------
         RemoteError
-            If it is no answer: its interpreter prints something else, too.
+            If it is not JSON: the host's interpreter prints something else, too.
         """
         try:
             return json.loads(done.stdout)
         except ValueError:
-            lines = done.stdout.strip().splitlines()[-4:] or ["nothing"]
-            text = "".join(f"\n  | {line}" for line in lines)
+            output = quote_tail(done.stdout.strip() or "nothing", 4)
             raise RemoteError(
-                self.host.name, f"its python3 prints something else than it was asked for:{text}"
+                self.host.name, f"its python3 prints something else than JSON:{output}"
             ) from None
 
     def argv(self, command: str, *arguments: str) -> list[str]:

@@ -8,9 +8,12 @@ import os
 import socket
 import sys
 
+from flambe.remote.agent.message import plain
+from flambe.remote.agent.protocol import HostReport, ReportRequest
+
 
 def main() -> int:
-    """Do what the arguments say; print JSON."""
+    """Run the command that the arguments name; print JSON."""
     parser = argparse.ArgumentParser(prog="flambe-agent")
     parser.add_argument("--root", default=".flambe", help="flambe's folder on this host")
     commands = parser.add_subparsers(dest="command", required=True)
@@ -52,7 +55,7 @@ def main() -> int:
     if options.command == "system":
         from flambe.remote.agent import verify
 
-        json.dump(verify.system(), sys.stdout)
+        json.dump(plain(verify.system()), sys.stdout)
         return 0
     if options.command == "reap":
         from flambe.remote.agent.reaper import reaper
@@ -79,8 +82,8 @@ def main() -> int:
             return ray_start.keep(options.arguments)
         ray_start.main(options.arguments)
         return 0
-    given = json.loads(sys.stdin.read() or "{}")
-    json.dump(_answer(options.command, root, given), sys.stdout)
+    payload = json.loads(sys.stdin.read() or "{}")
+    json.dump(plain(_answer(options.command, root, payload)), sys.stdout)
     return 0
 
 
@@ -89,41 +92,51 @@ def _own(root: str) -> str:
     return os.path.join(root, "hosts", socket.gethostname())
 
 
-def _answer(command: str, root: str, given: dict) -> object:  # type: ignore[type-arg]
-    from flambe.remote.agent import facts, host_state, keys, leases, locks, supervisor, verify
-    from flambe.remote.agent.files import private_folder
-    from flambe.remote.agent.reaper import reaper_status
+def _answer(command: str, root: str, payload: object) -> object:
+    """Do what a request asks for, and return the answer."""
+    from flambe.remote.agent import host_state, keys, leases, locks, supervisor
+    from flambe.remote.agent import protocol as messages
 
     own = _own(root)
     if command == "report":
-        private_folder(root)
-        return {
-            "facts": facts.gather(root),
-            "marks": host_state.read(own, given.get("cluster", "")),
-            "keys": keys.read(given.get("cluster", "")),
-            "runs": supervisor.statuses(own),
-            "locks": locks.read(own),
-            "reaper": reaper_status.read(own, given.get("cluster", "")),
-            "environment": verify.environment(root, given.get("environment", "")),
-            "system": verify.system() if given.get("system") else {},
-        }
+        return _report(root, own, messages.ReportRequest.from_json(payload))
     if command == "start":
-        return supervisor.start(own, **given)
+        return supervisor.start(own, messages.StartRequest.from_json(payload))
     if command == "stop":
-        return supervisor.stop(own, **given)
+        return supervisor.stop(own, messages.StopRequest.from_json(payload))
     if command == "lock":
-        return locks.acquire(own, **given)
+        return locks.acquire(own, messages.LockRequest.from_json(payload))
     if command == "unlock":
-        return locks.release(own, **given)
+        return {"released": locks.release(own, messages.UnlockRequest.from_json(payload))}
     if command == "keys":
-        return keys.install(**given)
-    if command == "lease":
-        return leases.take(own, **given)
-    if command == "forget":
-        return host_state.forget(own, **given)
-    if command == "forget_keys":
-        return keys.remove(**given)
-    return host_state.write(own, **given)
+        keys.install(messages.KeysRequest.from_json(payload))
+    elif command == "forget_keys":
+        keys.remove(messages.ForgetKeysRequest.from_json(payload))
+    elif command == "lease":
+        leases.take(own, messages.LeaseRequest.from_json(payload))
+    elif command == "forget":
+        host_state.forget(own, messages.ForgetRequest.from_json(payload))
+    else:
+        host_state.write(own, messages.MarkRequest.from_json(payload))
+    return {}
+
+
+def _report(root: str, own: str, request: ReportRequest) -> HostReport:
+    from flambe.remote.agent import facts, host_state, keys, locks, supervisor, verify
+    from flambe.remote.agent.files import private_folder
+    from flambe.remote.agent.reaper import reaper_status
+
+    private_folder(root)
+    return HostReport(
+        facts=facts.gather(root),
+        marks=host_state.read(own, request.cluster),
+        keys=keys.read(request.cluster),
+        runs=supervisor.statuses(own),
+        locks=locks.read(own),
+        reaper=reaper_status.read(own, request.cluster),
+        environment=verify.environment(root, request.environment),
+        system=verify.system() if request.system else {},
+    )
 
 
 if __name__ == "__main__":

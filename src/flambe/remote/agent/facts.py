@@ -8,36 +8,35 @@ import shutil
 import socket
 import subprocess
 import sys
-from typing import Any
 
 from flambe.remote.agent import gpus
 from flambe.remote.agent.files import boot_id, read_text
+from flambe.remote.agent.protocol import Facts
 
 
-def gather(root: str) -> dict[str, Any]:
-    """Return the facts of this host; sizes are in bytes."""
-    place = root if os.path.isdir(root) else os.path.expanduser("~")
-    disk = shutil.disk_usage(place)
-    return {
-        "hostname": socket.gethostname(),
-        "user": _user(),
-        "home": os.path.expanduser("~"),
-        "boot": boot_id(),
-        "cpus": _cpus(),
-        "memory": _memory(),
-        "disk": disk.total,
-        "disk_free": disk.free,
-        "gpus": gpus.found(),
-        "python": platform.python_version(),
-        "python_path": sys.executable,
-        "platform": f"{sys.platform}-{platform.machine()}",
-        "libc": "-".join(platform.libc_ver()),
-        "system": _system(),
-        "docker": shutil.which("docker") or "",
-        "pip": shutil.which("pip") or "",
-        "rsync": _rsync(),
-        "load": os.getloadavg()[0],
-    }
+def gather(root: str) -> Facts:
+    """Return the facts of this host."""
+    disk = shutil.disk_usage(root if os.path.isdir(root) else os.path.expanduser("~"))
+    return Facts(
+        hostname=socket.gethostname(),
+        user=_user(),
+        home=os.path.expanduser("~"),
+        boot=boot_id(),
+        cpus=_cpus(),
+        memory=_memory(),
+        disk=disk.total,
+        disk_free=disk.free,
+        gpus=gpus.list_gpus(),
+        python=platform.python_version(),
+        python_path=sys.executable,
+        platform=f"{sys.platform}-{platform.machine()}",
+        libc="-".join(platform.libc_ver()),
+        system=_system(),
+        docker=shutil.which("docker") or "",
+        pip=shutil.which("pip") or "",
+        rsync=_rsync(),
+        load=os.getloadavg()[0],
+    )
 
 
 def _cpus() -> int:

@@ -7,12 +7,29 @@ import json
 import os
 import socket
 import time
-from typing import Any
 
 
-def beside(path: str) -> str:
-    """Return a name beside a path, which no other process of any host has: homes may be shared."""
-    return f"{path}.{socket.gethostname()}.{os.getpid()}.part"
+def write_text(path: str, text: str, *, sync: bool = False) -> None:
+    """Write a file that only its owner reads, as a whole: beside, then moved into place.
+
+    Parameters
+    ----------
+    path
+        The file, in a folder that exists.
+    text
+        Its content.
+    sync
+        Whether it is on the disk before it is moved: after a power cut, it is whole too.
+    """
+    # Hosts may share a home: no other process of any of them has this name.
+    part = f"{path}.{socket.gethostname()}.{os.getpid()}.part"
+    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(text)
+        if sync:
+            stream.flush()
+            os.fsync(stream.fileno())
+    os.replace(part, path)
 
 
 def private_folder(path: str) -> None:
@@ -27,20 +44,14 @@ def private_folder(path: str) -> None:
         os.chmod(path, 0o700)
 
 
-def write_json(path: str, value: Any) -> None:
-    """Write a JSON file that only its owner reads."""
+def write_json(path: str, value: object) -> None:
+    """Write a JSON file that only its owner reads, and the folder that it is in."""
     private_folder(os.path.dirname(path))
-    part = beside(path)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as stream:
-        json.dump(value, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    os.replace(part, path)
+    write_text(path, json.dumps(value), sync=True)
 
 
-def publish_json(path: str, value: Any) -> None:
-    """Write a JSON file that everybody reads, if the disk has room for it."""
+def publish_json(path: str, value: object) -> None:
+    """Write a JSON file that every user may read, if the disk has room for it."""
     with contextlib.suppress(OSError):
         with open(f"{path}.part", "w") as stream:
             json.dump(value, stream)
@@ -52,8 +63,8 @@ def touch(path: str) -> None:
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
 
 
-def read_json(path: str) -> Any:
-    """Return what a JSON file holds, or None."""
+def read_json(path: str) -> object:
+    """Return what a JSON file holds; None if it cannot be read."""
     try:
         with open(path) as stream:
             return json.load(stream)
@@ -71,7 +82,7 @@ def read_text(path: str) -> str:
 
 
 def boot_seconds() -> float:
-    """Return the seconds since this host was started, suspended or not; no one sets this clock."""
+    """Return the seconds since this host was started, suspended or not; nobody sets this clock."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 

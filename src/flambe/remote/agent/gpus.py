@@ -1,4 +1,4 @@
-"""The GPUs of this host, and who uses them, as nvidia-smi tells."""
+"""The GPUs of this host, and who uses them, as nvidia-smi reports."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import subprocess
 from typing import Any
 
 from flambe.remote.agent.processes import name_of
+from flambe.remote.agent.protocol import Gpu, GpuProcess
 
 GPU = "--query-gpu=index,uuid,name,memory.total,memory.used,utilization.gpu"
 PROCESS = "--query-compute-apps=gpu_uuid,pid,used_memory"
@@ -16,39 +17,35 @@ MIB = 1024**2
 _hung: list[Any] = []  # where a driver hangs, what asks it does not end, and is not waited for
 
 
-def found() -> list[dict[str, Any]]:
-    """Return the GPUs: what they are, how much is in use, and the processes that compute on them.
-
-    Of a process, ``user`` is who runs it, and ``run`` the name of the supervised process that
-    started it; nothing, where it is not flambe's or another user's.
-    """
+def list_gpus() -> list[Gpu]:
+    """Return the GPUs, how much of each is in use, and the processes that compute on them."""
     program = shutil.which("nvidia-smi")
     if program is None:
         return []
     answers = [_start(program, query) for query in (GPU, PROCESS)]  # each may take a second
     gpus, processes = (_rows(answer) for answer in answers)
-    using: dict[str, list[dict[str, Any]]] = {}
+    using: dict[str, list[GpuProcess]] = {}
     for row in processes:
         if len(row) == 3:
             using.setdefault(row[0], []).append(_process(_number(row[1]), _number(row[2])))
     return [_gpu(row, using) for row in gpus if len(row) == 6]
 
 
-def _gpu(row: list[str], using: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+def _gpu(row: list[str], using: dict[str, list[GpuProcess]]) -> Gpu:
     index, uuid, name, total, used, busy = row
-    return {
-        "index": _number(index),
-        "uuid": uuid,
-        "name": name,
-        "memory": _number(total) * MIB,
-        "used": _number(used) * MIB,
-        "busy": _number(busy),
-        "processes": using.get(uuid, []),
-    }
+    return Gpu(
+        index=_number(index),
+        uuid=uuid,
+        name=name,
+        memory=_number(total) * MIB,
+        used=_number(used) * MIB,
+        busy=_number(busy),
+        processes=using.get(uuid, []),
+    )
 
 
-def _process(pid: int, memory: int) -> dict[str, Any]:
-    return {"pid": pid, "memory": memory * MIB, "user": _owner(pid), "run": name_of(pid)}
+def _process(pid: int, memory: int) -> GpuProcess:
+    return GpuProcess(pid=pid, memory=memory * MIB, user=_owner(pid), run=name_of(pid))
 
 
 def _owner(pid: int) -> str:

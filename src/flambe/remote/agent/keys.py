@@ -1,4 +1,4 @@
-"""The cluster's own key pair on this host, and what it takes to reach the other hosts with it."""
+"""The cluster's own key pair on this host, and the files that let it reach the other hosts."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import contextlib
 import glob
 import hashlib
 import os
-from typing import Any
 
-from flambe.remote.agent.files import beside, read_text
+from flambe.remote.agent.files import read_text, write_text
+from flambe.remote.agent.protocol import ClusterKeys, ForgetKeysRequest, KeysRequest
 
 
 def _ssh(*names: str) -> str:
@@ -25,50 +25,52 @@ def _paths(cluster: str) -> dict[str, str]:
     }
 
 
-def read(cluster: str) -> dict[str, Any]:
-    """Return hashes of what is there: of the pair, and of what tells of the other hosts."""
+def read(cluster: str) -> ClusterKeys:
+    """Return hashes of the pair, and of what it takes to reach the other hosts."""
     texts = {kind: read_text(path) for kind, path in _paths(cluster).items()}
     lines = read_text(_ssh("authorized_keys")).splitlines()
     included = "Include " + _paths(cluster)["config"] in read_text(_ssh("config")).splitlines()
-    return {
-        "pair": _digest(texts["private"], texts["public"]) if texts["private"] else "",
-        "authorized": texts["public"].strip() in lines and bool(texts["public"]),
-        "peers": _digest(texts["config"], texts["known_hosts"]) if included else "",
-        "host_keys": [read_text(path).strip() for path in sorted(glob.glob("/etc/ssh/*_key.pub"))],
-    }
+    host_keys = [read_text(path).strip() for path in sorted(glob.glob("/etc/ssh/*_key.pub"))]
+    return ClusterKeys(
+        pair=_digest(texts["private"], texts["public"]) if texts["private"] else "",
+        authorized=texts["public"].strip() in lines and bool(texts["public"]),
+        peers=_digest(texts["config"], texts["known_hosts"]) if included else "",
+        host_keys=host_keys,
+    )
 
 
 def _digest(*texts: str) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
-def install(cluster: str, **texts: str) -> Any:
-    """Write what is given: ``private`` and ``public``, ``config`` and ``known_hosts``."""
+def install(request: KeysRequest) -> None:
+    """Write the files that a request names, and the lines in the user's that lead to them."""
     os.makedirs(_ssh(), mode=0o700, exist_ok=True)
-    paths = _paths(cluster)
-    for kind, text in texts.items():
-        _write(paths[kind], text)
-    if "public" in texts:
+    cluster, paths = request.cluster, _paths(request.cluster)
+    for kind, path in paths.items():
+        text = getattr(request, kind)
+        if text is not None:
+            write_text(path, text)
+    if request.public is not None:
         lines = read_text(_ssh("authorized_keys")).splitlines()
         kept = [line for line in lines if not _is_ours(line, cluster)]
-        _write(_ssh("authorized_keys"), "\n".join([*kept, texts["public"].strip()]) + "\n")
-    if "config" in texts:
+        write_text(_ssh("authorized_keys"), "\n".join([*kept, request.public.strip()]) + "\n")
+    if request.config is not None:
         # An Include counts for all hosts only where it stands above the first Host.
         _edit_config(cluster, ["Include " + paths["config"]])
-    return {}
 
 
-def remove(cluster: str) -> Any:
+def remove(request: ForgetKeysRequest) -> None:
     """Remove the pair, and every line that was added for it."""
+    cluster = request.cluster
     for path in _paths(cluster).values():
         with contextlib.suppress(FileNotFoundError):
             os.remove(path)
-    known = read_text(_ssh("authorized_keys"))
-    lines = [line for line in known.splitlines() if not _is_ours(line, cluster)]
-    if lines != known.splitlines():
-        _write(_ssh("authorized_keys"), "".join(line + "\n" for line in lines))
+    before = read_text(_ssh("authorized_keys")).splitlines()
+    lines = [line for line in before if not _is_ours(line, cluster)]
+    if lines != before:
+        write_text(_ssh("authorized_keys"), "".join(line + "\n" for line in lines))
     _edit_config(cluster, [])
-    return {}
 
 
 def _is_ours(line: str, cluster: str) -> bool:
@@ -76,17 +78,9 @@ def _is_ours(line: str, cluster: str) -> bool:
 
 
 def _edit_config(cluster: str, first: list[str]) -> None:
-    known = read_text(_ssh("config"))
+    before = read_text(_ssh("config"))
     ours = "Include " + _paths(cluster)["config"]
-    lines = first + [line for line in known.splitlines() if line != ours]
+    lines = first + [line for line in before.splitlines() if line != ours]
     text = "".join(line + "\n" for line in lines)
-    if text != known:
-        _write(_ssh("config"), text)
-
-
-def _write(path: str, text: str) -> None:
-    part = beside(path)
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as stream:
-        stream.write(text)
-    os.replace(part, path)
+    if text != before:
+        write_text(_ssh("config"), text)

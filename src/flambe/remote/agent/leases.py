@@ -10,17 +10,16 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from typing import Any
 
 from flambe.remote.agent.files import boot_id, boot_seconds, private_folder, write_json
+from flambe.remote.agent.protocol import LeaseRequest
 
 
-def take(root: str, name: str, seconds: float) -> Any:
+def take(root: str, request: LeaseRequest) -> None:
     """Take a lease, or renew it."""
     private_folder(root)
-    lease = {"until": time.time() + seconds, "clock": boot_seconds() + seconds, "boot": boot_id()}
-    write_json(_path(root, name), lease)
-    return {"until": lease["until"]}
+    end, clock = time.time() + request.seconds, boot_seconds() + request.seconds
+    write_json(_path(root, request.name), {"until": end, "clock": clock, "boot": boot_id()})
 
 
 def give_back(root: str, name: str) -> None:

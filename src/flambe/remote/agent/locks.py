@@ -7,19 +7,19 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from typing import Any
 
 from flambe.remote.agent.files import boot_id, private_folder, read_json, write_json
+from flambe.remote.agent.protocol import Lock, LockAnswer, LockRequest, UnlockRequest
 
 
 def _paths(root: str) -> list[str]:
-    """Return the file of the locks, and the one with the same once more."""
+    """Return the file of the locks, and its copy."""
     return [os.path.join(root, name) for name in ("locks.json", "locks.json.last")]
 
 
-def _write(root: str, held: dict[str, Any]) -> None:
+def _write(root: str, held: dict[str, Lock]) -> None:
     for path in reversed(_paths(root)):
-        write_json(path, held)
+        write_json(path, {name: lock.to_json() for name, lock in held.items()})
 
 
 @contextlib.contextmanager
@@ -33,35 +33,37 @@ def _exclusive(root: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def read(root: str) -> dict[str, Any]:
-    """Return the locks that are held: name → holder."""
+def read(root: str) -> dict[str, Lock]:
+    """Return the locks that are held, by name."""
     now, boot = time.time(), boot_id()
     files = (read_json(path) for path in _paths(root))
-    held = next((found for found in files if isinstance(found, dict)), {})
-    return {k: v for k, v in held.items() if v["until"] > now and v["boot"] == boot}
+    entries = next((content for content in files if isinstance(content, dict)), {})
+    locks = {str(name): Lock.from_json(entry) for name, entry in entries.items()}
+    return {k: lock for k, lock in locks.items() if lock.until > now and lock.boot == boot}
 
 
-def acquire(root: str, name: str, token: str, holder: dict[str, Any], seconds: float) -> Any:
-    """Take a lock, or renew it with the same token; return its holder."""
+def acquire(root: str, request: LockRequest) -> LockAnswer:
+    """Take a lock, or renew it with the same token; the answer names its holder."""
     with _exclusive(root):
         held = read(root)
-        now = held.get(name)
-        if now is not None and now["token"] != token:
-            return {"taken": False, **{k: now[k] for k in ("holder", "since", "token")}}
-        since = now["since"] if now else time.time()
-        until = time.time() + seconds
-        entry = {"token": token, "holder": holder, "since": since, "until": until}
-        held[name] = dict(entry, boot=boot_id())
+        lock = held.get(request.name)
+        if lock is not None and lock.token != request.token:
+            return LockAnswer(False, lock.holder, lock.since, lock.token)
+        now = time.time()
+        since = lock.since if lock else now
+        until = now + request.seconds
+        held[request.name] = Lock(request.token, request.holder, since, until, boot_id())
         _write(root, held)
-        return {"taken": True, "holder": holder, "since": since}
+        return LockAnswer(True, request.holder, since, request.token)
 
 
-def release(root: str, name: str, token: str) -> Any:
-    """Give a lock back, if it is held with this token."""
+def release(root: str, request: UnlockRequest) -> bool:
+    """Give a lock back, if it is held with this token; return whether it was."""
     with _exclusive(root):
         held = read(root)
-        mine = name in held and held[name]["token"] == token
-        if mine:
-            del held[name]
-            _write(root, held)
-        return {"released": mine}
+        lock = held.get(request.name)
+        if lock is None or lock.token != request.token:
+            return False
+        del held[request.name]
+        _write(root, held)
+        return True

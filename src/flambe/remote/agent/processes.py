@@ -37,10 +37,12 @@ def _fields(pid: int) -> list[str]:
         return []
 
 
-def is_alive(known: list[int], boot: str) -> bool:
-    """Whether a process that was noted so is there still."""
-    pid, since = known
-    return boot == boot_id() and since >= 0 and started(pid) == since
+def is_alive(process: list[int], boot: str) -> bool:
+    """Whether a process still exists, by its :func:`identity` and the boot that it belongs to."""
+    if len(process) != 2 or boot != boot_id():
+        return False
+    pid, since = process
+    return since >= 0 and started(pid) == since
 
 
 def marked(marker: str) -> list[int]:

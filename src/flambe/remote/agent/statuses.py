@@ -14,12 +14,11 @@ import json
 import os
 import socket
 import time
-from typing import Any
 
 from flambe.remote.agent import processes
 from flambe.remote.agent.files import boot_id, boot_seconds, read_json, write_json
+from flambe.remote.agent.protocol import RunRecord, RunState, RunStatus
 
-RUNNING = "running"
 STATUS, LAST, LOCK = "status.json", "status.json.last", "supervisor.lock"
 # What is always in a status: one that lacks it was cut off.
 _FIELDS = frozenset(("state", "marker", "boot", "started", "log", "about", "supervisor", "pid"))
@@ -35,82 +34,81 @@ def folder_of(root: str, name: str) -> str:
     return os.path.join(root, "runs", name)
 
 
-def statuses(root: str) -> dict[str, Any]:
-    """Return the status of each process that is known: name → what is known of it."""
+def statuses(root: str) -> dict[str, RunStatus]:
+    """Return the status of each process that is known, by name."""
     names = sorted(os.path.basename(path) for path in glob.glob(os.path.join(root, "runs", "*")))
-    return {name: found for name in names if (found := status(root, name)) is not None}
+    return {name: run for name in names if (run := status(root, name)) is not None}
 
 
-def status(root: str, name: str, *, locked: bool = False) -> Any:
-    """Return what is known of one, or None.
-
-    ``state`` is ``running``, ``ended`` (with a ``code``), or ``lost``: its supervisor is gone and
-    could not say how it ended. ``started_ago`` and ``ended_ago`` are in seconds, by the clock of
-    this host: nobody else's is compared with it. ``locked`` is whether the lock is held here.
-    """
+def status(root: str, name: str, *, locked: bool = False) -> RunStatus | None:
+    """Return the status of a process, or None; ``locked`` is whether its lock is held here."""
     folder = folder_of(root, name)
-    found, alive = read(folder), not locked and _is_held(folder)
-    is_cut_off = found is None and os.path.exists(os.path.join(folder, STATUS))
+    record, alive = read(folder), not locked and _is_held(folder)
+    is_cut_off = record is None and os.path.exists(os.path.join(folder, STATUS))
     if alive or is_cut_off:
         started = _of_lock(folder)
-        if started is not None and (found is None or _is_older(found, started)):
-            found = started
-    if found is None and (alive or is_cut_off):
-        found = _of_processes(folder, name) or (unreadable(folder) if alive else None)
-    if found is None:
+        if started is not None and (record is None or _is_older(record, started)):
+            record = started
+    if record is None and (alive or is_cut_off):
+        record = _of_processes(folder, name) or (unreadable(folder) if alive else None)
+    if record is None:
         return None
-    if found["state"] == RUNNING and not alive and not _lives(found):
-        found["state"] = "lost"
-    for event in ("started", "ended"):
-        if event in found:
-            found[event + "_ago"] = _ago(found, event)
-    return found
+    if record.runs and not alive and not lives(record):
+        record.state = RunState.LOST
+    ended = None
+    if record.ended is not None:
+        ended = _seconds_since(record.ended, record.ended_counted, record.boot)
+    started_ago = _seconds_since(record.started, record.started_counted, record.boot)
+    return RunStatus(**vars(record), started_ago=started_ago, ended_ago=ended)
 
 
-def _is_older(found: dict[str, Any], other: dict[str, Any]) -> bool:
-    return bool(found["marker"] != other["marker"] and found["started"] < other["started"])
+def _is_older(record: RunRecord, other: RunRecord) -> bool:
+    return record.marker != other.marker and record.started < other.started
 
 
-def _lives(found: dict[str, Any]) -> bool:
-    return processes.is_alive(found["supervisor"], found["boot"])
+def lives(record: RunRecord) -> bool:
+    """Whether the supervisor of a process lives."""
+    return processes.is_alive(record.supervisor, record.boot)
 
 
-def _ago(found: dict[str, Any], event: str) -> float:
-    """Return the seconds since an event; while the host runs, setting its clock changes nothing."""
-    counted = found.get(event + "_counted")
-    if counted is not None and found["boot"] == boot_id():
-        return max(0.0, boot_seconds() - float(counted))
-    return max(0.0, time.time() - float(found[event]))
+def _seconds_since(event: float, counted: float | None, boot: str) -> float:
+    """Return how long ago something was; while the host runs, setting its clock changes nothing."""
+    if counted is not None and boot == boot_id():
+        return max(0.0, boot_seconds() - counted)
+    return max(0.0, time.time() - event)
 
 
 # -- its files ----------------------------------------------------------------------------------
 
 
-def read(folder: str) -> Any:
+def read(folder: str) -> RunRecord | None:
     """Return what was written last of a process, as far as it can be read, or None."""
     for name in (STATUS, LAST):
-        found = read_json(os.path.join(folder, name))
-        if _is_whole(found):
-            return found
+        record = _whole(read_json(os.path.join(folder, name)))
+        if record is not None:
+            return record
     return None
 
 
-def _is_whole(found: Any) -> bool:
-    return isinstance(found, dict) and set(found) >= _FIELDS
+def _whole(value: object) -> RunRecord | None:
+    """Return the record that a JSON value holds; None if it was cut off."""
+    if isinstance(value, dict) and set(value) >= _FIELDS:
+        return RunRecord.from_json(value)
+    return None
 
 
-def write(folder: str, found: dict[str, Any]) -> bool:
+def write(folder: str, record: RunRecord) -> bool:
     """Write the state of a process; return whether that could be done.
 
     Nothing is written where another supervisor has written since.
     """
     other = read(folder)
-    is_anothers = other is not None and other["marker"] != found["marker"]
-    if is_anothers and (_lives(other) or _is_older(found, other)):
+    is_anothers = other is not None and other.marker != record.marker
+    if other is not None and is_anothers and (lives(other) or _is_older(record, other)):
         return True
     try:
-        write_json(os.path.join(folder, LAST), found)
-        write_json(os.path.join(folder, STATUS), found)
+        write_json(os.path.join(folder, LAST), record.to_json())
+        write_json(os.path.join(folder, STATUS), record.to_json())
     except OSError:
         return False
     return True
@@ -119,7 +117,7 @@ def write(folder: str, found: dict[str, Any]) -> bool:
 def is_damaged(folder: str) -> bool:
     """Whether the state of a process is there, and cannot be read."""
     path = os.path.join(folder, STATUS)
-    return os.path.exists(path) and not _is_whole(read_json(path))
+    return os.path.exists(path) and _whole(read_json(path)) is None
 
 
 # -- its lock -----------------------------------------------------------------------------------
@@ -146,9 +144,9 @@ def lock(folder: str) -> int | None:
     return None
 
 
-def note(descriptor: int, found: dict[str, Any]) -> None:
+def write_to_lock(descriptor: int, record: RunRecord) -> None:
     """Write into a lock what its holder has started."""
-    data = json.dumps(found).encode() + b"\n"
+    data = json.dumps(record.to_json()).encode() + b"\n"
     try:
         os.pwrite(descriptor, data, 0)
         os.ftruncate(descriptor, len(data))
@@ -172,27 +170,27 @@ def _is_held(folder: str) -> bool:
     return False
 
 
-def _of_lock(folder: str) -> Any:
+def _of_lock(folder: str) -> RunRecord | None:
     """Return what the last supervisor has started, if it can be read."""
     try:
         with open(os.path.join(folder, LOCK), "rb") as stream:
-            found = json.loads(stream.read(_LARGEST).partition(b"\n")[0])
+            return _whole(json.loads(stream.read(_LARGEST).partition(b"\n")[0]))
     except (OSError, ValueError):
         return None
-    return found if _is_whole(found) else None
 
 
-def _of_processes(folder: str, name: str) -> Any:
+def _of_processes(folder: str, name: str) -> RunRecord | None:
     """Return what can be seen of a process whose files cannot be read; None if there is none."""
-    known = processes.markers_of(name)
+    markers = processes.markers_of(name)
     log = os.path.join(folder, "output.log")
-    for pid, marker in known.items():
+    for pid, marker in markers.items():
         parent = processes.parent_of(pid)
-        if known.get(parent) == marker or not _writes(pid, log):
+        if markers.get(parent) == marker or not _writes(pid, log):
             continue
-        found = unreadable(folder)
-        found.update(marker=marker, pid=pid, supervisor=processes.identity(parent))
-        return found
+        record = unreadable(folder)
+        record.marker, record.pid = marker, pid
+        record.supervisor = processes.identity(parent)
+        return record
     return None
 
 
@@ -203,23 +201,20 @@ def _writes(pid: int, log: str) -> bool:
         return False
 
 
-def unreadable(folder: str) -> dict[str, Any]:
-    """Return the state of a process of which nothing is known but that it runs."""
-    about = {"user": "somebody", "host": socket.gethostname(), "what": "running"}
-    return {
-        "state": RUNNING,
-        "command": [],
-        "about": dict(about, command="its state cannot be read", environment=""),
-        "marker": "",
-        "boot": boot_id(),
-        "started": time.time(),
-        "started_ago": 0.0,
-        "log": os.path.join(folder, "output.log"),
-        "removed": [],
-        "after": [],
-        "keep": False,
-        "restarts": 0,
-        "lease": 0.0,
-        "supervisor": [0, -1],
-        "pid": 0,
+def unreadable(folder: str) -> RunRecord:
+    """Return the record of a process of which nothing is known but that it runs."""
+    about: dict[str, object] = {
+        "user": "somebody",
+        "host": socket.gethostname(),
+        "what": "running",
+        "command": "its state cannot be read",
+        "environment": "",
     }
+    return RunRecord(
+        state=RunState.RUNNING,
+        about=about,
+        boot=boot_id(),
+        started=time.time(),
+        log=os.path.join(folder, "output.log"),
+        supervisor=[0, -1],
+    )

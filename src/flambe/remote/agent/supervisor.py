@@ -1,4 +1,4 @@
-"""Processes that outlive whoever started them.
+"""Processes that outlive their client.
 
 Each has a folder, ``runs/<name>/``: ``status.json`` and ``output.log``. A supervisor of its own
 waits for its end. What it starts carries a marker in its environment, so that all of it is found
@@ -16,18 +16,24 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 from flambe.remote.agent import leases
 from flambe.remote.agent import statuses as states
 from flambe.remote.agent.files import boot_id, boot_seconds, private_folder, touch
-from flambe.remote.agent.processes import MARKER, end_marked, identity, is_alive
-from flambe.remote.agent.statuses import RUNNING, folder_of, status, statuses
+from flambe.remote.agent.processes import MARKER, end_marked, identity
+from flambe.remote.agent.protocol import (
+    LeaseRequest,
+    RunRecord,
+    RunState,
+    RunStatus,
+    StartRequest,
+    StopRequest,
+)
+from flambe.remote.agent.statuses import folder_of, status, statuses
 
-__all__ = ["RUNNING", "follow", "retire", "start", "status", "statuses", "stop"]
+__all__ = ["follow", "retire", "start", "status", "statuses", "stop"]
 
 STOPPING = "stopping"  # a file: what is kept is not started again
-GRACE = 20.0  # seconds between SIGTERM and SIGKILL
 PERIOD = 0.2
 HEARTBEAT = 5.0
 LAST_WORD = 600.0  # seconds that it is tried to write how something ended
@@ -40,69 +46,54 @@ _FORKING = threading.Lock()
 # -- starting -----------------------------------------------------------------------------------
 
 
-def start(
-    root: str,
-    name: str,
-    command: list[str],
-    folder: str,
-    env: dict[str, str],
-    about: dict[str, Any],
-    log: str = "",
-    removed: list[str] | None = None,
-    after: list[list[str]] | None = None,
-    keep: bool = False,
-    lease: float = 0.0,
-) -> Any:
+def start(root: str, request: StartRequest) -> RunStatus:
     """Start a command under a supervisor, unless one of that name runs; return its status.
 
-    Files that are named in ``removed`` are deleted when it has ended, and the commands in ``after``
-    are run; where its supervisor was killed, :func:`stop` does that. With ``keep`` it is started
-    again whenever it ends, until :func:`stop`. With ``lease`` the host is needed while it runs,
-    unless it says nothing for so many seconds.
+    What is to be done at its end is done by :func:`stop` where its supervisor was killed.
     """
-    place = folder_of(root, name)
-    private_folder(place)
-    output = log or os.path.join(place, "output.log")
-    found: dict[str, Any] = {
-        "state": RUNNING,
-        "command": command,
-        "about": about,
-        "marker": f"{name}-{os.getpid()}-{time.time_ns()}",
-        "boot": boot_id(),
-        "started": time.time(),
-        "started_counted": boot_seconds(),
-        "log": output,
-        "removed": removed or [],
-        "after": after or [],
-        "keep": keep,
-        "restarts": 0,
-        "lease": lease,
-    }
+    folder = folder_of(root, request.name)
+    private_folder(folder)
+    record = RunRecord(
+        state=RunState.RUNNING,
+        command=request.command,
+        about=request.about,
+        marker=f"{request.name}-{os.getpid()}-{time.time_ns()}",
+        boot=boot_id(),
+        started=time.time(),
+        started_counted=boot_seconds(),
+        log=request.log or os.path.join(folder, "output.log"),
+        removed=request.removed,
+        after=request.after,
+        keep=request.keep,
+        lease=request.lease,
+    )
     with _FORKING:
-        lock = states.lock(place)
-        known = status(root, name, locked=lock is not None)
-        if lock is None or (known is not None and known["state"] == RUNNING):
+        lock = states.lock(folder)
+        before = status(root, request.name, locked=lock is not None)
+        if lock is None or (before is not None and before.runs):
             if lock is not None:  # it is of a version that had no locks
                 os.close(lock)
-            return dict(known or states.unreadable(place), started_now=False)
-        if known is not None:
-            end_marked(known["marker"])  # its supervisor may have been killed
-        ready = _begin(place, found, folder, env, lock)
+            return before or RunStatus(**vars(states.unreadable(folder)))
+        if before is not None:
+            end_marked(before.marker)  # its supervisor may have been killed
+        ready = _begin(folder, record, request, lock)
     # It answers when the command runs, or could not be started.
     with os.fdopen(ready) as stream:
         stream.read()
-    return dict(status(root, name) or {"state": "lost"}, started_now=True)
+    begun = status(root, request.name) or RunStatus()
+    begun.started_now = True
+    return begun
 
 
-def _begin(place: str, found: dict[str, Any], folder: str, env: dict[str, str], lock: int) -> int:
+def _begin(folder: str, record: RunRecord, request: StartRequest, lock: int) -> int:
     """Start a supervisor, and give it the lock; return what ends when the command runs."""
     with contextlib.suppress(FileNotFoundError):
-        os.remove(os.path.join(place, STOPPING))
-    os.makedirs(os.path.dirname(found["log"]), exist_ok=True)
+        os.remove(os.path.join(folder, STOPPING))
+    os.makedirs(os.path.dirname(record.log), exist_ok=True)
     read, write = os.pipe()
     if os.fork() == 0:
         os.close(read)
-        _detached(lambda: _supervise(place, found, folder, env, write, lock))
+        _detached(lambda: _supervise(folder, record, request, write, lock))
     os.close(write)
     os.close(lock)
     return read
@@ -124,43 +115,39 @@ def _detached(do: Callable[[], None]) -> None:
 
 
 def _supervise(
-    place: str,
-    found: dict[str, Any],
-    folder: str,
-    env: dict[str, str],
-    ready: int,
-    lock: int,
+    folder: str, record: RunRecord, request: StartRequest, ready: int, lock: int
 ) -> None:
-    command = found["command"]
-    found["supervisor"] = identity(os.getpid())
-    log = os.open(found["log"], os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
-    environment = dict(os.environ, **env)
-    environment[MARKER] = found["marker"]
-    found["pid"] = _spawn(command, folder, environment, log)
-    states.note(lock, found)
-    states.write(place, found)
+    record.supervisor = identity(os.getpid())
+    log = os.open(record.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+    environment = {**os.environ, **request.env, MARKER: record.marker}
+
+    def spawn() -> None:
+        record.pid = _spawn(record.command, request.folder, environment, log)
+        states.write_to_lock(lock, record)
+        states.write(folder, record)
+
+    spawn()
     os.close(ready)
     pause = AGAIN_FIRST
     while True:
         begun = time.monotonic()
-        code = _wait(place, found)
-        if not found["keep"] or os.path.exists(os.path.join(place, STOPPING)):
+        code = _wait(folder, record)
+        if not record.keep or os.path.exists(os.path.join(folder, STOPPING)):
             break
-        end_marked(found["marker"])
+        end_marked(record.marker)
         pause = AGAIN_FIRST if time.monotonic() - begun > AGAIN_MOST else min(pause * 2, AGAIN_MOST)
         os.write(log, (f"flambe: it ended (exit code {code}) and is started again\n").encode())
-        if _stopped_within(place, pause):
+        if _stopped_within(folder, pause):
             break
-        found["pid"] = _spawn(command, folder, environment, log)
-        found["restarts"] += 1
-        states.note(lock, found)
-        states.write(place, found)
+        record.restarts += 1
+        spawn()
     os.close(log)
-    _clean(found)
-    leases.give_back(*_lease_of(place))
-    found.update(state="ended", code=code, ended=time.time(), ended_counted=boot_seconds())
+    _clean(record)
+    leases.give_back(*_lease_of(folder))
+    record.state, record.code = RunState.ENDED, code
+    record.ended, record.ended_counted = time.time(), boot_seconds()
     deadline = time.monotonic() + LAST_WORD
-    while not states.write(place, found) and time.monotonic() < deadline:
+    while not states.write(folder, record) and time.monotonic() < deadline:
         time.sleep(PERIOD)  # the disk is full, say
 
 
@@ -171,22 +158,22 @@ def _spawn(command: list[str], folder: str, environment: dict[str, str], log: in
     return child
 
 
-def _stopped_within(place: str, seconds: float) -> bool:
+def _stopped_within(folder: str, seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
-        if os.path.exists(os.path.join(place, STOPPING)):
+        if os.path.exists(os.path.join(folder, STOPPING)):
             return True
         time.sleep(PERIOD)
     return False
 
 
-def _clean(found: dict[str, Any]) -> None:
+def _clean(record: RunRecord) -> None:
     """End what a process left behind, and delete what was to be deleted at its end."""
-    end_marked(found["marker"])
-    for path in found["removed"]:
+    end_marked(record.marker)
+    for path in record.removed:
         with contextlib.suppress(FileNotFoundError):
             os.remove(path)
-    for command in found["after"]:
+    for command in record.after:
         with contextlib.suppress(OSError, subprocess.SubprocessError):
             subprocess.run(command, stdin=subprocess.DEVNULL, timeout=60, check=False)
 
@@ -213,28 +200,29 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
-def _wait(place: str, found: dict[str, Any]) -> int:
+def _wait(folder: str, record: RunRecord) -> int:
     """Wait for the end of a process, with a heartbeat; return its exit code."""
-    beat, log = 0.0, _Log(found["log"])
+    beat, log = 0.0, _Log(record.log)
     while True:
-        pid, state = os.waitpid(found["pid"], os.WNOHANG)
+        pid, state = os.waitpid(record.pid, os.WNOHANG)
         if pid:
             return os.WEXITSTATUS(state) if os.WIFEXITED(state) else 128 + os.WTERMSIG(state)
         if time.monotonic() - beat > HEARTBEAT:
             beat = time.monotonic()
-            _beat(place, found)
-            if log.silence() < found["lease"]:
+            _beat(folder, record)
+            if log.silence() < record.lease:
+                root, name = _lease_of(folder)
                 with contextlib.suppress(OSError):
-                    leases.take(*_lease_of(place), LEASE)
+                    leases.take(root, LeaseRequest(name, LEASE))
         time.sleep(PERIOD)
 
 
-def _beat(place: str, found: dict[str, Any]) -> None:
-    """Say that it lives; what was made of its state by something else is put right."""
-    if states.is_damaged(place):
-        states.write(place, found)
+def _beat(folder: str, record: RunRecord) -> None:
+    """Show that it lives; a state that was damaged is written again."""
+    if states.is_damaged(folder):
+        states.write(folder, record)
     with contextlib.suppress(OSError):
-        os.utime(os.path.join(place, states.STATUS))
+        os.utime(os.path.join(folder, states.STATUS))
 
 
 class _Log:
@@ -254,36 +242,34 @@ class _Log:
         return time.monotonic() - self._written
 
 
-def _lease_of(place: str) -> tuple[str, str]:
+def _lease_of(folder: str) -> tuple[str, str]:
     """Return where the lease of a process is, and its name."""
-    return os.path.dirname(os.path.dirname(place)), os.path.basename(place)
+    return os.path.dirname(os.path.dirname(folder)), os.path.basename(folder)
 
 
 # -- ending -------------------------------------------------------------------------------------
 
 
-def stop(root: str, name: str, grace: float = GRACE) -> Any:
+def stop(root: str, request: StopRequest) -> RunStatus | None:
     """End a process and all that it started; return its status."""
-    known = status(root, name)
-    if known is None:
+    name = request.name
+    before = status(root, name)
+    if before is None:
         return None
-    if known["state"] == RUNNING:
+    if before.runs:
         touch(os.path.join(folder_of(root, name), STOPPING))
-        known = status(root, name) or known  # it may just have been started again
-        if known["pid"] <= 0:
-            return known  # nobody can say which processes are its own
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(known["pid"], signal.SIGTERM)
-        deadline = time.monotonic() + grace
-        while is_alive(known["supervisor"], known["boot"]) and time.monotonic() < deadline:
-            time.sleep(PERIOD)
-        if is_alive(known["supervisor"], known["boot"]):
+        before = status(root, name) or before  # it may just have been started again
+        if before.pid <= 0:
+            return before  # nothing tells which processes are its own
+        for number in (signal.SIGTERM, signal.SIGKILL):
             with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.kill(known["pid"], signal.SIGKILL)
-            deadline = time.monotonic() + grace
-            while is_alive(known["supervisor"], known["boot"]) and time.monotonic() < deadline:
+                os.kill(before.pid, number)
+            deadline = time.monotonic() + request.grace
+            while states.lives(before) and time.monotonic() < deadline:
                 time.sleep(PERIOD)
-    _clean(known)
+            if not states.lives(before):
+                break
+    _clean(before)
     return status(root, name)
 
 
@@ -293,7 +279,7 @@ def retire(root: str, cluster: str) -> None:
     touch(os.path.join(folder_of(root, reaper), STOPPING))
     for name in statuses(root):
         if name == cluster or (name.startswith(f"{cluster}.") and name != reaper):
-            stop(root, name)
+            stop(root, StopRequest(name))
 
 
 # -- its log ------------------------------------------------------------------------------------
@@ -305,16 +291,16 @@ def follow(root: str, name: str, offset: int, *, once: bool = False) -> int:
     Ends when the process has: with a line ``end <code>``, or ``end lost``.
     """
     out = sys.stdout.buffer
-    found = status(root, name)
-    if found is None:
+    run = status(root, name)
+    if run is None:
         return 3
-    with open(found["log"], "rb") as stream:
+    with open(run.log, "rb") as stream:
         size = os.fstat(stream.fileno()).st_size
         stream.seek(min(offset, size) if offset >= 0 else max(0, size + offset))
         if offset < 0 and stream.tell():
             stream.readline()  # the rest of a line
         while True:
-            over = once or (found := status(root, name)) is None or found["state"] != RUNNING
+            over = once or (run := status(root, name)) is None or not run.runs
             position = stream.tell()
             for line in stream:
                 if not line.endswith(b"\n") and not over:
@@ -324,8 +310,8 @@ def follow(root: str, name: str, offset: int, *, once: bool = False) -> int:
                 out.write(b"%d %s\n" % (position, line.rstrip(b"\n")))
             out.flush()
             if over:
-                code = (found or {}).get("code", "lost")
-                out.write(b"" if once else b"end %s\n" % str(code).encode())
+                code = "lost" if run is None or run.code is None else str(run.code)
+                out.write(b"" if once else b"end %s\n" % code.encode())
                 out.flush()
                 return 0
             time.sleep(PERIOD)

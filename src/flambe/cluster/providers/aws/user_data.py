@@ -7,7 +7,7 @@ one that was made on the instance itself.
 from __future__ import annotations
 
 import base64
-import gzip
+import bz2
 import io
 import json
 import re
@@ -68,8 +68,8 @@ umask 022
 mkdir -p {FOLDER} && cd {FOLDER} || exit 1
 if [ "$(cat launch 2> /dev/null)" != LAUNCH ]; then
   rm -rf ./*
-  printf %s ARCHIVE | base64 -d > reaper.tar.gz
-  python3 -c 'import tarfile; tarfile.open("reaper.tar.gz").extractall("reaper")'
+  printf %s ARCHIVE | base64 -d > reaper.tar.bz2
+  python3 -c 'import tarfile; tarfile.open("reaper.tar.bz2").extractall("reaper")'
   printf %s FIRST > {FIRST_SETTINGS}
   cp {FIRST_SETTINGS} {SETTINGS}
   printf %s LAUNCH > launch
@@ -213,4 +213,4 @@ def archive() -> bytes:
             entry = tarfile.TarInfo(name)
             entry.size = len(data)
             target.addfile(entry, io.BytesIO(data))
-    return gzip.compress(archived.getvalue(), 9, mtime=0)
+    return bz2.compress(archived.getvalue())  # smaller than gzip's

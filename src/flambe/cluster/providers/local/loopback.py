@@ -20,6 +20,7 @@ from flambe.errors import RemoteError
 from flambe.remote import Address
 from flambe.remote.address import free_port
 from flambe.remote.agent import supervisor
+from flambe.remote.agent.protocol import StartRequest, StopRequest
 
 LOOPBACK = "127.0.0.1"
 START_DEADLINE = 60.0
@@ -57,9 +58,8 @@ class LoopbackHost:
     @property
     def _port(self) -> int | None:
         status = supervisor.status(str(self.folder), "server")
-        running = status is not None and status["state"] == supervisor.RUNNING
-        port = status["about"].get("port") if running and status is not None else None
-        return int(port) if port is not None else None
+        port = status.about.get("port") if status is not None and status.runs else None
+        return port if isinstance(port, int) else None
 
     def machine(self) -> Machine | None:
         """Return how to log in to it, or None if it does not run."""
@@ -106,8 +106,14 @@ class LoopbackHost:
             "FLAMBE_PYTHON": sys.executable,
             **(environment or {}),
         }
-        about = {"port": port}
-        supervisor.start(str(self.folder), "server", command, str(self.home), settings, about)
+        request = StartRequest(
+            name="server",
+            command=command,
+            folder=str(self.home),
+            env=settings,
+            about={"port": port},
+        )
+        supervisor.start(str(self.folder), request)
         deadline = time.monotonic() + START_DEADLINE
         while not _answers(port):
             if self._port is None or time.monotonic() > deadline:
@@ -121,7 +127,7 @@ class LoopbackHost:
 
     def stop(self) -> None:
         """Stop it; its home stays."""
-        supervisor.stop(str(self.folder), "server")
+        supervisor.stop(str(self.folder), StopRequest("server"))
 
     def remove(self) -> None:
         """Stop it, and remove all that it has."""

@@ -6,7 +6,10 @@ import contextlib
 import sys
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 DEADLINE = 35.0  # seconds that a probe has
 
@@ -29,44 +32,44 @@ class Unreadable(Exception):
     """What was asked does not answer, or not what it should."""
 
 
-class Probe:
+class Probe(Generic[T]):
     """Calls a function in a thread of its own, which may hang for good; one at a time."""
 
-    def __init__(self, what: str, function: Any) -> None:
-        self.what = what
+    def __init__(self, subject: str, function: Callable[[], T]) -> None:
+        self.subject = subject
         self._function = function
         self._thread: threading.Thread | None = None
         self.problem = ""
 
-    def __call__(self, default: Any, *arguments: Any, deadline: float = DEADLINE) -> Any:
+    def read(self, default: T, deadline: float = DEADLINE) -> T:
         """Return what it returns; the default, and why in ``problem``, if it does not."""
         try:
-            result, problem = self.ask(*arguments, deadline=deadline), ""
+            result, problem = self.ask(deadline), ""
         except Exception as error:
-            result, problem = default, f"{self.what} cannot be read: {reason_of(error)}"
+            result, problem = default, f"{self.subject} cannot be read: {reason_of(error)}"
         if problem != self.problem:
-            say(problem or f"{self.what} can be read again")
+            say(problem or f"{self.subject} can be read again")
             self.problem = problem
         return result
 
-    def ask(self, *arguments: Any, deadline: float = DEADLINE) -> Any:
+    def ask(self, deadline: float = DEADLINE) -> T:
         """Return what it returns, or raise what it raises; Unreadable if it hangs."""
-        results: list[Any] = []
+        results: list[T] = []
+        errors: list[Exception] = []
 
         def call() -> None:
             try:
-                results.append((self._function(*arguments), None))
+                results.append(self._function())
             except Exception as error:
-                results.append((None, error))
+                errors.append(error)
 
         if self._thread is not None and self._thread.is_alive():
             raise Unreadable("no answer")
         self._thread = threading.Thread(target=call, daemon=True)
         self._thread.start()
         self._thread.join(deadline)
+        if errors:
+            raise errors[0]
         if not results:
             raise Unreadable("no answer")
-        result, error = results[0]
-        if error is not None:
-            raise error
-        return result
+        return results[0]

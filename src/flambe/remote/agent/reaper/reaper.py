@@ -1,13 +1,13 @@
-"""What ends a host that nobody uses, so that nothing is left running and billed.
+"""Ends a host that is not used, so that nothing is left running and billed.
 
 ``python3 reaper.py SETTINGS [FALLBACK]`` runs on the host itself, from its boot on, and needs no
-credentials. A host is idle when its processors and its GPUs have little to do, nobody types on it,
-and no lease protects it. A new machine is given it, with the few modules that it needs, for its
+credentials. A host is idle when its processors and its GPUs have little to do, no person types on
+it, and no lease protects it. A new machine is given it, with the few modules that it needs, for its
 first boot. On machines that stay, the command stops what flambe runs there.
 
 A look that finds processors or GPUs busy postpones the end by 19 times its length, and by the whole
 timeout at most: what takes less than a twentieth of the time does not keep a host. A lease, and
-somebody who types, begin the timeout again. Whatever hangs, the kernel's part of it too, is left
+a person who types, begin the timeout again. Whatever hangs, the kernel's part of it too, is left
 behind: a probe that does not answer counts as no use, and the end is asked for in other ways.
 
 The settings are JSON. Where they cannot be read, those that were read last count, then FALLBACK.
@@ -17,7 +17,7 @@ The settings are JSON. Where they cannot be read, those that were read last coun
 ``provisioning``   hours until it must be ready; if it is not, it ends whatever its timeout is
 ``ready``          a file that says that it is ready
 ``lease``          files (a pattern) that say until when it is needed; see leases.py
-``typing``         hours for which somebody who typed something counts as using it
+``typing``         hours for which a person who typed something counts as using it
 ``check``          seconds between two looks
 ``deadline``       seconds that a probe has: what hangs for longer counts as no use
 ``command``        what ends it
@@ -43,16 +43,15 @@ import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TextIO
 
 from flambe.remote.agent.files import boot_id, boot_seconds, publish_json, read_text
 from flambe.remote.agent.reaper.escalation import end
-from flambe.remote.agent.reaper.probe import DEADLINE, Probe, Unreadable
-from flambe.remote.agent.reaper.settings import Settings
+from flambe.remote.agent.reaper.probe import Probe, Unreadable
+from flambe.remote.agent.reaper.settings import Observation, ReaperSettings, SettingsFile
 
 MARKER = "FLAMBE_SUPERVISED"  # in the environment of all that flambe runs; see supervisor.py
-CHECK = 30.0
-TYPING = 1.0
+NEEDED = "a run needs it"
 # What Ray, the site and the system do when nobody asks them for anything stays below these.
 BUSY_CORES = 0.3
 BUSY_GPU = 5.0
@@ -64,18 +63,20 @@ LONGEST_LEASE = 3600.0  # seconds, of one that was taken before this boot
 
 def main(path: str, fallback: str = "") -> int:
     """Watch this host until it is to end."""
-    _lock = alone(path)
-    settings, watch = Settings(path, fallback), Watch(f"{path}.state")
+    _lock = wait_until_alone(path)
+    file, watch = SettingsFile(path, fallback), Watch(f"{path}.state")
     while True:
-        current = settings.read()
-        watch.concern = settings.problem
-        if (reason := watch.due(current)) and end(current, reason, watch):
-            return 0
-        time.sleep(float(current.get("check", CHECK)))
+        settings = file.read()
+        watch.concern = file.problem
+        if (reason := watch.due(settings)) and settings is not None:
+            is_needed = watch.is_needed if watch.is_ready() else watch.is_ready
+            if end(settings, reason, is_needed):
+                return 0
+        time.sleep(settings.check if settings else ReaperSettings.check)
 
 
-def alone(path: str) -> Any:
-    """Wait until no other reaper has these settings."""
+def wait_until_alone(path: str) -> TextIO | None:
+    """Wait until no other reaper has these settings; return what holds their lock."""
     try:
         lock = open(f"{path}.lock", "w")
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -94,12 +95,12 @@ def start_id() -> str:
 
 @dataclass
 class State:
-    """What is known of this host since it was started, whoever started the reaper again."""
+    """What is known of this host since it was started, also by a reaper before this one."""
 
     start: str
     begun: float  # when it was started, by boot_seconds()
     looked: float  # when it was looked at last
-    unneeded: float = 0.0  # seconds since a run, or somebody who types, needed it
+    unneeded: float = 0.0  # seconds since a run, or a person who types, needed it
     owed: float = 0.0  # seconds that it must be idle to make up for what was busy
 
     @classmethod
@@ -122,115 +123,112 @@ class Watch:
     def __init__(self, path: str = "") -> None:
         self.path = path
         self.state = State.load(path)
+        self.settings = ReaperSettings()
         self.concern = ""  # what else is wrong with the reaper
         self.idle_looks = 0
+        self.terminals = Terminals()
+        self.leases = Leases()
         self._processes: dict[tuple[int, str], float] | None = None
         self._looked = boot_seconds()
-        self._times = Probe("processors", processor_times)
-        self._gpus = Probe("GPUs", gpus_in_use)
-        self._people = Probe("terminals", typed)
-        self._leases = Probe("leases", leased)
+        self._times = Probe("processors", lambda: processor_times(self.settings.cluster))
+        self._gpus = Probe("GPUs", lambda: gpus_in_use(self.settings.cluster))
+        self._people = Probe("terminals", lambda: self.terminals.use(self.settings.typing))
+        self._runs = Probe("leases", lambda: self.leases.use(self.settings.lease))
 
-    def due(self, settings: dict[str, Any]) -> str:
+    def due(self, settings: ReaperSettings | None) -> str:
         """Look once; return why the host is to end now, or nothing."""
+        self.settings = settings or ReaperSettings()
         now, state = boot_seconds(), self.state
-        length = min(now - state.looked, GAP * float(settings.get("check", CHECK)))
+        length = min(now - state.looked, GAP * self.settings.check)
         length *= self._processes is not None  # what they did before the first look is not known
-        busy = self._busy(settings)
-        if not settings:
+        busy = self._busy()
+        if settings is None:
             return ""
         state.looked = now
-        reason = self._unready(now, settings)
+        reason = self._unready(now)
         if reason is None:
-            reason = self._idle(settings, busy, length)
+            reason = self._idle(busy, length)
         if self.path:
             publish_json(self.path, asdict(state))
         return reason
 
-    def is_ready(self, settings: dict[str, Any]) -> bool:
-        """Whether somebody said that the host is ready, if that is to be said."""
-        return os.path.exists(settings.get("ready", "/"))
+    def is_ready(self) -> bool:
+        """Whether the host was reported to be ready, if that is to be reported."""
+        return not self.settings.ready or os.path.exists(self.settings.ready)
 
-    def needed(self, settings: dict[str, Any]) -> str:
-        """Return who needs this host whatever it computes, if anybody does."""
-        deadline = deadline_of(settings)
-        use = self._leases("", settings, deadline=deadline)
-        use = use or self._people("", settings, deadline=deadline)
-        if not use and self._leases.problem and lease_left():
-            use = "a run needs it"
-        return str(use)
+    def is_needed(self) -> bool:
+        """Whether a run or a person needs this host, whatever it computes."""
+        return bool(self._needed())
 
-    def _unready(self, now: float, settings: dict[str, Any]) -> str | None:
+    def _needed(self) -> str:
+        deadline = self.settings.deadline
+        use = self._runs.read("", deadline) or self._people.read("", deadline)
+        if not use and self._runs.problem and self.leases.is_any_left():
+            use = NEEDED
+        return use
+
+    def _unready(self, now: float) -> str | None:
         """Return whether the host should be ready by now and is not; None if it is ready."""
-        if self.is_ready(settings):
+        if self.is_ready():
             return None
-        limit = float(settings.get("provisioning", -1.0)) * 3600
+        limit = self.settings.provisioning * 3600
         late = 0 <= limit < now - self.state.begun
         return f"it was not ready within {limit / 3600:g} hours" if late else ""
 
-    def _idle(self, settings: dict[str, Any], busy: str, length: float) -> str:
+    def _idle(self, busy: str, length: float) -> str:
         """Return whether the host was idle for long enough."""
-        hours, state = float(settings.get("timeout", -1.0)), self.state
+        hours, state = self.settings.timeout, self.state
         limit = LONGEST if hours < 0 else hours * 3600
         state.unneeded += length
-        if use := self.needed(settings):
+        if use := self._needed():
             state.unneeded = state.owed = 0.0
-        elif use := busy or self._gpu_use(settings):
+        elif use := busy or self._gpus.read("", self.settings.deadline):
             state.owed += WEIGHT * length
         else:
             state.owed -= length
         state.owed = max(0.0, min(state.owed, limit))
         self.idle_looks = 0 if use else self.idle_looks + 1
         left = max(limit - state.unneeded, state.owed, 0.0)
-        problems = [probe.problem for probe in (self._times, self._gpus, self._leases)]
-        seen = {
-            "idle": round(limit - left, 1),
-            "use": use,
-            "problems": [problem for problem in [*problems, self.concern] if problem],
-        }
-        note(settings, seen)
+        self._publish(round(limit - left, 1), use)
         if hours < 0 or self.idle_looks < 2 or left > 0:
             return ""
         return f"it was idle for {state.unneeded / 3600:.2f} hours"
 
-    def _gpu_use(self, settings: dict[str, Any]) -> str:
-        """Return what the GPUs do, if that is more than a little and can be read."""
-        cluster = settings.get("cluster", "")
-        return str(self._gpus("", cluster, deadline=deadline_of(settings)))
+    def _publish(self, idle: float, use: str) -> None:
+        """Write what was seen, for those who ask why the host is still up."""
+        if self.settings.seen:
+            problems = [probe.problem for probe in (self._times, self._gpus, self._runs)]
+            problems = [problem for problem in [*problems, self.concern] if problem]
+            observation = Observation(idle, use, problems, time.time())
+            publish_json(self.settings.seen, observation.to_json())
 
-    def _busy(self, settings: dict[str, Any]) -> str:
+    def _busy(self) -> str:
         """Return what the processors did since the last look, if that is more than a little."""
-        cluster = settings.get("cluster", "")
-        times = self._times(None, cluster, deadline=deadline_of(settings))
-        now, then, known = boot_seconds(), self._looked, self._processes
-        if times is None:
+        times = self._times.read({}, self.settings.deadline)
+        now, then = boot_seconds(), self._looked
+        if self._times.problem:
             return ""
+        before = times if self._processes is None else self._processes
         self._processes, self._looked = times, now
-        known = times if known is None else known
-        used = sum(max(0.0, spent - known.get(process, 0.0)) for process, spent in times.items())
+        used = sum(max(0.0, spent - before.get(process, 0.0)) for process, spent in times.items())
         cores = used / max(0.001, now - then)
         return f"{cores:.1f} processors are busy" if cores > BUSY_CORES else ""
-
-
-def deadline_of(settings: dict[str, Any]) -> float:
-    """Return the seconds that a probe has until it is left behind."""
-    return float(settings.get("deadline", DEADLINE))
 
 
 def processor_times(cluster: str) -> dict[tuple[int, str], float]:
     """Return the seconds that each process and its ended children have used: (id, start) → seconds.
 
     With a cluster, of the processes that flambe runs for it.
-    /proc/stat would tell more easily, but of the whole machine, where a host is a part of one.
+    /proc/stat would be simpler, but is of the whole machine, where a host is a part of one.
     """
     tick = os.sysconf("SC_CLK_TCK")
-    found = {}
+    times = {}
     for name in os.listdir("/proc"):
         if name.isdigit() and int(name) != os.getpid() and is_of(int(name), cluster):
             with contextlib.suppress(IndexError, ValueError):  # it has ended
                 fields = read_text(f"/proc/{name}/stat").rpartition(")")[2].split()
-                found[int(name), fields[19]] = sum(map(int, fields[11:15])) / tick
-    return found
+                times[int(name), fields[19]] = sum(map(int, fields[11:15])) / tick
+    return times
 
 
 def is_of(process: int, cluster: str) -> bool:
@@ -239,31 +237,30 @@ def is_of(process: int, cluster: str) -> bool:
         return True
     try:
         with open(f"/proc/{process}/environ", "rb") as stream:
-            words = stream.read().split(b"\0")
-    except OSError:  # it is somebody else's
+            variables = stream.read().split(b"\0")
+    except OSError:  # it is another user's
         return False
     heads = tuple(f"{MARKER}={cluster}{sign}".encode() for sign in ".-")
-    return any(word.startswith(heads) for word in words)
+    return any(variable.startswith(heads) for variable in variables)
 
 
 def gpus_in_use(cluster: str) -> str:
     """Return which GPUs have something to do, if any have; with a cluster, whether it holds some.
 
-    How much of a GPU each process uses is not told by all drivers.
+    Not all drivers report how much of a GPU each process uses.
     """
-    held = asked_of_gpus("compute-apps=pid") if cluster else []
     if cluster:
-        ours = sum(is_of(int(pid), cluster) for pid in held)
+        ours = sum(is_of(int(pid), cluster) for pid in query_gpus("compute-apps=pid"))
         return f"{ours} processes hold GPUs" if ours else ""
-    most = max(asked_of_gpus("gpu=utilization.gpu"), default=0.0)
+    most = max(query_gpus("gpu=utilization.gpu"), default=0.0)
     return f"a GPU is at {most:.0f} %" if most > BUSY_GPU else ""
 
 
-def asked_of_gpus(what: str) -> list[float]:
+def query_gpus(query: str) -> list[float]:
     """Return what nvidia-smi answers to a query; nothing, where there is none."""
     if shutil.which("nvidia-smi") is None:
         return []
-    command = ["nvidia-smi", f"--query-{what}", "--format=csv,noheader,nounits"]
+    command = ["nvidia-smi", f"--query-{query}", "--format=csv,noheader,nounits"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
     except subprocess.TimeoutExpired as error:
@@ -274,55 +271,53 @@ def asked_of_gpus(what: str) -> list[float]:
     return [float(line) for line in done.stdout.split() if line.replace(".", "", 1).isdigit()]
 
 
-# Terminal → its time of access, and when it was seen; the path of a lease, and its end → that end:
-# in seconds since the boot.
-_typed_at: dict[str, tuple[float, float]] = {}
-_lease_ends: dict[tuple[str, float], float] = {}
+class Terminals:
+    """The terminals of this host: when something was typed on each, by the clock of the boot."""
+
+    def __init__(self) -> None:
+        # Terminal → its time of access, and when that was first seen.
+        self._typed: dict[str, tuple[float, float]] = {}
+
+    def use(self, hours: float) -> str:
+        """Return whether a person has typed something in the last hours."""
+        now, use = boot_seconds(), ""
+        for terminal in glob.glob("/dev/pts/[0-9]*"):
+            with contextlib.suppress(OSError):
+                accessed = os.stat(terminal).st_atime
+                if self._typed.get(terminal, (None, 0.0))[0] != accessed:
+                    age = max(0.0, time.time() - accessed)
+                    self._typed[terminal] = accessed, now - age
+                if now - self._typed[terminal][1] < hours * 3600:
+                    use = "somebody is logged in"
+        return use
 
 
-def typed(settings: dict[str, Any]) -> str:
-    """Return whether somebody typed something on a terminal of this host not long ago."""
-    limit, now = float(settings.get("typing", TYPING)) * 3600, boot_seconds()
-    use = ""
-    for terminal in glob.glob("/dev/pts/[0-9]*"):
-        with contextlib.suppress(OSError):
-            accessed = os.stat(terminal).st_atime
-            if _typed_at.get(terminal, (None, 0.0))[0] != accessed:
-                age = max(0.0, time.time() - accessed)
-                _typed_at[terminal] = accessed, now - age
-            if now - _typed_at[terminal][1] < limit:
-                use = "somebody is logged in"
-    return use
+class Leases:
+    """The leases of this host: until when each lasts, by the clock of the boot."""
 
+    def __init__(self) -> None:
+        self.ends: dict[tuple[str, float], float] = {}  # (path, its end by the time of day)
 
-def leased(settings: dict[str, Any]) -> str:
-    """Return whether a lease protects this host."""
-    now, boot = boot_seconds(), boot_id()
-    ends = {}
-    for path in glob.glob(settings.get("lease", "")):
-        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
-            lease = json.loads(read_text(path))
-            until = float(lease["until"])
-            if lease.get("boot") == boot:
-                ends[path, until] = float(lease["clock"])
-                continue
-            # It tells the time of day only: that is asked once, as the clock may be set.
-            left = min(until - time.time(), LONGEST_LEASE)
-            ends[path, until] = _lease_ends.get((path, until), now + left)
-    _lease_ends.clear()
-    _lease_ends.update(ends)
-    return "a run needs it" if lease_left() else ""
+    def use(self, pattern: str) -> str:
+        """Read the leases; return whether one protects this host."""
+        now, boot = boot_seconds(), boot_id()
+        ends = {}
+        for path in glob.glob(pattern):
+            with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+                lease = json.loads(read_text(path))
+                until = float(lease["until"])
+                if lease.get("boot") == boot:
+                    ends[path, until] = float(lease["clock"])
+                    continue
+                # It has the time of day only: that is read once, as the clock may be set.
+                left = min(until - time.time(), LONGEST_LEASE)
+                ends[path, until] = self.ends.get((path, until), now + left)
+        self.ends = ends
+        return NEEDED if self.is_any_left() else ""
 
-
-def lease_left() -> bool:
-    """Whether a lease, as it was read last, still protects this host."""
-    return any(end > boot_seconds() for end in list(_lease_ends.values()))
-
-
-def note(settings: dict[str, Any], seen: dict[str, Any]) -> None:
-    """Write what was seen, for those who ask why the host is still up."""
-    if path := settings.get("seen"):
-        publish_json(path, {**seen, "time": time.time()})
+    def is_any_left(self) -> bool:
+        """Whether a lease, as it was read last, still protects this host."""
+        return any(end > boot_seconds() for end in self.ends.values())
 
 
 if __name__ == "__main__":

@@ -1,15 +1,16 @@
-"""What the reaper of this host is told to do, and what it saw last."""
+"""What the reaper of this host is to do, and what it saw last."""
 
 from __future__ import annotations
 
 import os
 import time
-from typing import Any
 
 from flambe.remote.agent.files import read_json
+from flambe.remote.agent.protocol import ReaperStatus
+from flambe.remote.agent.reaper.settings import Observation, ReaperSettings
 
 SYSTEM = "/var/lib/flambe"  # of the reaper that ends a whole machine
-SYSTEM_SETTINGS = ("reaper.json", "reaper.json.good", "reaper.first.json")  # where one is spoilt
+SYSTEM_SETTINGS = ("reaper.json", "reaper.json.good", "reaper.first.json")  # if one is damaged
 
 
 def settings_path(own: str, cluster: str) -> str:
@@ -17,16 +18,21 @@ def settings_path(own: str, cluster: str) -> str:
     return os.path.join(own, f"reaper-{cluster}.json")
 
 
-def read(own: str, cluster: str) -> dict[str, Any]:
-    """Return the ``settings`` of the reaper, what it has ``seen``, and more; or nothing."""
+def read(own: str, cluster: str) -> ReaperStatus | None:
+    """Return the status of the reaper that the host has; None if it has none."""
     system = [os.path.join(SYSTEM, name) for name in SYSTEM_SETTINGS]
     for path in (*system, settings_path(own, cluster)):
-        if settings := read_json(path):
-            ready = settings.get("ready")
-            return {
-                "settings": settings,
-                "seen": read_json(settings.get("seen", "")) or {},
-                "ready": not ready or os.path.exists(ready),
-                "now": time.time(),
-            }
-    return {}
+        try:
+            settings = ReaperSettings.from_json(read_json(path))
+        except ValueError:
+            continue
+        ready = not settings.ready or os.path.exists(settings.ready)
+        return ReaperStatus(settings, _observation(settings.seen), ready, time.time())
+    return None
+
+
+def _observation(path: str) -> Observation:
+    try:
+        return Observation.from_json(read_json(path))
+    except ValueError:
+        return Observation()
