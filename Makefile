@@ -3,6 +3,12 @@
 PYTHON ?= python3
 WORKERS ?= 2
 VENV := .venv
+# A Python that is named has an environment of its own to be checked in: .venv stays as it is.
+ifeq ($(MAKECMDGOALS),check)
+ifneq ($(origin PYTHON),file)
+VENV := .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+endif
+endif
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 
@@ -37,7 +43,7 @@ endif
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench fuzz faults docs assets pins clean packages
+.PHONY: help demo check pythons test lint format bench fuzz faults docs assets pins clean packages
 
 help:  ## list these targets
 	@grep -hE '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*##[ ]*(.*)/  make \1\t\2/' | expand -t 17
@@ -50,6 +56,21 @@ test: packages $(WITH_DEV) lint  ## run every check and every test
 	@$(if $(NOT_ROOT),if grep -rqs "mark\.root" tests; then \
 		echo "not run: the tests marked root (this user is not root)"; fi)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(NOT_ROOT) $(ARGS)
+
+check: lint  ## run every check, and the tests that need no Ray, host, browser or network
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --quick $(ARGS)
+
+pythons: $(WITH_DEV)  ## make check, under each other Python that flambe supports and that is installed
+	@for version in 3.10 3.12 3.13; do \
+		: "a shim of pyenv exists for versions that it does not select"; \
+		for python in python$$version $$HOME/.pyenv/versions/$$version.*/bin/python3 ""; do \
+			$${python:-:} -c "" 2> /dev/null && break; \
+		done; \
+		[ -n "$$python" ] || { \
+			echo "not run: make check under Python $$version (not installed)"; continue; }; \
+		echo "== Python $$version"; \
+		$(MAKE) --no-print-directory check PYTHON="$$python" || exit 1; \
+	done
 
 lint: $(WITH_DEV)  ## check style, types and the direction of imports
 	@$(BIN)/ruff check --quiet
@@ -84,14 +105,14 @@ pins: $(WITH_DEV)  ## find the pins of constraints.txt that are missing, and the
 	@$(BIN)/python tools/pins.py
 
 clean:  ## remove the environment and all that was built; results stay
-	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@rm -rf .venv .venv-* build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	@find src tests benchmarks examples -name __pycache__ -prune -exec rm -rf {} +
 
 # -- what the targets stand on --------------------------------------------------------------------
 
 $(MADE):
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 5))' || { \
-		echo "make needs Python 3.11.5 or newer: make PYTHON=python3.12 ..."; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { \
+		echo "make needs Python 3.10 or newer: make PYTHON=python3.12 ..."; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
 		[ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null && \
 		echo "installing python3-venv (once)" && \

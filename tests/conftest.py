@@ -31,6 +31,10 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
 from tests.raw import pytest_runtest_call  # noqa: E402, F401
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="leave out what make check leaves out")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     for line in (
         # Ray at import: its own use of what it, or Python, is about to drop.
@@ -44,8 +48,16 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", line)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let what takes long run where that is asked for only."""
+# `make check` leaves these out.
+LEFT_OUT = ("integration", "root", "faults", "long")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what --quick leaves out, and skip what takes long unless FLAMBE_LONG is set."""
+    if config.getoption("--quick"):
+        quick = [item for item in items if not any(map(item.get_closest_marker, LEFT_OUT))]
+        config.hook.pytest_deselected(items=[item for item in items if item not in quick])
+        items[:] = quick
     if not os.environ.get("FLAMBE_LONG"):
         for item in items:
             if item.get_closest_marker("long"):

@@ -250,7 +250,7 @@ def test_what_is_refused_says_why_and_what_to_do() -> None:
     assert "self.register_attrs('best', pickle=True)" in text
     assert "default_factory" in refused(collections.defaultdict(lambda: 0))
     assert "np.asarray" in refused(np.ma.zeros(1))
-    assert "which would need pickle" in refused(pd.Series(pd.arrays.SparseArray([0, 1])))
+    assert "which would need pickle" in refused(pd.Series(pd.arrays.SparseArray(np.array([0, 1]))))
     assert "which would need pickle" in refused(
         dt.datetime(2020, 1, 1, tzinfo=type("Odd", (dt.tzinfo,), {})())
     )
