@@ -94,7 +94,7 @@ MISTAKES = {
     ),
     "twice": Mistake(
         2,
-        ["cluster.yaml:4:17: {first} is the address of the orchestrator already"],
+        ["cluster.yaml:4:17: {first} is already the address of the orchestrator"],
         {"factories_ips": ["{first}"]},
     ),
     "no-yaml": Mistake(

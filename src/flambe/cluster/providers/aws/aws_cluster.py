@@ -11,6 +11,7 @@ from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.instance_status import InstanceStatus
 from flambe.cluster.machine import ORCHESTRATOR, Machine
 from flambe.cluster.options import Finding
+from flambe.cluster.providers import login_options
 from flambe.cluster.providers.aws import aws_validation, instance_setup
 from flambe.cluster.providers.aws.api.aws_session import AwsSession
 from flambe.cluster.providers.aws.api.aws_tags import FACTORY, HOST_KEY
@@ -23,7 +24,6 @@ from flambe.cluster.providers.aws.fleet import Fleet, by_host
 from flambe.cluster.providers.aws.launch import launch
 from flambe.cluster.providers.aws.request import describe_launch
 from flambe.cluster.providers.aws.rollback import Changes, undo
-from flambe.cluster.providers.ssh import key_findings, key_of, user_findings
 from flambe.compile import Schema
 from flambe.compile.build import folder_of
 from flambe.errors import FlambeError, RunError, counted
@@ -148,12 +148,10 @@ class AWSCluster(Cluster):
     @classmethod
     def check_schema(cls, schema: Schema) -> Iterator[Finding]:
         """Yield what is wrong; see :class:`Cluster`."""
-        base = written_in(schema)
-        yield from findings(schema.kwargs, folder=base)
-        yield from user_findings(schema.kwargs)
-        yield from aws_validation.findings(schema.kwargs)
-        if isinstance(schema.kwargs.get("key"), str):
-            yield from key_findings(key_of(schema.kwargs["key"], base))
+        values, folder = schema.kwargs, written_in(schema)
+        yield from findings(values, folder=folder)
+        yield from login_options.findings(values, folder)
+        yield from aws_validation.findings(values)
 
     @cached_property
     def session(self) -> AwsSession:
@@ -184,7 +182,7 @@ class AWSCluster(Cluster):
             ),
             factories_num=self.factories_num,
             key_name=self.key_name,
-            key=key_of(self.key, folder_of(self)),
+            key=login_options.key_path(self.key, folder_of(self)),
             security_group=self.security_group,
             subnets=tuple(self.subnets),
             tags=self.tags,

@@ -1,11 +1,11 @@
-"""LocalCluster: hosts that are processes of this machine, for those who have one machine."""
+"""LocalCluster: hosts that are processes of this machine."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from flambe.cluster.cluster import Cluster, findings, written_in
 from flambe.cluster.machine import ORCHESTRATOR, Machine
@@ -13,16 +13,16 @@ from flambe.cluster.options import Finding
 from flambe.cluster.providers.local.loopback import LoopbackHost
 from flambe.compile import Schema
 
-# What is made anew at need; results stay.
-REMADE = ("agent", "bin", "cache", "envs", "hosts", "parts", "pythons")
+# The folders that are recreated when they are needed.
+DISPOSABLE = ("agent", "bin", "cache", "envs", "hosts", "parts", "pythons")
 
 
 class LocalCluster(Cluster):
-    """A cluster on this machine: no account, no root and no SSH server of the system is needed.
+    """A cluster on this machine, without an account, root or the system's SSH server.
 
-    Each host is a small SSH server on the loopback, run by you, with a home of its own below
-    ``~/.flambe/clusters/<name>/hosts/``; nothing is written elsewhere. All else is as on machines
-    far away.
+    Each host is a small SSH server on the loopback interface that runs as you, with a home of its
+    own in ``~/.flambe/clusters/<name>/hosts/``; nothing is written elsewhere. Everything else is as
+    on remote machines.
 
     Parameters
     ----------
@@ -31,9 +31,9 @@ class LocalCluster(Cluster):
     factories_num
         How many factories.
     cpus
-        How many CPUs each factory shows; all of this machine by default.
+        How many CPUs each factory reports; by default all of this machine.
     environment
-        By default the hosts use the packages that are installed here; else see :class:`Cluster`.
+        By default the hosts use the packages that are installed here; see :class:`Cluster`.
     setup_cmds, remote_dir, gpus, site, orchestrator_works
         See :class:`Cluster`.
     """
@@ -44,10 +44,10 @@ class LocalCluster(Cluster):
         factories_num: int = 1,
         cpus: int | None = None,
         setup_cmds: Sequence[str] | None = None,
-        environment: Mapping[str, Any] | None = None,
+        environment: Mapping[str, object] | None = None,
         remote_dir: str = ".flambe",
         gpus: Literal["all", "free"] = "all",
-        site: Mapping[str, Any] | None = None,
+        site: Mapping[str, object] | None = None,
         orchestrator_works: bool = False,
     ) -> None:
         # They are on this machine: what is installed here is theirs too.
@@ -82,30 +82,30 @@ class LocalCluster(Cluster):
         return [host.name for host in self._hosts if host.machine() is None]
 
     def create_machines(self, found: Sequence[Machine]) -> list[Machine]:
-        """Start the servers that do not run; those that were started are ended if one fails."""
-        known = {machine.name: machine for machine in found}
+        """Start the servers that do not run; if one fails, stop those that were started."""
+        machines = {machine.name: machine for machine in found}
         environment = {} if self.cpus is None else {"FLAMBE_CPUS": str(self.cpus)}
         started: list[LoopbackHost] = []
         try:
             for host in self._hosts:
-                if host.name not in known:
+                if host.name not in machines:
                     started.append(host)
-                    known[host.name] = host.start(environment)
+                    machines[host.name] = host.start(environment)
         except BaseException:
             for host in started:
                 host.stop()
             raise
-        return [known[host.name] for host in self._hosts]
+        return [machines[host.name] for host in self._hosts]
 
     def former_machines(self) -> list[Machine]:
-        """Return the hosts whose servers run, and that the file has no more."""
+        """Return the hosts whose servers run, and that the file no longer describes."""
         names = {host.name for host in self._hosts}
         others = [LoopbackHost(path, path.name) for path in sorted(self._folders())]
         machines = (host.machine() for host in others if host.name not in names)
         return [machine for machine in machines if machine is not None]
 
     def release_machine(self, machine: Machine) -> None:
-        """End the server of a host that left the file."""
+        """Stop the server of a host that left the file."""
         LoopbackHost(self.local.folder / "hosts" / machine.name, machine.name).stop()
 
     @property
@@ -114,12 +114,12 @@ class LocalCluster(Cluster):
         return False
 
     def remove_machines(self) -> None:
-        """End the servers, and remove what is made anew at need; results stay."""
+        """Stop the servers, and remove what can be recreated; results stay."""
         for folder in self._folders():
             LoopbackHost(folder, folder.name).stop()
-            for part in REMADE:
+            for part in DISPOSABLE:
                 shutil.rmtree(folder / "home" / self.remote_dir / part, ignore_errors=True)
 
     def _folders(self) -> list[Path]:
-        """Return the folders of all hosts that there ever were: the file may have changed."""
+        """Return the folders of all hosts, also of those that the file no longer describes."""
         return [path for path in (self.local.folder / "hosts").glob("*") if path.is_dir()]

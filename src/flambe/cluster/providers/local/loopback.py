@@ -27,14 +27,14 @@ START_DEADLINE = 60.0
 
 
 class LoopbackHost:
-    """One such host: it is started, found again by its folder, and stopped.
+    """A host that is a process of this machine.
 
     Parameters
     ----------
     folder
-        All that it has is in here; its home is ``home``, and its keys are beside that.
+        Everything that it has: ``home`` is its home, and its keys are beside that.
     name
-        What its cluster calls it: ``orchestrator``, ``factory_1`` …
+        Its name in the cluster: ``orchestrator``, ``factory_1`` …
     """
 
     def __init__(self, folder: Path, name: str) -> None:
@@ -72,12 +72,12 @@ class LoopbackHost:
         return Machine(self.name, address, address, user, self.key, host_keys=(public,))
 
     def start(self, environment: Mapping[str, str] | None = None) -> Machine:
-        """Start it, and wait until it answers.
+        """Start it, and wait until it accepts connections.
 
         Parameters
         ----------
         environment
-            Variables that its sessions have; ``FLAMBE_CPUS`` is how many CPUs it shows.
+            Variables of its sessions; ``FLAMBE_CPUS`` is the number of CPUs that it reports.
 
         Raises
         ------
@@ -99,10 +99,10 @@ class LoopbackHost:
         programs = (os.path.join(sys.base_prefix, "bin"), os.environ.get("PATH", os.defpath))
         settings = {
             "HOME": str(self.home),
-            # It has the interpreter of this flambe, without the packages of its environment.
+            # The interpreter of this flambe, without the packages of its environment.
             "PATH": os.pathsep.join(programs),
             "PYTHONPATH": sysconfig.get_paths()["purelib"],
-            # Whose packages are used where a cluster says so: ``environment: {system: true}``.
+            # The interpreter whose packages a cluster with ``environment: {system: true}`` uses.
             "FLAMBE_PYTHON": sys.executable,
             **(environment or {}),
         }
@@ -136,8 +136,8 @@ class LoopbackHost:
 
 
 def _answers(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), 1) as found:
-        return found.recv(4) == b"SSH-"
+    with contextlib.suppress(OSError), socket.create_connection((LOOPBACK, port), 1) as client:
+        return client.recv(4) == b"SSH-"
     return False
 
 
@@ -146,7 +146,7 @@ def _public(key: Path) -> Path:
 
 
 def _key_pair(path: Path) -> None:
-    """Make a key pair, once."""
+    """Make a key pair if there is none."""
     if not path.exists():
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "flambe", "-f", str(path)]
         subprocess.run(command, check=True, capture_output=True)

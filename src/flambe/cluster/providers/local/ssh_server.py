@@ -8,15 +8,29 @@ import contextlib
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import asyncssh
 
 CHUNK = 1 << 16
 
 
+class _Reader(Protocol):
+    """A stream of asyncio or asyncssh that bytes are read from."""
+
+    async def read(self, n: int = -1, /) -> bytes: ...
+
+
+class _Writer(Protocol):
+    """A stream of asyncio or asyncssh that bytes are written to."""
+
+    def write(self, data: bytes, /) -> None: ...
+    async def drain(self) -> None: ...
+    def close(self) -> None: ...
+
+
 class _Server(asyncssh.SSHServer):
-    """Lets in who has the cluster's key, and forwards connections of those."""
+    """Accepts the keys of the cluster, and forwards the connections of their owners."""
 
     def __init__(self, key: Path) -> None:
         self.key = key
@@ -28,7 +42,7 @@ class _Server(asyncssh.SSHServer):
         return True
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
-        # The hosts of a cluster are given keys to one another while they run.
+        # The hosts of a cluster get keys of one another while they run.
         offered = key.export_public_key("openssh").decode().split()[:2]
         for path in (self.key, Path.home() / ".ssh" / "authorized_keys"):
             with contextlib.suppress(OSError):
@@ -57,6 +71,9 @@ async def _serve(process: asyncssh.SSHServerProcess[bytes]) -> None:
         stderr=asyncio.subprocess.PIPE,
         start_new_session=True,
     )
+    assert running.stdin is not None
+    assert running.stdout is not None
+    assert running.stderr is not None
     feeding = asyncio.create_task(_feed(process.stdin, running.stdin))
     await asyncio.gather(
         _copy(running.stdout, process.stdout), _copy(running.stderr, process.stderr)
@@ -69,8 +86,8 @@ async def _serve(process: asyncssh.SSHServerProcess[bytes]) -> None:
         process.exit(code)
 
 
-async def _feed(source: Any, target: Any) -> None:
-    """Give a command its input; it may end before it has read everything."""
+async def _feed(source: _Reader, target: _Writer) -> None:
+    """Write the input of a command; it may end before it has read everything."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError, asyncssh.Error):
         while data := await source.read(CHUNK):
             target.write(data)
@@ -78,8 +95,8 @@ async def _feed(source: Any, target: Any) -> None:
     target.close()
 
 
-async def _copy(source: Any, target: Any) -> None:
-    """Give on what a command says; whoever reads it may have gone."""
+async def _copy(source: _Reader, target: _Writer) -> None:
+    """Send the output of a command; the client may have closed the connection."""
     with contextlib.suppress(BrokenPipeError, ConnectionResetError, asyncssh.Error):
         while data := await source.read(CHUNK):
             target.write(data)
@@ -87,9 +104,9 @@ async def _copy(source: Any, target: Any) -> None:
 
 
 async def _main(port: int, host_key: str, key: str) -> None:
-    # What is on its host is reached by its user alone, whatever the umask is.
+    # Its files are for its user alone, whatever the umask was.
     os.umask(0o077)
-    # What belongs to this server is no part of what its sessions run in.
+    # This server's own variable is not for its sessions.
     os.environ.pop("PYTHONPATH", None)
     server = await asyncssh.create_server(
         lambda: _Server(Path(key)),

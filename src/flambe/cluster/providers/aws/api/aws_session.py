@@ -119,7 +119,7 @@ class AwsSession:
         )
 
 
-def log_retry(attempt: int, error: Exception | None) -> None:
+def log_retry(attempt: int, error: BaseException | None) -> None:
     """Log once, after a few attempts, why a call is being retried."""
     if error is not None and attempt == LOGGED_ATTEMPT:
         _log.info("AWS: %s; trying again", reason(error))

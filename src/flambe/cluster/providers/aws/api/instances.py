@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import random
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
+from flambe._retry import poll, retry
 from flambe.cluster.providers.aws.api.aws_errors import (
     code_of,
     explain,
@@ -117,41 +117,49 @@ class Instances:
     ) -> list[Instance]:
         """Ask for a launch, and again where that may help; boto3 would also wait for capacity."""
         client = self.session.client("ec2", attempts=1)
-        for attempt in itertools.count(1):
-            try:
-                answer = client.run_instances(**request)
-                return [Instance.parse(instance) for instance in answer["Instances"]]
-            except Exception as error:
-                failed = status_of(error) >= 500 or code_of(error) in THROTTLED
-                is_final = code_of(error) in NO_CAPACITY or not (failed or is_lost(error))
-                if attempt == self.session.attempts or is_final or is_cancelled():
-                    raise
-                log_retry(attempt, error)
-                time.sleep(random.uniform(0, min(2.0**attempt, LONGEST_PAUSE)))
-        raise AssertionError
+        attempts = itertools.count(1)
+
+        def is_retryable(error: BaseException) -> bool:
+            failed = status_of(error) >= 500 or code_of(error) in THROTTLED
+            may_work = failed or is_lost(error)
+            return may_work and code_of(error) not in NO_CAPACITY and not is_cancelled()
+
+        def run_instances() -> list[Instance]:
+            answer = client.run_instances(**request)
+            return [Instance.parse(instance) for instance in answer["Instances"]]
+
+        return retry(
+            run_instances,
+            attempts=self.session.attempts,
+            on=is_retryable,
+            pause=1.0,
+            longest=LONGEST_PAUSE,
+            jitter=True,
+            before_retry=lambda error: log_retry(next(attempts), error),
+        )
 
     def find_launched(self, host_keys: Collection[str], seconds: float) -> list[str]:
         """Return the instances that were launched with host keys, if the answers were lost.
 
         AWS may list instances some time after it creates them: they are looked for that long.
         """
-        deadline = time.monotonic() + seconds
-        while True:
-            instances = [each for key in host_keys for each in self.list_live({HOST_KEY: key})]
-            if {instance.tags[HOST_KEY] for instance in instances} == set(host_keys):
-                break
-            if time.monotonic() > deadline:
-                break
-            time.sleep(POLL)
+        instances: list[Instance] = []
+
+        def find_all() -> bool:
+            instances[:] = [each for key in host_keys for each in self.list_live({HOST_KEY: key})]
+            return {instance.tags[HOST_KEY] for instance in instances} == set(host_keys)
+
+        poll(find_all, seconds=seconds, pause=POLL)
         return [instance.id for instance in instances]
 
     def await_stopped(self, ids: Sequence[str], seconds: float) -> None:
         """Wait until instances are stopped: they cannot be started before."""
-        deadline = time.monotonic() + seconds
-        while any(instance.state == "stopping" for instance in self.describe(ids)):
-            if time.monotonic() > deadline:
-                raise RunError(f"AWS: {', '.join(ids)} did not stop within {seconds:.0f} s")
-            time.sleep(POLL)
+
+        def are_stopped() -> bool:
+            return all(instance.state != "stopping" for instance in self.describe(ids))
+
+        if not poll(are_stopped, seconds=seconds, pause=POLL):
+            raise RunError(f"AWS: {', '.join(ids)} did not stop within {seconds:.0f} s")
 
     def await_running(
         self,
@@ -196,14 +204,16 @@ class Instances:
     def tag(self, instance_id: str, tags: Mapping[str, str]) -> None:
         """Set tags of an instance; one that AWS does not know yet is waited for."""
         pairs = [{"Key": name, "Value": value} for name, value in tags.items()]
-        for attempt in itertools.count(1):
-            try:
-                self.session.ec2.create_tags(Resources=[instance_id], Tags=pairs)
-                return
-            except Exception as error:
-                if not _is_unknown(error) or attempt == TAG_ATTEMPTS:
-                    raise explain("tag instances", error) from error
-                time.sleep(TAG_PAUSE)
+        try:
+            retry(
+                lambda: self.session.ec2.create_tags(Resources=[instance_id], Tags=pairs),
+                attempts=TAG_ATTEMPTS,
+                on=_is_unknown,
+                pause=TAG_PAUSE,
+                longest=TAG_PAUSE,
+            )
+        except Exception as error:
+            raise explain("tag instances", error) from error
 
     def start(self, ids: Sequence[str]) -> None:
         """Start instances that were stopped."""
@@ -235,16 +245,17 @@ class Instances:
         """
         if not ids:
             return
-        for attempt in itertools.count(1):
-            try:
-                answer = self.session.ec2.terminate_instances(InstanceIds=list(ids))
-                _ = answer["TerminatingInstances"]
-                return
-            except Exception as error:
-                may_work_later = _is_unknown(error) or is_unreadable(error)
-                if not may_work_later or attempt == TERMINATE_ATTEMPTS:
-                    raise self._still_running("terminate", ids, error) from error
-                time.sleep(POLL)
+        ec2 = self.session.ec2
+        try:
+            retry(
+                lambda: ec2.terminate_instances(InstanceIds=list(ids))["TerminatingInstances"],
+                attempts=TERMINATE_ATTEMPTS,
+                on=lambda error: _is_unknown(error) or is_unreadable(error),
+                pause=POLL,
+                longest=POLL,
+            )
+        except Exception as error:
+            raise self._still_running("terminate", ids, error) from error
 
     def _still_running(self, verb: str, ids: Sequence[str], error: Exception) -> RunError:
         failure = explain(f"{verb} {', '.join(ids)}", error)
@@ -254,7 +265,7 @@ class Instances:
         )
 
 
-def _is_unknown(error: Exception) -> bool:
+def _is_unknown(error: BaseException) -> bool:
     """Whether AWS does not know an instance, as may be the case just after its launch."""
     return code_of(error) == "InvalidInstanceID.NotFound"
 
