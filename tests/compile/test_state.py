@@ -216,7 +216,7 @@ def test_every_difference_is_named() -> None:
     assert str(raised.value) == (
         "the state does not fit StateTree: no component at 'others/2', "
         "no state for the component at 'others/1', model: 'weight' has shape (3,), not (2,), "
-        "model: 'mean' is no tensor, model: 'more' is not known, others/0: 'best' is missing\n"
+        "model: 'mean' is not a tensor, model: 'more' is not known, others/0: 'best' is missing\n"
         "  was the class or its configuration changed since it was saved?"
     )
 

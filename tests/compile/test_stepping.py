@@ -283,7 +283,7 @@ def test_a_message_of_megabytes_is_bounded() -> None:
     text = caught.value.message
     assert len(text) < 5_000
     assert re.match(
-        r"ValueError: startx.*x \[… 2,99\d,\d{3} characters …\] x.*xend\n  all of", text
+        r"ValueError: startx.*x \[… 2,99\d,\d{3} characters …\] x.*xend\n  the whole", text
     )
     assert len(caught.value.traceback) < 70_000
 

@@ -15,7 +15,7 @@ from flambe.logging.recorder import Recorder
 
 
 def test_a_busy_processor_is_seen() -> None:
-    load.look()
+    load.measure()
     stop = threading.Event()
 
     def work() -> None:
@@ -25,7 +25,7 @@ def test_a_busy_processor_is_seen() -> None:
     thread = threading.Thread(target=work)
     thread.start()
     stop.wait(0.5)
-    seen = load.look()
+    seen = load.measure()
     stop.set()
     thread.join()
     assert seen["cpu"] > 10
@@ -55,7 +55,7 @@ def test_gpus_are_seen_as_their_driver_tells(
     path.write_text(f"#!/bin/sh\n{program}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
-    assert load.look()["gpus"] == gpus
+    assert load.measure()["gpus"] == gpus
 
 
 def test_a_host_is_watched_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -319,7 +319,7 @@ def test_an_nvidia_smi_that_hangs_is_left_behind(
     monkeypatch.setattr(load, "DEADLINE", 0.3)
     try:
         assert gpus.list_gpus() == []
-        assert load.look()["gpus"] == []
+        assert load.measure()["gpus"] == []
     finally:
         for pid in until(lambda: pids.exists() and pids.read_text()).split():
             os.kill(int(pid), signal.SIGKILL)

@@ -42,14 +42,14 @@ _SEQUENCES = (
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
 
 
-def hints(target: Callable[..., Any]) -> Mapping[str, Any]:
+def hints(target: Callable[..., object]) -> Mapping[str, object]:
     """Return the annotations of a class's or function's parameters, those that can be evaluated."""
     return _hints(target)
 
 
 @cache
-def _hints(target: Any) -> Mapping[str, Any]:
-    function: Any = target
+def _hints(target: object) -> Mapping[str, object]:
+    function: object = target
     if inspect.isclass(target):
         function = inspect.unwrap(target.__init__)
     function = getattr(function, "__func__", function)
@@ -71,7 +71,7 @@ def _is_blueprint(annotation: object) -> bool:
     return inspect.isclass(annotation) and issubclass(annotation, Blueprint)
 
 
-def is_schema(annotation: Any) -> bool:
+def is_schema(annotation: object) -> bool:
     """Whether a parameter takes one blueprint, or something else instead."""
     return _is_blueprint(annotation) or (
         typing.get_origin(annotation) in _UNIONS
@@ -79,14 +79,14 @@ def is_schema(annotation: Any) -> bool:
     )
 
 
-def wants_schema(annotation: Any) -> bool:
+def wants_schema(annotation: object) -> bool:
     """Whether a parameter asks for blueprints rather than for built objects."""
     if _is_blueprint(annotation):
         return True
     return any(wants_schema(arg) for arg in typing.get_args(annotation))
 
 
-def fits(value: Any, annotation: Any) -> bool:
+def fits(value: object, annotation: object) -> bool:
     """Whether a value, or each value that an option tries, may be passed to a parameter."""
     if annotation in (Any, inspect.Parameter.empty, object) or isinstance(value, Link | Broken):
         return True
@@ -94,7 +94,7 @@ def fits(value: Any, annotation: Any) -> bool:
         return all(fits(element, annotation) for element in value.elements)
     if isinstance(value, Sample):
         return fits(value.low, annotation) if value.whole else fits(0.5, annotation)
-    if search_spaces.is_space(value):
+    if isinstance(value, Blueprint) and search_spaces.is_space(value):
         return _space_fits(value, annotation)
     if annotation is None:
         annotation = type(None)
@@ -118,37 +118,37 @@ def fits(value: Any, annotation: Any) -> bool:
     return _plain_fits(value, annotation)
 
 
-def _space_fits(space: Blueprint, annotation: Any) -> bool:
+def _space_fits(space: Blueprint, annotation: object) -> bool:
     """Whether what a search space draws may be passed to a parameter."""
-    if known := search_spaces.categories(space):
-        return all(fits(category, annotation) for category in known[1])
+    if written := search_spaces.categories(space):
+        return all(fits(category, annotation) for category in written[1])
     if search_spaces.draws_whole(space):
         return fits(1, annotation) or _has_literal(annotation)
     return not search_spaces.draws_real(space) or fits(0.5, annotation)
 
 
-def _has_literal(annotation: Any) -> bool:
+def _has_literal(annotation: object) -> bool:
     """Whether some values only are expected: which of them a space draws is not looked at."""
     if typing.get_origin(annotation) is typing.Literal:
         return True
     return any(map(_has_literal, typing.get_args(annotation)))
 
 
-def _schema_fits(schema: Blueprint, annotation: Any) -> bool:
+def _schema_fits(schema: Blueprint, annotation: object) -> bool:
     if not schema.target or not inspect.isclass(annotation) or _is_blueprint(annotation):
         return True
-    made = schema.resolve()
+    target = schema.resolve()
     if annotation in (str, int, float, bool, list, dict, tuple):
-        return inspect.isclass(made) and issubclass(made, annotation)
-    if not inspect.isclass(made) or getattr(annotation, "_is_protocol", False):
+        return inspect.isclass(target) and issubclass(target, annotation)
+    if not inspect.isclass(target) or getattr(annotation, "_is_protocol", False):
         return True
     try:
-        return issubclass(made, annotation) or annotation.__module__ == "collections.abc"
+        return issubclass(target, annotation) or annotation.__module__ == "collections.abc"
     except TypeError:
         return True
 
 
-def _container_fits(value: Any, origin: Any, args: tuple[Any, ...]) -> bool:
+def _container_fits(value: object, origin: object, args: tuple[object, ...]) -> bool:
     if origin in _MAPPINGS:
         if not isinstance(value, Mapping):
             return False
@@ -164,7 +164,7 @@ def _container_fits(value: Any, origin: Any, args: tuple[Any, ...]) -> bool:
     return origin is not collections.abc.Callable and origin is not type
 
 
-def _plain_fits(value: Any, annotation: Any) -> bool:
+def _plain_fits(value: object, annotation: object) -> bool:
     if annotation is bool or annotation is str:
         return isinstance(value, annotation)
     if annotation is int:
@@ -190,15 +190,19 @@ def _plain_fits(value: Any, annotation: Any) -> bool:
     return isinstance(value, annotation)
 
 
-def misfits(value: Any, annotation: Any) -> Iterator[tuple[Path, Any, Any]]:
+def misfits(value: object, annotation: object) -> Iterator[tuple[Path, object, object]]:
     """Yield each innermost value that does not fit, where it stands, and what it should fit."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
         yield from misfits(value, args[0])
         return
-    if search_spaces.is_space(value) and (known := search_spaces.categories(value)):
-        below, chosen = known
-        for index, category in enumerate(chosen):
+    if (
+        isinstance(value, Blueprint)
+        and search_spaces.is_space(value)
+        and (written := search_spaces.categories(value))
+    ):
+        below, categories = written
+        for index, category in enumerate(categories):
             if not fits(category, annotation):
                 for path, innermost, expected in misfits(category, annotation):
                     yield (*below, index, *path), innermost, expected
@@ -210,25 +214,25 @@ def misfits(value: Any, annotation: Any) -> Iterator[tuple[Path, Any, Any]]:
         else:
             yield (), value, annotation
         return
-    pairs: list[tuple[Key, Any, Any]] = []
+    pairs: list[tuple[Key, object, object]] = []
     if isinstance(value, Grid):
         pairs = [(i, element, annotation) for i, element in enumerate(value.elements)]
     elif isinstance(value, Mapping) and origin in _MAPPINGS and len(args) == 2:
         pairs = [(key, child, args[1]) for key, child in value.items()]
     elif isinstance(value, list | tuple) and origin in _SEQUENCES and args:
         fixed = origin is tuple and args[-1] is not Ellipsis
-        wanted = args if fixed else (args[0],) * len(value)
-        if len(wanted) == len(value):
-            pairs = [(i, item, wanted[i]) for i, item in enumerate(value)]
-    wrong = [(key, child, wanted) for key, child, wanted in pairs if not fits(child, wanted)]
-    for key, child, wanted_here in wrong:
-        for path, innermost, expected in misfits(child, wanted_here):
+        kinds = args if fixed else (args[0],) * len(value)
+        if len(kinds) == len(value):
+            pairs = [(i, element, kinds[i]) for i, element in enumerate(value)]
+    wrong = [(key, child, kind) for key, child, kind in pairs if not fits(child, kind)]
+    for key, child, kind in wrong:
+        for path, innermost, expected in misfits(child, kind):
             yield (key, *path), innermost, expected
     if not wrong:
         yield (), value, annotation
 
 
-def wrong_keys(value: Any, annotation: Any) -> list[Any]:
+def wrong_keys(value: object, annotation: object) -> list[Any]:
     """Return the keys of a mapping that do not fit, where that is all that is wrong with it."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if not isinstance(value, Mapping) or origin not in _MAPPINGS or len(args) != 2:
@@ -236,7 +240,7 @@ def wrong_keys(value: Any, annotation: Any) -> list[Any]:
     return [key for key in value if not fits(key, args[0])]
 
 
-def name_of(annotation: Any) -> str:
+def name_of(annotation: object) -> str:
     """Write an annotation for people: ``int or None``, ``list of str``."""
     if annotation in (None, type(None)):
         return "null"
@@ -268,7 +272,7 @@ def name_of(annotation: Any) -> str:
     return str(annotation).replace("typing.", "")
 
 
-def kind_of(value: Any) -> str:
+def kind_of(value: object) -> str:
     """Write what a value is, for people."""
     if isinstance(value, Blueprint):
         return f"!{value.tag}"

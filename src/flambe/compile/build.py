@@ -16,7 +16,7 @@ from typing import Any
 
 from flambe.compile import annotation_checks as types
 from flambe.compile import component_errors, signatures, workspace
-from flambe.compile.registered import Registered
+from flambe.compile.registered import Registered, reads_yaml
 from flambe.compile.values import (
     Anchor,
     Blueprint,
@@ -49,7 +49,7 @@ class Builder:
 
     def __init__(
         self,
-        names: Mapping[str, Any],
+        names: Mapping[str, object],
         elsewhere: Callable[[str], Builder | None] = lambda name: None,
         *,
         outline: bool = False,
@@ -57,10 +57,10 @@ class Builder:
         self.names = names
         self.elsewhere = elsewhere
         self.outline = outline
-        self.built: dict[Path, Any] = {}
+        self.built: dict[Path, object] = {}
         self.open: list[Path] = []
         # What stands in several places: its blueprint, where it was built first, and the object.
-        self._shared: dict[tuple[Path, Anchor], list[tuple[Blueprint, Path, Any]]] = {}
+        self._shared: dict[tuple[Path, Anchor], list[tuple[Blueprint, Path, object]]] = {}
         # Each other place of it → the first.
         self._first: dict[Path, Path] = {}
 
@@ -73,7 +73,7 @@ class Builder:
             return self.built[(name,)]
         return self.build(self.names[name], (name,))
 
-    def build(self, value: Any, path: Path) -> Any:
+    def build(self, value: object, path: Path) -> Any:
         """Build a value that stands at a path.
 
         Raises
@@ -91,7 +91,7 @@ class Builder:
         self.built[path] = result
         return result
 
-    def _build(self, value: Any, path: Path) -> Any:
+    def _build(self, value: object, path: Path) -> object:
         if isinstance(value, Blueprint):
             return self._call(value, path) if value.anchor is None else self._once(value, path)
         if isinstance(value, Link):
@@ -111,32 +111,33 @@ class Builder:
             return [self.build(child, (*path, index)) for index, child in enumerate(value)]
         return value
 
-    def _once(self, schema: Blueprint, path: Path) -> Any:
+    def _once(self, schema: Blueprint, path: Path) -> object:
         """Build what stands in several places of a stage, or of a blueprint that is built alone."""
         assert schema.anchor is not None
         stage = path[:1] if self.names else ()
-        known = self._shared.setdefault((stage, schema.anchor), [])
-        for blueprint, first, made in known:
+        objects = self._shared.setdefault((stage, schema.anchor), [])
+        for blueprint, first, shared in objects:
             if blueprint == schema:
                 self._first[path] = first
-                return made
-        made = self._call(schema, path)
-        known.append((schema, path, made))
-        return made
+                return shared
+        component = self._call(schema, path)
+        objects.append((schema, path, component))
+        return component
 
-    def _call(self, schema: Blueprint, path: Path) -> Any:
+    def _call(self, schema: Blueprint, path: Path) -> object:
         try:
-            target: Any = schema.resolve()
+            target = schema.resolve()
         except (Exception, SystemExit) as error:
             raise _component_error(error, schema, "importing") from error
-        if getattr(target, "_flambe_reads_yaml", False):
+        if reads_yaml(target):
             content = self.build(schema.content, path)
-            return self._guarded(schema, lambda: target.from_yaml(content))
+            from_yaml = target.from_yaml
+            return self._guarded(schema, lambda: from_yaml(content))
         hints = types.hints(target)
         signature = signatures.signature(target)
         names: list[Key] = list(signature.parameters) if signature else []
 
-        def argument(key: Key, name: Key, child: Any) -> Any:
+        def argument(key: Key, name: Key, child: object) -> object:
             if self.outline or types.wants_schema(hints.get(str(name))):
                 return child
             return self.build(child, (*path, key))
@@ -144,13 +145,13 @@ class Builder:
         named = itertools.zip_longest(names[: len(schema.args)], schema.args)
         args = [argument(index, name, arg) for index, (name, arg) in enumerate(named)]
         kwargs = {key: argument(key, key, child) for key, child in schema.kwargs.items()}
-        made = self._guarded(schema, lambda: target(*args, **kwargs))
-        if isinstance(made, Registered):
-            workspace.give(made)
-            vars(made)["_flambe_origin"] = Origin(schema, path, dict(self.names))
-        return made
+        component = self._guarded(schema, lambda: target(*args, **kwargs))
+        if isinstance(component, Registered):
+            workspace.give(component)
+            vars(component)["_flambe_origin"] = Origin(schema, path, dict(self.names))
+        return component
 
-    def _guarded(self, schema: Blueprint, call: Callable[[], Any]) -> Any:
+    def _guarded(self, schema: Blueprint, call: Callable[[], object]) -> object:
         try:
             return call()
         except FlambeError:
@@ -164,23 +165,23 @@ class Builder:
         """Return what a link leads to."""
         if link.reserved:
             raise ConfigError(Problem(f"!@ {link}: no link leads to {link.reserved}", link.place))
-        found = self.at(link.path)
+        target = self.at(link.path)
         walked = path_text(link.path)
         for position, name in enumerate(link.attributes):
             try:
-                found = getattr(found, name)
+                target = getattr(target, name)
             except AttributeError:
                 raise ConfigError(
                     Problem(
-                        f"!@ {link}: {walked} is a {type(found).__name__} without {name!r}",
+                        f"!@ {link}: {walked} is a {type(target).__name__} without {name!r}",
                         link.place,
                         (self._written(link) if not position else "")
-                        or did_you_mean(name, [n for n in dir(found) if not n.startswith("_")])
+                        or did_you_mean(name, [n for n in dir(target) if not n.startswith("_")])
                         or "dots walk the attributes of the built object",
                     )
                 ) from None
             walked += f".{name}"
-        return found
+        return target
 
     def _written(self, link: Link) -> str:
         """Return how a link leads to a keyword, or what is below one, that it named by a dot."""
@@ -191,8 +192,8 @@ class Builder:
         below = [path for path, _ in walk(value) if path and path[-1] == name]
         if not below:
             return ""
-        meant = Link(link.root, (*link.keys, *min(below, key=len)), tuple(rest))
-        return f"{name!r} is in the configuration; brackets walk there:   !@ {meant}"
+        corrected = Link(link.root, (*link.keys, *min(below, key=len)), tuple(rest))
+        return f"{name!r} is in the configuration; brackets walk there:   !@ {corrected}"
 
     def at(self, path: Path) -> Any:
         """Return the built object at a path."""
@@ -217,7 +218,7 @@ class Builder:
                 return self.at((*self._first[path[:length]], *path[length:]))
         return self._through(path)
 
-    def _through(self, path: Path) -> Any:
+    def _through(self, path: Path) -> object:
         """Walk the configuration to a path, on through the links that stand on the way."""
         value = self.names[str(path[0])]
         for position, key in enumerate(path[1:], start=1):
@@ -226,11 +227,11 @@ class Builder:
                 rest = path[position + 1 :]
                 if not value.attributes:
                     return self.at((*value.path, *rest))
-                found = self.follow(value)
+                target: object = self.follow(value)
                 for step in rest:
-                    found = getattr(found, str(step), _NOTHING)
-                if found is not _NOTHING:
-                    return found
+                    target = getattr(target, str(step), _NOTHING)
+                if target is not _NOTHING:
+                    return target
         raise ConfigError(
             Problem(
                 f"!@ {path_text(path)} leads to nothing that is built before it",
@@ -257,23 +258,23 @@ class Origin:
         What its links start from.
     """
 
-    def __init__(self, schema: Blueprint, path: Path, names: dict[str, Any]) -> None:
+    def __init__(self, schema: Blueprint, path: Path, names: dict[str, object]) -> None:
         self.schema = schema
         self.path = path
         self.names = names
 
 
-def folder_of(made: Any) -> FilePath:
+def folder_of(component: object) -> FilePath:
     """Return the folder of the file that an object was read from, which its paths start from.
 
     For what was made in Python it is the current folder.
     """
-    origin: Origin | None = vars(made).get("_flambe_origin")
-    place = origin.schema.place if origin is not None else None
-    return FilePath(place.folder) if place is not None and place.folder else FilePath.cwd()
+    origin: Origin | None = vars(component).get("_flambe_origin")
+    position = origin.schema.place if origin is not None else None
+    return FilePath(position.folder) if position and position.folder else FilePath.cwd()
 
 
-def child_at(value: Any, key: Key) -> Any:
+def child_at(value: object, key: Key) -> object:
     """Return the direct child at a key, or a marker that equals nothing."""
     if isinstance(value, Blueprint):
         if isinstance(key, int):
@@ -296,7 +297,7 @@ def _component_error(error: BaseException, schema: Blueprint, doing: str) -> Com
     )
 
 
-def run_error(component: Any, error: BaseException, doing: str = "running") -> ComponentError:
+def run_error(component: object, error: BaseException, doing: str = "running") -> ComponentError:
     """Return the error to raise for one that came out of a method of a component."""
     origin: Origin | None = None
     with contextlib.suppress(TypeError):
@@ -326,5 +327,5 @@ def _own_frame(error: BaseException, package: str) -> str:
     if not own:
         return ""
     last = own[-1]
-    shown = last.filename.rpartition("/site-packages/")[2]
-    return component_errors.clean(f"{shown}:{last.lineno}, in {last.name}:   {last.line}")
+    file = last.filename.rpartition("/site-packages/")[2]
+    return component_errors.clean(f"{file}:{last.lineno}, in {last.name}:   {last.line}")

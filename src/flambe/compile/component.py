@@ -25,7 +25,7 @@ class Component(Registered, Stateful):
     #: there again when it goes on. Nobody else writes there.
     folder: Any = workspace.OwnFolder()
 
-    def run(self) -> Any:
+    def run(self) -> object:
         """Do one step, and return True while there is more to do.
 
         Returns
@@ -77,7 +77,7 @@ class Component(Registered, Stateful):
         if pickle:
             vars(self).setdefault("_flambe_pickled", []).extend(names)
 
-    def get_state(self) -> dict[str, dict[str, Any]]:
+    def get_state(self) -> component_state.State:
         """Return the state of this component and of all below it.
 
         Returns
@@ -88,7 +88,7 @@ class Component(Registered, Stateful):
         """
         return component_state.collect(self)
 
-    def load_state(self, values: Mapping[str, Mapping[str, Any]]) -> None:
+    def load_state(self, values: Mapping[str, Mapping[str, object]]) -> None:
         """Take the state that :meth:`get_state` returned.
 
         Raises
@@ -117,7 +117,7 @@ class Component(Registered, Stateful):
         return ()
 
     @classmethod
-    def schema(cls, *args: Any, **kwargs: Any) -> Schema:
+    def schema(cls, *args: object, **kwargs: object) -> Schema:
         """Return a blueprint of this class, made in Python."""
         return Schema.of(cls, *args, **kwargs)
 
@@ -127,7 +127,7 @@ def runs(cls: type[Component]) -> bool:
     return cls.run is not Component.run
 
 
-def component_class(target: Any) -> type[Component] | None:
+def component_class(target: object) -> type[Component] | None:
     """Return the class of components that a class, or a factory of one, makes; None if of none."""
     owner = target if inspect.isclass(target) else getattr(target, "__self__", None)
     return owner if inspect.isclass(owner) and issubclass(owner, Component) else None

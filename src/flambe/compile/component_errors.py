@@ -57,8 +57,8 @@ def _exit_call(code: object) -> str:
 def message(error: BaseException) -> str:
     """Return the same, bounded."""
     whole = whole_message(error)
-    shown = bounded(whole, MOST_MESSAGE)
-    return shown if shown is whole else f"{shown}\n  all of it is in its log"
+    text = bounded(whole, MOST_MESSAGE)
+    return text if text is whole else f"{text}\n  the whole message is in its log"
 
 
 def traceback_text(error: BaseException) -> str:

@@ -18,7 +18,7 @@ from typing import Any
 from flambe._files import read_regular
 from flambe.compile import workspace, yaml
 from flambe.compile.component import Component
-from flambe.compile.state import archive, component_state, pickled
+from flambe.compile.state import archive, component_state, pickled, s3
 from flambe.compile.state.component_state import Stateful
 from flambe.compile.state.encoding import Encoder
 from flambe.compile.state.pickled import NOBODY, Trust
@@ -65,12 +65,12 @@ def save(obj: Component, path: str | os.PathLike[str], *, overwrite: bool = Fals
     """
     target = str(path)
     if target.startswith("s3://"):
-        if not overwrite and _s3().exists(target):
+        if not overwrite and s3.exists(target):
             raise StateError(_EXISTS.format(target))
         with tempfile.TemporaryDirectory() as folder:
             local = Path(folder, target.rstrip("/").rpartition("/")[2])
             save(obj, local)
-            _s3().upload(local, target)
+            s3.upload(local, target)
         return
     if os.path.lexists(target) and not overwrite:
         raise StateError(_EXISTS.format(target))
@@ -119,24 +119,24 @@ def write(
     """
     values = component_state.collect(obj) if values is None else values
     for path, component in component_state.components(obj):
-        place = os.path.join(folder, *path.split("/")) if path else folder
-        os.makedirs(place, exist_ok=True)
+        below = os.path.join(folder, *path.split("/")) if path else folder
+        os.makedirs(below, exist_ok=True)
         where = f"{type(component).__name__}" + (f" at {path!r}" if path else "")
-        write_state(place, _encoded(component, values[path], place, where, key))
+        write_state(below, _encoded(component, values[path], below, where, key))
         if forgotten and path in forgotten:
             text = json.dumps(forgotten[path], indent=1)
-            Path(place, FORGOTTEN_FILE).write_text(text, encoding="utf-8")
+            Path(below, FORGOTTEN_FILE).write_text(text, encoding="utf-8")
         for name, text in _description(component, alone=not path).items():
-            with open(os.path.join(place, name), "w", encoding="utf-8") as stream:
+            with open(os.path.join(below, name), "w", encoding="utf-8") as stream:
                 stream.write(text)
 
 
 def _encoded(
-    component: Stateful, values: Mapping[str, Any], place: str, where: str, key: bytes
-) -> dict[str, Any]:
+    component: Stateful, values: Mapping[str, object], folder: str, where: str, key: bytes
+) -> dict[str, object]:
     encoder, apart = Encoder(where), vars(component).get("_flambe_pickled", ())
     return {
-        name: pickled.write(place, name, value, where, key)
+        name: pickled.write(folder, name, value, where, key)
         if name in apart
         else encoder.encode(value, name)
         for name, value in values.items()
@@ -149,9 +149,9 @@ def _description(component: Stateful, *, alone: bool) -> dict[str, str]:
     What cannot be built on its own is an error where it stands alone; below another component,
     which builds it, the file says why.
     """
-    made_by: Any = type(component)
-    known: dict[str, str] | None = vars(component).get("_flambe_description")
-    if known is None:
+    description: dict[str, str] | None = vars(component).get("_flambe_description")
+    if description is None:
+        cls: Any = type(component)
         stream = io.StringIO()
         try:
             yaml.dump_standalone(component, stream)
@@ -160,13 +160,13 @@ def _description(component: Stateful, *, alone: bool) -> dict[str, str]:
                 raise
             reason = str(error).replace("\n", "\n# ")
             stream = io.StringIO(f"# loaded with the component above only: {reason}\n")
-        known = {
+        description = {
             CONFIG_FILE: stream.getvalue(),
             VERSION_FILE: component._flambe_version + "\n",
-            SOURCE_FILE: _source(made_by),
+            SOURCE_FILE: _source(cls),
         }
-        vars(component)["_flambe_description"] = known
-    return known
+        vars(component)["_flambe_description"] = description
+    return description
 
 
 @functools.cache
@@ -211,7 +211,7 @@ def load(
     with contextlib.ExitStack() as stack:
         if target.startswith("s3://"):
             folder = stack.enter_context(tempfile.TemporaryDirectory())
-            target = str(_s3().download(target, Path(folder)))
+            target = str(s3.download(target, Path(folder)))
         if os.path.isfile(target):
             folder = stack.enter_context(tempfile.TemporaryDirectory())
             archive.unpack(target, Path(folder), bounded=not trust)
@@ -222,7 +222,7 @@ def load(
             raise StateError(f"{path} is nested too deeply to be loaded") from None
 
 
-def _load_folder(folder: str, extensions: Collection[str], *, trust: bool) -> Any:
+def _load_folder(folder: str, extensions: Collection[str], *, trust: bool) -> Component:
     config = os.path.join(folder, CONFIG_FILE)
     if not os.path.isfile(config):
         raise StateError(f"no saved component at {folder}: {CONFIG_FILE} is missing")
@@ -270,49 +270,50 @@ def read(
         If a state is damaged, or a pickle is not trusted.
     """
     values: component_state.State = {}
-    known = dict(component_state.components(obj))
-    for place, folders, files in os.walk(folder):
+    tree = dict(component_state.components(obj))
+    for below, folders, files in os.walk(folder):
         folders.sort()
-        if place.count(os.sep) - folder.count(os.sep) > archive.MAX_DEPTH:
+        if below.count(os.sep) - folder.count(os.sep) > archive.MAX_DEPTH:
             raise StateError(f"{folder} is nested deeper than {archive.MAX_DEPTH} folders")
         if not holds_state(files):
             continue
-        path = os.path.relpath(place, folder).replace(os.sep, "/")
+        path = os.path.relpath(below, folder).replace(os.sep, "/")
         path = "" if path == "." else path
-        where = type(known[path]).__name__ if path in known else path
+        where = type(tree[path]).__name__ if path in tree else path
         values[path] = read_state(
-            place, functools.partial(pickled.read, place, where=where, trust=trust)
+            below, functools.partial(pickled.read, below, where=where, trust=trust)
         )
-        if path in known:
-            _compare_versions(place, path, known[path])
+        if path in tree:
+            _compare_versions(below, path, tree[path])
             if FORGOTTEN_FILE in files:
-                cls = type(known[path])
-                for name, text in _forgotten_at(place).items():
+                cls = type(tree[path])
+                for name, text in _forgotten_in(below).items():
                     notify(path, f"{cls.__module__}.{cls.__qualname__}.{name}", text)
     return values
 
 
-def _forgotten_at(place: str) -> dict[str, str]:
+def _forgotten_in(folder: str) -> dict[str, str]:
     """Return what a folder says of attributes that were not saved; broken files say nothing."""
     try:
-        entries = parse_json(_read_text(os.path.join(place, FORGOTTEN_FILE), MAX_FORGOTTEN))
+        text = _read_text(os.path.join(folder, FORGOTTEN_FILE), MAX_FORGOTTEN)
+        entries: object = parse_json(text)
         return {
             str(name): "".join(c for c in str(text) if c.isprintable() or c == "\n")
-            for name, text in dict(entries).items()
+            for name, text in (entries.items() if isinstance(entries, dict) else ())
         }
     except (OSError, ValueError, TypeError, RecursionError):
         return {}
 
 
-def _compare_versions(place: str, path: str, component: Stateful) -> None:
+def _compare_versions(folder: str, path: str, component: Stateful) -> None:
     saved, now = UNVERSIONED, component._flambe_version
     with contextlib.suppress(OSError):
-        saved = _read_text(os.path.join(place, VERSION_FILE), MAX_VERSION).strip()
+        saved = _read_text(os.path.join(folder, VERSION_FILE), MAX_VERSION).strip()
     if UNVERSIONED not in (saved, now) and saved != now:
         name = type(component).__name__ + (f" at {path!r}" if path else "")
         warnings.warn(
             f"{name} was saved by version {saved} and is loaded by version {now}: "
-            f"compare {os.path.join(place, SOURCE_FILE)} with the class of today",
+            f"compare {os.path.join(folder, SOURCE_FILE)} with the class of today",
             VersionWarning,
             stacklevel=4,
         )
@@ -321,9 +322,3 @@ def _compare_versions(place: str, path: str, component: Stateful) -> None:
 def _read_text(path: str, most: int) -> str:
     """Read the start of a text file, whatever it holds."""
     return read_regular(path, most).decode("utf-8", errors="replace")
-
-
-def _s3() -> Any:
-    from flambe.compile.state import s3
-
-    return s3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, TypeGuard, TypeVar
 
 from flambe.compile import workspace
 from flambe.compile.registry import register
@@ -23,7 +23,7 @@ class Registered:
     _flambe_reads_yaml: ClassVar[bool] = False
     _flambe_aliases: ClassVar[list[str]]
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         if isinstance(names := cls.__dict__.get("_transient"), str):
             raise TypeError(f"{cls.__name__}._transient takes several names: write ({names!r},)")
@@ -34,7 +34,7 @@ class Registered:
 
 def _recording(init: Callable[..., None]) -> Callable[..., None]:
     @functools.wraps(init)
-    def wrapper(self: Any, *args: Any, **kwargs: Any) -> None:
+    def wrapper(self: object, *args: object, **kwargs: object) -> None:
         # Only the outermost constructor sees what the object was made with. The instance's
         # dictionary is used, for a torch.nn.Module takes no attributes before its own __init__.
         workspace.give(self)
@@ -73,9 +73,14 @@ class Registrable(Registered):
         """Make the object from the content of its node."""
         raise NotImplementedError(f"{cls.__name__} must implement from_yaml(value)")
 
-    def to_yaml(self) -> Any:
+    def to_yaml(self) -> object:
         """Return the content of the node: a scalar, a list or a mapping."""
         raise NotImplementedError(f"{type(self).__name__} must implement to_yaml()")
+
+
+def reads_yaml(target: object) -> TypeGuard[type[Registrable]]:
+    """Whether what a tag calls takes the content of its node, whatever that is."""
+    return bool(getattr(target, "_flambe_reads_yaml", False))
 
 
 class MappedRegistrable(Registrable):
@@ -88,6 +93,7 @@ class MappedRegistrable(Registrable):
         """Call the constructor with the mapping."""
         return cls(**value)
 
-    def to_yaml(self) -> Any:
+    def to_yaml(self) -> Mapping[str, Any]:
         """Return the keywords that the object was made with."""
-        return vars(self).get("_flambe_arguments", {})
+        arguments: Mapping[str, Any] = vars(self).get("_flambe_arguments", {})
+        return arguments

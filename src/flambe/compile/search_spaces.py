@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from flambe.compile.values import Blueprint, Key
 
 _MODULE = "ray.tune.search.sample:"
 CHOICE = f"{_MODULE}choice"
 
 
-def is_space(value: Any) -> bool:
+def is_space(value: object) -> bool:
     """Whether a value is a search space."""
     return isinstance(value, Blueprint) and value.target.startswith(_MODULE)
 
@@ -30,7 +28,7 @@ def draws_real(space: Blueprint) -> bool:
     return kind(space).endswith(("uniform", "randn"))
 
 
-def categories(space: Blueprint) -> tuple[tuple[Key, ...], list[Any]] | None:
+def categories(space: Blueprint) -> tuple[tuple[Key, ...], list[object]] | None:
     """Return where it is written what a space chooses from, and that; None if unknown."""
     if space.target != CHOICE:
         return None

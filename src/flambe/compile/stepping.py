@@ -51,9 +51,9 @@ class Stepper:
     def __init__(self, component: Any, interrupt: type[BaseException] = UserInterrupt) -> None:
         self.component = component
         self.interrupt = interrupt
-        self.call: Callable[[Callable[[], Any]], Any] = lambda function: function()
+        self.call: Callable[[Callable[[], object]], object] = lambda function: function()
         self.counts = True
-        self._generator: Generator[Any, None, Any] | None = None
+        self._generator: Generator[object, None, object] | None = None
 
     @property
     def is_generator(self) -> bool:
@@ -78,10 +78,10 @@ class Stepper:
     def _step(self) -> bool:
         self.counts = True
         if self._generator is None:
-            result: Any = self.call(self.component.run)
+            result: object = self.call(self.component.run)
             if not inspect.isgenerator(result):
                 return self._more(result, "returned", _RETURN, otherwise=False)
-            self._generator = cast("Generator[Any, None, Any]", result)
+            self._generator = cast("Generator[object, None, object]", result)
         try:
             result = self.call(functools.partial(next, self._generator))
         except StopIteration as end:
@@ -91,7 +91,7 @@ class Stepper:
             return False
         return self._more(result, "yielded", _YIELD, otherwise=True)
 
-    def _more(self, result: Any, how: str, hint: str, *, otherwise: bool) -> bool:
+    def _more(self, result: object, how: str, hint: str, *, otherwise: bool) -> bool:
         """Return whether a result of ``run`` says that there is more to do; log its figures.
 
         Parameters
@@ -113,22 +113,22 @@ class Stepper:
             self._refuse(result, how, hint)
         return bool(more)
 
-    def _log(self, figures: Mapping[Any, Any], how: str) -> None:
+    def _log(self, figures: Mapping[object, object], how: str) -> None:
         for name, value in _flat(figures):
             number = _number(value)
             if number is None:
                 raise self._error(
-                    f"run() {how} figures, and {name!r} is not a number: {_shown(value)}",
+                    f"run() {how} figures, and {name!r} is not a number: {_described(value)}",
                     "run",
                     "log text with flambe.log(name, text)",
                 )
             events.log(name, number)
 
-    def _refuse(self, result: Any, how: str, hint: str) -> None:
+    def _refuse(self, result: object, how: str, hint: str) -> None:
         if inspect.iscoroutine(result):
             result.close()
             hint = "write def run(self), and call asyncio.run(...) in it"
-        raise self._error(f"run() {how} {_shown(result)}", "run", hint)
+        raise self._error(f"run() {how} {_described(result)}", "run", hint)
 
     def metric(self) -> float | None:
         """Return the figure that the component ranks by.
@@ -149,29 +149,27 @@ class Stepper:
         number = _number(value)
         if number is None:
             raise self._error(
-                f"metric() returned {_shown(value)}",
+                f"metric() returned {_described(value)}",
                 "metric",
                 "return one number (higher is better), or None where there is none yet",
             )
         return number
 
     def _error(self, text: str, method: str, hint: str) -> ComponentError:
-        made = run_error(self.component, TypeError(text))
-        message = f"{text}\n  {hint}"
-        return ComponentError(
-            message, made.place, made.what, "", _definition(self.component, method)
-        )
+        error = run_error(self.component, TypeError(text))
+        frame = _definition(self.component, method)
+        return ComponentError(f"{text}\n  {hint}", error.place, error.what, "", frame)
 
 
-def _flat(figures: Mapping[Any, Any], prefix: str = "") -> list[tuple[str, Any]]:
-    found: list[tuple[str, Any]] = []
+def _flat(figures: Mapping[object, object], prefix: str = "") -> list[tuple[str, object]]:
+    flat: list[tuple[str, object]] = []
     for key, value in figures.items():
         name = f"{prefix}{key}"
-        found += _flat(value, f"{name}/") if isinstance(value, Mapping) else [(name, value)]
-    return found
+        flat += _flat(value, f"{name}/") if isinstance(value, Mapping) else [(name, value)]
+    return flat
 
 
-def _single(value: Any) -> Any:
+def _single(value: object) -> object:
     """Return the one element of an array or a tensor, or None if it has not one."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
@@ -182,27 +180,26 @@ def _single(value: Any) -> Any:
     return value
 
 
-def _truth(value: Any) -> bool | None:
+def _truth(value: object) -> bool | None:
     """Return a bool, NumPy's and torch's too, or None if it is none."""
     value = _single(value)
     return value if isinstance(value, bool) else None
 
 
-def _number(value: Any) -> float | None:
+def _number(value: object) -> float | None:
     """Return a number as a float, or None if it is none."""
     single = _single(value)
     if not isinstance(single, numbers.Real | Decimal):
         return None
-    value = single  # whose operators are not in the abstract class
     with contextlib.suppress(ValueError):  # a signalling NaN
         try:
-            return float(value)
+            return float(single)
         except OverflowError:
-            return math.copysign(math.inf, 1 if value > 0 else -1)
+            return -math.inf if single < Decimal(0) else math.inf
     return math.nan
 
 
-def _shown(value: Any) -> str:
+def _described(value: object) -> str:
     """Return ``a str ('good')``: the type of a value, and the start of it."""
     kind = type(value)
     name = (
@@ -220,11 +217,11 @@ def _shown(value: Any) -> str:
     return clean(f"{article} {name} ({text[:80]})")
 
 
-def _definition(component: Any, method: str) -> str:
+def _definition(component: object, method: str) -> str:
     """Return where a method of a component's class is written."""
     function = inspect.unwrap(getattr(type(component), method))
     code = getattr(function, "__code__", None)
     if code is None:
         return ""
-    shown = str(Path(code.co_filename)).rpartition("/site-packages/")[2]
-    return f"{shown}:{code.co_firstlineno}, in {function.__qualname__}"
+    file = str(Path(code.co_filename)).rpartition("/site-packages/")[2]
+    return f"{file}:{code.co_firstlineno}, in {function.__qualname__}"

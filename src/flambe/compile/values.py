@@ -223,7 +223,7 @@ class Blueprint:
     __hash__ = None  # type: ignore[assignment]
 
 
-def children(value: Any) -> Iterator[tuple[Key, Any]]:
+def children(value: object) -> Iterator[tuple[Key, Any]]:
     """Yield ``(key, child)`` for everything directly below a value."""
     if isinstance(value, Blueprint):
         yield from enumerate(value.args)
@@ -238,7 +238,7 @@ def children(value: Any) -> Iterator[tuple[Key, Any]]:
         yield from enumerate(value)
 
 
-def replace(value: Any, change: Callable[[Key, Any], Any]) -> Any:
+def replace(value: object, change: Callable[[Key, Any], object]) -> Any:
     """Return the value with each child replaced by ``change(key, child)``.
 
     A new container is made; the value itself is left as it is.
@@ -259,29 +259,29 @@ def replace(value: Any, change: Callable[[Key, Any], Any]) -> Any:
     return value
 
 
-def walk(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+def walk(value: object, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """Yield ``(path, value)`` for a value and everything below it, parents first."""
     yield path, value
     for key, child in children(value):
         yield from walk(child, (*path, key))
 
 
-def shared(value: Any) -> list[list[Path]]:
-    """Return the places of each object that stands in several, in the order of the file."""
-    found: dict[Anchor, list[tuple[Blueprint, list[Path]]]] = {}
+def shared(value: object) -> list[list[Path]]:
+    """Return the paths of each object that stands in several places, in the order of the file."""
+    by_anchor: dict[Anchor, list[tuple[Blueprint, list[Path]]]] = {}
     for path, child in walk(value):
         if isinstance(child, Blueprint) and child.anchor is not None:
-            groups = found.setdefault(child.anchor, [])
-            for known, paths in groups:
-                if known == child:
+            groups = by_anchor.setdefault(child.anchor, [])
+            for blueprint, paths in groups:
+                if blueprint == child:
                     paths.append(path)
                     break
             else:
                 groups.append((child, [path]))
-    return [paths for groups in found.values() for _, paths in groups if len(paths) > 1]
+    return [paths for groups in by_anchor.values() for _, paths in groups if len(paths) > 1]
 
 
-def links(value: Any) -> Iterator[tuple[Path, Link]]:
+def links(value: object) -> Iterator[tuple[Path, Link]]:
     """Yield ``(path, link)`` for each link in a value, in the order of the file."""
     for path, child in walk(value):
         if isinstance(child, Link):

@@ -11,7 +11,6 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 from flambe._files import locked_folder
 
@@ -61,13 +60,13 @@ def using(workspace: Workspace) -> Iterator[None]:
         _Current.workspace = earlier
 
 
-def give(component: Any) -> None:
+def give(component: object) -> None:
     """Let a component that is being made have the folder of now, for good."""
     if _Current.workspace is not None:
         vars(component).setdefault(_ATTRIBUTE, _Current.workspace)
 
 
-def of(component: Any) -> Workspace | None:
+def of(component: object) -> Workspace | None:
     """Return the folder of a component, or None if it is run by no experiment."""
     return vars(component).get(_ATTRIBUTE) or _Current.workspace
 
@@ -75,7 +74,7 @@ def of(component: Any) -> Workspace | None:
 class OwnFolder:
     """``self.folder``; a component may have an attribute of this name all the same."""
 
-    def __get__(self, component: Any, kind: Any = None) -> Any:
+    def __get__(self, component: object, kind: object = None) -> object:
         if component is None:
             return self
         workspace = of(component)

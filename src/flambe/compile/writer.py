@@ -5,26 +5,27 @@ from __future__ import annotations
 import io
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.anchor import Anchor as YamlAnchor
-from ruamel.yaml.nodes import ScalarNode
+from ruamel.yaml.nodes import Node, ScalarNode
 from ruamel.yaml.representer import SafeRepresenter
 
+from flambe.compile.registered import reads_yaml
 from flambe.compile.schema import Schema
 from flambe.compile.values import Anchor, ClusterResource, Grid, Link, Sample
 
 
-def document(value: Any) -> str:
+def document(value: object) -> str:
     """Return a value as YAML: plain data, blueprints, links and options."""
     text = _written(value)
     # These break a line, or are dropped, where they are not escaped.
     return _written(value, unicode=False) if re.search("[\x85\u2028\u2029\ufeff]", text) else text
 
 
-def _written(value: Any, *, unicode: bool = True) -> str:
+def _written(value: object, *, unicode: bool = True) -> str:
     stream = io.StringIO()
     writer: Any = YAML(typ="safe", pure=True)
     writer.Representer = _Representer
@@ -42,20 +43,20 @@ def _written(value: Any, *, unicode: bool = True) -> str:
 class _Representer(SafeRepresenter):
     """Writes our values; a list of scalars and links stays on one line."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: object) -> bool:
         return True
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
-        self.anchored: dict[Anchor, list[tuple[Schema, Any]]] = {}
+        self.anchored: dict[Anchor, list[tuple[Schema, Node]]] = {}
         self.names: set[str] = set()
 
-    def schema(self, value: Schema) -> Any:
+    def schema(self, value: Schema) -> Node:
         if value.anchor is None:
             return self.tagged(value)
         # A node that stands in several places is written as an anchor and aliases.
-        known = self.anchored.setdefault(value.anchor, [])
-        for blueprint, node in known:
+        nodes = self.anchored.setdefault(value.anchor, [])
+        for blueprint, node in nodes:
             if blueprint == value:
                 return node
         node = self.tagged(value)
@@ -64,12 +65,12 @@ class _Representer(SafeRepresenter):
             self.names.add(name)
             node.anchor = YamlAnchor()
             node.anchor.value = name
-        known.append((value, node))
+        nodes.append((value, node))
         return node
 
-    def tagged(self, value: Schema) -> Any:
+    def tagged(self, value: Schema) -> Node:
         tag = f"!{value.tag}"
-        if getattr(value.resolve() if value.target else None, "_flambe_reads_yaml", False):
+        if value.target and reads_yaml(value.resolve()):
             return self.content(tag, value.content)
         if not value.args:
             return self.content(tag, value.kwargs or None)
@@ -77,44 +78,44 @@ class _Representer(SafeRepresenter):
         alone = len(args) == 1 and _is_scalar(args[0]) and args[0] is not None
         return self.content(tag, args[0] if alone else args)
 
-    def content(self, tag: str, content: Any) -> Any:
+    def content(self, tag: str, content: object) -> Node:
         if isinstance(content, Mapping):
             return self.represent_mapping(tag, content, flow_style=not content)
         if isinstance(content, list):
             return self.row(tag, content)
         if content is None:
             return self.represent_scalar(tag, "")
-        node = self.represent_data(content)
+        node: ScalarNode = self.represent_data(content)
         # Text that would be read as something else keeps its quotes under a tag.
         quoted = isinstance(content, str) and (not content or _implicit(content))
         return self.represent_scalar(tag, node.value, style="'" if quoted else node.style)
 
-    def text(self, value: str) -> Any:
-        node = self.represent_str(value)
+    def text(self, value: str) -> Node:
+        node: ScalarNode = self.represent_str(value)
         # The parser takes a question mark in a list on one line for a key, whatever follows it.
         node.style = "'" if value.startswith("?") and not node.style else node.style
         return node
 
-    def link(self, value: Link) -> Any:
+    def link(self, value: Link) -> Node:
         return self.represent_scalar("!@", str(value))
 
-    def cluster(self, value: ClusterResource) -> Any:
+    def cluster(self, value: ClusterResource) -> Node:
         return self.represent_scalar("!cluster", value.location)
 
-    def sample(self, value: Sample) -> Any:
+    def sample(self, value: Sample) -> Node:
         items = [value.low, value.high, value.n]
         return self.row("!s", items if value.decimals is None else [*items, value.decimals])
 
-    def grid(self, value: Grid) -> Any:
+    def grid(self, value: Grid) -> Node:
         return self.row("!g", value.elements)
 
-    def plain_list(self, value: Any) -> Any:
+    def plain_list(self, value: Iterable[object]) -> Node:
         return self.row("tag:yaml.org,2002:seq", value)
 
-    def plain_dict(self, value: Any) -> Any:
+    def plain_dict(self, value: Mapping[object, object]) -> Node:
         return self.represent_mapping("tag:yaml.org,2002:map", value, flow_style=not value)
 
-    def row(self, tag: str, items: Any) -> Any:
+    def row(self, tag: str, items: Iterable[object]) -> Node:
         flow = all(_is_scalar(item) or isinstance(item, Link) for item in items)
         return self.represent_sequence(tag, items, flow_style=flow)
 
@@ -130,7 +131,7 @@ _Representer.add_representer(tuple, _Representer.plain_list)
 _Representer.add_representer(dict, _Representer.plain_dict)
 
 
-def _is_scalar(value: Any) -> bool:
+def _is_scalar(value: object) -> bool:
     return value is None or isinstance(value, bool | int | float | str)
 
 

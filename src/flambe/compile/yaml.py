@@ -64,7 +64,7 @@ def read(source: str | FilePath | IO[str] | IO[bytes]) -> Document:
     return read_text(decoded(data, name) if isinstance(data, bytes) else data, name)
 
 
-def dump(value: Any, stream: IO[str] | None = None) -> str:
+def dump(value: object, stream: IO[str] | None = None) -> str:
     """Write a blueprint, or an object that was built from one or in Python, as YAML.
 
     Links and options are written as they were read. What is read back is equal.
@@ -160,25 +160,25 @@ def _closure(origin: Origin) -> list[str]:
         return []
     if not origin.names:
         raise StateError(f"!{origin.schema.tag} links to what is outside of it")
-    found: set[str] = set()
+    reached: set[str] = set()
     todo = [str(origin.path[0])]
     while todo:
         name = todo.pop()
-        if name not in found and name in origin.names:
-            found.add(name)
+        if name not in reached and name in origin.names:
+            reached.add(name)
             todo += [link.root for _, link in links(origin.names[name])]
-    return [name for name in origin.names if name in found]
+    return [name for name in origin.names if name in reached]
 
 
 # -- to YAML ------------------------------------------------------------------------------------
 
 
-def _plain(value: Any, where: str = "") -> Any:
+def _plain(value: object, where: str = "") -> object:
     """Return the value with objects replaced by their blueprints."""
     if value is None or type(value) in _SCALARS or isinstance(value, Link | Sample):
         return value
     if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
-        return _plain(value.item(), where)
+        return _plain(getattr(value, "item")(), where)  # noqa: B009 (an array of no dimension)
     if isinstance(value, ClusterResource):
         return value
     if isinstance(value, Schema | Grid):
@@ -202,7 +202,7 @@ def _plain(value: Any, where: str = "") -> Any:
 _SCALARS = (bool, int, float, str)
 
 
-def _key(key: Any, where: str) -> Any:
+def _key(key: object, where: str) -> object:
     if type(key) in _SCALARS:
         return key
     raise StateError(f"cannot write {where or 'it'} as YAML: a key of it is a {type(key).__name__}")
@@ -219,8 +219,8 @@ def _named(schema: Schema, where: str) -> Schema:
         raise StateError(
             f"cannot write {where} as YAML: it has values without a name, and keywords besides"
         )
-    given = {p.name: arg for p, arg in zip(parameters, schema.args, strict=False)}
-    return dataclasses.replace(schema, args=[], kwargs={**given, **schema.kwargs})
+    named = {p.name: arg for p, arg in zip(parameters, schema.args, strict=False)}
+    return dataclasses.replace(schema, args=[], kwargs={**named, **schema.kwargs})
 
 
 def _blueprint(obj: Registered, where: str) -> Schema:
@@ -237,10 +237,10 @@ def _blueprint(obj: Registered, where: str) -> Schema:
         if isinstance(schema.content, Schema | Link | Grid | Sample | ClusterResource):
             raise StateError(f"cannot write {where} as YAML: its to_yaml() is a tag of its own")
         return schema
-    given = obj.to_yaml() if isinstance(obj, MappedRegistrable) else _arguments(obj)
+    arguments = obj.to_yaml() if isinstance(obj, MappedRegistrable) else _arguments(obj)
     signature = signatures.signature(type(obj))
     kinds = {n: p.kind for n, p in signature.parameters.items()} if signature else {}
-    for name, value in given.items():
+    for name, value in arguments.items():
         if kinds.get(name) is inspect.Parameter.VAR_POSITIONAL:
             schema.args += [_plain(item, f"{where} {name}") for item in value]
         elif kinds.get(name) is inspect.Parameter.VAR_KEYWORD:
@@ -272,12 +272,12 @@ def _arguments(obj: Registered) -> Mapping[str, Any]:
     if kept is not None:
         return kept
     # A dataclass is given its constructor after it was registered.
-    cls: Any = type(obj)
+    cls: object = type(obj)
     fields = dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ()
     return {field.name: getattr(obj, field.name) for field in fields if field.init}
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     # The module of a class counts too: its tag may be its name alone.
     used = {
         name

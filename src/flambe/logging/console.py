@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import logging.handlers
 import os
 import warnings
 from pathlib import Path
-from typing import Any
 
 from flambe._files import private_folder, private_opener
 from flambe.logging.plain import plain
@@ -72,8 +72,10 @@ def setup(*, verbose: bool = False) -> None:
 class _PrivateRotatingFile(logging.handlers.RotatingFileHandler):
     """A log that only its owner reads, whatever the umask, as those that it is renamed to."""
 
-    def _open(self) -> Any:
-        return open(self.baseFilename, self.mode, encoding=self.encoding, opener=private_opener)
+    def _open(self) -> io.TextIOWrapper:
+        file = open(self.baseFilename, self.mode, encoding=self.encoding, opener=private_opener)
+        assert isinstance(file, io.TextIOWrapper)
+        return file
 
 
 class _OthersFilter(logging.Filter):

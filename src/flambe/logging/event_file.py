@@ -7,7 +7,7 @@ import socket
 import struct
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from flambe._disk import Appender
 
@@ -37,6 +37,10 @@ def summary_writer(file: Appender) -> Any:
     return summaries
 
 
+class _Event(Protocol):
+    def SerializeToString(self) -> bytes: ...  # noqa: N802 (protobuf's name)
+
+
 class _EventFile:
     """What a FileWriter of tensorboardX writes to: its own has a thread, and a queue to it."""
 
@@ -46,7 +50,7 @@ class _EventFile:
         self._file = file
         self.add_event(Event(wall_time=time.time(), file_version="brain.Event:2"))
 
-    def add_event(self, event: Any) -> None:
+    def add_event(self, event: _Event) -> None:
         """Let an event wait in the file."""
         from tensorboardX.record_writer import masked_crc32c
 

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from flambe.progress import with_names
 
@@ -89,7 +90,7 @@ def at_step(step: int) -> None:
     _current.step = step
 
 
-def _emit(kind: str, tag: str, value: Any, step: int | None) -> None:
+def _emit(kind: str, tag: str, value: object, step: int | None) -> None:
     if step is None:
         step = _current.step
     if _current.channel is not None:
@@ -103,12 +104,14 @@ def _emit(kind: str, tag: str, value: Any, step: int | None) -> None:
         _text_log.info("%s: %s%s", tag, value, "" if step is None else f" (step {step})")
 
 
-def _array(values: Any) -> Any:
+def _array(values: object) -> npt.NDArray[Any]:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
-        values = values.float() if values.dtype == torch.bfloat16 else values
-        return values.numpy()
+        tensor = values.detach().cpu()
+        array: npt.NDArray[Any] = (
+            tensor.float() if tensor.dtype == torch.bfloat16 else tensor
+        ).numpy()
+        return array
     return np.asarray(values)
 
 
@@ -119,7 +122,9 @@ def _step_of(step: int | None, global_step: int | None) -> int | None:
     return global_step if step is None else step
 
 
-def log(tag: str, value: Any, step: int | None = None, *, global_step: int | None = None) -> None:
+def log(
+    tag: str, value: object, step: int | None = None, *, global_step: int | None = None
+) -> None:
     """Log a value: to TensorBoard by its type, and to the metrics of the variant.
 
     Parameters
@@ -158,7 +163,7 @@ def log(tag: str, value: Any, step: int | None = None, *, global_step: int | Non
 
 
 def log_scalar(
-    tag: str, value: Any, step: int | None = None, *, global_step: int | None = None
+    tag: str, value: object, step: int | None = None, *, global_step: int | None = None
 ) -> None:
     """Log a number, or an array or tensor of one element.
 
@@ -182,14 +187,14 @@ def log_text(
 
 
 def log_histogram(
-    tag: str, values: Any, step: int | None = None, *, global_step: int | None = None
+    tag: str, values: object, step: int | None = None, *, global_step: int | None = None
 ) -> None:
     """Log the distribution of values, of any shape."""
     _emit("histogram", tag, _array(values).reshape(-1), _step_of(step, global_step))
 
 
 def log_image(
-    tag: str, image: Any, step: int | None = None, *, global_step: int | None = None
+    tag: str, image: object, step: int | None = None, *, global_step: int | None = None
 ) -> None:
     """Log an image: (height, width), (3, height, width) or (height, width, 3).
 
@@ -207,8 +212,8 @@ def log_image(
 
 def log_pr_curve(
     tag: str,
-    labels: Any,
-    predictions: Any,
+    labels: object,
+    predictions: object,
     step: int | None = None,
     *,
     global_step: int | None = None,
@@ -242,8 +247,8 @@ def log_pr_curve(
 
 def log_pr_curves(
     tag: str,
-    labels: Any,
-    predictions: Any,
+    labels: object,
+    predictions: object,
     step: int | None = None,
     *,
     global_step: int | None = None,

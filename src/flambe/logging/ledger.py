@@ -10,11 +10,16 @@ import contextlib
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import TypeGuard
 
 from flambe._files import write_atomic
 
 MOST_SENDERS = 2_000  # that are remembered, the latest
+
+
+def _counts(value: object) -> TypeGuard[dict[str, int]]:
+    """Whether a value of JSON is an object of whole numbers."""
+    return isinstance(value, dict) and all(isinstance(number, int) for number in value.values())
 
 
 class Ledger:
@@ -53,13 +58,15 @@ class Ledger:
             Whether there was one.
         """
         try:
-            known: dict[str, Any] = json.loads(self.path.read_text(encoding="utf-8"))
-            if known["identity"] != self.identity:
-                return False
-            self.sizes, self.senders = dict(known["sizes"]), dict(known["senders"])
-            self.advised = list(known["advised"])
-        except (OSError, ValueError, KeyError, TypeError):
+            entries: object = json.loads(self.path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
             return False
+        if not isinstance(entries, dict) or entries.get("identity") != self.identity:
+            return False
+        sizes, senders, advised = (entries.get(key) for key in ("sizes", "senders", "advised"))
+        if not (_counts(sizes) and _counts(senders) and isinstance(advised, list)):
+            return False
+        self.sizes, self.senders, self.advised = sizes, senders, list(map(str, advised))
         for name, size in self.sizes.items():
             with contextlib.suppress(OSError):
                 if (self.root / name).stat().st_size > size:

@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TypedDict
 
 from flambe.logging.events import Record
 from flambe.progress import host_name
@@ -15,6 +15,24 @@ from flambe.progress import host_name
 PERIOD = 5.0  # seconds between two looks
 DEADLINE = 10.0  # seconds that nvidia-smi has to answer
 _QUERY = "utilization.gpu,memory.used,memory.total"
+
+
+class GpuLoad(TypedDict):
+    """How busy a GPU is: percent, and bytes of its memory."""
+
+    use: float
+    memory: float
+    memory_total: float
+
+
+class HostLoad(TypedDict):
+    """How busy a host is: percent of all its processors, how many they are, and bytes of memory."""
+
+    cpu: float
+    cpus: int
+    memory: int
+    memory_total: int
+    gpus: list[GpuLoad]
 
 
 def watch(send: Callable[[Record], None]) -> None:
@@ -29,32 +47,24 @@ def _watch(send: Callable[[Record], None]) -> None:
     psutil.cpu_percent()  # what is asked next is measured from here on
     while True:
         time.sleep(PERIOD)
-        send(Record("", "load", host, look(), None, time.time()))
+        send(Record("", "load", host, measure(), None, time.time()))
 
 
-def look() -> dict[str, Any]:
-    """Return how busy this host is.
-
-    Returns
-    -------
-    dict
-        ``cpu``: percent of all processors since the last look; ``cpus``: how many there are;
-        ``memory``, ``memory_total``: bytes; ``gpus``: of each ``use`` (percent), ``memory`` and
-        ``memory_total`` (bytes).
-    """
+def measure() -> HostLoad:
+    """Return how busy this host is, its processors since the last call."""
     import psutil
 
     memory = psutil.virtual_memory()
     return {
         "cpu": psutil.cpu_percent(),
-        "cpus": psutil.cpu_count(),
+        "cpus": psutil.cpu_count() or 1,
         "memory": memory.total - memory.available,
         "memory_total": memory.total,
         "gpus": _gpus(),
     }
 
 
-def _gpus() -> list[dict[str, float]]:
+def _gpus() -> list[GpuLoad]:
     if shutil.which("nvidia-smi") is None:
         return []
     try:

@@ -48,7 +48,7 @@ class Recorder:
     def __init__(self, root: str | Path, identity: str = "") -> None:
         self.root = Path(root)
         self._sources: dict[str, _Source] = {}
-        self._told: dict[str, float] = {}
+        self._load_times: dict[str, float] = {}
         self._lines: collections.deque[tuple[str, str, str]] = collections.deque(
             maxlen=PENDING_LINES
         )
@@ -100,7 +100,7 @@ class Recorder:
                 self._undo()
                 raise
             self._advised |= changes.advised
-            self._told |= changes.told
+            self._load_times |= changes.load_times
             self._lines += changes.lines
             for source, line in changes.tails:
                 source.tail.append(line)
@@ -187,16 +187,19 @@ class Recorder:
 
     def _load(self, record: Record) -> None:
         # Every worker of a host tells the same.
-        if record.time - (self._told | self._changes.told).get(record.tag, 0.0) > LOAD_PERIOD:
-            self._changes.told[record.tag] = record.time
+        if (
+            record.time - (self._load_times | self._changes.load_times).get(record.tag, 0.0)
+            > LOAD_PERIOD
+        ):
+            self._changes.load_times[record.tag] = record.time
             line = {"host": record.tag, "time": round(record.time, 1), **record.value}
             self._loads.add(_encoded(json.dumps(line) + "\n"))
 
     def tail(self, source: str) -> list[tuple[str, str]]:
         """Return the last lines of a source: ``(level, text)``."""
         with self._lock:
-            known = self._sources.get(source)
-            return list(known.tail) if known else []
+            files = self._sources.get(source)
+            return list(files.tail) if files else []
 
     def take_lines(self) -> list[tuple[str, str, str]]:
         """Return the lines since the last call: ``(source, level, text)``."""
@@ -221,7 +224,7 @@ class _Changes:
     """What is different when a batch is written: nothing of it counts before."""
 
     advised: set[str] = field(default_factory=set)
-    told: dict[str, float] = field(default_factory=dict)
+    load_times: dict[str, float] = field(default_factory=dict)
     lines: list[tuple[str, str, str]] = field(default_factory=list)
     tails: list[tuple[_Source, tuple[str, str]]] = field(default_factory=list)
     ended: list[_Source] = field(default_factory=list)
@@ -325,8 +328,8 @@ def _last_lines(path: Path) -> list[tuple[str, str]]:
             lines = stream.read().decode("utf-8", "replace").splitlines()[-TAIL_LINES:]
     except OSError:
         return []
-    found = [_LINE.match(line) for line in lines]
-    return [(match[1], match[2][:TAIL_WIDTH]) for match in found if match is not None]
+    matches = [_LINE.match(line) for line in lines]
+    return [(match[1], match[2][:TAIL_WIDTH]) for match in matches if match is not None]
 
 
 class DirectChannel:

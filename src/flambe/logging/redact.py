@@ -11,7 +11,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable
-from typing import IO, Any
+from typing import IO
 from urllib.parse import unquote
 
 from flambe.errors import ComponentError, FlambeError, RunError
@@ -100,11 +100,11 @@ def holds(error: Exception) -> bool:
 def hidden(error: Exception) -> FlambeError:
     """Return an error that says the same without the hidden values."""
     if isinstance(error, ComponentError):
-        place = error.place
-        if place is not None:
-            place = dataclasses.replace(place, text=hide(place.text))
-        shown = [hide(text) for text in (error.what, error.traceback, error.frame)]
-        return ComponentError(hide(error.message), place, *shown)
+        position = error.place
+        if position is not None:
+            position = dataclasses.replace(position, text=hide(position.text))
+        texts = [hide(text) for text in (error.what, error.traceback, error.frame)]
+        return ComponentError(hide(error.message), position, *texts)
     return RunError(f"{type(error).__name__}: {hide(str(error))}")
 
 
@@ -144,7 +144,7 @@ class _Stream:
         for line in lines:
             self.write(line)
 
-    def __getattr__(self, name: str) -> Any:
+    def __getattr__(self, name: str) -> object:
         return getattr(self._stream, name)
 
 

@@ -20,7 +20,7 @@ NOT_FINITE = "not_finite"
 _NAMES = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
-def is_number(figure: Any) -> TypeGuard[float]:
+def is_number(figure: object) -> TypeGuard[float]:
     """Whether a figure is a number that can be ranked: neither NaN nor None."""
     if isinstance(figure, float):
         return not math.isnan(figure)
@@ -53,14 +53,14 @@ def figure_text(figure: float | None, digits: int = 5) -> str:
 # -- JSON ---------------------------------------------------------------------------------------
 
 
-def with_names(values: Mapping[str, Any]) -> dict[str, Any]:
+def with_names(values: Mapping[str, object]) -> dict[str, object]:
     """Return an object for JSON, in which what is not finite is null, and named beside it."""
-    named = _named(values)
-    plain: dict[str, Any] = _plain(values)
-    return {**plain, NOT_FINITE: named} if named else plain
+    names = _named(values)
+    plain = {str(name): _plain(value) for name, value in values.items()}
+    return {**plain, NOT_FINITE: names} if names else plain
 
 
-def _named(value: Any) -> Any:
+def _named(value: object) -> object:
     if isinstance(value, float) and not math.isfinite(value):
         return str(value)
     if isinstance(value, Mapping):
@@ -68,7 +68,7 @@ def _named(value: Any) -> Any:
     return None
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> object:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -76,13 +76,13 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def named_value(name: str, value: Any, line: Mapping[str, Any]) -> Any:
+def named_value(name: str, value: object, line: Mapping[str, object]) -> Any:
     """Return a value of an object that :func:`with_names` made, as it was before."""
     names = line.get(NOT_FINITE)
     return _restored(value, names.get(name)) if isinstance(names, Mapping) else value
 
 
-def _restored(value: Any, name: Any) -> Any:
+def _restored(value: object, name: object) -> object:
     if value is None and isinstance(name, str):
         return _NAMES.get(name)
     if isinstance(value, Mapping) and isinstance(name, Mapping):

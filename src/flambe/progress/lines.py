@@ -68,7 +68,7 @@ def bounded_lines(stream: BinaryIO) -> Iterator[bytes]:
     return iter(partial(stream.readline, LONGEST_LINE), b"")
 
 
-def parse_json(text: str) -> Any:
+def parse_json(text: str) -> object:
     r"""Return what JSON says, in a shape that can be written again.
 
     Halves of UTF-16 pairs (``"\ud800"``) are not characters: they are replaced.
@@ -86,7 +86,7 @@ def parse_json(text: str) -> Any:
     return _encodable(value) if "\\u" in text and _SURROGATE.search(text) else value
 
 
-def _is_deep(value: Any) -> bool:
+def _is_deep(value: object) -> bool:
     level = [value]
     for _ in range(DEEPEST):
         nested = [item for item in level if isinstance(item, dict | list)]
@@ -100,7 +100,7 @@ def _is_deep(value: Any) -> bool:
     return True
 
 
-def _encodable(value: Any) -> Any:
+def _encodable(value: object) -> object:
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode()
     if isinstance(value, dict):
@@ -110,7 +110,7 @@ def _encodable(value: Any) -> Any:
     return value
 
 
-def _object(line: str) -> dict[str, Any] | None:
+def _object(line: str) -> dict[str, object] | None:
     try:
         value = parse_json(line)
     except (ValueError, RecursionError):
@@ -141,9 +141,9 @@ class Tail:
             self._restart(0)
             return
         with stream:
-            found = os.fstat(stream.fileno())
-            if found.st_ino != self._file or found.st_size < self._offset:
-                self._restart(found.st_ino)
+            status = os.fstat(stream.fileno())
+            if status.st_ino != self._file or status.st_size < self._offset:
+                self._restart(status.st_ino)
             stream.seek(self._offset)
             for line in bounded_lines(stream):
                 if not line.endswith(b"\n") and len(line) < LONGEST_LINE:

@@ -143,7 +143,7 @@ class RunState:
     seed: int = 0
     #: The address of the folder that holds the checkpoints, where it is not this one.
     storage: str = ""
-    hosts: dict[str, dict[str, Any]] = field(default_factory=dict)
+    hosts: dict[str, dict[str, object]] = field(default_factory=dict)
     stages: list[StageState] = field(default_factory=list)
 
     @property
@@ -167,7 +167,7 @@ def outcome(status: Status, failed: int) -> str:
     return f"{status.value} with {failed} failed" if partly else status.value
 
 
-def variants_of(lines: Iterable[Mapping[str, Any]]) -> dict[str, VariantState]:
+def variants_of(lines: Iterable[Mapping[str, object]]) -> dict[str, VariantState]:
     """Return the variants of the lines of a journal by id, in the order of their first lines."""
     variants: dict[str, VariantState] = {}
     for line in lines:
@@ -175,7 +175,7 @@ def variants_of(lines: Iterable[Mapping[str, Any]]) -> dict[str, VariantState]:
     return variants
 
 
-def apply_line(variants: dict[str, VariantState], line: Mapping[str, Any]) -> str | None:
+def apply_line(variants: dict[str, VariantState], line: Mapping[str, object]) -> str | None:
     """Bring variants up to date with a line of the journal; return the id that it is about.
 
     None if it is about no variant that is known: then it says nothing.
@@ -186,27 +186,28 @@ def apply_line(variants: dict[str, VariantState], line: Mapping[str, Any]) -> st
     if line.get("gone"):
         return identity if variants.pop(identity, None) else None
     if identity not in variants:
-        if not (isinstance(line.get("stage"), str) and isinstance(line.get("name"), str)):
+        stage, name = line.get("stage"), line.get("name")
+        if not (isinstance(stage, str) and isinstance(name, str)):
             return None
-        variants[identity] = VariantState(identity, line["stage"], line["name"])
+        variants[identity] = VariantState(identity, stage, name)
     entry = variants[identity]
-    for name, value in line.items():
-        if name == "status":
+    for field_name, value in line.items():
+        if field_name == "status":
             entry.status = _status(value)
-        elif name in _CHANGING_FIELDS and _fits(_CHANGING_FIELDS[name], value):
+        elif field_name in _CHANGING_FIELDS and _fits(_CHANGING_FIELDS[field_name], value):
             restored = finite(value) if isinstance(value, dict) else value
-            setattr(entry, name, named_value(name, restored, line))
+            setattr(entry, field_name, named_value(field_name, restored, line))
     return identity
 
 
-def _status(value: Any) -> Status:
+def _status(value: object) -> Status:
     try:
         return Status(value)
     except ValueError:  # one of a newer version
         return Status.WAITING
 
 
-def change_line(changes: Mapping[str, Any]) -> str:
+def change_line(changes: Mapping[str, object]) -> str:
     """Return a line of the journal: the ``id`` of a variant, and the fields that changed.
 
     What is not finite is null in it, and named beside it: see :mod:`flambe.progress.figures`.
@@ -216,17 +217,17 @@ def change_line(changes: Mapping[str, Any]) -> str:
     return json.dumps(finite(with_names(changes))) + "\n"
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     most = sys.float_info.max
     return isinstance(value, int | float) and -most <= value <= most
 
 
-def _all(kind: type[Any], values: Any) -> bool:
+def _all(kind: type[object], values: Iterable[object]) -> bool:
     return all(isinstance(value, kind) for value in values)
 
 
 # What a field may hold, by its annotation: files are read that others may have written, or cut.
-_FITS: dict[str, Callable[[Any], bool]] = {
+_FITS: dict[str, Callable[[object], bool]] = {
     "str": lambda value: isinstance(value, str),
     "int": lambda value: isinstance(value, int) and -(2**63) <= value < 2**63,
     "bool": lambda value: isinstance(value, bool),
@@ -236,14 +237,14 @@ _FITS: dict[str, Callable[[Any], bool]] = {
     "dict[str, Any]": lambda value: isinstance(value, dict),
     "dict[str, str]": lambda value: isinstance(value, dict) and _all(str, value.values()),
     "dict[str, int]": lambda value: isinstance(value, dict) and _all(int, value.values()),
-    "dict[str, dict[str, Any]]": lambda value: (
+    "dict[str, dict[str, object]]": lambda value: (
         isinstance(value, dict) and _all(dict, value.values())
     ),
     "list[str]": lambda value: isinstance(value, list) and _all(str, value),
 }
 
 
-def _fits(kind: str, value: Any) -> bool:
+def _fits(kind: str, value: object) -> bool:
     return _FITS[kind](value)
 
 
@@ -258,8 +259,10 @@ def host_name() -> str:
     return os.environ.get("FLAMBE_HOST") or socket.gethostname()
 
 
-def _known(kind: type[Any], values: Any) -> dict[str, Any]:
-    """Return the fields that this version knows; a newer one may have written more.
+def _sound_fields(kind: type[RunState] | type[StageState], values: object) -> dict[str, Any]:
+    """Return the fields that this version has, and that hold what they may.
+
+    A newer version may have written more.
 
     Raises
     ------
@@ -268,11 +271,11 @@ def _known(kind: type[Any], values: Any) -> dict[str, Any]:
     """
     if not isinstance(values, dict):
         raise TypeError(f"expected an object, not {type(values).__name__}")
-    known = {f.name: str(f.type) for f in fields(kind)}
+    types = {f.name: str(f.type) for f in fields(kind)}
     return {
         name: finite(value)
         for name, value in values.items()
-        if name in known and (known[name] not in _FITS or _fits(known[name], value))
+        if name in types and (types[name] not in _FITS or _fits(types[name], value))
     }
 
 
@@ -287,17 +290,17 @@ def read_state_text(text: str) -> RunState:
     return _run_state(parse_json(text))
 
 
-def _run_state(values: Any) -> RunState:
-    known = _known(RunState, values)
-    known["status"] = _status(known["status"])
-    known["stages"] = [
-        StageState(**{**_known(StageState, stage), "status": _status(stage["status"])})
-        for stage in known["stages"]
+def _run_state(values: object) -> RunState:
+    run = _sound_fields(RunState, values)
+    run["status"] = _status(run["status"])
+    run["stages"] = [
+        StageState(**{**_sound_fields(StageState, stage), "status": _status(stage["status"])})
+        for stage in run["stages"]
     ]
-    return RunState(**known)
+    return RunState(**run)
 
 
-def finite(value: Any) -> Any:
+def finite(value: object) -> Any:
     """Return the value as strict JSON takes it: what no float holds becomes null."""
     if isinstance(value, int | float):
         return value if _is_number(value) else None

@@ -264,7 +264,8 @@ def not_finite(variant: VariantState | None) -> dict[str, str]:
     if variant is None:
         return {}
     figures = {"metric": variant.metric, "best": variant.best}
-    return dict(with_names(figures).get(NOT_FINITE, {}))
+    names = with_names(figures).get(NOT_FINITE)
+    return {str(k): str(v) for k, v in names.items()} if isinstance(names, dict) else {}
 
 
 def _shown(choice: Any) -> Any:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from flambe.compile import annotation_checks as types
 from flambe.compile import search_spaces, signatures
 from flambe.compile.checks import links
 from flambe.compile.checks.link_targets import Reach, Scope
 from flambe.compile.reader.source import Document
+from flambe.compile.registered import reads_yaml
 from flambe.compile.schema import Schema
 from flambe.compile.values import (
     Broken,
@@ -63,7 +63,7 @@ def _check_plain(document: Document, path: Path, schema: Schema) -> None:
 
     Commands that only look at a file construct its root alone, of what is not a tag.
     """
-    target: Any = schema.resolve()
+    target = schema.resolve()
     tagged = getattr(target, "_flambe_tagged", None)
     if tagged is None:
         return
@@ -78,8 +78,8 @@ def _check_plain(document: Document, path: Path, schema: Schema) -> None:
             tags, kind = list(walk(value, (*path, key))), "plain values"
         for below, child in tags:
             if isinstance(child, Schema):
-                what = f"{key!r} of !{schema.tag} takes {kind}, not !{child.tag}"
-                document.problem(what, below, "write the value itself")
+                message = f"{key!r} of !{schema.tag} takes {kind}, not !{child.tag}"
+                document.problem(message, below, "write the value itself")
 
 
 def _check_itself(document: Document, path: Path, schema: Schema, method: str) -> None:
@@ -100,12 +100,12 @@ def _sound(root: Schema) -> Schema | None:
 
     What is wrong is told already, and a class that checks more need not expect it.
     """
-    target: Any = root.resolve()
+    target = root.resolve()
     hints = types.hints(target)
     kwargs = {
         key: value
         for key, value in root.kwargs.items()
-        if not isinstance(value, Broken) and types.fits(value, hints.get(key, Any))
+        if not isinstance(value, Broken) and types.fits(value, hints.get(key, object))
     }
     scopes = set(scope_names(target))
     if scopes & (set(root.kwargs) - set(kwargs)) or (scopes and not scopes & set(kwargs)):
@@ -116,7 +116,7 @@ def _sound(root: Schema) -> Schema | None:
     return Schema(root.target, root.tag, root.args, kwargs, root.place)
 
 
-def _resolved(value: Any) -> Any:
+def _resolved(value: object) -> object:
     return value.resolve() if isinstance(value, Schema) and value.target else None
 
 
@@ -124,8 +124,8 @@ def _resolved(value: Any) -> Any:
 
 
 def _check_call(document: Document, path: Path, schema: Schema) -> None:
-    target: Any = schema.resolve()
-    if getattr(target, "_flambe_reads_yaml", False):
+    target = schema.resolve()
+    if reads_yaml(target):
         return
     if inspect.isclass(target) and inspect.isabstract(target):
         missing = listed(sorted(getattr(target, "__abstractmethods__", ())))
@@ -145,7 +145,7 @@ def _check_call(document: Document, path: Path, schema: Schema) -> None:
     positional = [
         p for p in parameters.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
     ]
-    given: dict[str, tuple[Key, Any]] = {
+    arguments: dict[str, tuple[Key, object]] = {
         p.name: (index, arg)
         for index, (p, arg) in enumerate(zip(positional, schema.args, strict=False))
     }
@@ -156,29 +156,29 @@ def _check_call(document: Document, path: Path, schema: Schema) -> None:
             f"its keywords: {listed(list(parameters))}" if parameters else "it has no keywords",
         )
     named = [p.name for p in parameters.values() if p.kind not in _VARIADIC]
-    meant: set[str] = set()
+    suggestions: set[str] = set()
     for key, value in schema.kwargs.items():
         if key not in named:
             if not signatures.has(signature, "VAR_KEYWORD"):
                 close = did_you_mean(key, named)
-                meant.add(close)
+                suggestions.add(close)
                 document.problem(
                     f"unknown keyword {key!r} for !{schema.tag}",
                     (*path, key),
                     close or (f"its keywords: {listed(named)}" if named else "it has no keywords"),
                     key=True,
                 )
-        elif key in given:
+        elif key in arguments:
             document.problem(f"{key!r} is given twice", (*path, key), key=True)
         else:
-            given[key] = (key, value)
+            arguments[key] = (key, value)
     missing_names = [
         p.name
         for p in parameters.values()
         if p.kind not in _VARIADIC
         and p.default is p.empty
-        and p.name not in given
-        and did_you_mean(p.name, [p.name]) not in meant
+        and p.name not in arguments
+        and did_you_mean(p.name, [p.name]) not in suggestions
     ]
     if missing_names:
         plural = "s" if len(missing_names) > 1 else ""
@@ -186,31 +186,35 @@ def _check_call(document: Document, path: Path, schema: Schema) -> None:
             f"!{schema.tag} needs the keyword{plural} {listed([repr(n) for n in missing_names])}",
             path,
         )
-    for name, (position, value) in given.items():
-        annotation = hints.get(name, Any)
+    for name, (position, value) in arguments.items():
+        annotation = hints.get(name, object)
         default = parameters[name].default
         if not types.fits(value, annotation) and not (value is None and default is None):
-            for below, wrong, wanted in types.misfits(value, annotation):
-                what = path_text((name, *below))
-                if keys := types.wrong_keys(wrong, wanted):
-                    for key in keys:
+            for below, wrong, expected in types.misfits(value, annotation):
+                keyword = path_text((name, *below))
+                if keys := types.wrong_keys(wrong, expected):
+                    for wrong_key in keys:
                         message = (
-                            f"{types.kind_of(key)} cannot be a key of {what!r} of !{schema.tag}"
+                            f"{types.kind_of(wrong_key)} cannot be a key of {keyword!r} "
+                            f"of !{schema.tag}"
                         )
-                        hint = f"expected {types.name_of(typing.get_args(wanted)[0])}: quote it"
-                        document.problem(message, (*path, position, *below, key), hint, key=True)
+                        hint = f"expected {types.name_of(typing.get_args(expected)[0])}: quote it"
+                        document.problem(
+                            message, (*path, position, *below, wrong_key), hint, key=True
+                        )
                     continue
                 document.problem(
-                    f"{what!r} of !{schema.tag} cannot be {types.kind_of(wrong)}",
+                    f"{keyword!r} of !{schema.tag} cannot be {types.kind_of(wrong)}",
                     (*path, position, *below),
-                    f"expected {types.name_of(wanted)}{_whole_numbers(wrong, wanted)}",
+                    f"expected {types.name_of(expected)}{_whole_numbers(wrong, expected)}",
                 )
 
 
-def _whole_numbers(value: Any, annotation: Any) -> str:
+def _whole_numbers(value: object, annotation: object) -> str:
     """Return which space draws whole numbers, where they are expected of another one."""
     if (
-        search_spaces.is_space(value)
+        isinstance(value, Schema)
+        and search_spaces.is_space(value)
         and search_spaces.draws_real(value)
         and types.fits(1, annotation)
     ):
@@ -224,12 +228,12 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 # -- links and options --------------------------------------------------------------------------
 
 
-def scope_names(target: Any) -> tuple[str, ...]:
+def scope_names(target: object) -> tuple[str, ...]:
     """Return the keywords of a class whose entries links may start from, in order."""
     return tuple(getattr(target, "_flambe_scopes", ()))
 
 
-def _scope(root: Any) -> Scope:
+def _scope(root: object) -> Scope:
     """Return what links may start from: name → (its path, its value), in order."""
     scope: Scope = {}
     if isinstance(root, Schema):
@@ -266,7 +270,7 @@ def _check_links(document: Document, scope: Scope) -> None:
         links.check(document, reach)
 
 
-def _order(root: Any, keywords: Sequence[str]) -> dict[Path, int]:
+def _order(root: object, keywords: Sequence[str]) -> dict[Path, int]:
     """Return the position of each path, as if keywords that links start from came last, in order.
 
     Where a keyword stands in the file means nothing; resources are there before any stage.
@@ -291,12 +295,12 @@ def _check_target(document: Document, path: Path, link: Link, reach: Reach) -> N
     for length, key in enumerate(link.keys, start=1):
         if not reach.follow(link.path[: length + 1]):
             above = link.path[:length]
-            known = sorted(str(k) for k in reach.below(above))
+            keywords = sorted(str(k) for k in reach.below(above))
             document.problem(
                 f"!@ {link} leads to nothing: {path_text(above)} has no keyword {key!r} here",
                 path,
-                did_you_mean(str(key), known)
-                or (f"it has: {listed(known)}; " if known else "")
+                did_you_mean(str(key), keywords)
+                or (f"it has: {listed(keywords)}; " if keywords else "")
                 + "a dot leads to an attribute of the built object",
             )
             return

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
 
 from flambe.compile.values import Grid, Key, Link, Path, children
 
-Scope = dict[str, tuple[Path, Any]]  # what links may start from: name → its path, its value
-Found = tuple[Path, Any]  # a value, and where it stands
+Scope = dict[str, tuple[Path, object]]  # what links may start from: name → its path, its value
+Found = tuple[Path, object]  # a value, and where it stands
 
 # How many steps are walked for all links of a file. What is behind them is not checked: options
 # that lead to options have a product of alternatives.
@@ -19,7 +18,7 @@ _ANYTHING = object()
 _UNCHECKED: Found = (("…",), _ANYTHING)
 
 
-def is_known(value: Any) -> bool:
+def is_known(value: object) -> bool:
     """Whether a value that a link leads to is known before the run."""
     return value is not _ANYTHING
 
@@ -82,11 +81,11 @@ class Reach:
     def earliest(self, target: Path) -> int | None:
         """Return where in the file the first value stands that a link leads to, if it is known."""
         if target not in self._earliest:
-            known = (self.order[path] for path, _ in self.follow(target) if path in self.order)
-            self._earliest[target] = min(known, default=None)
+            positions = (self.order[path] for path, _ in self.follow(target) if path in self.order)
+            self._earliest[target] = min(positions, default=None)
         return self._earliest[target]
 
-    def alternatives(self, path: Path, value: Any) -> list[Found]:
+    def alternatives(self, path: Path, value: object) -> list[Found]:
         """Return what a value may turn out to be: no option and no link any more."""
         if not isinstance(value, Grid | Link):
             return [(path, value)]

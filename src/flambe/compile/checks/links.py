@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from flambe.compile import annotation_checks as types
 from flambe.compile import signatures
 from flambe.compile.checks.link_targets import Reach, is_known
 from flambe.compile.reader.source import Document
+from flambe.compile.registered import reads_yaml
 from flambe.compile.schema import Schema
 from flambe.compile.values import (
     BROKEN,
@@ -42,33 +42,33 @@ def _check_value(
     keyword: tuple[str, str],
     links: dict[Path, Link],
     path: Path,
-    value: Any,
-    annotation: Any,
+    value: object,
+    annotation: object,
     reach: Reach,
 ) -> None:
     tag, name = keyword
     linked = _followed(value, path, reach)
     if types.fits(linked, annotation):
         return
-    told: set[Path] = set()
-    for inside, wrong, wanted in types.misfits(linked, annotation):
-        place = next((at for at in links if (*path, *inside)[: len(at)] == at), path)
-        if place not in told:  # once, for a link that leads to several
-            told.add(place)
-            link = f" (!@ {links[place]})" if place in links else ""
-            what = path_text((name, *place[len(path) :]))
+    reported: set[Path] = set()
+    for inside, wrong, expected in types.misfits(linked, annotation):
+        position = next((at for at in links if (*path, *inside)[: len(at)] == at), path)
+        if position not in reported:  # once, for a link that leads to several
+            reported.add(position)
+            link = f" (!@ {links[position]})" if position in links else ""
+            below = path_text((name, *position[len(path) :]))
             document.problem(
-                f"{what!r} of !{tag} cannot be {types.kind_of(wrong)}{link}",
-                place,
-                f"expected {types.name_of(wanted)}",
+                f"{below!r} of !{tag} cannot be {types.kind_of(wrong)}{link}",
+                position,
+                f"expected {types.name_of(expected)}",
             )
 
 
-def _annotated(schema: Schema) -> Iterator[tuple[str, Key, Any]]:
+def _annotated(schema: Schema) -> Iterator[tuple[str, Key, object]]:
     """Yield the name, the position and the type of each argument whose type is known."""
-    target: Any = schema.resolve()
+    target = schema.resolve()
     signature = signatures.signature(target)
-    if signature is None or getattr(target, "_flambe_reads_yaml", False):
+    if signature is None or reads_yaml(target):
         return
     hints = types.hints(target)
     parameters = [p for p in signature.parameters.values() if p.name in hints]
@@ -85,7 +85,7 @@ def _annotated(schema: Schema) -> Iterator[tuple[str, Key, Any]]:
             yield parameter.name, index, annotation
 
 
-def _links_in(value: Any, path: Path) -> Iterator[tuple[Path, Link]]:
+def _links_in(value: object, path: Path) -> Iterator[tuple[Path, Link]]:
     """Yield the links that are a value, or stand in its lists, mappings and options."""
     if isinstance(value, Link):
         yield path, value
@@ -94,16 +94,16 @@ def _links_in(value: Any, path: Path) -> Iterator[tuple[Path, Link]]:
             yield from _links_in(child, (*path, key))
 
 
-def _followed(value: Any, path: Path, reach: Reach) -> Any:
+def _followed(value: object, path: Path, reach: Reach) -> object:
     """Return a value with what its links may lead to instead of them."""
     if isinstance(value, Link):
-        found = [_built(v) for _, v in reach.alternatives(path, value) if is_known(v)]
-        return Grid(tuple(found)) if found else BROKEN
+        values = [_built(v) for _, v in reach.alternatives(path, value) if is_known(v)]
+        return Grid(tuple(values)) if values else BROKEN
     if isinstance(value, Schema):
         return value
     return replace(value, lambda key, child: _followed(child, (*path, key), reach))
 
 
-def _built(value: Any) -> Any:
+def _built(value: object) -> object:
     # On a cluster a resource is a path, like any other.
     return value.location if isinstance(value, ClusterResource) else value

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from ruamel.yaml.nodes import Node
 
@@ -53,10 +52,13 @@ class Sharing:
 def link_options(document: Document) -> None:
     """Replace what stands for an anchored component with options in it by a link to that one."""
     root = document.root
-    target: Any = root.resolve() if isinstance(root, Schema) and root.target else None
-    for keyword in getattr(target, "_flambe_scopes", ()):
+    if not isinstance(root, Schema) or not root.target:
+        return
+    for keyword in getattr(root.resolve(), "_flambe_scopes", ()):
         entries = root.kwargs.get(keyword)
-        for name, value in entries.items() if isinstance(entries, Mapping) else ():
+        if not isinstance(entries, dict):
+            continue
+        for name, value in entries.items():
             if any(isinstance(child, Schema) and child.anchor for _, child in walk(value)):
                 entries[name] = _Linker(document, (keyword,)).visit(value, _Place((name,), (name,)))
 
@@ -69,7 +71,7 @@ class _Place:
     link: Path
     options: tuple[tuple[Path, Key], ...] = ()
 
-    def below(self, parent: Any, key: Key) -> _Place:
+    def below(self, parent: object, key: Key) -> _Place:
         if isinstance(parent, Grid):
             chosen = (*self.options, (self.path, key))
             return _Place((*self.path, key), self.link, chosen)
@@ -120,7 +122,7 @@ class _Linker:
         self._known: dict[Anchor, _Known] = {}
         self._has_options: dict[Anchor, bool] = {}
 
-    def visit(self, value: Any, place: _Place) -> Any:
+    def visit(self, value: object, place: _Place) -> object:
         """Return the value with links in it."""
         if isinstance(value, Schema):
             if value.anchor is not None and self._varies(value.anchor, value):
@@ -148,14 +150,14 @@ class _Linker:
             )
         return self._has_options[anchor]
 
-    def _link(self, schema: Schema, first: _Place, place: _Place) -> Any:
+    def _link(self, schema: Schema, first: _Place, place: _Place) -> object:
         link = Link(str(first.link[0]), first.link[1:], place=schema.place)
         with contextlib.suppress(ValueError):
             if Link.parse(str(link)) == link:
                 return link
         return self._refuse(schema, place, "stands below a key that no link can name")
 
-    def _refuse(self, schema: Schema, place: _Place, why: str) -> Any:
+    def _refuse(self, schema: Schema, place: _Place, why: str) -> object:
         name = schema.anchor.name if schema.anchor is not None else ""
         self.document.problem(
             f"*{name} and &{name} are one !{schema.tag}, and what it has of options is chosen "
@@ -170,7 +172,7 @@ def _blueprints(schema: Schema) -> Iterator[Key]:
     """Yield the keys of a blueprint whose values are blueprints for whoever takes them."""
     if not schema.target:
         return
-    target: Any = schema.resolve()
+    target = schema.resolve()
     hints = types.hints(target)
     signature = signatures.signature(target)
     names = list(signature.parameters) if signature else []

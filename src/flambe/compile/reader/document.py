@@ -9,7 +9,6 @@ import re
 import sys
 from collections.abc import Collection
 from pathlib import Path as FilePath
-from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.composer import Composer
@@ -142,7 +141,7 @@ class _LimitError(MarkedYAMLError):
 class _BoundedScanner(Scanner):
     """Refuses long tags: the parser decodes them in a time that grows with their square."""
 
-    def scan_tag(self) -> Any:
+    def scan_tag(self) -> object:
         token = super().scan_tag()
         if token.end_mark.index - token.start_mark.index > MAX_TAG:
             problem = f"a tag of more than {MAX_TAG:,} characters"
@@ -155,7 +154,7 @@ class _BoundedComposer(Composer):
 
     count = 0
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
+    def compose_node(self, parent: object, index: object) -> object:
         self.count += 1
         if self.count > 2 * MAX_VALUES:
             mark = self.parser.peek_event().start_mark

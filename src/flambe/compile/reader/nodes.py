@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeGuard
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -15,6 +15,7 @@ from flambe.compile import search_spaces, tags
 from flambe.compile.reader.anchors import Sharing
 from flambe.compile.reader.provenance import mismatch
 from flambe.compile.reader.source import Document
+from flambe.compile.registered import reads_yaml
 from flambe.compile.schema import Schema
 from flambe.compile.values import BROKEN, ClusterResource, Grid, Link, Path, Sample
 from flambe.errors import Place, Problem
@@ -103,7 +104,7 @@ class NodeReader:
         if self.count > MAX_VALUES or depth > MAX_DEPTH:
             raise _TooLargeError
 
-    def value(self, node: Node, path: Path) -> Any:
+    def value(self, node: Node, path: Path) -> object:
         """Return the value of a node that stands at a path."""
         self._count(len(path))
         self.document.places.values.setdefault(path, self._place(node))
@@ -127,7 +128,7 @@ class NodeReader:
 
     # -- plain YAML ---------------------------------------------------------------------------
 
-    def _standard(self, node: Node, path: Path) -> Any:
+    def _standard(self, node: Node, path: Path) -> object:
         if isinstance(node, MappingNode) and node.tag == f"{STANDARD}map":
             return self._mapping(node, path)
         if isinstance(node, SequenceNode) and node.tag == f"{STANDARD}seq":
@@ -140,7 +141,7 @@ class NodeReader:
         self.document.problem(f"the YAML tag {node.tag!r} is not allowed", path)
         return BROKEN
 
-    def _scalar(self, node: ScalarNode, path: Path) -> Any:
+    def _scalar(self, node: ScalarNode, path: Path) -> object:
         try:
             value = self.constructor.construct_object(node)
             if isinstance(value, int):
@@ -225,7 +226,7 @@ class NodeReader:
 
     # -- flambe's tags ------------------------------------------------------------------------
 
-    def _tagged(self, node: Node, path: Path) -> Any:
+    def _tagged(self, node: Node, path: Path) -> object:
         tag = tag_of(node).lstrip("!")
         if not tag_of(node).startswith("!") or not tag:
             self.document.problem(f"the YAML tag {node.tag!r} is not allowed", path)
@@ -243,7 +244,7 @@ class NodeReader:
             return BROKEN
         return self._schema(node, tag, path)
 
-    def _link(self, node: Node, path: Path) -> Any:
+    def _link(self, node: Node, path: Path) -> object:
         try:
             text = node.value if isinstance(node, ScalarNode) else ""
             link = Link.parse(text, self.document.places.value(path))
@@ -256,31 +257,25 @@ class NodeReader:
             )
             return BROKEN
 
-    def _grid(self, node: Node, path: Path) -> Any:
+    def _grid(self, node: Node, path: Path) -> object:
         if not isinstance(node, SequenceNode) or not node.value:
             self.document.problem("!g takes a list of values to try", path, "expected   !g [a, b]")
             return BROKEN
         return Grid(tuple(self.value(child, (*path, i)) for i, child in enumerate(node.value)))
 
-    def _sample(self, node: Node, path: Path) -> Any:
+    def _sample(self, node: Node, path: Path) -> object:
         expected = "expected   !s [low, high, n]   or   !s [low, high, n, decimals]"
         items = (
             [self.value(c, (*path, i)) for i, c in enumerate(node.value)]
             if isinstance(node, SequenceNode)
             else []
         )
-        numbers = all(
-            isinstance(i, int | float) and not isinstance(i, bool) and abs(i) <= MAX_BOUND
-            for i in items
-        )
-        if (
-            len(items) not in (3, 4)
-            or not numbers
-            or not all(isinstance(i, int) for i in items[2:])
-        ):
+        bounds = [i for i in items[:2] if _is_number(i)]
+        counts = [i for i in items[2:] if _is_number(i) and isinstance(i, int)]
+        if len(items) not in (3, 4) or [*bounds, *counts] != items:
             self.document.problem("!s takes two bounds and a count", path, expected)
             return BROKEN
-        low, high, n, *decimals = items
+        (low, high), (n, *decimals) = bounds, counts
         if low > high:
             self.document.problem(f"the bounds of !s are reversed: {low} > {high}", path, expected)
         elif n < 1 or n > MAX_VALUES or (decimals and not 0 <= decimals[0] <= 15):
@@ -300,19 +295,19 @@ class NodeReader:
 
     def _schema(self, node: Node, tag: str, path: Path) -> Schema:
         if tag.partition(".")[0] in self.broken:
-            target, found = "", None
+            target, callee = "", None
         else:
             try:
                 document = self.document
-                target, found = tags.resolve(tag, document.extensions, document.undeclared)
+                target, callee = tags.resolve(tag, document.extensions, document.undeclared)
             except tags.UnknownTagError as error:
                 self.document.problem(str(error), path, error.hint)
-                target, found = "", None
+                target, callee = "", None
             except (Exception, SystemExit) as error:  # a module of an extension may raise anything
                 self.document.problem(f"!{tag} cannot be imported: {error!r}", path)
-                target, found = "", None
+                target, callee = "", None
         schema = Schema(target, tag, place=self.document.places.value(path))
-        if _reads_yaml(found):
+        if reads_yaml(callee):
             schema.content = self._content(node, path)
         elif isinstance(node, MappingNode):
             schema.kwargs = self._mapping(node, path, names=True)
@@ -328,19 +323,26 @@ class NodeReader:
         self.sharing.add(node, schema)
         return schema
 
-    def _implicit(self, node: Node, path: Path) -> Any:
+    def _implicit(self, node: Node, path: Path) -> object:
         """Return a scalar that has a tag of its own: its kind is found as if it had none."""
         tag = f"{STANDARD}str"
         if not _quoted(node):
             tag = str(self.resolver.resolve(ScalarNode, node.value, (True, False)))
         return self._scalar(ScalarNode(tag, node.value), path) if tag in SCALARS else node.value
 
-    def _content(self, node: Node, path: Path) -> Any:
+    def _content(self, node: Node, path: Path) -> object:
         if isinstance(node, MappingNode):
             return self._mapping(node, path)
         if isinstance(node, SequenceNode):
             return [self.value(child, (*path, i)) for i, child in enumerate(node.value)]
         return self._implicit(node, path)
+
+
+def _is_number(value: object) -> TypeGuard[int | float]:
+    """Whether a value may be a bound of a sample."""
+    return (
+        isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MAX_BOUND
+    )
 
 
 def _is_list_of_one_list(node: SequenceNode) -> bool:
@@ -353,7 +355,3 @@ def _merges(key: Node) -> bool:
 
 def _quoted(node: Node) -> bool:
     return bool(getattr(node, "style", None))
-
-
-def _reads_yaml(target: Any) -> bool:
-    return getattr(target, "_flambe_reads_yaml", False)

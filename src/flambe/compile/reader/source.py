@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ruamel.yaml.error import StreamMark as Mark
+
 from flambe.compile.values import Path
 from flambe.errors import ConfigError, Place, Problem
 
@@ -24,7 +26,7 @@ class Source:
     def __post_init__(self) -> None:
         self.lines = self.text.splitlines()
 
-    def place(self, mark: Any, width: int = 1) -> Place:
+    def place(self, mark: Mark, width: int = 1) -> Place:
         """Turn a mark of the YAML parser into a place."""
         return self.at(mark.line, mark.column, width)
 

@@ -12,12 +12,31 @@ import inspect
 import math
 import sys
 from collections.abc import Iterator, Mapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, TypeGuard
 
 from flambe.compile.state.digest import digest
 from flambe.errors import StateError, listed
 
 State = dict[str, dict[str, Any]]
+
+
+class HasState(Protocol):
+    """An optimizer, a module: what gives its state, and takes it back."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return the state."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], /) -> object:
+        """Take a state back."""
+
+
+def has_state(value: object) -> TypeGuard[HasState]:
+    """Whether an object gives its state, and takes it back; a class does not."""
+    return (
+        not inspect.isclass(value)
+        and callable(getattr(value, "state_dict", None))
+        and callable(getattr(value, "load_state_dict", None))
+    )
 
 
 class Stateful:
@@ -52,7 +71,7 @@ def components(root: Stateful) -> Iterator[tuple[str, Stateful]]:
     return visit(root, "")
 
 
-def _attributes(component: Any) -> Iterator[tuple[str, Any]]:
+def _attributes(component: object) -> Iterator[tuple[str, object]]:
     for name, value in list(vars(component).items()):
         if not name.startswith("_"):
             yield name, value
@@ -60,7 +79,7 @@ def _attributes(component: Any) -> Iterator[tuple[str, Any]]:
     yield from (vars(component).get("_modules") or {}).items()
 
 
-def _held(component: Any) -> Iterator[tuple[str, Stateful]]:
+def _held(component: object) -> Iterator[tuple[str, Stateful]]:
     for name, value in _attributes(component):
         if isinstance(value, Stateful):
             yield name, value
@@ -74,7 +93,7 @@ def _held(component: Any) -> Iterator[tuple[str, Stateful]]:
                 yield f"{name}/{below}", item
 
 
-def _inside(module: Any, path: str = "") -> Iterator[tuple[str, Stateful]]:
+def _inside(module: object, path: str = "") -> Iterator[tuple[str, Stateful]]:
     """Yield the outermost components in a module that is none (a ``torch.nn.ModuleList``)."""
     if inspect.isclass(module) or not hasattr(module, "__dict__"):
         return
@@ -85,25 +104,20 @@ def _inside(module: Any, path: str = "") -> Iterator[tuple[str, Stateful]]:
             yield from _inside(child, f"{path}{key}/")
 
 
-def _components_in(holder: Any, values: Mapping[str, Any]) -> set[str]:
+def _components_in(holder: object, values: Mapping[str, object]) -> set[str]:
     """Return the entries of a module's state that belong to components inside of it."""
     starts = tuple(f"{path.replace('/', '.')}." for path, _ in _inside(holder))
     return {key for key in values if str(key).startswith(starts)} if starts else set()
 
 
-def _holders(component: Any) -> Iterator[tuple[str, Any]]:
+def _holders(component: object) -> Iterator[tuple[str, HasState]]:
     """Yield what has a state_dict and is no component."""
     for name, value in _attributes(component):
-        if (
-            not isinstance(value, Stateful)
-            and not inspect.isclass(value)
-            and callable(getattr(value, "state_dict", None))
-            and callable(getattr(value, "load_state_dict", None))
-        ):
+        if has_state(value) and not isinstance(value, Stateful):
             yield name, value
 
 
-def _tensors(component: Any) -> Iterator[tuple[str, Any]]:
+def _tensors(component: object) -> Iterator[tuple[str, Any]]:
     """Yield the parameters and buffers that are a module's own."""
     yield from (vars(component).get("_parameters") or {}).items()
     transient = vars(component).get("_non_persistent_buffers_set") or ()
@@ -117,9 +131,9 @@ def collect(root: Stateful) -> State:
     return {path: component._state(own(component)) for path, component in components(root)}
 
 
-def own(component: Any) -> dict[str, Any]:
+def own(component: object) -> dict[str, object]:
     """Return the state that is a component's own, without those below it."""
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for name in vars(component).get("_flambe_attributes", ()):
         values[name] = getattr(component, name)
     for name, tensor in _tensors(component):
@@ -128,24 +142,21 @@ def own(component: Any) -> dict[str, Any]:
     for name, holder in _holders(component):
         held = holder.state_dict()
         theirs = _components_in(holder, held)
-        # Modules give an OrderedDict: what they take is any mapping.
-        values[name] = (
-            {k: v for k, v in held.items() if k not in theirs}
-            if isinstance(held, Mapping)
-            else held
-        )
+        # Modules give an OrderedDict, and take any mapping; what is not torch's gives anything.
+        is_mapping = isinstance(held, Mapping)
+        values[name] = {k: held[k] for k in held if k not in theirs} if is_mapping else held
     return values
 
 
-def restore(root: Stateful, values: Mapping[str, Mapping[str, Any]]) -> None:
+def restore(root: Stateful, values: Mapping[str, Mapping[str, object]]) -> None:
     """Give a tree its state back; see :meth:`Component.load_state`."""
     tree = dict(components(root))
     problems = [f"no component at {path!r}" for path in values if path not in tree]
     problems += [f"no state for the component at {path!r}" for path in tree if path not in values]
     for path, component in tree.items():
         if path in values:
-            given = component._load_state(dict(values[path]))
-            problems += [f"{path or 'itself'}: {text}" for text in _set(component, given)]
+            own_state = component._load_state(dict(values[path]))
+            problems += [f"{path or 'itself'}: {text}" for text in _set(component, own_state)]
     if problems:
         raise StateError(
             f"the state does not fit {type(root).__name__}: {listed(problems, 8)}\n"
@@ -153,7 +164,7 @@ def restore(root: Stateful, values: Mapping[str, Mapping[str, Any]]) -> None:
         )
 
 
-def _set(component: Any, values: dict[str, Any]) -> Iterator[str]:
+def _set(component: object, values: dict[str, Any]) -> Iterator[str]:
     tensors, holders = dict(_tensors(component)), dict(_holders(component))
     plain = vars(component).get("_flambe_attributes", ())
     for name in sorted({*tensors, *holders, *plain} - set(values)):
@@ -164,7 +175,7 @@ def _set(component: Any, values: dict[str, Any]) -> Iterator[str]:
             tensor = tensors[name]
             shape = getattr(value, "shape", None)
             if shape is None:
-                yield f"{name!r} is no tensor"
+                yield f"{name!r} is not a tensor"
             elif tensor.shape != shape:
                 yield f"{name!r} has shape {tuple(shape)}, not {tuple(tensor.shape)}"
             else:
@@ -191,27 +202,27 @@ def _set(component: Any, values: dict[str, Any]) -> Iterator[str]:
 _GENERATORS = ("Random", "Generator", "RandomState")
 
 
-def same(one: Any, other: Any) -> bool:
+def same(first: Any, second: Any) -> bool:
     """Whether two states are equal: tensors, arrays and tables by value, NaN equal to NaN."""
-    if one is other:
+    if first is second:
         return True
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(same(one[k], other[k]) for k in one)
-    if isinstance(one, list | tuple) and isinstance(other, list | tuple):
-        return len(one) == len(other) and all(map(same, one, other))
+    if isinstance(first, Mapping) and isinstance(second, Mapping):
+        return first.keys() == second.keys() and all(same(first[k], second[k]) for k in first)
+    if isinstance(first, list | tuple) and isinstance(second, list | tuple):
+        return len(first) == len(second) and all(map(same, first, second))
     torch, numpy, pandas = (sys.modules.get(name) for name in ("torch", "numpy", "pandas"))
-    if torch is not None and isinstance(one, torch.Tensor):
-        return isinstance(other, torch.Tensor) and bool(torch.equal(one.cpu(), other.cpu()))
-    if numpy is not None and isinstance(one, numpy.ndarray):
-        alike = isinstance(other, numpy.ndarray) and one.dtype == other.dtype
-        return alike and one.shape == other.shape and one.tobytes() == other.tobytes()
-    if pandas is not None and isinstance(one, pandas.DataFrame | pandas.Series | pandas.Index):
-        return type(one) is type(other) and bool(one.equals(other))
-    if isinstance(one, float) and isinstance(other, float) and math.isnan(one):
-        return math.isnan(other)
-    if type(one) is type(other) and type(one).__name__ in _GENERATORS:
-        return digest(one) == digest(other)  # of their states
+    if torch is not None and isinstance(first, torch.Tensor):
+        return isinstance(second, torch.Tensor) and bool(torch.equal(first.cpu(), second.cpu()))
+    if numpy is not None and isinstance(first, numpy.ndarray):
+        alike = isinstance(second, numpy.ndarray) and first.dtype == second.dtype
+        return alike and first.shape == second.shape and first.tobytes() == second.tobytes()
+    if pandas is not None and isinstance(first, pandas.DataFrame | pandas.Series | pandas.Index):
+        return type(first) is type(second) and bool(first.equals(second))
+    if isinstance(first, float) and isinstance(second, float) and math.isnan(first):
+        return math.isnan(second)
+    if type(first) is type(second) and type(first).__name__ in _GENERATORS:
+        return digest(first) == digest(second)  # of their states
     try:
-        return bool(one == other)
+        return bool(first == second)
     except Exception:  # of an object that compares in its own way
         return False

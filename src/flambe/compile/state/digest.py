@@ -15,6 +15,7 @@ import types
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 from itertools import islice
+from types import ModuleType
 from typing import Any
 
 MOST_NODES = 2_000  # values that are looked at, of one attribute
@@ -38,33 +39,33 @@ _OPAQUE = (
 )
 
 
-def digest(value: Any, known: Collection[int] = frozenset()) -> bytes:
+def digest(value: object, opaque: Collection[int] = frozenset()) -> bytes:
     """Return a digest of a value.
 
     Parameters
     ----------
     value
         Anything.
-    known
+    opaque
         The ids of objects that count as they are, whatever becomes of what they hold.
     """
-    summary = _Summary(known)
+    summary = _Summary(opaque)
     summary.add(value)
     return summary.hash.digest()
 
 
 class _Summary:
-    def __init__(self, known: Collection[int]) -> None:
+    def __init__(self, opaque: Collection[int]) -> None:
         self.hash = hashlib.blake2b(digest_size=16)
-        self.known = known
+        self.opaque = opaque
         self.left = MOST_NODES
         #: Id → its number, and the object: while it lives, no other one has its id.
-        self.seen: dict[int, tuple[int, Any]] = {}
+        self.seen: dict[int, tuple[int, object]] = {}
 
-    def text(self, *parts: Any) -> None:
+    def text(self, *parts: object) -> None:
         self.hash.update("".join(f"{part}\0" for part in parts).encode("utf-8", "replace"))
 
-    def add(self, value: Any, depth: int = 0) -> None:
+    def add(self, value: object, depth: int = 0) -> None:
         """Add what a value holds; what raises when it is looked at is only itself."""
         self.left -= 1
         if self.left < 0:
@@ -72,7 +73,7 @@ class _Summary:
         self.text("<", type(value).__module__, type(value).__qualname__)
         if _is_plain(value):
             self._add_plain(value)
-        elif id(value) in self.known or depth > MOST_DEPTH:
+        elif id(value) in self.opaque or depth > MOST_DEPTH:
             self.text(id(value))
         elif id(value) in self.seen:
             self.text("again", self.seen[id(value)][0])
@@ -84,7 +85,7 @@ class _Summary:
                 self.text(id(value))
         self.text(">")
 
-    def _add_plain(self, value: Any) -> None:
+    def _add_plain(self, value: object) -> None:
         if isinstance(value, str | bytes | bytearray):
             data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
             self._bytes(data)
@@ -102,7 +103,7 @@ class _Summary:
             self.hash.update(data[:half])
             self.hash.update(data[-half:])
 
-    def _add_object(self, value: Any, depth: int) -> None:
+    def _add_object(self, value: object, depth: int) -> None:
         if isinstance(value, _OPAQUE) or hasattr(value, "__next__"):
             self.text(id(value))
         elif isinstance(value, enum.Enum):
@@ -122,22 +123,22 @@ class _Summary:
         elif not self._add_of_library(value, depth):
             self._attributes(value, depth)
 
-    def _items(self, length: int, items: Iterable[Any], depth: int) -> None:
+    def _items(self, length: int, items: Iterable[object], depth: int) -> None:
         self.text(length)
         for item in items:
             self.add(item, depth)
 
-    def _set(self, value: Collection[Any], depth: int) -> None:
+    def _set(self, value: Collection[object], depth: int) -> None:
         self.text(len(value))
         if len(value) > MOST_ITEMS:
             return
-        for one in sorted(digest(item, self.known) for item in value):
-            self.hash.update(one)
+        for summary in sorted(digest(item, self.opaque) for item in value):
+            self.hash.update(summary)
         self.left -= len(value)
 
     # -- what libraries made ------------------------------------------------------------------
 
-    def _add_of_library(self, value: Any, depth: int) -> bool:
+    def _add_of_library(self, value: object, depth: int) -> bool:
         torch, numpy, pandas = (sys.modules.get(name) for name in ("torch", "numpy", "pandas"))
         if torch is not None and isinstance(value, torch.Tensor):
             self._tensor(torch, value)
@@ -156,13 +157,13 @@ class _Summary:
         elif pandas is not None and isinstance(value, pandas.Index):
             self.text(len(value), value.names)
             self.add(_ends(value, len(value)), depth)
-        elif callable(getattr(value, "state_dict", None)):
-            self.add(dict(value.state_dict()), depth)
+        elif callable(state_dict := getattr(value, "state_dict", None)):
+            self.add(dict(state_dict()), depth)
         else:
             return False
         return True
 
-    def _tensor(self, torch: Any, tensor: Any) -> None:
+    def _tensor(self, torch: ModuleType, tensor: Any) -> None:
         tensor = tensor.detach()
         self.text(tensor.dtype, tuple(tensor.shape))
         if tensor.numel() * tensor.element_size() > MOST_BYTES:
@@ -173,8 +174,8 @@ class _Summary:
         flat = tensor.cpu().contiguous().reshape(-1)
         self.hash.update(flat.view(torch.uint8).numpy().data)
 
-    def _array(self, numpy: Any, array: Any, depth: int) -> None:
-        array = numpy.asarray(array)
+    def _array(self, numpy: ModuleType, value: object, depth: int) -> None:
+        array = numpy.asarray(value)
         self.text(array.dtype, array.shape)
         if array.nbytes > MOST_BYTES:
             array = array.reshape(-1)[:: max(1, array.size // _SAMPLES)]
@@ -190,7 +191,7 @@ class _Summary:
         self.add(list(islice(table.columns, MOST_ITEMS)) if table.ndim == 2 else table.name, depth)
         self.add(_ends(rows.index, len(rows)), depth)
 
-    def _attributes(self, value: Any, depth: int) -> None:
+    def _attributes(self, value: object, depth: int) -> None:
         """Add the public attributes of any object; one without is itself."""
         held = dict(getattr(value, "__dict__", {}))
         for cls in type(value).__mro__:
@@ -206,11 +207,11 @@ class _Summary:
             self.add(child, depth)
 
 
-def _is_plain(value: Any) -> bool:
+def _is_plain(value: object) -> bool:
     return value is None or type(value) in (bool, int, float, complex, str, bytes, bytearray)
 
 
-def _ends(values: Any, length: int) -> list[Any]:
+def _ends(values: Any, length: int) -> list[object]:
     """Return the values, or the first and the last of many."""
     if length <= MOST_ITEMS:
         return list(values)
@@ -218,8 +219,9 @@ def _ends(values: Any, length: int) -> list[Any]:
     return [*islice(values, half), *reversed(list(islice(_backwards(values), half)))]
 
 
-def _backwards(values: Any) -> Any:
+def _backwards(values: Any) -> Iterable[object]:
     try:
-        return reversed(values)
+        backwards: Iterable[object] = reversed(values)
     except TypeError:
-        return iter(())
+        return ()
+    return backwards

@@ -11,7 +11,7 @@ import functools
 import inspect
 import itertools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import CodeType
 from typing import Any
@@ -23,7 +23,7 @@ from flambe.compile.state.digest import digest
 from flambe.compile.state.encoding import needs_pickle
 
 MOST_COMPONENTS = 10_000  # of a tree that is watched
-_SHOWN = 40  # characters of a value
+_LONGEST_TEXT = 40  # characters of a value
 _OUR_OWN = "_flambe_"
 
 
@@ -62,8 +62,8 @@ class Watch:
         self.root = root
         tree = dict(itertools.islice(component_state.components(root), MOST_COMPONENTS))
         self._ids = {id(component) for component in tree.values()}
-        # Components are kept, so that no other can have the id of one.
-        self._before = {id(member): (member, _Held(member, self._ids)) for member in tree.values()}
+        # The components are kept: no object that is made later has the id of one.
+        self._before = {id(c): (c, _Held(c, self._ids)) for c in tree.values()}
 
     def forgotten(self, values: component_state.State) -> Iterator[Forgotten]:
         """Yield what changed since and is in no state, each attribute of a class once.
@@ -91,7 +91,7 @@ class _Held:
 
     def __init__(self, component: Stateful, tree: set[int]) -> None:
         self.digests: dict[str, bytes] = {}
-        self.shown: dict[str, str] = {}
+        self.texts: dict[str, str] = {}
         skipped = _never_named(component)
         for name, value in {
             **vars(component),
@@ -102,7 +102,9 @@ class _Held:
             self.digests[name] = digest(value, tree)
             if value is None or type(value) in (bool, int, float, str):
                 text = repr(value)
-                self.shown[name] = text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+                self.texts[name] = (
+                    text if len(text) <= _LONGEST_TEXT else text[:_LONGEST_TEXT] + "…"
+                )
         self.holders = {name for name, _ in component_state._holders(component)}
         self.tensors = {name for name, _ in component_state._tensors(component)}
         #: The components that an attribute holds itself, not in a list or mapping.
@@ -159,7 +161,7 @@ def _mentioned(cls: type) -> frozenset[str]:
 
 def _read_of_self(code: CodeType) -> Iterator[str]:
     own = {"self", *code.co_varnames[:1]}
-    before: Any = None
+    before: object = None
     for instruction in dis.get_instructions(code):
         if instruction.opname in ("LOAD_ATTR", "LOAD_METHOD") and (
             before in own or (isinstance(before, tuple) and before[-1] in own)
@@ -168,7 +170,7 @@ def _read_of_self(code: CodeType) -> Iterator[str]:
         before = instruction.argval
 
 
-def _codes(function: Any) -> Iterator[CodeType]:
+def _codes(function: object) -> Iterator[CodeType]:
     """Yield the code of a function and of those within it."""
     ahead = [getattr(function, "__code__", None)]
     while ahead:
@@ -179,45 +181,52 @@ def _codes(function: Any) -> Iterator[CodeType]:
 
 
 def _lost(
-    component: Stateful, before: _Held, now: _Held, saved: Mapping[str, Any]
+    component: Stateful, before: _Held, now: _Held, saved: Mapping[str, object]
 ) -> Iterator[tuple[str, str]]:
     """Yield the names of attributes that are lost, with what people read of them."""
     cls: Any = type(component)
-    made = (now.holders - before.holders) | (now.tensors - before.tensors)
-    made |= {name for name, i in now.components.items() if before.components.get(name) != i}
-    for name in sorted(made & (set(saved) | set(now.components))):
+    new = (now.holders - before.holders) | (now.tensors - before.tensors)
+    new |= {name for name, i in now.components.items() if before.components.get(name) != i}
+    for name in sorted(new & (set(saved) | set(now.components))):
         yield name, _made_late(cls, name)
-    for name, one in now.digests.items():
-        if name in made or name in saved or name in now.components:
+    for name, summary in now.digests.items():
+        if name in new or name in saved or name in now.components:
             continue
-        if before.digests.get(name) == one:
+        if before.digests.get(name) == summary:
             continue
-        place = _assignment(cls, name)
-        if name.startswith("_") and not place:
+        assignment = _assignment(cls, name)
+        if name.startswith("_") and not assignment:
             continue  # a library's own: no code of the component sets it
-        values = (before.shown.get(name), now.shown.get(name), name in before.digests)
-        yield name, _text(cls, name, vars(component).get(name), values, place)
+        change = _Change(before.texts.get(name), now.texts.get(name), name in before.digests)
+        yield name, _text(cls, name, vars(component).get(name), change, assignment)
 
 
-def _text(
-    cls: Any, name: str, value: Any, shown: tuple[str | None, str | None, bool], place: str
-) -> str:
-    was, is_now, existed = shown
-    change = f" ({was} → {is_now})" if was is not None and is_now is not None else ""
+@dataclass(frozen=True)
+class _Change:
+    """Plain values of an attribute, as text, and whether it was there before."""
+
+    before: str | None
+    now: str | None
+    existed: bool
+
+
+def _text(cls: Any, name: str, value: object, change: _Change, assignment: str) -> str:
+    was = change.before
+    values = f" ({was} → {change.now})" if was is not None and change.now is not None else ""
     again = f"{was} again" if was is not None else "as it was built"
-    after = again if existed else "missing"
-    what = "changed" if existed else "was set"
+    after = again if change.existed else "missing"
+    verb = "changed" if change.existed else "was set"
     lines = [
-        f"{cls.__name__}.{name} {what} while it ran{change} and is in no state: after a resume, "
+        f"{cls.__name__}.{name} {verb} while it ran{values} and is in no state: after a resume, "
         f"in later stages and when it is loaded it is {after}",
-        f"  at {place or _class_place(cls)}",
+        f"  at {assignment or _class_position(cls)}",
         *_advice(name, value),
         f'  if nothing depends on it:  _transient = ("{name}",)   in the class',
     ]
     return "\n".join(lines)
 
 
-def _advice(name: str, value: Any) -> list[str]:
+def _advice(name: str, value: object) -> list[str]:
     if callable(getattr(value, "state_dict", None)):
         return ["  to keep it:  give it a name without the underscore, so that its state is saved"]
     if isinstance(value, Component):
@@ -239,7 +248,7 @@ def _made_late(cls: Any, name: str) -> str:
     return (
         f"{cls.__name__}.{name} was made while it ran: it is not there when it is built again, so "
         "it can be neither resumed, nor loaded, nor used by later stages\n"
-        f"  at {_assignment(cls, name) or _class_place(cls)}\n"
+        f"  at {_assignment(cls, name) or _class_position(cls)}\n"
         f"  make self.{name} in __init__"
     )
 
@@ -250,7 +259,7 @@ def _made_late(cls: Any, name: str) -> str:
 @functools.cache
 def _assignment(cls: type, name: str) -> str:
     """Return where a component's own code sets an attribute, rather not in its constructor."""
-    places: list[tuple[bool, str]] = []
+    assignments: list[tuple[bool, str]] = []
     for base in cls.__mro__:
         if not issubclass(base, Component) or base is Component:
             continue
@@ -258,12 +267,12 @@ def _assignment(cls: type, name: str) -> str:
             for code in _codes(inspect.unwrap(function) if callable(function) else None):
                 for stored, line in _stored(code):
                     if stored == name:
-                        place = f"{_shown_file(code.co_filename)}:{line}, in {code.co_name}"
-                        places.append((key == "__init__", place))
-    return min(places, key=lambda place: place[0])[1] if places else ""
+                        where = f"{_short_path(code.co_filename)}:{line}, in {code.co_name}"
+                        assignments.append((key == "__init__", where))
+    return min(assignments, key=lambda assignment: assignment[0])[1] if assignments else ""
 
 
-def names_set_by(function: Any) -> list[str]:
+def names_set_by(function: Callable[..., object]) -> list[str]:
     """Return the attributes that the code of a function sets."""
     return [name for code in _codes(inspect.unwrap(function)) for name, _ in _stored(code)]
 
@@ -277,13 +286,13 @@ def _stored(code: CodeType) -> Iterator[tuple[str, int | None]]:
 
 
 @functools.cache
-def _class_place(cls: type) -> str:
+def _class_position(cls: type) -> str:
     try:
         _, line = inspect.getsourcelines(cls)
-        return f"{_shown_file(inspect.getsourcefile(cls) or '')}:{line}, class {cls.__name__}"
+        return f"{_short_path(inspect.getsourcefile(cls) or '')}:{line}, class {cls.__name__}"
     except (OSError, TypeError):
         return f"{cls.__module__}.{cls.__qualname__}"
 
 
-def _shown_file(file: str) -> str:
+def _short_path(file: str) -> str:
     return file.rpartition("/site-packages/")[2]

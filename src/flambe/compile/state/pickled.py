@@ -16,7 +16,7 @@ import pickle
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from flambe._files import read_regular, write_private_once
 from flambe.compile.state.codec import MARK
@@ -65,7 +65,7 @@ def _code(key: bytes, name: str, digest: str) -> str:
     return hmac.new(key, f"{name}\0{digest}".encode(), hashlib.sha256).hexdigest()
 
 
-def write(folder: str, name: str, value: Any, where: str, key: bytes) -> dict[str, Any]:
+def write(folder: str, name: str, value: object, where: str, key: bytes) -> dict[str, object]:
     """Pickle an attribute into a file of its own; return what the state says of it.
 
     Raises
@@ -90,12 +90,30 @@ def write(folder: str, name: str, value: Any, where: str, key: bytes) -> dict[st
     return {MARK: _KIND, "sha256": digest, "size": len(data)}
 
 
-def is_pickled(written: Any) -> bool:
-    """Whether what a state says of an attribute is that it was pickled."""
-    return isinstance(written, dict) and written.get(MARK) == _KIND
+class PickleEntry(TypedDict):
+    """What a state says of an attribute that is in a file of its own, besides its mark."""
+
+    sha256: str
+    size: int
 
 
-def read(folder: str, name: str, written: dict[str, Any], where: str, trust: Trust) -> Any:
+def pickle_entry(written: object) -> PickleEntry | None:
+    """Return what a state says of an attribute that was pickled; None if it was not.
+
+    Raises
+    ------
+    ValueError
+        If it does not say enough.
+    """
+    if not isinstance(written, dict) or written.get(MARK) != _KIND:
+        return None
+    digest, size = written.get("sha256"), written.get("size")
+    if not isinstance(digest, str) or not isinstance(size, int):
+        raise ValueError("it does not say which pickle belongs to it")
+    return {"sha256": digest, "size": size}
+
+
+def read(folder: str, name: str, entry: PickleEntry, where: str, trust: Trust) -> object:
     """Read an attribute back, if its file is trusted.
 
     Raises
@@ -106,14 +124,14 @@ def read(folder: str, name: str, written: dict[str, Any], where: str, trust: Tru
     path = os.path.join(folder, f"{name}.pickle")
     if not name.isidentifier():
         raise StateError(f"cannot read the state in {folder}: {name[:80]!r} is no attribute")
-    digest = str(written["sha256"])
+    digest = entry["sha256"]
     if not trust.everybody and not _is_ours(path, name, digest, trust.key):
         raise StateError(
             f"{where}: {name!r} is a pickle, which can run code as you, and is not read\n  "
             + (_IN_RUN.format(path=os.path.abspath(folder)) if trust.key else _LOADED)
         )
     try:
-        data = read_regular(path, int(written["size"]) + 1)
+        data = read_regular(path, entry["size"] + 1)
     except OSError as error:
         raise StateError(f"{where}: {name!r} cannot be read: {error}") from None
     if hashlib.sha256(data).hexdigest() != digest:
@@ -169,11 +187,11 @@ def trust(path: str | os.PathLike[str]) -> int:
     if not os.path.isdir(path):
         raise StateError(f"{path} is not a folder")
     count, key = 0, user_key()
-    for place, _, files in os.walk(path):
+    for folder, _, files in os.walk(path):
         for file in files:
             name = file.removesuffix(".pickle")
             if name != file and name.isidentifier():
-                digest = hashlib.sha256(read_regular(os.path.join(place, file))).hexdigest()
-                Path(place, f"{file}.mac").write_text(_code(key, name, digest), encoding="ascii")
+                digest = hashlib.sha256(read_regular(os.path.join(folder, file))).hexdigest()
+                Path(folder, f"{file}.mac").write_text(_code(key, name, digest), encoding="ascii")
                 count += 1
     return count

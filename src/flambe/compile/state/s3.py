@@ -83,7 +83,7 @@ def _bucket(url: str) -> Iterator[S3FileSystem]:
         if not _exists(files, bucket):
             raise FileNotFoundError(f"there is no bucket {bucket!r}")
         yield files
-    except OSError as error:
+    except (OSError, ValueError) as error:  # settings of AWS may be wrong, too
         raise ResourceError(f"cannot reach {url}: {error}") from None
 
 

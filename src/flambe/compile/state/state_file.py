@@ -21,7 +21,7 @@ from typing import IO, Any, NoReturn
 from flambe._files import read_regular, regular_opener
 from flambe.compile.state.encoding import decode
 from flambe.compile.state.nesting import check_nesting
-from flambe.compile.state.pickled import is_pickled
+from flambe.compile.state.pickled import PickleEntry, pickle_entry
 from flambe.errors import StateError, how_to_install
 
 STATE_FILE = "state.pt"
@@ -35,7 +35,7 @@ def holds_state(files: Collection[str]) -> bool:
     return STATE_FILE in files or PLAIN_FILE in files
 
 
-def write_state(folder: str, values: dict[str, Any]) -> None:
+def write_state(folder: str, values: dict[str, object]) -> None:
     """Write an encoded state into the folder of its component."""
     if importlib.util.find_spec("torch") is None:
         Path(folder, PLAIN_FILE).write_bytes(pickle.dumps(values, protocol=4))
@@ -57,12 +57,12 @@ class _Plain(pickle._Unpickler):
         raise pickle.UnpicklingError(f"GLOBAL {module}.{name}")
 
 
-def _no_pickle(name: str, written: dict[str, Any]) -> Any:
+def _no_pickle(name: str, entry: PickleEntry) -> object:
     raise StateError(f"{name!r} is a pickle, which is not read here")
 
 
 def read_state(
-    folder: str, pickled: Callable[[str, dict[str, Any]], Any] = _no_pickle
+    folder: str, read_pickle: Callable[[str, PickleEntry], object] = _no_pickle
 ) -> dict[str, Any]:
     """Read the state of a component from its folder.
 
@@ -70,7 +70,7 @@ def read_state(
     ----------
     folder
         The folder.
-    pickled
+    read_pickle
         Reads an attribute that has a file of its own: its name, and what the state says of it.
 
     Raises
@@ -82,15 +82,17 @@ def read_state(
     try:
         written = dict(_read_plain(plain) if os.path.exists(plain) else _read_torch(tensors))
         return {
-            name: pickled(name, value) if is_pickled(value) else decode(value)
+            name: decode(value)
+            if (entry := pickle_entry(value)) is None
+            else read_pickle(name, entry)
             for name, value in written.items()
         }
     except StateError:
         raise
     except pickle.UnpicklingError as error:  # torch's tells how to load it all the same
-        if found := re.search(r"GLOBAL ([\w.]+)", str(error)):
-            what = f"it holds more than tensors and plain values ({found[1]})"
-            raise StateError(f"the state in {folder} is refused: {what}") from None
+        if match := re.search(r"GLOBAL ([\w.]+)", str(error)):
+            reason = f"it holds more than tensors and plain values ({match[1]})"
+            raise StateError(f"the state in {folder} is refused: {reason}") from None
         raise StateError(f"cannot read the state in {folder}: it is damaged") from None
     except Exception as error:  # what is damaged raises what it will
         raise StateError(f"cannot read the state in {folder}: {str(error)[:2000]}") from None
@@ -108,8 +110,8 @@ def _read_torch(file: str) -> Any:
     import torch
 
     if tuple(map(int, torch.__version__.split(".")[:2])) < SAFE_TORCH:
-        wanted = ".".join(map(str, SAFE_TORCH))
-        hint = f"a file can have torch {torch.__version__} run code: pip install 'torch>={wanted}'"
+        safe = ".".join(map(str, SAFE_TORCH))
+        hint = f"a file can have torch {torch.__version__} run code: pip install 'torch>={safe}'"
         raise StateError(f"{file} is not read\n  {hint}")
     # Once opened, it is the file that was looked at: not a pipe, nor one that was put in its way.
     with open(file, "rb", opener=regular_opener) as stream:
