@@ -6,7 +6,7 @@ import re
 import signal
 from pathlib import Path
 
-from flambe.experiment.storage.mark_interrupted import settle
+from flambe.experiment.storage.mark_interrupted import mark_interrupted
 from flambe.progress import RunFolder, Status
 from tests.cli import inline
 from tests.cli.inline import Terminal, flambe, state, write
@@ -30,7 +30,7 @@ def test_a_run_that_finished_without_some_says_so_everywhere(tmp_path: Path) -> 
         assert re.search(rf"│ {text} .*✘ failed .*│ ValueError: no luck with {text} ", done.stdout)
         assert f"fit text={text}" in done.stderr
         assert f"no luck with {text}" in done.stderr
-    assert "error: 3 of 9 variants failed; the run is at its end without them" in done.stderr
+    assert "error: 3 of 9 variants failed; the run finished without them" in done.stderr
     assert done.stderr.count("variant.log") == 3
     assert "the best" in done.stdout
     said = state(tmp_path)
@@ -143,7 +143,7 @@ def test_of_a_run_that_was_killed_the_state_counts_what_became_of_its_variants(
     assert flambe(tmp_path, config).returncode == -signal.SIGKILL
     assert state(tmp_path).status is Status.RUNNING
     folder = RunFolder(tmp_path / "flambe-output/output__shown")
-    settle(folder)
+    mark_interrupted(folder)
     after = state(tmp_path)
     assert after.status is Status.INTERRUPTED
     assert after.stage("a").counts == {"finished": 1, "interrupted": 1, "waiting": 1}

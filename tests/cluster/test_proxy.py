@@ -37,13 +37,13 @@ pytestmark = [
 NAME = "index.test"  # which only the proxy knows
 JOB = """
 import os, urllib.request
-from flambe.experiment.cluster_setup import _fetched
+from flambe.experiment.cluster_setup import _fetch
 from flambe.runnable import ClusterRunnable
 
 class Job(ClusterRunnable):
     def setup(self, cluster, extensions, force, **kwargs):
         place = f"{cluster.context.folder}/resources/page"
-        self.page = _fetched(cluster, "page", "http://pages.test/page.txt", place)
+        self.page = _fetch(cluster, "page", "http://pages.test/page.txt", place)
 
     def run(self, force=False, **kwargs):
         for name in ("http_proxy", "https_proxy", "no_proxy"):

@@ -51,8 +51,8 @@ def test_attempts_of_a_run_come_after_those_of_the_run_before(lab: Lab) -> None:
     (entry,) = failed.values()
     folder = lab.folder.variant(entry.stage, entry.name)
     attempts = [read_manifest(path) for path in folder.glob("checkpoint*")]
-    assert [known and known["attempt"] for known in attempts] == [1]
+    assert [manifest and manifest.attempt for manifest in attempts] == [1]
     lab.run(resume=True)
     manifest = read_manifest(folder / FINAL)
     assert manifest is not None
-    assert manifest["attempt"] == 2
+    assert manifest.attempt == 2

@@ -163,7 +163,7 @@ def test_a_machine_that_is_gone_is_gone_on_with_elsewhere(
     assert f"{URL}/output__gone holds the results of an earlier run" in refused.stderr
     done = flambe(lab.config, "--resume")
     assert done.returncode == 0, done.stderr
-    assert "what an earlier run did was found in" in done.stdout
+    assert "the state of an earlier run was copied from" in done.stdout
     again = [line for line in lab.records()[len(before) :] if line.startswith("step")]
     whole = Lab(tmp_path / "whole")
     whole.root.mkdir()
@@ -228,8 +228,8 @@ def test_a_bucket_that_does_not_answer_for_a_while(lab: Lab, use: Bucket, tmp_pa
     ("url", "told"),
     [
         ("s3://no-such-bucket-here/x", "storage: s3://no-such-bucket-here/x/output__wrong cannot"),
-        ("/mnt/disk", "is no bucket"),
-        ("s3://UPPER/x", "is no bucket"),
+        ("/mnt/disk", "is not a bucket"),
+        ("s3://UPPER/x", "is not a bucket"),
     ],
 )
 def test_what_cannot_be_used_is_told_before_anything_runs(

@@ -84,7 +84,7 @@ def test_a_link_that_is_down_for_two_minutes(farm: Farm) -> None:
         place = folder.variant(one.stage, one.name)
         manifest = read_manifest(place / "checkpoint")
         assert manifest is not None
-        assert manifest["attempt"] == one.attempts
+        assert manifest.attempt == one.attempts
         assert [path.name for path in place.glob("checkpoint*")] == ["checkpoint"]
 
 

@@ -15,6 +15,7 @@ from flambe.compile.values import ClusterResource
 from flambe.experiment.counting import count_variants
 from flambe.experiment.search.spaces import distinct_values, values_of
 from flambe.experiment.search.stage_search import StageSearch
+from flambe.experiment.spec import ExperimentSpec, SearchSpec, StageSpec
 from flambe.experiment.variants.expansion import Expander, Variant
 from flambe.experiment.variants.identity import canonical, identity
 from tests.experiment.lab import Lab, flambe
@@ -67,7 +68,8 @@ def expanded(keywords: Mapping[str, Any]) -> dict[str, list[Variant]]:
     expander = Expander(keywords["pipeline"], keywords.get("seed", 0))
     known: dict[str, list[Variant]] = {}
     for stage in keywords["pipeline"]:
-        found = StageSearch.read(keywords.get("search", {}).get(stage))
+        search = SearchSpec.read(keywords.get("search", {}).get(stage))
+        found = StageSearch.of(StageSpec(stage, keywords["pipeline"][stage], search), 0)
         found.spaces = {"": walker()}
         known[stage] = found.draw(expander, expander.expand(stage, known))
     return known
@@ -80,7 +82,10 @@ def test_the_count_is_that_of_the_different_variants(
 ) -> None:
     search = {stage: {"num_samples": samples} for stage in pipeline}
     keywords = {"pipeline": pipeline, "seed": seed, "search": search, "max_variants": 100_000}
-    counts = {stage: count.count for stage, count in count_variants(keywords).items()}
+    counts = {
+        stage: count.count
+        for stage, count in count_variants(ExperimentSpec.from_keywords(keywords)).items()
+    }
     if sum(counts.values()) > 1000:
         return
     variants = expanded(keywords)
@@ -106,7 +111,7 @@ def test_the_count_is_that_of_the_different_variants(
 )
 def test_equal_values_are_one_variant(value: Any, count: int) -> None:
     keywords = {"pipeline": {"a": walker(value=value)}}
-    assert count_variants(keywords)["a"].count == count
+    assert count_variants(ExperimentSpec.from_keywords(keywords))["a"].count == count
     assert len(expanded(keywords)["a"]) == count
 
 
@@ -125,7 +130,7 @@ def test_labels_of_options_in_options_say_what_was_chosen() -> None:
 def drawn(value: Any, samples: int) -> list[Any]:
     keywords = {"pipeline": {"a": walker(value=value)}, "search": {"a": {"num_samples": samples}}}
     found = expanded(keywords)["a"]
-    assert count_variants(keywords)["a"].count == len(found)
+    assert count_variants(ExperimentSpec.from_keywords(keywords))["a"].count == len(found)
     return sorted(one.config.kwargs["value"] for one in found)
 
 
@@ -190,7 +195,7 @@ def test_what_is_run_is_what_is_planned(lab: Lab) -> None:
     ).fine()
     ran = {stage: len(outcome.of(stage)) for stage in "abc"}
     assert ran == {"a": 16, "b": 18, "c": 54}
-    counted = count_variants(vars(lab.experiment()))
+    counted = count_variants(lab.experiment().spec())
     assert {stage: count.running for stage, count in counted.items()} == ran
 
 
@@ -216,7 +221,7 @@ def test_options_that_are_not_resolved_are_refused(lab: Lab) -> None:
         "11:27: !tune.choice draws plain values, not !pieces.Fixed",
         "11:53: !tune.choice draws plain values, not a link (!@ data)",
         "12:26: !tune.choice draws plain values, not options (!g)",
-        "14:15: !tune.uniform stands in an option (!g), where a searcher does not reach it",
+        "14:15: !tune.uniform is in an option (!g), which a searcher does not search",
         "14:46: 'rate[2]' of !pieces.Walk cannot be 'three'",
         "15:16: 'steps[0]' of !pieces.Walk cannot be 'one'",
         "15:24: 'steps[2]' of !pieces.Walk cannot be 'two'",

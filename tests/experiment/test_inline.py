@@ -286,7 +286,7 @@ alone: !pieces.Fixed {value: !g [2.0, 3.0]}
 def test_a_stage_in_which_all_failed_leaves_the_independent_ones(lab: Lab) -> None:
     outcome = lab.run(ALONE, more="max_failures: 0\nstop_on_failure: false")
     error = str(outcome.raised())
-    assert error.startswith("2 of 4 variants failed; the run is at its end without them\n")
+    assert error.startswith("2 of 4 variants failed; the run finished without them\n")
     assert "fit rate=1, and 1 other alike: " in error
     assert error.count("variant.log") == 1
     assert outcome.metrics("alone") == [2.0, 3.0]

@@ -345,11 +345,11 @@ def test_what_stands_on_a_cluster_counts_by_its_names_and_sizes(lab: Lab) -> Non
         "a: !pieces.Drawn {other: !@ there}\nb: !pieces.Drawn {other: !@ here}",
         more=f"resources: {{there: !cluster {corpus}, here: ./y, far: !cluster /nowhere}}",
     )
-    experiment = lab.experiment()
+    spec = lab.experiment().spec()
 
     def contents() -> dict[str, str]:
         places = {"there": str(corpus), "here": str(lab.root / "y"), "far": "/nowhere"}
-        return dict(Inputs.of(experiment, places).contents)
+        return dict(Inputs.of(spec, places).contents)
 
     before = contents()
     assert set(before) == {"there", "here"}  # nobody links to the other

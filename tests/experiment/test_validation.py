@@ -11,7 +11,7 @@ import pytest
 
 from flambe.compile.checks.calls import check
 from flambe.compile.reader.document import read_text
-from flambe.experiment.storage.run_storage import output_folder
+from flambe.experiment.storage.output_folder import output_folder
 from flambe.runnable import Secrets
 from tests.experiment.lab import HEADER, Lab, environment, flambe
 

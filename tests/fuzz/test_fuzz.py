@@ -26,7 +26,8 @@ import pytest
 from flambe.compile import Grid, Schema, yaml
 from flambe.compile.checks.calls import check
 from flambe.errors import ConfigError
-from flambe.experiment.plan import plan
+from flambe.experiment.plan import plan_stages
+from flambe.experiment.spec import ExperimentSpec
 
 CASES = Path(__file__).parent.parent / "cases"
 COUNT = int(os.environ.get("FLAMBE_FUZZ", "300"))
@@ -254,7 +255,7 @@ def read(source: bytes) -> Any:
     check(document, alone=not (isinstance(root, Schema) and root.tag == "Experiment"))
     document.raise_problems()
     if isinstance(root, Schema) and root.tag == "Experiment":
-        plan(root.kwargs)
+        plan_stages(ExperimentSpec.from_keywords(root.kwargs))
     return root
 
 

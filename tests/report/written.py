@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from flambe.experiment.journal import Journal, LogObserver
+from flambe.experiment.journal import Journal
+from flambe.experiment.observer import LogObserver
 from flambe.experiment.variants.expansion import Variant
 from flambe.logging.events import Record
 from flambe.logging.recorder import Recorder

@@ -26,8 +26,8 @@ from flambe.compile.reader.document import read_text
 from flambe.errors import ConfigError
 from flambe.experiment import Experiment, counting
 from flambe.experiment.counting import count_variants
-from flambe.experiment.plan import plan
-from flambe.experiment.search.stage_search import StageSearch
+from flambe.experiment.plan import plan_stages
+from flambe.experiment.spec import ExperimentSpec, SearchSpec
 from flambe.experiment.variants.expansion import Expander, Variant
 from flambe.experiment.variants.options import domains
 from tests.experiment.lab import environment
@@ -41,9 +41,13 @@ def space() -> Schema:
     return Schema("ray.tune.search.sample:Float", "tune.uniform", [0.0, 1.0], {})
 
 
+def described(pipeline: Stages, **keywords: Any) -> ExperimentSpec:
+    return ExperimentSpec.from_keywords({"pipeline": pipeline, **keywords})
+
+
 def counts(pipeline: Stages, **keywords: Any) -> list[int]:
-    known = count_variants({"pipeline": pipeline, "max_variants": 100_000, **keywords})
-    return [stage.running for stage in known.values()]
+    spec = described(pipeline, max_variants=100_000, **keywords)
+    return [stage.running for stage in count_variants(spec).values()]
 
 
 # -- the number of variants is that of the variants that are made ---------------------------------
@@ -69,7 +73,7 @@ def test_options_inside_options_samples_and_stages_that_are_options() -> None:
     assert counts(pipeline) == [len(variants) for variants in expand(pipeline).values()]
 
 
-def tried(pipeline: Stages, stage: str, search: StageSearch, most: int | None) -> list[int]:
+def tried(pipeline: Stages, stage: str, search: SearchSpec, most: int | None) -> list[int]:
     """Return how many variants there are if one stage is searched, and reduced to a number."""
     expander = Expander(pipeline)
     known: dict[str, list[Variant]] = {}
@@ -109,8 +113,8 @@ def test_searched_drawn_and_reduced_stages(
         keywords["reduce"] = {stage: most}
     found = counts(pipeline, **keywords)
     if max(found) <= 1000:
-        assert found == tried(pipeline, stage, StageSearch.read(search), most)
-        assert [row.count for row in plan({"pipeline": pipeline, **keywords})] == found
+        assert found == tried(pipeline, stage, SearchSpec.read(search), most)
+        assert [row.count for row in plan_stages(described(pipeline, **keywords))] == found
 
 
 @given(pipelines(), st.lists(st.integers(1, 4), min_size=5, max_size=5))

@@ -285,12 +285,13 @@ def _cut(line: str) -> str:
 
 def print_plan(root: Schema) -> None:
     """Print what an experiment would run: its stages, and how many variants they have."""
-    from flambe.experiment.plan import plan
+    from flambe.experiment.plan import plan_stages
+    from flambe.experiment.spec import ExperimentSpec
 
     table = Table(header_style="bold")
     for name in ("stage", "component", "links to", "variants"):
         table.add_column(name, justify="right" if name == "variants" else "left")
-    rows = plan(root.kwargs)
+    rows = plan_stages(ExperimentSpec.from_keywords(root.kwargs))
     for row in rows[:MAX_STAGES]:
         table.add_row(row.stage, row.component, listed(row.links), row.variants)
     console().print(table)

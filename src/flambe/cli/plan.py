@@ -18,7 +18,7 @@ from flambe.progress import RunFolder, objects, read_lines
 
 if TYPE_CHECKING:
     from flambe.experiment import Experiment
-    from flambe.experiment.variants.lineage import Earlier
+    from flambe.experiment.variants.lineage import EarlierResults
 
 PATIENCE = 5.0  # seconds to ask a host
 
@@ -131,13 +131,13 @@ def _in_the_way(cluster: Any, host: Any) -> str:
 
 def plan_here(root: Schema, experiment: Experiment, *, resume: bool = False) -> int:
     """Say what an experiment would run on this machine."""
-    from flambe.experiment.storage.run_storage import output_folder
-    from flambe.experiment.variants.lineage import Earlier
+    from flambe.experiment.storage.output_folder import output_folder
+    from flambe.experiment.variants.lineage import EarlierResults
 
     print_plan(root)
-    folder = RunFolder(output_folder(experiment))
+    folder = RunFolder(output_folder(experiment.spec()))
     if folder.variants.exists():
-        told = _reused(experiment, Earlier.read(read_lines(folder.variants)))
+        told = _reused(experiment, EarlierResults.read(read_lines(folder.variants)))
         console().print(told if resume or experiment.resume else f"with --resume: {told}")
     console().print("nothing was touched", style="dim")
     return 0
@@ -153,16 +153,17 @@ def _packages(cluster: Any, count: int) -> str:
 
 def _experiment(experiment: Any, offers: Mapping[str, Mapping[str, float]], say: Any) -> None:
     from flambe.experiment.cluster_setup import local_resources
-    from flambe.experiment.plan import plan
+    from flambe.experiment.plan import plan_stages
 
-    for name, path in local_resources(experiment).items():
+    spec = experiment.spec()
+    for name, path in local_resources(spec).items():
         say("resource", f"{name}: {path}, {_size(_bytes(path))}, sent once")
     # How many variants run at a time is known from the last time that the cluster was ready.
     slots = _slots(list(offers.values()), experiment.devices)
     table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)
     for title in ("stage", "component", "links to", "variants", "waves"):
         table.add_column(title)
-    for row in plan(vars(experiment)):
+    for row in plan_stages(spec):
         waves = str(math.ceil(row.count / slots)) if slots and row.runs else ""
         table.add_row(row.stage, row.component, ", ".join(row.links), row.variants, waves)
     told = f"{slots} variants at a time" if slots else "not known before the cluster is ready"
@@ -196,25 +197,26 @@ def _slots(offers: Sequence[Mapping[str, float]], devices: Mapping[str, float] |
     return sum(int(min(share, default=0.0)) for share in shares)
 
 
-def _earlier(cluster: Any, host: Any, experiment: Any) -> Earlier:
+def _earlier(cluster: Any, host: Any, experiment: Any) -> EarlierResults:
     """Return the results of earlier runs on the cluster; none, if there are none."""
-    from flambe.experiment.cluster_setup import results
-    from flambe.experiment.variants.lineage import Earlier
+    from flambe.experiment.cluster_setup import results_path
+    from flambe.experiment.variants.lineage import EarlierResults
 
     try:
-        text = host.read(f"{results(cluster.context, experiment)}/variants.jsonl")
+        text = host.read(f"{results_path(cluster.context, experiment.spec())}/variants.jsonl")
     except RemoteError:
         text = ""
-    return Earlier.read(objects(text.splitlines()))
+    return EarlierResults.read(objects(text.splitlines()))
 
 
-def _reused(experiment: Any, earlier: Earlier | None) -> str:
-    from flambe.experiment.plan import plan, resumed
-    from flambe.experiment.variants.lineage import Earlier
+def _reused(experiment: Any, earlier: EarlierResults | None) -> str:
+    from flambe.experiment.plan import find_resumable, plan_stages
+    from flambe.experiment.variants.lineage import EarlierResults
 
+    spec = experiment.spec()
     # What "reduce" will leave out is not known, but how many that are.
-    total = sum(stage.count for stage in plan(vars(experiment)) if stage.runs)
-    found = resumed(experiment, earlier or Earlier({}))
+    total = sum(stage.count for stage in plan_stages(spec) if stage.runs)
+    found = find_resumable(spec, earlier or EarlierResults({}))
     text = f"{found.done} of {total} variants are done"
     text += f", {found.begun} go on from their checkpoints" if found.begun else ""
     for changes, count in found.stale.items():

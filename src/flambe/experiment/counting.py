@@ -19,11 +19,10 @@ from flambe.compile.schema import Schema
 from flambe.compile.values import Grid, Link, Path, Sample, children
 from flambe.errors import ConfigError, Problem
 from flambe.experiment.search.spaces import distinct_values
-from flambe.experiment.search.stage_search import StageSearch
+from flambe.experiment.spec import ExperimentSpec, StageSpec
 from flambe.experiment.variants.identity import canonical_text
 from flambe.experiment.variants.options import alternatives, grid_elements, has_options, is_domain
 
-DEFAULT_MAX_VARIANTS = 10_000
 LARGEST_MAX_VARIANTS = 100_000
 # All stages together may have that many times the variants that one may have.
 ALL_STAGES = 10
@@ -68,13 +67,13 @@ class StageCount:
     method: str = "grid"
 
 
-def count_variants(keywords: Mapping[str, Any]) -> dict[str, StageCount]:
+def count_variants(spec: ExperimentSpec) -> dict[str, StageCount]:
     """Return how many variants each stage of an experiment has.
 
     Parameters
     ----------
-    keywords
-        The keywords of an ``!Experiment``, not built, without mistakes.
+    spec
+        The experiment, without mistakes.
 
     Raises
     ------
@@ -82,46 +81,42 @@ def count_variants(keywords: Mapping[str, Any]) -> dict[str, StageCount]:
         If a stage has more than ``max_variants``.
     """
     try:
-        counts = _counts(keywords)
-        if not keywords.get("reduce"):
+        counts = _counts(spec)
+        if all(stage.reduce is None for stage in spec.stages):
             return counts
-        kept = _counts(keywords, reduced=True)
+        kept = _counts(spec, reduced=True)
     except _TooManyVariantsError as error:
         raise ConfigError(Problem(error.message, hint=error.hint)) from None
     # The product of what is kept of several stages may be more than there is.
     return {
-        stage: replace(known, running=min(known.count, kept[stage].count))
-        for stage, known in counts.items()
+        stage: replace(count, running=min(count.count, kept[stage].count))
+        for stage, count in counts.items()
     }
 
 
-def size_findings(keywords: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str, str]]:
+def size_findings(spec: ExperimentSpec) -> Iterator[tuple[tuple[str, ...], str, str]]:
     """Yield the path, the message and the hint of the first stage that has too many variants.
 
     Variants that ``reduce`` masks count: a run lists them.
     """
     try:
-        _counts(keywords)
+        _counts(spec)
     except _TooManyVariantsError as error:
         yield ("pipeline", error.stage), error.message, error.hint
 
 
-def _counts(keywords: Mapping[str, Any], *, reduced: bool = False) -> dict[str, StageCount]:
-    search = keywords.get("search") or {}
-    reduce = (keywords.get("reduce") or {}) if reduced else {}
-    most = keywords.get("max_variants", DEFAULT_MAX_VARIANTS)
-    counter = _Counter(math.inf if reduced else most, keywords.get("seed", 0))
+def _counts(spec: ExperimentSpec, *, reduced: bool = False) -> dict[str, StageCount]:
+    most = spec.max_variants
+    counter = _Counter(math.inf if reduced else most, spec.seed)
     counts: dict[str, StageCount] = {}
     total = 0
-    for stage, value in keywords["pipeline"].items():
-        counts[stage] = counter.add(
-            stage, value, StageSearch.read(search.get(stage)), reduce.get(stage)
-        )
-        total += counts[stage].count
+    for stage in spec.stages:
+        counts[stage.name] = counter.add(stage, reduced=reduced)
+        total += counts[stage.name].count
         if total > ALL_STAGES * most and not reduced:
             raise _TooManyVariantsError(
-                stage,
-                f"the stages up to {stage!r} have {_number(total)} variants in all, "
+                stage.name,
+                f"the stages up to {stage.name!r} have {_number(total)} variants in all, "
                 f"more than {ALL_STAGES} times max_variants ({most:,})",
                 _hint(total / ALL_STAGES),
             )
@@ -162,8 +157,10 @@ class _Counter:
         self.counts: dict[_State, int] = {_END: 1}
         self.steps = 0
 
-    def add(self, name: str, value: Any, search: StageSearch, reduce: int | None) -> StageCount:
-        """Return how many variants a stage has."""
+    def add(self, spec: StageSpec, *, reduced: bool) -> StageCount:
+        """Return how many variants a stage has; what ``reduce`` keeps of them counts if wanted."""
+        name, value, search = spec.name, spec.config, spec.search
+        reduce = spec.reduce if reduced else None
         self.names.append(name)
         self.drawn, self.values = search.num_samples, {}
         sizes = self._sizes(value, (name,))

@@ -6,17 +6,17 @@ from collections.abc import Mapping
 
 from flambe.errors import ConfigError, Problem, did_you_mean, listed
 
-MOST_HOSTS = 8  # whose sizes are told
+MOST_HOSTS = 8  # whose sizes are listed
 
 
 def refuse_too_large(
-    asked: Mapping[str, float] | None, hosts: Mapping[str, Mapping[str, float]]
+    requested: Mapping[str, float] | None, hosts: Mapping[str, Mapping[str, float]]
 ) -> None:
-    """See that some host of a cluster has what a variant occupies: all of it, on one host.
+    """Check that some host of a cluster has what a variant occupies: all of it, on one host.
 
     Parameters
     ----------
-    asked
+    requested
         As the experiment says it.
     hosts
         Host → what it offers, ``cpu`` and ``gpu``.
@@ -26,13 +26,13 @@ def refuse_too_large(
     ConfigError
         If none has: the run would wait for ever.
     """
-    known = {name: amount for name, amount in (asked or {}).items() if name in ("cpu", "gpu")}
+    devices = {name: amount for name, amount in (requested or {}).items() if name in ("cpu", "gpu")}
     if not hosts or any(
-        all(offer.get(name, 0.0) >= amount for name, amount in known.items())
+        all(offer.get(name, 0.0) >= amount for name, amount in devices.items())
         for offer in hosts.values()
     ):
         return
-    needed = " and ".join(f"{amount:g} {name}" for name, amount in known.items())
+    needed = " and ".join(f"{amount:g} {name}" for name, amount in devices.items())
     sizes = [
         f"{host} has {offer.get('cpu', 0.0):g} cpu, {offer.get('gpu', 0.0):g} gpu"
         for host, offer in hosts.items()
@@ -46,13 +46,13 @@ def refuse_too_large(
 
 
 def occupied(
-    asked: Mapping[str, float] | None, capacity: Mapping[str, float], *, local: bool
+    requested: Mapping[str, float] | None, capacity: Mapping[str, float], *, local: bool
 ) -> dict[str, float]:
     """Return what a variant occupies.
 
     Parameters
     ----------
-    asked
+    requested
         As the experiment says it.
     capacity
         What the largest host offers; empty if nothing is too large.
@@ -64,23 +64,22 @@ def occupied(
     ConfigError
         If no host has that much: the run would wait for ever.
     """
-    if asked is None:
+    if requested is None:
         return {"cpu": 1.0, "gpu": 1.0} if capacity.get("gpu") else {"cpu": 1.0}
-    for name, amount in asked.items():
+    for name, amount in requested.items():
         most = capacity.get(name, 0.0)
         if not capacity or amount <= most:
             continue
-        what = f"devices: a variant needs {amount:g} {name}, and "
         if most:
-            what += f"the largest host has {most:g}"
-            hint = f"ask for at most {most:g}"
+            reason, hint = f"the largest host has {most:g}", f"ask for at most {most:g}"
         elif local and name in capacity:
-            what += "this machine has none"
-            hint = f"leave {name} out of devices, or run with --cluster where there are some"
+            reason = "this machine has none"
+            hint = f"leave {name} out of devices, or run with --cluster on hosts that have some"
         elif name in capacity:
-            what, hint = f"{what}no host has any", f"leave {name} out of devices"
+            reason, hint = "no host has any", f"leave {name} out of devices"
         else:
-            what += "no host has that"
-            hint = did_you_mean(name, capacity) or f"there are: {listed(list(capacity))}"
-        raise ConfigError(Problem(what, hint=hint))
-    return dict(asked)
+            reason = "no host has that"
+            hint = did_you_mean(name, capacity) or f"available: {listed(list(capacity))}"
+        message = f"devices: a variant needs {amount:g} {name}, and {reason}"
+        raise ConfigError(Problem(message, hint=hint))
+    return dict(requested)

@@ -2,35 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import getpass
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from flambe._grammar import (
-    LONGEST_NAME,
-    NAME_HINT,
-    wrong_ascii_name,
-    wrong_name,
-    wrong_path,
-    wrong_url,
-)
-from flambe.compile import Schema
-from flambe.compile.values import ClusterResource, Grid, Path
-from flambe.errors import ConfigError, Problem, did_you_mean, listed
+from flambe.compile import Schema, yaml
+from flambe.compile.build import Origin, folder_of
+from flambe.compile.values import ClusterResource, Grid
+from flambe.errors import ConfigError, Problem, StateError
 from flambe.experiment import counting, validation
-from flambe.experiment.counting import DEFAULT_MAX_VARIANTS, LARGEST_MAX_VARIANTS
-from flambe.experiment.search import engines, space_validation, stage_search
-from flambe.experiment.variants import expansion, options
-from flambe.runnable import ClusterRunnable, RemoteEnvironment
+from flambe.experiment.search.engines import Finding
+from flambe.experiment.spec import DEFAULT_MAX_VARIANTS, ExperimentSpec, read_stages
+from flambe.runnable import ClusterRunnable, RemoteEnvironment, Secrets
 
 if TYPE_CHECKING:
-    # The cluster room comes above this one.
-    Cluster = Any
-
-_URLS = ("https", "http", "s3")
-_RESERVED = {"resources"}
-
-Finding = tuple[Path, str, str]  # path, message, hint
+    from flambe.cluster import Cluster
 
 
 class Experiment(ClusterRunnable):
@@ -97,19 +87,19 @@ class Experiment(ClusterRunnable):
     def __init__(
         self,
         name: str,
-        pipeline: Mapping[str, Schema | Grid | Any],
+        pipeline: Mapping[str, Schema | Grid | object],
         resume: bool | str | Sequence[str] = False,
         devices: Mapping[str, float] | None = None,
         save_path: str = "flambe-output",
         resources: Mapping[str, str | ClusterResource] | None = None,
-        search: Mapping[str, Schema | Mapping[str, Any]] | None = None,
+        search: Mapping[str, Schema | Mapping[str, object]] | None = None,
         schedulers: Mapping[str, Schema] | None = None,
         reduce: Mapping[str, int] | None = None,
         env: RemoteEnvironment | None = None,
         max_failures: int = 1,
         stop_on_failure: bool = True,
         merge_plot: bool = True,
-        user_provider: Any = None,
+        user_provider: object = None,
         debug: bool = False,
         seed: int = 0,
         reuse_actors: bool = True,
@@ -137,27 +127,49 @@ class Experiment(ClusterRunnable):
 
     @classmethod
     def check_schema(cls, schema: Schema) -> Iterator[Finding]:
-        """Yield what is wrong with a configuration that keywords and types do not tell."""
-        yield from _findings(schema.kwargs)
+        """Yield what is wrong with a configuration beyond the names and types of keywords."""
+        yield from validation.keyword_findings(schema.kwargs)
         if schema.place is not None and schema.place.folder and "FLAMBE_HOST" not in os.environ:
-            resources = _mapping(schema.kwargs.get("resources"))
-            yield from validation.resource_findings(resources, schema.place.folder)
+            resources = schema.kwargs.get("resources")
+            yield from validation.missing_resources(resources, schema.place.folder)
 
     @classmethod
     def check_size(cls, schema: Schema) -> Iterator[Finding]:
         """Yield whether a configuration without mistakes describes more than is allowed."""
-        return counting.size_findings(schema.kwargs)
+        return counting.size_findings(ExperimentSpec.from_keywords(schema.kwargs))
+
+    def spec(self) -> ExperimentSpec:
+        """Return what the experiment says, as plain values."""
+        return ExperimentSpec(
+            stages=read_stages(vars(self)),
+            name=self.name,
+            seed=self.seed,
+            max_variants=self.max_variants,
+            resources=self.resources,
+            resume=self.resume,
+            devices=self.devices,
+            save_path=self.save_path,
+            storage=self.storage or "",
+            env=self.env,
+            max_failures=self.max_failures,
+            stop_on_failure=self.stop_on_failure,
+            reuse_actors=self.reuse_actors,
+            debug=self.debug,
+            folder=folder_of(self),
+        )
 
     def parse(self) -> None:
         """Validate what needs no file position; see :class:`Runnable`."""
-        findings = list(_findings(vars(self))) or counting.size_findings(vars(self))
-        found = [Problem(message, hint=hint) for _, message, hint in findings]
+        findings = list(validation.keyword_findings(vars(self)))
+        spec = self.spec()
+        findings = findings or list(counting.size_findings(spec))
+        problems = [Problem(message, hint=hint) for _, message, hint in findings]
         if self.on_cluster:
             from flambe.experiment import cluster_setup
 
-            found += cluster_setup.check(self)
+            problems += cluster_setup.check(spec)
         elif self.env is None:
-            found += [
+            problems += [
                 Problem(
                     f"resource {name!r} is on a cluster (!cluster {value.location}), "
                     "and this run is local",
@@ -166,8 +178,8 @@ class Experiment(ClusterRunnable):
                 for name, value in self.resources.items()
                 if isinstance(value, ClusterResource)
             ]
-        if found:
-            raise ConfigError(found)
+        if problems:
+            raise ConfigError(problems)
 
     def run(self, force: bool = False, **kwargs: Any) -> None:
         """Run all stages.
@@ -177,151 +189,60 @@ class Experiment(ClusterRunnable):
         force
             Whether results of the same name are moved aside.
         kwargs
-            ``resume``, ``debug``: as in the constructor; ``observer``: who is told how it goes, a
-            :class:`~flambe.experiment.run.Observer`; ``executor``: who runs the stages.
+            ``resume``, ``debug``: as in the constructor; ``observer``: shows how the run goes, a
+            :class:`~flambe.experiment.observer.Observer`; ``executor``: makes what runs the
+            stages. All options: :class:`~flambe.experiment.run.RunOptions`.
 
         Raises
         ------
         ConfigError
-            If there are results already, or what is asked for is not there.
+            If there are results already, or something that the experiment names does not exist.
         RunError
             If it failed, or a variant failed for good: then the rest is done, as
             ``stop_on_failure`` says.
         Interrupted
             If the user stopped it.
         """
-        from flambe.experiment.run import Run
+        from flambe.experiment.run import Run, RunContext, RunOptions
 
-        Run(self, force=force, **kwargs).execute()
+        options = RunOptions(force=force, **kwargs)
+        self.parse()
+        secrets = self.config.origin if isinstance(self.config, Secrets) else ""
+        context = RunContext(self._write_config, self._identify_user, secrets)
+        Run(self.spec(), options, context).execute()
+
+    def _write_config(self, path: Path) -> None:
+        """Write the configuration: the file that it was read from, or its YAML form."""
+        origin: Origin | None = vars(self).get("_flambe_origin")
+        place = origin.schema.place if origin is not None else None
+        if place is not None and os.path.isfile(place.file):
+            shutil.copyfile(place.file, path)
+            return
+        try:
+            text = yaml.dump(self)
+        except StateError as error:  # made in Python, with values that have no YAML form
+            text = "".join(f"# {line}\n" for line in str(error).splitlines())
+        path.write_text(text, encoding="utf-8")
+
+    def _identify_user(self) -> str:
+        """Return the name of the user who runs it, or nothing."""
+        if callable(self.user_provider):
+            return str(self.user_provider())
+        with contextlib.suppress(Exception):
+            return getpass.getuser()
+        return ""
 
     def setup(
-        self, cluster: Cluster, extensions: dict[str, str], force: bool, **kwargs: Any
+        self, cluster: Cluster, extensions: dict[str, str], force: bool, **kwargs: object
     ) -> None:
         """Prepare a cluster: bring the resources there, start Ray and the Report Site.
 
         Raises
         ------
         ConfigError
-            If there are results already, or a resource is not there.
+            If there are results already, or a resource does not exist.
         """
         from flambe.experiment import cluster_setup
 
         resume = bool(kwargs.get("resume"))
-        self.run_setup = cluster_setup.prepare(self, cluster, force=force, resume=resume)
-
-
-def _findings(values: Mapping[str, Any]) -> Iterator[Finding]:
-    pipeline = values.get("pipeline")
-    pipeline = pipeline if isinstance(pipeline, Mapping) else {}
-    yield from _name_findings(values, pipeline)
-    yield from _resource_findings(_mapping(values.get("resources")), pipeline)
-    for keyword in ("search", "schedulers", "reduce"):
-        for stage in _mapping(values.get(keyword)):
-            if stage not in pipeline:
-                yield (
-                    (keyword, stage),
-                    f"{keyword}: there is no stage {stage!r}",
-                    did_you_mean(str(stage), map(str, pipeline))
-                    or f"the stages: {listed(list(map(str, pipeline)))}",
-                )
-            elif not expansion.may_run(pipeline[stage]):
-                yield (
-                    (keyword, stage),
-                    f"{keyword}: stage {stage!r} has nothing to run",
-                    "its component has no run(): it is built where it is used",
-                )
-    yield from validation.option_findings(pipeline, _mapping(values.get("search")))
-    yield from _number_findings(values)
-    yield from engines.findings(values)
-    yield from space_validation.findings(values)
-    storage = values.get("storage")
-    if isinstance(storage, str) and (wrong_url(storage, "s3") or {"?", "#"} & set(storage)):
-        yield (
-            ("storage",),
-            f"storage: {storage!r} is no bucket",
-            "expected s3://BUCKET/FOLDER; a disk that all hosts mount is named by save_path",
-        )
-    resume = values.get("resume")
-    for stage in resume if isinstance(resume, list) else [resume]:
-        if isinstance(stage, str) and stage not in pipeline:
-            yield ("resume",), f"resume: there is no stage {stage!r}", did_you_mean(stage, pipeline)
-    for stage, value in _mapping(values.get("search")).items():
-        for problem in stage_search.keyword_problems(value):
-            yield ("search", stage), problem.message, problem.hint
-        if stage in pipeline and not options.domains(pipeline[stage]):
-            yield (
-                ("search", stage),
-                f"search: stage {stage!r} has nothing to search",
-                "put a search space in it, such as   lr: !tune.loguniform [1e-4, 1e-1]",
-            )
-
-
-def _name_findings(values: Mapping[str, Any], pipeline: Mapping[str, Any]) -> Iterator[Finding]:
-    name = values.get("name")
-    if isinstance(name, str) and (what := wrong_ascii_name(name)):
-        yield ("name",), what, NAME_HINT
-    if "pipeline" in values and not pipeline:
-        yield ("pipeline",), "the pipeline has no stages", "expected   stage: !Component"
-    for stage in pipeline:
-        if what := wrong_name(stage):
-            what = what if len(str(stage)) > LONGEST_NAME else f"{stage!r} cannot name a stage"
-            yield ("pipeline", stage), what, NAME_HINT
-        elif stage in _RESERVED:
-            yield ("pipeline", stage), f"a stage cannot be named {stage!r}", "the name is taken"
-    save_path = values.get("save_path")
-    if isinstance(save_path, str) and (what := validation.wrong_save_path(save_path)):
-        yield ("save_path",), f"save_path: {what}", "expected a folder, such as $HOME/results"
-
-
-def _resource_findings(
-    resources: Mapping[Any, Any], pipeline: Mapping[str, Any]
-) -> Iterator[Finding]:
-    """Yield what is wrong with resources: their names become folders, here and on hosts."""
-    for resource, location in resources.items():
-        if what := wrong_name(resource):
-            yield ("resources", resource), f"resources: {what}", NAME_HINT
-        elif what := _wrong_location(location):
-            yield ("resources", resource), f"resource {resource!r} {what}", "a path or a URL"
-        if resource in pipeline:
-            yield (
-                ("resources", resource),
-                f"{resource!r} is a stage and a resource",
-                "links could mean either: rename one",
-            )
-
-
-def _wrong_location(written: Any) -> str:
-    location = written.location if isinstance(written, ClusterResource) else written
-    if not isinstance(location, str):
-        return ""
-    if location.partition(":")[0].lower() in _URLS:
-        what = wrong_url(location, *_URLS)
-        return f"has a URL that {what}" if what else ""
-    return wrong_path(location)
-
-
-def _number_findings(values: Mapping[str, Any]) -> Iterator[Finding]:
-    for stage, k in _mapping(values.get("reduce")).items():
-        if isinstance(k, int) and k < 1:
-            yield ("reduce", stage), f"reduce: {k} variants cannot flow on", "expected 1 or more"
-    for device, amount in _mapping(values.get("devices")).items():
-        if isinstance(amount, int | float) and (amount < 0 or (amount > 1 and amount % 1)):
-            yield (
-                ("devices", device),
-                f"devices: {amount} of {device!r} cannot be given to a variant",
-                "a fraction below 1, or a whole number",
-            )
-    failures = values.get("max_failures")
-    if isinstance(failures, int) and failures < -1:
-        yield ("max_failures",), f"max_failures cannot be {failures}", "0 or more; -1 for no limit"
-    most = values.get("max_variants")
-    if isinstance(most, int) and not 1 <= most <= LARGEST_MAX_VARIANTS:
-        yield (
-            ("max_variants",),
-            f"max_variants cannot be {most}",
-            f"expected 1 to {LARGEST_MAX_VARIANTS:,}",
-        )
-
-
-def _mapping(value: Any) -> Mapping[Any, Any]:
-    return value if isinstance(value, Mapping) else {}
+        self.run_setup = cluster_setup.prepare(self.spec(), cluster, force=force, resume=resume)

@@ -1,4 +1,4 @@
-"""What people are told of variants that failed for good: which, of what, and where more is."""
+"""The report on variants that failed for good: which, why, and where their logs are."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from flambe.errors import counted
 from flambe.experiment.variants.expansion import choices_text
 from flambe.progress import VARIANT_LOG, RunFolder, VariantState
 
-MOST = 10  # how many reasons are told
+MOST = 10  # reasons that are listed
 
 
 def failure_report(folder: RunFolder, failed: Sequence[VariantState], summary: str) -> str:
@@ -24,9 +24,13 @@ def failure_report(folder: RunFolder, failed: Sequence[VariantState], summary: s
         The first line.
     """
     first, *others = _by_reason(failed)
-    lines = [summary, f"{_who(first)}: {first[0].error}", f"  its log: {_log(folder, first[0])}"]
+    lines = [
+        summary,
+        f"{_describe(first)}: {first[0].error}",
+        f"  its log: {_log(folder, first[0])}",
+    ]
     for group in others[: MOST - 1]:
-        lines.append(f"{_who(group)}: {_line(group[0].error)}")
+        lines.append(f"{_describe(group)}: {_line(group[0].error)}")
         lines.append(f"  its log: {_log(folder, group[0])}")
     if len(others) >= MOST:
         lines.append(f"and {counted(len(others) - MOST + 1, 'more reason')}, in {folder.log}")
@@ -40,7 +44,7 @@ def _by_reason(failed: Sequence[VariantState]) -> list[list[VariantState]]:
     return list(groups.values())
 
 
-def _who(group: Sequence[VariantState]) -> str:
+def _describe(group: Sequence[VariantState]) -> str:
     name = f"{group[0].stage} {choices_text(group[0].choices)}".strip()
     return name if len(group) == 1 else f"{name}, and {counted(len(group) - 1, 'other')} alike"
 

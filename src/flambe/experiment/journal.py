@@ -1,18 +1,18 @@
-"""What is known of a run while it goes on: kept in memory, on disk, and told to the observer."""
+"""The state of a run while it is alive: in memory, on disk, and shown by the observer."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any, Protocol
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, TypedDict
 
 from flambe._disk import Appender, patiently
+from flambe.experiment.observer import Observer
 from flambe.experiment.variants.expansion import Variant, choices_text
 from flambe.logging import redact
 from flambe.logging.capture import PROGRESS
@@ -27,64 +27,47 @@ from flambe.progress import (
     steady_time,
 )
 
-_log = logging.getLogger(__name__)
-# The state is written at most this often while variants report, in seconds.
-STATE_PERIOD = 0.5
+if TYPE_CHECKING:
+    from typing_extensions import Unpack  # of typing from Python 3.11 on
+
+# Seconds between two writes of the state while variants report: at least, and at most. A reader on
+# another host takes a run for dead that does not write its state.
+STATE_PERIOD, BEAT_PERIOD = 0.5, 30.0
 RESERVE = 32 * 1024  # bytes for the last state, where the disk is full
-# … and at least this often: who reads it elsewhere takes a silent run for a dead one.
-BEAT_PERIOD = 30.0
 
 
-class Observer(Protocol):
-    """Is told how a run goes; it shows, and changes nothing. Called from several threads."""
+class VariantChanges(TypedDict, total=False):
+    """The fields of :class:`VariantState` that change, by name."""
 
-    def begun(self, folder: RunFolder, run: RunState, variants: Mapping[str, VariantState]) -> None:
-        """The run begins; the state and the variants are live and change while it goes on."""
-
-    def changed(self) -> None:
-        """Something changed in the state or the variants."""
-
-    def line(self, variant: VariantState | None, level: str, text: str) -> None:
-        """A component printed or logged a line."""
-
-    def working(self, variant: VariantState | None, text: str) -> None:
-        """A component has something on a line that is not ended: a progress bar, for one.
-
-        The next line of the variant, or the next of these, stands instead of it.
-        """
-
-    def note(self, text: str) -> None:
-        """Something that people want to know."""
-
-    def ended(self) -> None:
-        """The run is over; its status says how."""
+    status: Status
+    stale: str
+    reason: str
+    metric: float | None
+    best: float | None
+    step: int
+    started: float | None
+    ended: float | None
+    host: str
+    attempts: int
+    error: str
+    traceback: str
+    kept: bool | None
 
 
-class LogObserver:
-    """Tells how a run goes in the log: for runs that no command shows."""
-
-    def begun(self, folder: RunFolder, run: RunState, variants: Mapping[str, VariantState]) -> None:
-        """Say where the results will be."""
-        self.run = run
-        _log.info("%s: results in %s", run.name, folder.root)
-
-    def changed(self) -> None:
-        """Nothing is shown."""
-
-    def line(self, variant: VariantState | None, level: str, text: str) -> None:
-        """Log it."""
-        _log.info("%s | %s", f"{variant.stage}/{variant.name}" if variant else "", text)
-
-    def working(self, variant: VariantState | None, text: str) -> None:
-        """Nothing is shown."""
-
-    def note(self, text: str) -> None:
-        """Log it."""
-        _log.info("%s", text)
-
-    def ended(self) -> None:
-        """Log how it ended."""
-        _log.info("%s: %s", self.run.name, self.run.outcome)
+def _initial_state(variant: Variant) -> VariantState:
+    return VariantState(
+        variant.id,
+        variant.stage,
+        variant.name,
+        choices=dict(variant.choices),
+        parents=dict(variant.parents),
+        base=variant.base,
+        values=dict(variant.values),
+        repetition=variant.repetition,
+        config_id=variant.config_id,
+        code=dict(variant.code),
+        data=dict(variant.data),
+    )
 
 
 class Journal:
@@ -106,19 +89,20 @@ class Journal:
         self._lock = threading.RLock()
         self._written = 0.0
         self._lines = Appender(folder.variants, lines=True)
-        #: Whether the run ends: nothing is waited for then.
+        #: Whether the run ends: it waits for nothing then.
         self._ending = False
-        #: What the disk refused last.
+        #: The last error of the disk.
         self.disk_error: OSError | None = None
 
-    def _append(self, changes: Mapping[str, Any]) -> None:
+    def _append(self, changes: Mapping[str, object]) -> None:
         line = change_line(changes).encode("utf-8")
         self._patiently(lambda: self._lines.append(line))
 
     def _patiently(self, write: Callable[[], None]) -> None:
         """Write; where the disk is full the run waits for room, and says so.
 
-        What is refused for good is remembered: Tune makes errors of its own of it.
+        The last error is kept, for Tune replaces it by errors of its own
+        (test_a_disk_that_stays_full_ends_the_run_in_order).
         """
         patience = 0.0 if self._ending else None
         try:
@@ -128,7 +112,7 @@ class Journal:
             raise
 
     def begin(self) -> None:
-        """Write the first state, and tell the observer."""
+        """Write the first state, and call the observer."""
         self.run.started, self.run.status = steady_time(), Status.RUNNING
         self._patiently(self._begin)
         self.observer.begun(self.folder, self.run, self.variants)
@@ -137,24 +121,10 @@ class Journal:
         self.folder.reserve.write_bytes(os.urandom(RESERVE))
         self.folder.write_state(self.run)
 
-    def add(self, variant: Variant, **known: Any) -> VariantState:
-        """Note a variant, with all that is known of it."""
+    def add(self, variant: Variant, **fields: Unpack[VariantChanges]) -> VariantState:
+        """Record a variant, with the given fields of its state."""
         with self._lock:
-            entry = VariantState(
-                variant.id,
-                variant.stage,
-                variant.name,
-                choices=dict(variant.choices),
-                parents=dict(variant.parents),
-                base=variant.base,
-                values=dict(variant.values),
-                repetition=variant.repetition,
-                config_id=variant.config_id,
-                code=dict(variant.code),
-                data=dict(variant.data),
-            )
-            for name, value in known.items():
-                setattr(entry, name, value)
+            entry = replace(_initial_state(variant), **fields)
             if entry.status is Status.MASKED:
                 entry.reason = self._why_masked(variant)
             self.variants[variant.id] = entry
@@ -176,8 +146,8 @@ class Journal:
                 return f"{name} was not kept by reduce"
         return ""
 
-    def change(self, variant_id: str, **changes: Any) -> None:
-        """Note what changed about a variant."""
+    def change(self, variant_id: str, **changes: Unpack[VariantChanges]) -> None:
+        """Record what changed about a variant."""
         with self._lock:
             entry = self.variants[variant_id]
             for name, value in changes.items():
@@ -186,7 +156,7 @@ class Journal:
         self.publish()
 
     def forget(self, variant_id: str) -> None:
-        """Note that a variant of an earlier configuration is no part of this run."""
+        """Record that a variant of an earlier configuration is not part of this run."""
         with self._lock:
             self._append({"id": variant_id, "gone": True})
 
@@ -196,7 +166,7 @@ class Journal:
             return [entry for entry in self.variants.values() if entry.stage == stage]
 
     def stage(self, stage: StageState, status: Status) -> None:
-        """Note where a stage stands."""
+        """Record the status of a stage."""
         with self._lock:
             stage.status = status
             if status is Status.RUNNING:
@@ -206,7 +176,7 @@ class Journal:
         self.publish(now=True)
 
     def publish(self, *, now: bool = False) -> None:
-        """Write the state, not too often, and tell the observer."""
+        """Write the state, not too often, and call the observer."""
         with self._lock:
             if now or time.monotonic() - self._written > STATE_PERIOD:
                 self.write()
@@ -227,7 +197,7 @@ class Journal:
             stage.counts = dict(counts.get(stage.name, {}))
 
     def end(self, status: Status, error: str = "") -> None:
-        """Note how the run ended, if the disk takes it."""
+        """Record how the run ended, if the disk takes it."""
         with self._lock:
             self.run.status, self.run.ended = status, steady_time()
             self.run.error = redact.hide(error)
@@ -236,7 +206,7 @@ class Journal:
                 self.folder.reserve.unlink(missing_ok=True)
                 self._write_end(status)
             except OSError as problem:
-                self.observer.note(f"how the run ended cannot be written: {problem}")
+                self.observer.note(f"cannot record how the run ended: {problem}")
         self.observer.ended()
 
     def _write_end(self, status: Status) -> None:
@@ -253,7 +223,7 @@ class Journal:
             self._lines.close()
 
     def lines(self, lines: Sequence[tuple[str, str, str]]) -> None:
-        """Give lines of components to the observer; with none, the run is known to live."""
+        """Pass lines of components to the observer; without lines, show that the run is alive."""
         with self._lock:
             if time.monotonic() - self._written > BEAT_PERIOD:
                 self.write()

@@ -1,45 +1,58 @@
-"""What an executor tells of its variants, noted in the journal of the run."""
+"""Records in the journal what executors report."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
 
 from flambe.errors import ComponentError
+from flambe.experiment.journal import Journal
 from flambe.experiment.variants.expansion import Variant
 from flambe.logging import redact
 from flambe.progress import Status, better, is_number, steady_time
 
-if TYPE_CHECKING:
-    from flambe.experiment.run import Run
-
 
 class RunListener:
-    """Notes in the journal what executors report: their ``VariantListener``.
+    """Records in the journal what happens to variants: the ``VariantListener`` of executors.
 
     Parameters
     ----------
-    run
-        The run.
+    journal
+        The journal of the run.
+    notify
+        Called with each message for the user.
+    check
+        Raises if the run was interrupted.
+    on_new
+        Called with each variant that a search suggests.
     searcher
         The tag of the searcher that suggests the variants, if one does.
     """
 
-    def __init__(self, run: Run, searcher: str = "") -> None:
-        self.run = run
-        self.journal = run.journal
-        #: Who is still to be named when a variant ends without a figure.
+    def __init__(
+        self,
+        journal: Journal,
+        *,
+        notify: Callable[[str], None],
+        check: Callable[[], None],
+        on_new: Callable[[Variant], None],
+        searcher: str = "",
+    ) -> None:
+        self.journal = journal
+        self.notify = notify
+        self.check = check
+        self.on_new = on_new
+        #: The searcher to name when a variant ends without a figure: once.
         self.searcher = searcher
 
-    def _known(self, variant: Variant) -> None:
-        self.run.interruption.check()
+    def _ensure_recorded(self, variant: Variant) -> None:
+        self.check()
         if variant.id not in self.journal.variants:
             self.journal.add(variant)
-            self.run.variants[variant.stage].append(variant)
+            self.on_new(variant)
 
     def on_start(self, variant: Variant, host: str) -> None:
         """A variant starts, or starts again."""
-        self._known(variant)
+        self._ensure_recorded(variant)
         entry = self.journal.variants[variant.id]
         self.journal.change(
             variant.id,
@@ -51,7 +64,7 @@ class RunListener:
 
     def on_step(self, variant: Variant, step: int, metric: float | None, host: str) -> None:
         """A step is done."""
-        self.run.interruption.check()
+        self.check()
         best = better(self.journal.variants[variant.id].best, metric)
         self.journal.change(variant.id, step=step, metric=metric, best=best, host=host)
 
@@ -61,10 +74,10 @@ class RunListener:
         self.journal.change(variant.id, status=status, ended=steady_time(), error="", traceback="")
         entry = self.journal.variants[variant.id]
         if self.searcher and not is_number(entry.metric):
-            had = "without a figure" if entry.metric is None else "with the figure NaN"
-            self.run.observer.note(
-                f"{entry.stage}/{entry.name} ended {had}: !{self.searcher} is told that the point "
-                "failed; so it is of others, which are not named"
+            figure = "without a figure" if entry.metric is None else "with the figure NaN"
+            self.notify(
+                f"{entry.stage}/{entry.name} ended {figure}: !{self.searcher} counts the point as "
+                "failed; further such variants are not reported"
             )
             self.searcher = ""
 
@@ -72,7 +85,7 @@ class RunListener:
         self, variant: Variant, error: ComponentError | None, text: str, final: bool
     ) -> None:
         """It raised; unless final it is tried again."""
-        self._known(variant)
+        self._ensure_recorded(variant)
         self.journal.change(
             variant.id,
             status=Status.FAILED if final else Status.WAITING,
@@ -82,9 +95,8 @@ class RunListener:
         )
         if not final:
             entry = self.journal.variants[variant.id]
-            name = f"{entry.stage}/{entry.name}"
             reason = next(iter(redact.hide(text).splitlines()), "")
-            self.run.observer.note(f"{name} failed and is tried again: {reason}")
+            self.notify(f"{entry.stage}/{entry.name} failed and is tried again: {reason}")
 
     def on_lines(self, lines: Sequence[tuple[str, str, str]]) -> None:
         """Lines that components printed and logged."""

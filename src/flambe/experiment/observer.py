@@ -1,26 +1,77 @@
-"""An observer that cannot harm the run that it shows."""
+"""What shows a run: the interface, one that logs, and a guard that keeps it from harming a run."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Protocol
 
-from flambe.experiment.journal import Observer
 from flambe.progress import RunFolder, RunState, VariantState
 
 _log = logging.getLogger(__name__)
 
 
-class GuardedObserver:
-    """Passes on what an observer is told; what it raises is logged, and costs no result.
+class Observer(Protocol):
+    """Shows how a run goes, and changes nothing. Called from several threads."""
 
-    After its first failure it is told nothing more but how the run ended.
+    def begun(self, folder: RunFolder, run: RunState, variants: Mapping[str, VariantState]) -> None:
+        """The run begins; the state and the variants are live: they change during the run."""
+
+    def changed(self) -> None:
+        """Something changed in the state or the variants."""
+
+    def line(self, variant: VariantState | None, level: str, text: str) -> None:
+        """A component printed or logged a line."""
+
+    def working(self, variant: VariantState | None, text: str) -> None:
+        """A component printed part of a line, such as a progress bar.
+
+        The next line of the variant, or the next call, replaces it.
+        """
+
+    def note(self, text: str) -> None:
+        """A message for the user."""
+
+    def ended(self) -> None:
+        """The run is over; its status says how."""
+
+
+class LogObserver:
+    """Writes how a run goes to the log: for runs that no command shows."""
+
+    def begun(self, folder: RunFolder, run: RunState, variants: Mapping[str, VariantState]) -> None:
+        """Log where the results will be."""
+        self.run = run
+        _log.info("%s: results in %s", run.name, folder.root)
+
+    def changed(self) -> None:
+        """Do nothing."""
+
+    def line(self, variant: VariantState | None, level: str, text: str) -> None:
+        """Log it."""
+        _log.info("%s | %s", f"{variant.stage}/{variant.name}" if variant else "", text)
+
+    def working(self, variant: VariantState | None, text: str) -> None:
+        """Do nothing."""
+
+    def note(self, text: str) -> None:
+        """Log it."""
+        _log.info("%s", text)
+
+    def ended(self) -> None:
+        """Log how it ended."""
+        _log.info("%s: %s", self.run.name, self.run.outcome)
+
+
+class GuardedObserver:
+    """Calls an observer; an exception that it raises is logged, and costs no result.
+
+    After its first failure, the observer is only called at the end of the run.
 
     Parameters
     ----------
     observer
-        The observer. Where it has a method ``close``, that gives back what it shows on.
+        The observer. It may have a method ``close``, which gives back the terminal.
     """
 
     def __init__(self, observer: Observer) -> None:
@@ -56,18 +107,21 @@ class GuardedObserver:
         self._call("ended")
 
     def close(self) -> None:
-        """Give back what the observer shows on."""
+        """Close the observer, which gives back the terminal."""
         if hasattr(self._observer, "close"):
             self._call("close")
 
-    def _call(self, name: str, *arguments: Any) -> None:
+    def _call(self, name: str, *arguments: object) -> None:
         try:
             getattr(self._observer, name)(*arguments)
         except (Exception, SystemExit) as error:
             if not self._failed:
                 self._failed = True
-                told = "the run cannot be shown any more, and continues: %s: %s"
-                _log.warning(told, type(error).__name__, error)
+                _log.warning(
+                    "the run cannot be shown any more, and continues: %s: %s",
+                    type(error).__name__,
+                    error,
+                )
                 _log.debug("the display failed", exc_info=True)
                 self.close()
 

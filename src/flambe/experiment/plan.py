@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 from flambe.compile import Schema
 from flambe.compile.values import Grid
 from flambe.experiment.counting import count_variants
+from flambe.experiment.spec import ExperimentSpec
 from flambe.experiment.variants.expansion import (
     Expander,
     Variant,
@@ -17,12 +16,8 @@ from flambe.experiment.variants.expansion import (
     positions,
     stages_linked,
 )
-from flambe.experiment.variants.inputs import Inputs, local_places
-from flambe.experiment.variants.lineage import Earlier
-
-if TYPE_CHECKING:
-    from flambe.experiment.experiment import Experiment
-
+from flambe.experiment.variants.inputs import Inputs, local_resource_paths
+from flambe.experiment.variants.lineage import EarlierResults
 
 _METHODS = {"grid": "", "search": " tried by a search", "draw": ", values drawn"}
 
@@ -39,44 +34,37 @@ class PlannedStage:
     runs: bool = True
 
 
-def plan(keywords: Mapping[str, Any]) -> list[PlannedStage]:
-    """Return the stages of an experiment.
-
-    Parameters
-    ----------
-    keywords
-        The keywords of an ``!Experiment``, not built.
-    """
-    pipeline = keywords["pipeline"]
-    reduce = keywords.get("reduce") or {}
-    order = positions(pipeline)
+def plan_stages(spec: ExperimentSpec) -> list[PlannedStage]:
+    """Return the stages of an experiment."""
+    order = positions(spec.pipeline)
+    counts = count_variants(spec)
     planned = []
-    for stage, known in count_variants(keywords).items():
-        text = f"{known.running}{_METHODS[known.method]}"
-        if reduce.get(stage, known.running) < known.running:
-            text += f", {reduce[stage]} kept"
-        value = pipeline[stage]
+    for stage in spec.stages:
+        count = counts[stage.name]
+        text = f"{count.running}{_METHODS[count.method]}"
+        if stage.reduce is not None and stage.reduce < count.running:
+            text += f", {stage.reduce} kept"
         planned.append(
             PlannedStage(
-                stage,
-                _component(value),
-                stages_linked(value, order, stage),
+                stage.name,
+                _component(stage.config),
+                stages_linked(stage.config, order, stage.name),
                 text,
-                known.running,
-                may_run(value),
+                count.running,
+                may_run(stage.config),
             )
         )
     return planned
 
 
-@dataclass(frozen=True)
-class Resumed:
+@dataclass
+class Resumable:
     """What ``--resume`` would find: for how many variants.
 
     Attributes
     ----------
     done, begun
-        Those with a result, and those that go on from a checkpoint.
+        Those with a result, and those that continue from a checkpoint.
     stale
         Why results are stale → how many: these variants are run again.
     """
@@ -86,37 +74,37 @@ class Resumed:
     stale: Counter[str] = field(default_factory=Counter)
 
 
-def resumed(experiment: Experiment, earlier: Earlier) -> Resumed:
+def find_resumable(spec: ExperimentSpec, earlier: EarlierResults) -> Resumable:
     """Return what an experiment would find of earlier results.
 
     Parameters
     ----------
-    experiment
-        The experiment; nothing of it is fetched.
+    spec
+        The experiment; none of its resources is fetched.
     earlier
         The results. The content of a resource that is not on this machine is taken to be the same.
     """
-    inputs = Inputs.of(experiment, local_places(experiment))
-    expander = Expander(experiment.pipeline, experiment.seed, experiment.resources, inputs)
-    found = {"done": 0, "begun": 0}
-    stale: Counter[str] = Counter()
-    known: dict[str, list[Variant]] = {}
-    for stage in experiment.pipeline:
-        known[stage] = expander.expand(stage, known)
-        for variant in known[stage]:
-            result = earlier.find(variant, only_known=True)
+    inputs = Inputs.of(spec, local_resource_paths(spec))
+    expander = Expander(spec.pipeline, spec.seed, spec.resources, inputs)
+    resumable = Resumable()
+    variants: dict[str, list[Variant]] = {}
+    for stage in spec.pipeline:
+        variants[stage] = expander.expand(stage, variants)
+        for variant in variants[stage]:
+            result = earlier.find(variant, only_local=True)
             if result is None or not variant.runs:
                 continue
             if result.changes:
-                stale[result.changes] += bool(result.entry.step)
+                resumable.stale[result.changes] += bool(result.entry.step)
             elif result.entry.status.done:
-                found["done"] += 1
+                resumable.done += 1
             elif result.entry.step:
-                found["begun"] += 1
-    return Resumed(**found, stale=+stale)
+                resumable.begun += 1
+    resumable.stale = +resumable.stale  # without those of no variant
+    return resumable
 
 
-def _component(value: Any) -> str:
+def _component(value: object) -> str:
     if isinstance(value, Schema):
         return f"!{value.tag}"
     if isinstance(value, Grid):

@@ -1,38 +1,64 @@
-"""What is wrong with an experiment that keywords and types do not tell: options, links, names."""
+"""What is wrong with the keywords of an experiment beyond their names and types.
+
+Each function yields findings: the path of a value below the keywords, a message and a hint. The
+keywords may have mistakes of any kind, those included that annotations tell.
+"""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path as FilePath
-from typing import Any
 
-from flambe._grammar import wrong_path
+from flambe._grammar import (
+    LONGEST_NAME,
+    NAME_HINT,
+    wrong_ascii_name,
+    wrong_name,
+    wrong_path,
+    wrong_url,
+)
 from flambe.compile import Schema
 from flambe.compile.annotation_checks import kind_of
-from flambe.compile.values import ClusterResource, Grid, Link, Path, Sample, children
+from flambe.compile.values import ClusterResource, Grid, Key, Link, Path, Sample, children
+from flambe.errors import did_you_mean, listed
+from flambe.experiment.counting import LARGEST_MAX_VARIANTS
+from flambe.experiment.search import engines, space_validation, stage_search
+from flambe.experiment.search.engines import Finding
+from flambe.experiment.storage.output_folder import wrong_save_path
+from flambe.experiment.variants import expansion, options
 from flambe.experiment.variants.options import is_domain
 
-_VARIABLE = re.compile(r"\$(?:(\w+)|\{(\w+)\})", re.ASCII)  # as os.path.expandvars has it
+_URLS = ("https", "http", "s3")
+_RESERVED = {"resources"}
 
-Finding = tuple[Path, str, str]  # path, message, hint
-
-
-def wrong_save_path(save_path: str) -> str:
-    """Return what is wrong with where results are to be written."""
-    if what := wrong_path(save_path):
-        return what
-    unset = [a or b for a, b in _VARIABLE.findall(save_path) if (a or b) not in os.environ]
-    if unset:
-        return f"the variable {unset[0]} is not set"
-    if os.path.expanduser(save_path).startswith("~"):
-        return f"there is no user {save_path.partition('/')[0][1:]!r}"
-    return ""
+Keywords = Mapping[Key, object]
 
 
-def resource_findings(resources: Mapping[Any, Any], folder: str) -> Iterator[Finding]:
-    """Yield which local resources are not there.
+def keyword_findings(values: Mapping[str, object]) -> Iterator[Finding]:
+    """Yield what is wrong with the keywords of an ``!Experiment``, built or not."""
+    pipeline = _mapping(values.get("pipeline"))
+    yield from _name_findings(values, pipeline)
+    yield from _resource_findings(_mapping(values.get("resources")), pipeline)
+    for keyword in ("search", "schedulers", "reduce"):
+        yield from _stage_findings(keyword, _mapping(values.get(keyword)), pipeline)
+    yield from _option_findings(pipeline, _mapping(values.get("search")))
+    yield from _number_findings(values)
+    yield from engines.findings(values)
+    yield from space_validation.findings(values)
+    storage = values.get("storage")
+    if isinstance(storage, str) and (wrong_url(storage, "s3") or {"?", "#"} & set(storage)):
+        yield (
+            ("storage",),
+            f"storage: {storage!r} is not a bucket",
+            "expected s3://BUCKET/FOLDER; a disk that all hosts mount is named by save_path",
+        )
+    yield from _resume_findings(values.get("resume"), pipeline)
+    yield from _search_findings(_mapping(values.get("search")), pipeline)
+
+
+def missing_resources(resources: object, folder: str) -> Iterator[Finding]:
+    """Yield which local resources do not exist.
 
     Parameters
     ----------
@@ -41,37 +67,151 @@ def resource_findings(resources: Mapping[Any, Any], folder: str) -> Iterator[Fin
     folder
         The folder of the configuration.
     """
-    for name, location in resources.items():
+    for name, location in _mapping(resources).items():
         if not isinstance(location, str) or not location or "://" in location:
             continue
         path = FilePath(folder, os.path.expanduser(location))
         try:
             missing = not path.exists()
-        except (OSError, ValueError):  # too long, say: told elsewhere
+        except (OSError, ValueError):  # too long, say: reported by _resource_findings
             continue
         if missing:
-            what = f"resource {name!r}: there is no {path}"
-            yield ("resources", name), what, "relative paths start at the folder of the file"
+            message = f"resource {name!r}: there is no {path}"
+            yield ("resources", name), message, "relative paths start at the folder of the file"
 
 
-def option_findings(pipeline: Mapping[str, Any], search: Mapping[Any, Any]) -> Iterator[Finding]:
-    """Yield which options stand where they are not resolved."""
+# -- keywords -----------------------------------------------------------------------------------
+
+
+def _name_findings(values: Mapping[str, object], pipeline: Keywords) -> Iterator[Finding]:
+    name = values.get("name")
+    if isinstance(name, str) and (mistake := wrong_ascii_name(name)):
+        yield ("name",), mistake, NAME_HINT
+    if "pipeline" in values and not pipeline:
+        yield ("pipeline",), "the pipeline has no stages", "expected   stage: !Component"
+    for stage in pipeline:
+        if mistake := wrong_name(stage):
+            too_long = len(str(stage)) > LONGEST_NAME
+            message = mistake if too_long else f"{stage!r} cannot name a stage"
+            yield ("pipeline", stage), message, NAME_HINT
+        elif stage in _RESERVED:
+            yield ("pipeline", stage), f"a stage cannot be named {stage!r}", "the name is reserved"
+    save_path = values.get("save_path")
+    if isinstance(save_path, str) and (mistake := wrong_save_path(save_path)):
+        yield ("save_path",), f"save_path: {mistake}", "expected a folder, such as $HOME/results"
+
+
+def _stage_findings(keyword: str, named: Keywords, pipeline: Keywords) -> Iterator[Finding]:
+    """Yield which stages a keyword names that do not exist, or have nothing to run."""
+    for stage in named:
+        if stage not in pipeline:
+            yield (
+                (keyword, stage),
+                f"{keyword}: there is no stage {stage!r}",
+                did_you_mean(str(stage), map(str, pipeline))
+                or f"the stages: {listed(list(map(str, pipeline)))}",
+            )
+        elif not expansion.may_run(pipeline[stage]):
+            yield (
+                (keyword, stage),
+                f"{keyword}: stage {stage!r} has nothing to run",
+                "its component has no run(): it is built where it is used",
+            )
+
+
+def _resume_findings(resume: object, pipeline: Keywords) -> Iterator[Finding]:
+    for stage in resume if isinstance(resume, list) else [resume]:
+        if isinstance(stage, str) and stage not in pipeline:
+            hint = did_you_mean(stage, map(str, pipeline))
+            yield ("resume",), f"resume: there is no stage {stage!r}", hint
+
+
+def _search_findings(searches: Keywords, pipeline: Keywords) -> Iterator[Finding]:
+    for stage, value in searches.items():
+        for problem in stage_search.keyword_problems(value):
+            yield ("search", stage), problem.message, problem.hint
+        if stage in pipeline and not options.domains(pipeline[stage]):
+            yield (
+                ("search", stage),
+                f"search: stage {stage!r} has nothing to search",
+                "put a search space in it, such as   lr: !tune.loguniform [1e-4, 1e-1]",
+            )
+
+
+def _resource_findings(resources: Keywords, pipeline: Keywords) -> Iterator[Finding]:
+    """Yield what is wrong with resources: their names become folders, here and on hosts."""
+    for resource, location in resources.items():
+        if mistake := wrong_name(resource):
+            yield ("resources", resource), f"resources: {mistake}", NAME_HINT
+        elif mistake := _wrong_location(location):
+            yield ("resources", resource), f"resource {resource!r} {mistake}", "a path or a URL"
+        if resource in pipeline:
+            yield (
+                ("resources", resource),
+                f"{resource!r} is a stage and a resource",
+                "links could mean either: rename one",
+            )
+
+
+def _wrong_location(value: object) -> str:
+    location = value.location if isinstance(value, ClusterResource) else value
+    if not isinstance(location, str):
+        return ""
+    if location.partition(":")[0].lower() in _URLS:
+        mistake = wrong_url(location, *_URLS)
+        return f"has a URL that {mistake}" if mistake else ""
+    return wrong_path(location)
+
+
+def _number_findings(values: Mapping[str, object]) -> Iterator[Finding]:
+    for stage, k in _mapping(values.get("reduce")).items():
+        if isinstance(k, int) and k < 1:
+            yield ("reduce", stage), f"reduce: cannot keep {k} variants", "expected 1 or more"
+    for device, amount in _mapping(values.get("devices")).items():
+        if isinstance(amount, int | float) and (amount < 0 or (amount > 1 and amount % 1)):
+            yield (
+                ("devices", device),
+                f"devices: a variant cannot have {amount} of {device!r}",
+                "a fraction below 1, or a whole number",
+            )
+    failures = values.get("max_failures")
+    if isinstance(failures, int) and failures < -1:
+        yield ("max_failures",), f"max_failures cannot be {failures}", "0 or more; -1 for no limit"
+    limit = values.get("max_variants")
+    if isinstance(limit, int) and not 1 <= limit <= LARGEST_MAX_VARIANTS:
+        yield (
+            ("max_variants",),
+            f"max_variants cannot be {limit}",
+            f"expected 1 to {LARGEST_MAX_VARIANTS:,}",
+        )
+
+
+def _mapping(value: object) -> Keywords:
+    return value if isinstance(value, Mapping) else {}
+
+
+# -- options ------------------------------------------------------------------------------------
+
+
+def _option_findings(pipeline: Keywords, searches: Keywords) -> Iterator[Finding]:
+    """Yield which options are where they are not resolved."""
     for stage, value in pipeline.items():
-        said = search.get(stage)
-        searcher = said.get("searcher") if isinstance(said, Mapping) else said
+        written = searches.get(stage)
+        searcher = written.get("searcher") if isinstance(written, Mapping) else written
         yield from _misplaced(value, ("pipeline", stage), searched=searcher is not None)
 
 
 def _misplaced(
-    value: Any, path: Path, *, searched: bool, space: Schema | None = None, option: bool = False
+    value: object, path: Path, *, searched: bool, space: Schema | None = None, option: bool = False
 ) -> Iterator[Finding]:
     if space is not None and isinstance(value, Schema | Link | Grid | Sample | ClusterResource):
-        yield path, f"!{space.tag} draws plain values, not {_kind(value)}", _instead(value)
+        yield path, f"!{space.tag} draws plain values, not {_kind(value)}", _alternative(value)
         return
-    if is_domain(value):
+    if isinstance(value, Schema) and is_domain(value):
         if option and searched:
-            what = f"!{value.tag} stands in an option (!g), where a searcher does not reach it"
-            yield path, what, "leave out the searcher, and its values are drawn; or leave out !g"
+            message = f"!{value.tag} is in an option (!g), which a searcher does not search"
+            hint = "leave out the searcher, and its values are drawn; or leave out !g"
+            yield path, message, hint
         space = value
     inside = option or isinstance(value, Grid)
     for key, child in children(value):
@@ -79,15 +219,15 @@ def _misplaced(
         yield from _misplaced(child, below, searched=searched, space=space, option=inside)
 
 
-def _kind(value: Any) -> str:
+def _kind(value: object) -> str:
     if isinstance(value, Grid | Sample):
         return "options (!g)" if isinstance(value, Grid) else "options (!s)"
     return f"a link (!@ {value})" if isinstance(value, Link) else kind_of(value)
 
 
-def _instead(value: Any) -> str:
+def _alternative(value: object) -> str:
     if isinstance(value, Grid | Sample):
         return "write its values themselves"
     if is_domain(value):
-        return "a search space is the value of a keyword, or stands in a list or mapping"
+        return "a search space is the value of a keyword, or an element of a list or mapping"
     return "to try components, links or resources, list them in a grid:   !g [a, b]"

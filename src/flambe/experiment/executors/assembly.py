@@ -120,7 +120,7 @@ class Assembly:
         with component_context(component, "loading the state of"):
             component.load_state(saved)
         manifest = read_manifest(folder.parent)
-        if manifest is not None and not manifest["done"]:
+        if manifest is not None and not manifest.done:
             with component_context(component, "stopped() of"):
                 component.stopped()
         return builder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import time
 from pathlib import Path
@@ -19,11 +18,18 @@ from flambe.compile.workspace import Workspace, using
 from flambe.errors import StateError
 from flambe.experiment.executors.assembly import Assembly, component_context
 from flambe.experiment.executors.stage_task import StageTask
-from flambe.experiment.storage.checkpoints import CHECKPOINT, FINAL, MANIFEST, RANDOM, read_manifest
+from flambe.experiment.storage.checkpoints import (
+    CHECKPOINT,
+    FINAL,
+    MANIFEST,
+    RANDOM,
+    Manifest,
+    read_manifest,
+)
 from flambe.experiment.storage.variant_folders import Folders
 from flambe.logging import events
 from flambe.logging.events import Record
-from flambe.progress import better, with_names
+from flambe.progress import better
 
 _log = logging.getLogger("flambe.run")
 
@@ -70,7 +76,8 @@ class VariantTask:
                 folder = task.storage.bring(task.restore[variant_id])
                 self.restore(folder)
                 # The attempts of this run come after those of the run before.
-                self.attempt += (read_manifest(folder) or {}).get("attempt", 0)
+                manifest = read_manifest(folder)
+                self.attempt += manifest.attempt if manifest is not None else 0
             unfinished.pop_all()
 
     def _workspace(self, stage: str) -> Workspace:
@@ -135,18 +142,17 @@ class VariantTask:
             for file in folder.rglob("*")
             if file.is_file()
         }
-        manifest = {
-            "variant": self.variant.id,
-            "attempt": self.attempt,
-            "step": self.step_count,
-            "metric": self.metric,
-            "best": self.best,
-            "done": self.done,
-            "generator": self.stepper.is_generator,
-            "files": files,
-        }
-        text = json.dumps(with_names(manifest), allow_nan=False)
-        (folder / MANIFEST).write_text(text, encoding="utf-8")
+        manifest = Manifest(
+            self.step_count,
+            self.variant.id,
+            self.attempt,
+            self.metric,
+            self.best,
+            self.done,
+            self.stepper.is_generator,
+            files,
+        )
+        (folder / MANIFEST).write_text(manifest.dump(), encoding="utf-8")
 
     def _look_for_forgotten(self, values: component_state.State) -> None:
         """Warn of what changed and is in no state: after 1, 2, 4, 8 … steps, and the last."""
@@ -168,7 +174,7 @@ class VariantTask:
         manifest = read_manifest(folder)
         if manifest is None:
             raise StateError(f"the checkpoint {folder} is incomplete")
-        if manifest.get("generator"):
+        if manifest.generator:
             # A checkpoint has no position of a generator: from this state it would repeat steps.
             _log.warning(
                 "run() of %s is a generator, which cannot continue from a checkpoint: it starts "
@@ -192,5 +198,5 @@ class VariantTask:
             if (folder / RANDOM).is_dir():  # not written by earlier versions
                 random_state.restore(read_state(str(folder / RANDOM)))
         self.folders.restore(folder)
-        self.step_count = manifest["step"]
-        self.metric, self.best = manifest["metric"], manifest["best"]
+        self.step_count = manifest.step
+        self.metric, self.best = manifest.metric, manifest.best

@@ -13,10 +13,10 @@ from flambe.compile.values import path_text
 from flambe.errors import Problem
 from flambe.experiment.search import engines
 from flambe.experiment.search.spaces import distinct_values, values_of
+from flambe.experiment.spec import StageSpec
 from flambe.experiment.variants.expansion import Expander, Variant
 from flambe.experiment.variants.options import domains
 
-DEFAULT_SAMPLES = 10
 DRAWS_PER_VALUE = 20  # before rarely drawn values are listed instead
 KEYWORDS = ("searcher", "num_samples", "max_concurrent_trials")
 
@@ -99,49 +99,24 @@ class StageSearch:
     evaluated: list[EvaluatedPoint] = field(default_factory=list)
 
     @classmethod
-    def read(cls, value: Schema | Mapping[str, object] | None) -> StageSearch:
-        """Read the value of ``search`` for one stage: a searcher, a mapping, or nothing.
-
-        The value has passed :func:`keyword_problems`.
-        """
-        if value is None:
-            return cls()
-        if isinstance(value, Schema):
-            value = {"searcher": value}
-        searcher = value.get("searcher")
-        num_samples = value.get("num_samples", DEFAULT_SAMPLES)
-        max_concurrent = value.get("max_concurrent_trials")
-        return cls(
-            searcher if isinstance(searcher, Schema) else None,
-            num_samples if isinstance(num_samples, int) else DEFAULT_SAMPLES,
-            max_concurrent if isinstance(max_concurrent, int) else None,
-        )
-
-    @classmethod
-    def of_stage(
-        cls,
-        stage: str,
-        config: object,
-        search: Schema | Mapping[str, object] | None,
-        scheduling: Schema | None,
-        seed: int,
-    ) -> StageSearch:
-        """Read the search of a stage.
+    def of(cls, stage: StageSpec, seed: int) -> StageSearch:
+        """Return the search of a stage.
 
         Parameters
         ----------
-        stage, config
-            The stage, and its value in the pipeline.
-        search, scheduling
-            The values of ``search`` and ``schedulers`` for it.
+        stage
+            The stage.
         seed
             The seed of the experiment.
         """
-        result = cls.read(search)
-        result.scheduling = scheduling
-        result.spaces = spaces_of(stage, config)
-        result.seed = seed
-        return result
+        return cls(
+            stage.search.searcher,
+            stage.search.num_samples,
+            stage.search.max_concurrent,
+            stage.scheduler,
+            spaces_of(stage.name, stage.config),
+            seed,
+        )
 
     def draw(self, expander: Expander, bases: list[Variant]) -> list[Variant]:
         """Return the variants that are known before the stage starts.

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from fsspec.exceptions import FSTimeoutError
 from pyarrow.fs import FSSpecHandler, PyFileSystem, copy_files
@@ -31,6 +31,12 @@ from flambe.errors import HaltedError, RunError
 from flambe.experiment.storage.checkpoints import MANIFEST, Checkpoints
 from flambe.logging.console import home_folder
 from flambe.progress import RunFolder, host_name
+from flambe.runnable.secrets import Secrets
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+    from flambe.experiment.storage import bucket, sftp
 
 CONNECT_SECONDS = 90.0  # how long a host tries to reach the orchestrator
 # A connection is given up after so many seconds of silence: a short cut is waited out.
@@ -46,18 +52,21 @@ _own_random = random.Random()
 
 @dataclass(frozen=True)
 class Storage:
-    """Where one run is.
+    """Where the files of one run are.
 
     Attributes
     ----------
     root
         The path of its folder on the orchestrator.
     id
-        What is written in it; empty for a run on one machine only.
+        An id that is written in it; empty for a run on one machine only.
     url
-        Where its checkpoints are instead, an ``s3://`` address.
+        Where its checkpoints are instead, an ``s3://`` URL.
     patience
-        For how many seconds room is waited for, where its disk is full.
+        For how many seconds the run waits for room, where the disk is full.
+    secrets
+        The file of secrets on the orchestrator: its variables open the bucket there. Other hosts
+        have these variables in the environment of their processes.
     host, port, user, key
         How other hosts reach the orchestrator: ``key`` is the name of a file in ``~/.ssh``.
     """
@@ -70,6 +79,7 @@ class Storage:
     key: str = ""
     url: str = ""
     patience: float = _disk.SECONDS
+    secrets: str = ""
 
     @property
     def base(self) -> str:
@@ -88,7 +98,7 @@ class Storage:
         except OSError:
             return False
 
-    def files(self) -> Any:
+    def files(self) -> AbstractFileSystem:
         """Return the file system (of fsspec) in which the folder is, as seen from this host."""
         if self.is_here:
             from fsspec.implementations.local import LocalFileSystem
@@ -97,7 +107,7 @@ class Storage:
         return _in_bucket(self) if self.url else _connected(self)
 
     def checkpoints(self) -> Checkpoints:
-        """Return the checkpoints, as whoever rules the run sees them.
+        """Return the checkpoints, as the driver of the run sees them.
 
         Raises
         ------
@@ -122,15 +132,15 @@ class Storage:
             return _disk.reason(error, error.filename or own, host_name())
         if self.is_here or not isinstance(error, Exception):
             return ""
-        with contextlib.suppress(Exception):  # SFTP knows no such error: it only fails
+        with contextlib.suppress(Exception):  # SFTP does not have such an error: it only fails
             return str(_connected(self).full(self.root))
         return ""
 
     @contextlib.contextmanager
     def writing(self, checkpoint: str) -> Iterator[Path]:
-        """Give a folder of this host to write a checkpoint into; at its end, it is in its place."""
+        """Give a folder of this host to write a checkpoint into, and move it into place."""
         if self.is_here:
-            # A part of it may be there, whose files may be links.
+            # A part of it may exist already, and its files may be links.
             shutil.rmtree(checkpoint, ignore_errors=True)
             os.mkdir(checkpoint)
             yield Path(checkpoint)
@@ -148,7 +158,7 @@ class Storage:
         Raises
         ------
         FileNotFoundError
-            If it is not there.
+            If it does not exist.
         """
         if self.is_here:
             return Path(checkpoint)
@@ -160,8 +170,8 @@ class Storage:
         private_folder(target.parent)
         with file_lock(target.parent / f".{target.name}.lock"):
             manifest = files.cat_file(f"{checkpoint}/{MANIFEST}")
-            known = target / MANIFEST
-            if known.exists() and known.read_bytes() == manifest:
+            copied = target / MANIFEST
+            if copied.exists() and copied.read_bytes() == manifest:
                 return target
             with replacing(target) as part:
                 private_folder(part)
@@ -189,7 +199,7 @@ class _Handler(FSSpecHandler):  # type: ignore[misc]
         self.storage = storage
 
     @property
-    def fs(self) -> Any:
+    def fs(self) -> AbstractFileSystem:
         return self.storage.files()
 
     def __eq__(self, other: object) -> bool:
@@ -199,36 +209,35 @@ class _Handler(FSSpecHandler):  # type: ignore[misc]
         return hash(self.storage)
 
 
-#: Variables for buckets, of the file of secrets: the environment of the driver has none of them.
-variables: dict[str, str] = {}
-
-
 @functools.lru_cache(maxsize=4)
-def _in_bucket(storage: Storage) -> Any:
+def _in_bucket(storage: Storage) -> bucket.BucketFiles:
     from flambe.experiment.storage import bucket
 
-    return bucket.Files(bucket.connected(storage.base, variables))
+    # The driver does not export them: what it starts would show them to other users.
+    secrets = Path(storage.secrets)
+    variables = Secrets.read(secrets).variables if storage.secrets and secrets.is_file() else {}
+    return bucket.BucketFiles(bucket.connect_bucket(storage.base, variables))
 
 
 @functools.lru_cache(maxsize=4)
-def _connected(storage: Storage) -> Any:
+def _connected(storage: Storage) -> sftp.SftpFiles:
     """Return a connection to the orchestrator, one for each process.
 
     Raises
     ------
     RunError
-        If there is none to be had.
+        If it cannot be made.
     """
-    from flambe.experiment.storage.sftp import CIPHERS, Files
+    from flambe.experiment.storage import sftp
 
     key = Path.home() / ".ssh" / storage.key
     deadline = time.monotonic() + CONNECT_SECONDS
     pause = 0.5
     while True:
         try:
-            # One after another: sshd drops those that come all at once (MaxStartups).
+            # One after another: sshd drops connections that come all at once (MaxStartups).
             with file_lock(home_folder("cache") / "sftp.lock"):
-                return Files(
+                return sftp.SftpFiles(
                     storage.host,
                     port=storage.port,
                     username=storage.user,
@@ -236,7 +245,7 @@ def _connected(storage: Storage) -> Any:
                     known_hosts=f"{key}.known_hosts",
                     agent_path=None,
                     config=None,
-                    encryption_algs=CIPHERS,
+                    encryption_algs=sftp.CIPHERS,
                     connect_timeout=15,
                     login_timeout=30,
                     keepalive_interval=ALIVE_INTERVAL,
@@ -253,17 +262,17 @@ def _connected(storage: Storage) -> Any:
             pause = min(pause * 2, 10)
 
 
-def patiently(do: Callable[[], T], what: str, storage: Storage | None = None) -> T:
-    """Do something that needs the orchestrator; where the connection is lost, do it again.
+def patiently(do: Callable[[], T], activity: str, storage: Storage | None = None) -> T:
+    """Do something that needs the orchestrator; when the connection is lost, do it again.
 
     Parameters
     ----------
     do
-        What is done.
-    what
-        What that is, for people.
+        Does it.
+    activity
+        What it is, for people: ``"a checkpoint is written"``.
     storage
-        Where it is written: where its disk is full, it is done again until there is room.
+        Where it writes: while its disk is full, it is done again until there is room.
 
     Raises
     ------
@@ -289,7 +298,7 @@ def patiently(do: Callable[[], T], what: str, storage: Storage | None = None) ->
             elif (pause := next(pauses, 0.0)) == 0.0:
                 raise
             else:
-                logging.getLogger(__name__).warning("%s again: %s", what, error)
+                logging.getLogger(__name__).warning("%s again: %s", activity, error)
                 _connected.cache_clear()
                 _in_bucket.cache_clear()
             time.sleep(pause)

@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
 from flambe.errors import RunError
-from flambe.progress import named_value
+from flambe.progress import named_value, with_names
 
 CHECKPOINT = "checkpoint.flambe"
 #: The state of the random number generators of the process, beside it.
 RANDOM = "random.flambe"
-#: What a checkpoint ends with: a folder without it, or with other files than it names, is none.
+#: What a checkpoint ends with: a folder without it, or with other files than it names, is not
+#: whole.
 MANIFEST = "manifest.json"
 #: The checkpoint of a variant that is at its end.
 FINAL = "checkpoint"
-#: The checkpoint that an unfinished variant goes on from, out of the way of Tune's new ones.
+#: The checkpoint that an unfinished variant continues from, out of the way of Tune's new ones.
 RESUMED = "checkpoint_resumed"
 # What Tune leaves beside the variants of a stage, and in their folders.
 _OF_TUNE = (
@@ -39,6 +40,71 @@ _OF_TUNE = (
 MOST_COPIED = 5 * 2**30
 MOVES_AT_ONCE = 16  # files
 UPKEEPS_AT_ONCE = 8  # checkpoints
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a checkpoint holds.
+
+    Attributes
+    ----------
+    variant
+        The id of its variant.
+    attempt
+        Which attempt at the variant wrote it.
+    step, metric, best
+        How many steps were done, the latest figure, and the best so far.
+    done
+        Whether the variant is at its end.
+    generator
+        Whether its ``run()`` is a generator, which cannot be continued.
+    files
+        Path below the checkpoint → bytes.
+    """
+
+    step: int
+    variant: str = ""
+    attempt: int = 0
+    metric: float | None = None
+    best: float | None = None
+    done: bool = False
+    generator: bool = False
+    files: Mapping[str, int] = field(default_factory=dict)
+
+    def dump(self) -> str:
+        """Return it as JSON."""
+        return json.dumps(with_names(vars(self)), allow_nan=False)
+
+    @classmethod
+    def parse(cls, text: str | bytes) -> Manifest:
+        """Read what :meth:`dump` wrote, or an earlier version.
+
+        Raises
+        ------
+        ValueError
+            If it is not a manifest.
+        """
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError("not an object")
+        step, files = values.get("step"), values.get("files")
+        attempt = values.get("attempt", 0)
+        if not isinstance(step, int) or not isinstance(files, dict) or not isinstance(attempt, int):
+            raise ValueError("the steps or the files are missing")
+        return cls(
+            step,
+            str(values.get("variant", "")),
+            attempt,
+            _figure(named_value("metric", values.get("metric"), values)),
+            _figure(named_value("best", values.get("best"), values)),
+            bool(values.get("done")),
+            bool(values.get("generator")),
+            files,
+        )
+
+
+def _figure(value: object) -> float | None:
+    return value if isinstance(value, int | float) else None
 
 
 class Checkpoints:
@@ -62,37 +128,35 @@ class Checkpoints:
         Raises
         ------
         RunError
-            If the name is a path: what an earlier run wrote was changed, or is a stranger's.
+            If the name is a path: the files of an earlier run were changed.
         """
         if "/" in variant or variant in ("", ".", ".."):
             raise RunError(f"{self.root}/{stage}: {variant!r} is not the name of a variant")
         return f"{self.root}/{stage}/{variant}"
 
-    def manifest(self, checkpoint: str) -> dict[str, Any] | None:
+    def manifest(self, checkpoint: str) -> Manifest | None:
         """Return the manifest of a checkpoint, or None if the checkpoint is not whole."""
         try:
             with self.files.open_input_stream(
                 f"{checkpoint}/{MANIFEST}", compression=None
             ) as stream:
-                manifest = dict(json.loads(stream.read()))
-            for name in ("metric", "best"):
-                manifest[name] = named_value(name, manifest.get(name), manifest)
-            sizes = {f"{checkpoint}/{name}": size for name, size in manifest["files"].items()}
-            found = self.files.get_file_info(list(sizes))
-        except (FileNotFoundError, ValueError, KeyError, TypeError, AttributeError):
+                manifest = Manifest.parse(stream.read())
+            sizes = {f"{checkpoint}/{name}": size for name, size in manifest.files.items()}
+            infos = self.files.get_file_info(list(sizes))
+        except (FileNotFoundError, ValueError):
             return None
         except OSError:
             if isinstance(self.files, LocalFileSystem):
                 return None
-            raise  # nobody knows: it could not be reached
-        return manifest if all(info.size == sizes[info.path] for info in found) else None
+            raise  # unknown: it could not be reached
+        return manifest if all(info.size == sizes[info.path] for info in infos) else None
 
     def _all(self, folder: str) -> list[str]:
         """Return the checkpoints in the folder of a variant, whole or not."""
-        found = self.files.get_file_info(FileSelector(folder, allow_not_found=True))
+        infos = self.files.get_file_info(FileSelector(folder, allow_not_found=True))
         return [
             info.path
-            for info in found
+            for info in infos
             if info.type is FileType.Directory and info.base_name.startswith("checkpoint")
         ]
 
@@ -104,14 +168,18 @@ class Checkpoints:
         """
         manifests = {path: self.manifest(path) for path in self._all(folder)}
         steps = [
-            (known.get("attempt", 0), known["step"], bool(known.get("done")), path)
-            for path, known in manifests.items()
-            if known is not None
+            (manifest.attempt, manifest.step, manifest.done, path)
+            for path, manifest in manifests.items()
+            if manifest is not None
         ]
         return max(steps)[-1] if steps else None
 
     def settle(self, folder: str, name: str) -> str | None:
         """Move the latest checkpoint of a variant to a name, and remove the others.
+
+        The target is replaced only once the latest one is known to be whole, and the others are
+        removed last: a run that is killed at any point in between leaves a whole checkpoint, which
+        the next one settles (test_a_driver_that_is_killed).
 
         Returns
         -------
@@ -136,7 +204,7 @@ class Checkpoints:
             self.files.delete_dir(path)
 
     def discard(self, path: str) -> None:
-        """Remove a checkpoint that is in nobody's way: where that fails, it stays."""
+        """Remove a checkpoint that is not in the way: where that fails, it stays."""
         with contextlib.suppress(OSError):
             self.remove(path)
 
@@ -158,7 +226,7 @@ class Checkpoints:
 
     def _below(self, folder: str) -> Sequence[FileInfo]:
         selector = FileSelector(folder, recursive=True, allow_not_found=True)
-        return [one for one in self.files.get_file_info(selector) if one.type is FileType.File]
+        return [info for info in self.files.get_file_info(selector) if info.type is FileType.File]
 
     def move(self, source: str, target: str) -> None:
         """Move a folder to where nothing is; a checkpoint is whole at one of them all the time."""
@@ -167,11 +235,11 @@ class Checkpoints:
             self.files.move(source, target)
             return
         # A bucket has no folders: each file is copied there, by the bucket itself.
-        found = self._below(source)
+        infos = self._below(source)
         with ThreadPoolExecutor(max_workers=MOVES_AT_ONCE) as pool:
             for last in (False, True):
-                these = [one for one in found if (one.base_name == MANIFEST) is last]
-                list(pool.map(lambda one: self._copy(one, source, target), these))
+                batch = [info for info in infos if (info.base_name == MANIFEST) is last]
+                list(pool.map(lambda info: self._copy(info, source, target), batch))
         self.remove(source)
 
     def _copy(self, info: FileInfo, source: str, target: str) -> None:
@@ -194,8 +262,8 @@ class Upkeep:
     def remove(self, checkpoints: Checkpoints, path: str) -> None:
         """Remove a checkpoint; where that fails, it is removed at the end of its variant."""
         folder = path.rpartition("/")[0]
-        going_on = [one for one in self._removals.get(folder, ()) if not one.done()]
-        self._removals[folder] = [*going_on, self._pool.submit(checkpoints.discard, path)]
+        pending = [removal for removal in self._removals.get(folder, ()) if not removal.done()]
+        self._removals[folder] = [*pending, self._pool.submit(checkpoints.discard, path)]
 
     def settle(self, checkpoints: Checkpoints, folder: str, name: str) -> None:
         """See :meth:`Checkpoints.settle`."""
@@ -223,10 +291,10 @@ class Upkeep:
             raise RunError(f"a checkpoint cannot be moved: {error}\n  {hint}") from error
 
     def close(self) -> None:
-        """Wait until all is done."""
+        """Wait until everything is done."""
         self._pool.shutdown()
 
 
-def read_manifest(checkpoint: Path) -> dict[str, Any] | None:
+def read_manifest(checkpoint: Path) -> Manifest | None:
     """Return the manifest of a checkpoint of this host, or None if it is not whole."""
     return Checkpoints("").manifest(str(checkpoint))

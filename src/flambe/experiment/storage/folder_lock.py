@@ -2,8 +2,8 @@
 
 It is a file beside the folder that names its holder. The kernel tells whether a holder on this
 machine lives, also behind NFS (man 2 flock, "NFS details"). Where it does not, as over SSHFS, the
-holder touches the file every few seconds, and whoever finds one of another machine, or of another
-container of this one, watches it.
+holder touches the file every few seconds, and a run that finds the lock of another machine, or of
+another container of this one, watches it.
 """
 
 from __future__ import annotations
@@ -18,17 +18,16 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 from flambe._files import is_at
 from flambe.errors import ConfigError, Problem
 from flambe.remote import identity
 
 BEAT_SECONDS = 5.0
-# A holder elsewhere that has not touched the file for so long is gone. Clients of NFS keep what
-# they know of a file for up to 60 s, but ask anew when they open it (man 5 nfs).
+# A holder elsewhere that has not touched the file for so long is gone. Clients of NFS cache
+# attributes of a file for up to 60 s, but ask again when they open it (man 5 nfs).
 EXPIRY_SECONDS = 40.0
 # What file systems answer that have no locks.
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL)
@@ -37,7 +36,7 @@ LARGEST = 1 << 16  # bytes
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a lock.
+    """The holder of a lock.
 
     Attributes
     ----------
@@ -56,9 +55,34 @@ class Holder:
     started: float = 0.0
     process: Mapping[str, str] = field(default_factory=dict)
 
+    @classmethod
+    def parse(cls, text: bytes) -> Holder:
+        """Read the content of the file.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError, RecursionError
+            If it does not name a holder.
+        """
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise TypeError("not an object")
+        process = values.get("process")
+        texts = process.items() if isinstance(process, dict) else ()
+        return cls(
+            int(values["pid"]),
+            str(values["host"]),
+            str(values["user"]),
+            str(values["boot"]),
+            float(values["started"]),
+            {str(name): str(value) for name, value in texts},
+        )
+
     def __str__(self) -> str:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(self.started))
-        return f"process {self.pid} of {self.user or 'somebody'} on {self.host}, since {since}"
+        return (
+            f"process {self.pid} of {self.user or 'an unknown user'} on {self.host}, since {since}"
+        )
 
 
 class FolderLock:
@@ -68,12 +92,12 @@ class FolderLock:
     ----------
     folder
         The folder that is written; it need not exist yet, and may be moved aside meanwhile.
-    note
-        Told what people want to know.
+    notify
+        Called with each message for the user.
     """
 
-    def __init__(self, folder: Path, note: Callable[[str], None]) -> None:
-        self.folder, self.note = folder, note
+    def __init__(self, folder: Path, notify: Callable[[str], None]) -> None:
+        self.folder, self.notify = folder, notify
         self.path = folder.with_name(f".{folder.name}.lock")
         self._descriptor = -1
         self._over = threading.Event()
@@ -91,7 +115,7 @@ class FolderLock:
             self._descriptor = self._locked()
             holder = self._read(self._descriptor)
             if holder is not None:
-                self._see_to(holder)
+                self._await_end(holder)
             self._write()
         except OSError as error:
             self._close()
@@ -136,15 +160,15 @@ class FolderLock:
                     raise
             if is_at(descriptor, self.path):
                 return descriptor
-            os.close(descriptor)  # whoever held it before has removed it
+            os.close(descriptor)  # the holder before has removed it
 
-    def _see_to(self, holder: Holder) -> None:
-        """Return when a holder whose lock was to be had is gone.
+    def _await_end(self, holder: Holder) -> None:
+        """Return when the last holder is gone; its lock in the kernel could be taken.
 
         Raises
         ------
         ConfigError
-            If it is not: the file system has no locks, or none that are shared.
+            If it is not gone: the file system has no locks, or none that hosts share.
         """
         if not holder.process:
             if holder.boot != identity.boot():
@@ -157,7 +181,7 @@ class FolderLock:
     def _watch(self, holder: Holder) -> None:
         """Return when a holder on another machine gives no sign of life."""
         last, since = os.stat(self.path).st_mtime_ns, time.monotonic()
-        self.note(
+        self.notify(
             f"{self.folder} was last written by {holder}; "
             f"waiting up to {EXPIRY_SECONDS:.0f} s to see whether it still is"
         )
@@ -181,18 +205,10 @@ class FolderLock:
         )
 
     def _read(self, descriptor: int) -> Holder | None:
-        known = {field.name: field.type for field in fields(Holder)}
         try:
-            values = json.loads(os.pread(descriptor, LARGEST, 0))
-            process = values.get("process")
-            known.pop("process")
-            texts = process.items() if isinstance(process, dict) else ()
-            return Holder(
-                **{name: _as(known[name], values[name]) for name in known},
-                process={str(name): str(value) for name, value in texts},
-            )
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return None  # it is new, or was cut off
+            return Holder.parse(os.pread(descriptor, LARGEST, 0))
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return None  # the file is new, or was cut off
 
     def _write(self) -> None:
         process = identity.of_process(os.getpid())
@@ -210,10 +226,6 @@ class FolderLock:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
-
-
-def _as(kind: Any, value: Any) -> Any:
-    return {"int": int, "float": float, "str": str}[str(kind)](value)
 
 
 def _user() -> str:

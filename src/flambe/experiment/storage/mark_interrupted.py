@@ -1,6 +1,6 @@
-"""What is left to say of a run that could not say it itself: it was killed, or its host went down.
+"""Mark a run as interrupted that could not do so itself: it was killed, or its host went down.
 
-At its end, the supervisor of a run calls this module with the folder as argument.
+At the end of a run, its supervisor calls this module with the folder as argument.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from flambe.experiment.storage.checkpoints import Checkpoints
 from flambe.progress import RunFolder, Status, change_line, end_last_line
 
 
-def settle(folder: RunFolder) -> None:
-    """Note that a run that its state calls running was interrupted."""
+def mark_interrupted(folder: RunFolder) -> None:
+    """Mark a run and its variants as interrupted that are running by their state."""
     state = folder.read_state()
     if state is None or state.status is not Status.RUNNING:
         return
-    _make_room(folder)
+    _remove_partial_checkpoints(folder)
     end_last_line(folder.variants)
     with open(folder.variants, "a", encoding="utf-8") as lines:
         for entry in folder.read_variants().values():
@@ -35,7 +35,7 @@ def settle(folder: RunFolder) -> None:
     folder.write_state(state)
 
 
-def _make_room(folder: RunFolder) -> None:
+def _remove_partial_checkpoints(folder: RunFolder) -> None:
     """Remove checkpoints that are not whole: they are never read, and the disk may be full."""
     checkpoints = Checkpoints(str(folder.root))
     for entry in folder.read_variants().values():
@@ -43,4 +43,4 @@ def _make_room(folder: RunFolder) -> None:
 
 
 if __name__ == "__main__":
-    settle(RunFolder(Path(sys.argv[1])))
+    mark_interrupted(RunFolder(Path(sys.argv[1])))

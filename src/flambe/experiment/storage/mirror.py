@@ -1,4 +1,4 @@
-"""What a run writes on its host, copied to the bucket where its checkpoints are."""
+"""A copy of what a run writes on its host, in the bucket of its checkpoints."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from flambe.progress import RunFolder, RunState, Status
 
 # Seconds between two copies: of the state and the journal, and of all else.
 JOURNAL_PERIOD, PERIOD = 5.0, 30.0
-# A run renews its state every 30 seconds at least: one that has not for SILENCE is over. Who was
-# silent for longer than RECENT before, by whatever clock, is not waited for.
+# A run renews its state every 30 seconds at least: after SILENCE without that it is over. One that
+# was silent for longer than RECENT, by whatever clock, is over at once.
 SILENCE, RECENT, LOOK_PERIOD = 45.0, 120.0, 3.0
 PAUSES = (5.0, 15.0)  # seconds between two tries of the last copy
 # A file of more bytes is copied again when it has grown by that part of itself, and at the end.
@@ -34,42 +34,43 @@ class Mirror:
     ----------
     folder
         The folder of the run.
-    there
-        Where its checkpoints are.
-    note
-        Told what people want to know.
+    checkpoints
+        Its checkpoints, in the bucket.
+    notify
+        Called with each message for the user.
     """
 
-    def __init__(self, folder: RunFolder, there: Checkpoints, note: Callable[[str], None]) -> None:
-        self.folder, self.there, self.note = folder, there, note
+    def __init__(
+        self, folder: RunFolder, checkpoints: Checkpoints, notify: Callable[[str], None]
+    ) -> None:
+        self.folder, self.notify = folder, notify
+        self.root, self.bucket = checkpoints.root, checkpoints.files
         #: Name → bytes and time of what was copied.
         self._copied: dict[str, tuple[int, int]] = {}
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
 
-    # -- what an earlier run left there -------------------------------------------------------
+    # -- what an earlier run left in the bucket ------------------------------------------------
 
     def holds_results(self) -> bool:
-        """Whether there is more there than what a run writes before its first variant."""
-        selector = FileSelector(self.there.root, allow_not_found=True)
-        return any(
-            info.type is FileType.Directory for info in self.there.files.get_file_info(selector)
-        )
+        """Whether the bucket has more than what a run writes before its first variant."""
+        selector = FileSelector(self.root, allow_not_found=True)
+        return any(info.type is FileType.Directory for info in self.bucket.get_file_info(selector))
 
     def state(self) -> RunState | None:
-        """Return the state of the run that was copied there last; None if there is none."""
-        with tempfile.TemporaryDirectory() as beside:
-            there = RunFolder(Path(beside))
-            for path in (there.state, there.previous_state):
+        """Return the state that was copied to the bucket last, or None."""
+        with tempfile.TemporaryDirectory() as name:
+            copied = RunFolder(Path(name))
+            for path in (copied.state, copied.previous_state):
                 with contextlib.suppress(FileNotFoundError):
                     self._bring(path.name, path)
-            return there.read_state()
+            return copied.read_state()
 
     def writer(self) -> RunState | None:
-        """Return the state of a run that writes there from another folder; None if none does.
+        """Return the state of a run that writes to the bucket from another folder, or None.
 
-        It renews its state at least every half minute. The lock of this folder must be held: a run
-        that was begun in it is over then.
+        Such a run renews its state at least every half minute. The lock of this folder must be
+        held: a run that was started in it is over then.
         """
         state, here = self.state(), self.folder.read_state()
         if state is None or state.status is not Status.RUNNING:
@@ -78,8 +79,8 @@ class Mirror:
             return None
         if abs(time.time() - _time(state)) > RECENT:
             return None
-        self.note(
-            f"{self.there.root} was written a moment ago by process {state.pid} on {state.host}; "
+        self.notify(
+            f"{self.root} was written a moment ago by process {state.pid} on {state.host}; "
             f"waiting up to {SILENCE:.0f} s to see whether it still is"
         )
         end = time.monotonic() + SILENCE
@@ -93,26 +94,26 @@ class Mirror:
         return None
 
     def bring(self) -> bool:
-        """Copy what is there to here, if it is newer; return whether it was."""
+        """Copy the bucket's files of the run to its folder, if they are newer; return whether."""
         here, state = self.folder.read_state(), self.state()
         if state is None or (here is not None and _time(here) >= _time(state)):
             return False
-        selector = FileSelector(self.there.root, recursive=True)
-        for info in self.there.files.get_file_info(selector):
-            name = os.path.relpath(info.path, self.there.root)
+        selector = FileSelector(self.root, recursive=True)
+        for info in self.bucket.get_file_info(selector):
+            name = os.path.relpath(info.path, self.root)
             if info.type is FileType.File and _is_ours(name):
                 self._bring(name, self.folder.root / name)
         return True
 
     def _bring(self, name: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
-        source = f"{self.there.root}/{name}"
-        copy_files(source, str(target), self.there.files, LocalFileSystem())
+        source = f"{self.root}/{name}"
+        copy_files(source, str(target), self.bucket, LocalFileSystem())
 
-    # -- while the run goes on ----------------------------------------------------------------
+    # -- while the run is alive ----------------------------------------------------------------
 
     def start(self) -> None:
-        """Copy what there is, and from then on what changes.
+        """Copy all files, and from then on what changes.
 
         Raises
         ------
@@ -136,8 +137,8 @@ class Mirror:
                 if pause is not None:
                     time.sleep(pause)
                     continue
-                text = f"logs and figures could not all be copied to {self.there.root}"
-                self.note(f"{text}: {error}; they are in {self.folder.root}")
+                text = f"logs and figures could not all be copied to {self.root}"
+                self.notify(f"{text}: {error}; they are in {self.folder.root}")
             return
 
     def _run(self) -> None:
@@ -149,7 +150,7 @@ class Mirror:
                 failed, last = False, time.monotonic() if everything else last
             except OSError as error:
                 if not failed:
-                    self.note(f"cannot write to {self.there.root}, it is tried again: {error}")
+                    self.notify(f"cannot write to {self.root}, and will try again: {error}")
                 failed = True
 
     def copy(self, *, everything: bool = True, last: bool = False) -> None:
@@ -170,25 +171,27 @@ class Mirror:
             try:
                 status = path.stat()
                 mark = (status.st_size, status.st_mtime_ns)
-                known = self._copied.get(name, (0, 0))
-                grown = mark[0] - known[0]
-                little = known[0] > LARGE and 0 <= grown < known[0] // GROWTH
-                if known == mark or (little and not last and path not in journal):
+                copied = self._copied.get(name, (0, 0))
+                growth = mark[0] - copied[0]
+                little = copied[0] > LARGE and 0 <= growth < copied[0] // GROWTH
+                if copied == mark or (little and not last and path not in journal):
                     continue
                 source = open(path, "rb")
             except FileNotFoundError:  # it was replaced
                 continue
-            target = f"{self.there.root}/{name}"
-            with source, self.there.files.open_output_stream(target, compression=None) as stream:
+            target = f"{self.root}/{name}"
+            with source, self.bucket.open_output_stream(target, compression=None) as stream:
                 shutil.copyfileobj(source, stream, CHUNK)
             self._copied[name] = mark
 
     def _files(self) -> Iterator[tuple[str, Path]]:
         root = self.folder.root
-        for place, folders, names in os.walk(root):
-            folders[:] = [n for n in folders if _is_ours(os.path.relpath(Path(place) / n, root))]
+        for folder, subfolders, names in os.walk(root):
+            subfolders[:] = [
+                name for name in subfolders if _is_ours(os.path.relpath(Path(folder) / name, root))
+            ]
             for name in sorted(names):
-                path = Path(place) / name
+                path = Path(folder) / name
                 relative = str(path.relative_to(root))
                 if _is_ours(relative):
                     yield relative, path
@@ -201,6 +204,6 @@ def _time(state: RunState) -> float:
 def _is_ours(name: str) -> bool:
     """Whether a file of a run is neither of a checkpoint nor of a resource."""
     parts = Path(name).parts
-    passing = name.endswith(".tmp") or any(part.startswith(".") for part in parts)
+    temporary = name.endswith(".tmp") or any(part.startswith(".") for part in parts)
     checkpoint = any(part.startswith("checkpoint") for part in parts[2:])
-    return not (passing or checkpoint or parts[0] == "resources")
+    return not (temporary or checkpoint or parts[0] == "resources")

@@ -1,56 +1,40 @@
-"""Where a run is: its folder on this host, and the bucket of its checkpoints, if it has one."""
+"""Where the files of a run are: its folder on this host, and the bucket of its checkpoints."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import posixpath
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 from flambe import _disk
 from flambe.errors import ConfigError, Problem
-from flambe.experiment import validation
-from flambe.experiment.storage import checkpoint_storage
+from flambe.experiment.spec import ExperimentSpec
 from flambe.experiment.storage.checkpoint_storage import Storage
 from flambe.experiment.storage.checkpoints import Checkpoints
 from flambe.experiment.storage.mirror import Mirror
+from flambe.experiment.storage.output_folder import output_folder
 from flambe.progress import RunFolder, VariantState
 from flambe.remote import Address
-from flambe.runnable.secrets import Secrets
-
-if TYPE_CHECKING:
-    from flambe.experiment.experiment import Experiment
 
 
-def output_folder(experiment: Experiment) -> Path:
-    """Return the folder of a run on this host: ``~`` and variables in ``save_path`` are replaced.
-
-    Raises
-    ------
-    ConfigError
-        If a variable is not set.
-    """
-    if what := validation.wrong_save_path(experiment.save_path):
-        raise ConfigError(Problem(f"save_path: {what}"))
-    path = Path(os.path.expanduser(os.path.expandvars(experiment.save_path)))
-    return path.absolute() / f"output__{experiment.name}"
-
-
-class Place:
+class RunStorage:
     """The folder of a run, and its checkpoints.
 
     Parameters
     ----------
-    experiment
-        What is run.
-    note
-        Told what people want to know.
+    spec
+        The experiment.
+    notify
+        Called with each message for the user.
     local
         Whether checkpoints stay in the folder, whatever the experiment says.
+    secrets
+        The file of secrets on this host: its variables open a bucket.
 
     Attributes
     ----------
@@ -60,50 +44,67 @@ class Place:
         Where the checkpoints are, for every host.
     """
 
-    def __init__(self, experiment: Experiment, note: Callable[[str], None], *, local: bool) -> None:
-        self.experiment, self.note = experiment, note
-        root = output_folder(experiment)
+    def __init__(
+        self,
+        spec: ExperimentSpec,
+        notify: Callable[[str], None],
+        *,
+        local: bool,
+        secrets: str = "",
+    ) -> None:
+        self.spec, self.notify = spec, notify
+        root = output_folder(spec)
         self.folder = RunFolder(root)
-        url = "" if local or not experiment.storage else experiment.storage
-        self.storage = self._storage(f"{url.rstrip('/')}/{root.name}" if url else "")
+        url = "" if local else spec.storage
+        self.storage = self._storage(f"{url.rstrip('/')}/{root.name}" if url else "", secrets)
         self.checkpoints = Checkpoints(str(root))
         self._mirror: Mirror | None = None
 
-    def _storage(self, url: str) -> Storage:
-        env, root = self.experiment.env, str(self.folder.root)
+    def _storage(self, url: str, secrets: str) -> Storage:
+        env, root = self.spec.env, str(self.folder.root)
         identity = uuid.uuid4().hex if url or env is not None else ""
+        storage = Storage(
+            root, identity, url=url, patience=_disk.deadline(), secrets=secrets if url else ""
+        )
         if env is None:
-            return Storage(root, identity, url=url, patience=_disk.deadline())
-        at = Address.parse(env.orchestrator_ip)
-        key = Path(env.key).name
-        return Storage(
-            root, identity, at.host, at.port, env.user, key, url, patience=_disk.deadline()
+            return storage
+        address = Address.parse(env.orchestrator_ip)
+        return dataclasses.replace(
+            storage,
+            host=address.host,
+            port=address.port,
+            user=env.user,
+            key=Path(env.key).name,
         )
 
-    def open(self, *, force: bool, resume: bool, wanted: bool) -> None:
-        """Take the folder: empty, to be resumed, or after its results are moved aside.
+    def open(self, *, force: bool, resume: bool, needs_results: bool) -> None:
+        """Open the folder: empty, to be resumed, or after its results are moved aside.
 
         Parameters
         ----------
-        wanted
+        force
+            Whether results of an earlier run are moved aside.
+        resume
+            Whether the run continues from them.
+        needs_results
             Whether there must be results to resume from.
 
         Raises
         ------
         ConfigError
-            If it holds results, and nothing is said about them; if it cannot be written; or if the
-            bucket cannot be reached.
+            If it holds results that are neither resumed nor moved aside; if it cannot be written;
+            or if the bucket cannot be reached.
         """
         if self.storage.url:
-            self._reach()
+            self._reach_bucket()
         if not resume:
             self._move_aside(force=force)
         if resume and self._mirror is not None:
-            with self._reached():
+            with self._reporting_bucket():
                 if self._mirror.bring():
-                    self.note(f"what an earlier run did was found in {self.storage.url}")
+                    self.notify(f"the state of an earlier run was copied from {self.storage.url}")
         root = self.folder.root
-        if wanted and not self.folder.variants.exists():
+        if needs_results and not self.folder.variants.exists():
             raise ConfigError(
                 Problem(
                     f"{root} holds no results to resume from", hint="run it without resume first"
@@ -113,19 +114,17 @@ class Place:
             root.mkdir(parents=True, exist_ok=True)
             if not resume:
                 self.folder.variants.unlink(missing_ok=True)
-            if self.experiment.env is not None:
+            if self.spec.env is not None:
                 self.folder.identity.write_text(self.storage.id, encoding="ascii")
         except OSError as error:
             raise ConfigError(f"cannot make the output folder {root}: {error.strerror}") from None
         if resume:
-            self._same_storage()
+            self._check_same_storage()
 
-    def _reach(self) -> None:
-        if isinstance(self.experiment.config, Secrets):
-            checkpoint_storage.variables.update(self.experiment.config.variables)
-        with self._reached():
+    def _reach_bucket(self) -> None:
+        with self._reporting_bucket():
             self.checkpoints = self.storage.checkpoints()
-            self._mirror = Mirror(self.folder, self.checkpoints, self.note)
+            self._mirror = Mirror(self.folder, self.checkpoints, self.notify)
             writer = self._mirror.writer()
         if writer is not None:
             raise ConfigError(
@@ -137,17 +136,11 @@ class Place:
             )
 
     @contextlib.contextmanager
-    def _reached(self) -> Iterator[None]:
-        """Say what is to be done where the bucket does not answer.
-
-        Raises
-        ------
-        ConfigError
-            Then.
-        """
+    def _reporting_bucket(self) -> Iterator[None]:
+        """Raise a ConfigError that says what to do where the bucket does not answer."""
         try:
             yield
-        except (OSError, ValueError) as error:  # settings of AWS that are none
+        except (OSError, ValueError) as error:  # ValueError: settings of AWS that are wrong
             names = (
                 "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY … in [environment] of the secrets file"
             )
@@ -164,42 +157,42 @@ class Place:
         Raises
         ------
         ConfigError
-            If there are any, and this was not asked for.
+            If there are any, and ``force`` does not say so.
         """
         root, base, aside = self.folder.root, self.checkpoints.root, self.folder.aside()
         beside = posixpath.join(posixpath.dirname(base), aside.name)
-        found: list[tuple[str, str, Callable[[], Any]]] = []
+        moves: list[tuple[str, str, Callable[[], object]]] = []
         if self._holds_results():
-            found.append((str(root), str(aside), lambda: os.replace(root, aside)))
+            moves.append((str(root), str(aside), lambda: os.replace(root, aside)))
         if self._mirror is not None:
-            with self._reached():
+            with self._reporting_bucket():
                 if self._mirror.holds_results():
                     files = partial(self.checkpoints.move, base, beside)
-                    found.append((self.storage.url, f"s3://{beside}", files))
-        for place, target, move in found:
+                    moves.append((self.storage.url, f"s3://{beside}", files))
+        for source, target, move in moves:
             if not force:
                 raise ConfigError(
                     Problem(
-                        f"{place} holds the results of an earlier run",
-                        hint="--resume goes on with it; --force moves it aside and starts anew",
+                        f"{source} holds the results of an earlier run",
+                        hint="--resume continues it; --force moves it aside and starts afresh",
                     )
                 )
-            with self._reached():
+            with self._reporting_bucket():
                 move()
-            self.note(f"the earlier results were moved to {target}")
+            self.notify(f"the earlier results were moved to {target}")
 
     def _holds_results(self) -> bool:
         """Whether there is more in the folder than what a run writes before its first variant."""
         folder = self.folder
-        notes = (folder.state, folder.previous_state, folder.variants, folder.log, folder.config)
-        known = {*notes, folder.hosts, folder.identity, folder.resources}
+        state = (folder.state, folder.previous_state, folder.variants, folder.log, folder.config)
+        expected = {*state, folder.hosts, folder.identity, folder.resources}
         if not folder.root.is_dir():
             return False
         names = [path for path in folder.root.iterdir() if not path.name.startswith(".")]
-        return any(path not in known for path in names)
+        return any(path not in expected for path in names)
 
-    def _same_storage(self) -> None:
-        """See that what is gone on with has its checkpoints where this run looks for them.
+    def _check_same_storage(self) -> None:
+        """Check that the run to continue has its checkpoints where this run looks for them.
 
         Raises
         ------
@@ -211,12 +204,12 @@ class Place:
             where = earlier.storage or f"{self.folder.root} itself"
             raise ConfigError(
                 Problem(
-                    f"storage: the checkpoints of the run to go on with are in {where}",
-                    hint="--resume needs the same storage; --force starts anew with another one",
+                    f"storage: the checkpoints of the run to continue are in {where}",
+                    hint="--resume needs the same storage; --force starts afresh in another one",
                 )
             )
 
-    def mirrored(self) -> None:
+    def start_mirror(self) -> None:
         """Begin to copy what is written in the folder to the bucket, if there is one.
 
         Raises
@@ -225,14 +218,14 @@ class Place:
             If nothing can be written there.
         """
         if self._mirror is not None:
-            with self._reached():
+            with self._reporting_bucket():
                 self._mirror.start()
 
     def remove_parts(self, variants: Iterable[VariantState]) -> None:
         """Remove checkpoints that are not whole: they are never read, and the disk may be full."""
-        for one in variants:
+        for entry in variants:
             with contextlib.suppress(OSError):
-                self.checkpoints.remove_parts(self.checkpoints.folder(one.stage, one.name))
+                self.checkpoints.remove_parts(self.checkpoints.folder(entry.stage, entry.name))
 
     def close(self) -> None:
         """Copy to the bucket what was written last."""

@@ -1,4 +1,4 @@
-"""Files of the orchestrator, as hosts that reach it by SSH see them."""
+"""Files of the orchestrator, for hosts that reach it by SSH."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import hashlib
 from pathlib import Path
-from typing import Any
 
 from asyncssh import Error, SFTPClient, SFTPError, SFTPFailure, SFTPNoSuchFile
 from fsspec.asyn import sync
@@ -22,14 +21,14 @@ PART = 2**24  # bytes of a file in memory
 LEAST_FREE = 2**20  # bytes: a disk with less is full
 
 
-class Files(SSHFileSystem):  # type: ignore[misc]
+class SftpFiles(SSHFileSystem):  # type: ignore[misc]
     """Files over SFTP, with few requests and little waiting for each file of a checkpoint.
 
     A folder is made by one request where the one above it is there: asyncssh asks for every folder
     from the root on, twice. That took a third of a checkpoint's way.
     """
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: object, **kwargs: object) -> None:
         super().__init__(*args, **kwargs)
         #: The digest of a small file of the last checkpoint → its path.
         self._last: dict[bytes, str] = {}
@@ -42,7 +41,7 @@ class Files(SSHFileSystem):  # type: ignore[misc]
         except ValueError as error:  # of sshfs, when the connection is lost too
             raise ConnectionError(f"sshd gave no channel for SFTP ({error})") from None
 
-    def mkdir(self, path: str, *, create_parents: bool = True, **kwargs: Any) -> None:
+    def mkdir(self, path: str, *, create_parents: bool = True, **kwargs: object) -> None:
         """Make a folder, and those above it if need be."""
         try:
             super().mkdir(path, create_parents=False, **kwargs)
@@ -66,68 +65,69 @@ class Files(SSHFileSystem):  # type: ignore[misc]
         return ""
 
     def put_all(self, folder: Path, path: str) -> None:
-        """Put what is in a folder of this host into one that is there already.
+        """Put the content of a folder of this host into an existing one.
 
-        A small file that the folder put before had too becomes a hard link to it, as by ``rsync
-        --link-dest``: what says of which class a component is, and how it was made, is the same in
-        every checkpoint. No file is overwritten therefore: one that is in the way is removed.
+        A small file that the last folder had too becomes a hard link to it, as by ``rsync
+        --link-dest``: the class of a component, and how it was made, are the same in every
+        checkpoint. Therefore no file is overwritten: one that is in the way is removed
+        (test_what_is_the_same_in_two_checkpoints_is_written_once).
         """
         sync(self.loop, self._put_all, folder, path)
 
     @wrap_exceptions  # type: ignore[untyped-decorator]
     async def _put_all(self, folder: Path, path: str) -> None:
-        found = sorted(folder.rglob("*"))
-        some = asyncio.Semaphore(AT_ONCE)
-        put: dict[bytes, str] = {}
-        if any(known.startswith(f"{path}/") for known in self._last.values()):
+        sources = sorted(folder.rglob("*"))
+        limit = asyncio.Semaphore(AT_ONCE)
+        written: dict[bytes, str] = {}
+        if any(earlier.startswith(f"{path}/") for earlier in self._last.values()):
             self._last = {}  # these very files are about to change
 
-        async def one(channel: SFTPClient, source: Path) -> None:
+        async def put(channel: SFTPClient, source: Path) -> None:
             target = f"{path}/{source.relative_to(folder)}"
-            async with some:
+            async with limit:
                 if source.stat().st_size > SMALL:
-                    await _written(channel, source, target)
+                    await _write(channel, source, target)
                     return
                 digest = hashlib.sha256(source.read_bytes()).digest()
-                if not await _linked(channel, self._last.get(digest), target):
-                    await _written(channel, source, target)
-                put[digest] = target
+                if not await _link(channel, self._last.get(digest), target):
+                    await _write(channel, source, target)
+                written[digest] = target
 
         async with self._pool.get() as channel:
-            for below in found:
-                if below.is_dir():
-                    with contextlib.suppress(SFTPFailure):  # it is there
-                        await channel.mkdir(f"{path}/{below.relative_to(folder)}")
-            files = [one(channel, source) for source in found if source.is_file()]
-            # All come to their ends: what is done again after a failure meets none of them.
+            for source in sources:
+                if source.is_dir():
+                    with contextlib.suppress(SFTPFailure):  # it exists
+                        await channel.mkdir(f"{path}/{source.relative_to(folder)}")
+            files = [put(channel, source) for source in sources if source.is_file()]
+            # All are awaited, also after a failure: none still writes when it is tried again.
             for failure in await asyncio.gather(*files, return_exceptions=True):
                 if failure is not None:
                     raise failure
-        self._last = put
+        self._last = written
 
 
-async def _linked(channel: SFTPClient, known: str | None, path: str) -> bool:
-    """Make a file a link to one that is the same, if that can be."""
-    if known is None:
+async def _link(channel: SFTPClient, earlier: str | None, path: str) -> bool:
+    """Make a file a hard link to an equal one, if possible; return whether it was."""
+    if earlier is None:
         return False
     try:
-        await channel.link(known, path)
-    except SFTPError:  # that one is gone, or the server or its disk knows no links
+        await channel.link(earlier, path)
+    except SFTPError:  # that file is gone, or the server or its disk does not have links
         return False
     return True
 
 
-async def _written(channel: SFTPClient, source: Path, path: str) -> None:
-    """Write a file anew."""
+async def _write(channel: SFTPClient, source: Path, path: str) -> None:
+    """Write a new file; one that is in the way is removed."""
     try:
-        await _created(channel, source, path)
-    except SFTPFailure:  # OpenSSH does not say which: there may be a file
+        await _create(channel, source, path)
+    except SFTPFailure:  # OpenSSH does not say which failure: a file may be in the way
         with contextlib.suppress(SFTPNoSuchFile):
             await channel.unlink(path)
-        await _created(channel, source, path)
+        await _create(channel, source, path)
 
 
-async def _created(channel: SFTPClient, source: Path, path: str) -> None:
+async def _create(channel: SFTPClient, source: Path, path: str) -> None:
     with source.open("rb") as stream:
         async with channel.open(path, "xb", block_size=WRITE_BLOCK_SIZE) as file:
             while part := stream.read(PART):

@@ -1,6 +1,6 @@
 """The folders of variants on the host where they run; checkpoints hold what is in them.
 
-A folder is below one that this process holds the lock of, and is gone with it, however it ends.
+Each is below a folder that this process has locked, and is removed however the process ends.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ class Folders:
         self._stack = contextlib.ExitStack()
         self._base: Path | None = None
         self._ancestors: dict[str, Workspace] = {}
-        self.own = Workspace(lambda: self._made("own"))
+        self.own = Workspace(lambda: self._create("own"))
 
     def of_ancestor(self, stage: str, checkpoint: Callable[[], Path]) -> Workspace:
         """Return the folder of an ancestor: a copy, for its checkpoint must stay as it is."""
 
         def make() -> Path:
-            folder = self._made(f"of-{stage}")
+            folder = self._create(f"of-{stage}")
             copy_files(checkpoint() / FILES, folder)
             return folder
 
@@ -40,7 +40,7 @@ class Folders:
             copy_files(self.own.made, checkpoint / FILES)
 
     def restore(self, checkpoint: Path) -> None:
-        """Have in the folder what was in it at a checkpoint."""
+        """Restore what was in the folder at a checkpoint."""
         if self.own.made is not None:
             for entry in self.own.made.iterdir():
                 if entry.is_dir() and not entry.is_symlink():
@@ -54,7 +54,7 @@ class Folders:
         """Remove them."""
         self._stack.close()
 
-    def _made(self, name: str) -> Path:
+    def _create(self, name: str) -> Path:
         if self._base is None:
             self._base = self._stack.enter_context(working_folder())
         folder = self._base / name

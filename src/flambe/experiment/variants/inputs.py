@@ -1,4 +1,4 @@
-"""What results depend on beside their configuration: code, and the content of data, as hashes."""
+"""What results depend on besides their configuration: code, and the content of data, as hashes."""
 
 from __future__ import annotations
 
@@ -8,20 +8,16 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from flambe.compile import Component, Schema
-from flambe.compile.build import folder_of
 from flambe.compile.component import component_class
 from flambe.compile.registry import CLASSES, extensions
 from flambe.compile.values import ClusterResource, links, walk
 from flambe.errors import ResourceError
+from flambe.experiment.spec import ExperimentSpec
 from flambe.experiment.variants.fingerprint import fingerprints, script_hash
 from flambe.packaging.contents import Notify, content_hash, ignore, listing_hash
-
-if TYPE_CHECKING:
-    from flambe.experiment.experiment import Experiment
 
 
 @dataclass
@@ -41,34 +37,36 @@ class Inputs:
     _files: dict[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, experiment: Experiment, places: Mapping[str, Any], note: Notify = ignore) -> Inputs:
+    def of(
+        cls, spec: ExperimentSpec, paths: Mapping[str, str | Path], notify: Notify = ignore
+    ) -> Inputs:
         """Return the code and the data of an experiment as they are now.
 
         Parameters
         ----------
-        experiment
+        spec
             The experiment.
-        places
-            Resource → its path on this host, of those that are here.
-        note
-            Told what people want to know.
+        paths
+            Resource → its path on this host, for the resources that it has.
+        notify
+            Called with each message for the user.
 
         Raises
         ------
         ResourceError
             If one cannot be read.
         """
-        pipeline, resources = experiment.pipeline, experiment.resources
+        pipeline, resources = spec.pipeline, spec.resources
         linked = {link.root for value in pipeline.values() for _, link in links(value)}
         contents = {
-            name: _content(name, resources[name], places[name], note)
-            for name in linked & set(resources) & set(places)
+            name: _content(name, resources[name], paths[name], notify)
+            for name in linked & set(resources) & set(paths)
         }
         return cls(
             fingerprints(pipeline, extensions().declared), {k: v for k, v in contents.items() if v}
         )
 
-    def code_of(self, config: Any) -> dict[str, str]:
+    def code_of(self, config: object) -> dict[str, str]:
         """Return the tag of each component in a configuration that is the user's → its hash."""
         if not self.code:
             return {}
@@ -78,40 +76,41 @@ class Inputs:
             if isinstance(child, Schema) and child.target in self.code
         }
 
-    def data_of(self, config: Any) -> dict[str, str]:
+    def data_of(self, config: object) -> dict[str, str]:
         """Return what a configuration reads → its hash: resources, and files of components."""
-        found = {
+        hashes = {
             f"resource {link.root!r}": self.contents[link.root]
             for _, link in links(config)
             if link.root in self.contents
         }
         for _, child in walk(config):
-            for path in _input_files(child):
-                if value := self._file(path):
-                    found[f"file {_named(path, child)}"] = value
-        return found
+            if isinstance(child, Schema):
+                for path in _input_files(child):
+                    if file_hash := self._hash_file(path):
+                        hashes[f"file {_name_of_file(path, child)}"] = file_hash
+        return hashes
 
-    def _file(self, path: str) -> str:
+    def _hash_file(self, path: str) -> str:
         if path not in self._files:
             self._files[path] = ""
-            with contextlib.suppress(OSError):  # it is told where it is read
+            with contextlib.suppress(OSError):  # reported where it is read
                 python = path.endswith(".py")
                 self._files[path] = script_hash(Path(path)) if python else content_hash(path)
         return self._files[path]
 
 
-def _input_files(schema: Any) -> Iterator[str]:
-    """Yield the files that the component of a blueprint says that it reads."""
-    owner = _reader(schema.target) if isinstance(schema, Schema) and schema.target else None
+def _input_files(schema: Schema) -> Iterator[str]:
+    """Yield the files that the component of a blueprint declares that it reads."""
+    owner = _reader(schema.target) if schema.target else None
     if owner is not None:
-        found = owner.input_files(schema)
-        # One path is meant as one, not as its letters.
-        yield from map(str, [found] if isinstance(found, str | os.PathLike) else found)
+        files = owner.input_files(schema)
+        # A single path is one file, not a sequence of letters.
+        yield from map(str, [files] if isinstance(files, str | os.PathLike) else files)
 
 
 @functools.cache
 def _reader(target: str) -> type[Component] | None:
-    """Return the class of components that a target leads to, if it names files."""
+    """Return the class of components that a target names, if it declares files."""
     owner = component_class(CLASSES.import_target(target))
     if owner is None:
         return None
@@ -119,34 +118,33 @@ def _reader(target: str) -> type[Component] | None:
     return None if own is Component.input_files.__func__ else owner  # type: ignore[attr-defined]
 
 
-def _named(path: str, schema: Schema) -> str:
-    """Return what a file is called, the same wherever the folder of the configuration is."""
+def _name_of_file(path: str, schema: Schema) -> str:
+    """Return the name of a file: the same wherever the folder of the configuration is."""
     base = schema.place.folder if schema.place is not None else ""
     inside = base and os.path.isabs(path) and Path(path).is_relative_to(Path(base).resolve())
     return str(Path(path).relative_to(Path(base).resolve())) if inside else path
 
 
-def local_places(experiment: Experiment) -> dict[str, Path]:
-    """Return the paths of the resources that are on this machine: nothing is fetched."""
-    base = folder_of(experiment)
-    found = {}
-    for name, location in experiment.resources.items():
+def local_resource_paths(spec: ExperimentSpec) -> dict[str, str | Path]:
+    """Return the paths of the resources on this machine: nothing is fetched."""
+    paths: dict[str, str | Path] = {}
+    for name, location in spec.resources.items():
         if isinstance(location, str) and not urlparse(location).scheme:
-            path = base / os.path.expanduser(location)
+            path = spec.folder / os.path.expanduser(location)
             if path.exists():
-                found[name] = path
-    return found
+                paths[name] = path
+    return paths
 
 
-def _content(name: str, written: Any, place: Any, note: Notify) -> str:
+def _content(name: str, location: str | ClusterResource, path: str | Path, notify: Notify) -> str:
     """Return the hash of a resource; empty if it is not on this host.
 
-    What stands on a cluster already may be larger than can be read: of that, the names and sizes.
+    A resource that was on the cluster before may be too large to read: its names and sizes count.
     """
-    path = os.path.expanduser(str(place))
-    brought = not isinstance(written, ClusterResource) or bool(urlparse(written.location).scheme)
+    expanded = os.path.expanduser(str(path))
+    was_there = isinstance(location, ClusterResource) and not urlparse(location.location).scheme
     try:
-        return content_hash(path, note) if brought else listing_hash(path)
+        return listing_hash(expanded) if was_there else content_hash(expanded, notify)
     except FileNotFoundError:
         return ""
     except OSError as error:

@@ -1,9 +1,8 @@
-"""Which variants of a stage flow on, by their figures; and what is said of those that have none."""
+"""Which variants of a stage flow on, by their figures; and messages on those that have none."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from flambe.compile import Schema
 from flambe.errors import RunError
@@ -13,12 +12,12 @@ from flambe.progress import StageState, VariantState, is_number, ranked
 def keep_best(stage: StageState, done: Sequence[VariantState]) -> list[VariantState]:
     """Return the best variants of a stage, as many as ``reduce`` says.
 
-    A variant whose figure is NaN, or that has none, is not among them.
+    Variants without a figure, or whose figure is NaN, are left out.
 
     Raises
     ------
     RunError
-        If there are variants, and none has a number.
+        If there are variants, and none has a number as its figure.
     """
     numbers = [entry for entry in done if is_number(entry.metric)]
     if not numbers and done:
@@ -31,10 +30,13 @@ def keep_best(stage: StageState, done: Sequence[VariantState]) -> list[VariantSt
     return ranked(numbers, lambda entry: entry.metric)[: stage.reduce]
 
 
-def figure_notes(
-    stage: StageState, done: Sequence[VariantState], kept: Sequence[VariantState], scheduler: Any
+def missing_figures(
+    stage: StageState,
+    done: Sequence[VariantState],
+    kept: Sequence[VariantState],
+    scheduler: Schema | None,
 ) -> Iterator[str]:
-    """Yield what is to be said of a stage whose variants have no figures to rank by.
+    """Yield messages on a stage whose variants have no figures to rank by.
 
     Parameters
     ----------
@@ -50,7 +52,7 @@ def figure_notes(
             f"{stage.name}: {len(kept)} of {len(done)} variants flow on, and not {stage.reduce}: "
             "the others have no figure to rank by"
         )
-    if isinstance(scheduler, Schema) and done and not any(is_number(entry.best) for entry in done):
+    if scheduler is not None and done and not any(is_number(entry.best) for entry in done):
         yield (
             f"{stage.name}: no variant had a figure, so that !{scheduler.tag} had nothing to "
             "compare; metric() of the component returns what it ranks by"

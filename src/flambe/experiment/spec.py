@@ -1,0 +1,172 @@
+"""What an experiment says, as plain values: read once, and given to all that count, plan and run.
+
+Nothing in here is built: the configurations of stages, searchers and schedulers are blueprints.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from flambe.compile.schema import Schema
+from flambe.compile.values import ClusterResource
+from flambe.errors import ConfigError
+from flambe.runnable import RemoteEnvironment
+
+DEFAULT_MAX_VARIANTS = 10_000
+#: How many variants a searcher tries, where nothing else is said.
+DEFAULT_SAMPLES = 10
+
+
+@dataclass(frozen=True)
+class SearchSpec:
+    """How the values of the search spaces of a stage are chosen.
+
+    Attributes
+    ----------
+    searcher
+        The blueprint of a searcher; None for grids and random draws.
+    num_samples
+        How many variants a searcher tries; or how many are drawn from each search space.
+    max_concurrent
+        How many variants a searcher has under way at a time.
+    """
+
+    searcher: Schema | None = None
+    num_samples: int = 1
+    max_concurrent: int | None = None
+
+    @classmethod
+    def read(cls, value: object) -> SearchSpec:
+        """Read the value of ``search`` for one stage: a searcher, or a mapping, or nothing."""
+        if isinstance(value, Schema):
+            return cls(value, DEFAULT_SAMPLES)
+        if not isinstance(value, Mapping):
+            return cls()
+        searcher, limit = value.get("searcher"), value.get("max_concurrent_trials")
+        samples = value.get("num_samples", DEFAULT_SAMPLES)
+        return cls(
+            searcher if isinstance(searcher, Schema) else None,
+            samples if isinstance(samples, int) else DEFAULT_SAMPLES,
+            limit if isinstance(limit, int) else None,
+        )
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """One stage of the pipeline.
+
+    Attributes
+    ----------
+    name
+        Its name.
+    config
+        Its blueprint, with the options and links in it.
+    search
+        How the values of its search spaces are chosen.
+    scheduler
+        The blueprint of its trial scheduler, if it has one.
+    reduce
+        How many of its best variants are built upon; None for all.
+    """
+
+    name: str
+    config: object
+    search: SearchSpec = field(default_factory=SearchSpec)
+    scheduler: Schema | None = None
+    reduce: int | None = None
+
+
+@dataclass(frozen=True)
+class ExperimentSpec:
+    """An experiment; see :class:`flambe.experiment.Experiment` for what its keywords mean.
+
+    Attributes
+    ----------
+    stages
+        The stages, in the order of the pipeline.
+    folder
+        The folder that relative paths of resources start from.
+    """
+
+    stages: tuple[StageSpec, ...]
+    name: str = ""
+    seed: int = 0
+    max_variants: int = DEFAULT_MAX_VARIANTS
+    resources: Mapping[str, str | ClusterResource] = field(default_factory=dict)
+    resume: bool | str | Sequence[str] = False
+    devices: Mapping[str, float] | None = None
+    save_path: str = "flambe-output"
+    storage: str = ""
+    env: RemoteEnvironment | None = None
+    max_failures: int = 1
+    stop_on_failure: bool = True
+    reuse_actors: bool = True
+    debug: bool = False
+    folder: Path = field(default_factory=Path)
+
+    @classmethod
+    def from_keywords(cls, keywords: Mapping[str, object]) -> ExperimentSpec:
+        """Read what the keywords of an ``!Experiment`` say of its stages; they are not built.
+
+        Raises
+        ------
+        ConfigError
+            If there is no pipeline.
+        """
+        resources = _mapping(keywords.get("resources"))
+        seed, limit = keywords.get("seed", 0), keywords.get("max_variants", DEFAULT_MAX_VARIANTS)
+        return cls(
+            stages=read_stages(keywords),
+            name=str(keywords.get("name", "")),
+            seed=seed if isinstance(seed, int) else 0,
+            max_variants=limit if isinstance(limit, int) else DEFAULT_MAX_VARIANTS,
+            resources={
+                str(name): location
+                for name, location in resources.items()
+                if isinstance(location, str | ClusterResource)
+            },
+        )
+
+    @functools.cached_property
+    def pipeline(self) -> dict[str, object]:
+        """Stage → blueprint, in order."""
+        return {stage.name: stage.config for stage in self.stages}
+
+    def stage(self, name: str) -> StageSpec:
+        """Return the stage of that name."""
+        return next(stage for stage in self.stages if stage.name == name)
+
+
+def read_stages(keywords: Mapping[str, object]) -> tuple[StageSpec, ...]:
+    """Return the stages that the keywords of an experiment describe.
+
+    Raises
+    ------
+    ConfigError
+        If there is no pipeline.
+    """
+    pipeline = keywords.get("pipeline")
+    if not isinstance(pipeline, Mapping):
+        raise ConfigError("the experiment has no pipeline")
+    searches, schedulers = _mapping(keywords.get("search")), _mapping(keywords.get("schedulers"))
+    reductions = _mapping(keywords.get("reduce"))
+    stages = []
+    for name, config in pipeline.items():
+        scheduler, reduce = schedulers.get(name), reductions.get(name)
+        stages.append(
+            StageSpec(
+                name,
+                config,
+                SearchSpec.read(searches.get(name)),
+                scheduler if isinstance(scheduler, Schema) else None,
+                reduce if isinstance(reduce, int) else None,
+            )
+        )
+    return tuple(stages)
+
+
+def _mapping(value: object) -> Mapping[object, object]:
+    return value if isinstance(value, Mapping) else {}
