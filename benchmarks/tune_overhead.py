@@ -154,10 +154,10 @@ def child(mode: str, profile: str = "") -> None:
     import ray
 
     # Not public, but the point: Tune is set up alike on both sides, the loggers apart.
-    from flambe.experiment.executors.tune.driver import _TUNE_ENVIRONMENT
+    from flambe.experiment.executors.tune.driver import TUNE_ENVIRONMENT
 
     if mode != DEFAULT:
-        os.environ.update(_TUNE_ENVIRONMENT)
+        os.environ.update(TUNE_ENVIRONMENT)
     ray.init(
         address="local",
         namespace="flambe",
@@ -165,7 +165,7 @@ def child(mode: str, profile: str = "") -> None:
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
-        runtime_env={"env_vars": dict(_TUNE_ENVIRONMENT)},
+        runtime_env={"env_vars": dict(TUNE_ENVIRONMENT)},
     )
     run: Callable[[Path, int], list[float]]
     run = _flambe if mode == FLAMBE else partial(_raw, mode=mode)

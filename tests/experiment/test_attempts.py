@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flambe.experiment.executors.tune.trainable import MOST_CHECKPOINTS
+from flambe.experiment.executors.tune.trainable import MAX_CHECKPOINTS
 from flambe.experiment.storage.checkpoints import (
     FINAL,
     MANIFEST,
@@ -34,7 +34,7 @@ def test_a_later_attempt_is_newer_whatever_the_steps(tmp_path: Path) -> None:
     checkpoint(folder, RESUMED, step=3)
     assert checkpoints.latest(str(folder)) == str(folder / RESUMED)
     checkpoint(folder, "checkpoint_000009", step=9, attempt=1)
-    late = checkpoint(folder, f"checkpoint_{MOST_CHECKPOINTS + 8}", step=8, attempt=2)
+    late = checkpoint(folder, f"checkpoint_{MAX_CHECKPOINTS + 8}", step=8, attempt=2)
     assert checkpoints.latest(str(folder)) == str(late)
     checkpoints.settle(str(folder), FINAL)
     assert [path.name for path in folder.iterdir()] == [FINAL]

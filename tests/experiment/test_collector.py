@@ -126,7 +126,7 @@ def test_what_an_attempt_says_that_was_given_up_does_not_count(tmp_path: Path) -
 def test_what_the_driver_finds_out_is_written(tmp_path: Path) -> None:
     collector = Collector(str(tmp_path), [], "run")
     origin = Origin("a/v", "a v")
-    collector.note("v", origin, "its process was killed")
+    collector.log_error("v", origin, "its process was killed")
     assert collector.last_lines("v", {"stdout": ["the last"]})[-1] == "the last"
     text = (tmp_path / "a" / "v" / "variant.log").read_text()
     assert "its process was killed" in text

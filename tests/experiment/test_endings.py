@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flambe.experiment.executors import last_words
-from flambe.experiment.executors.last_words import LastWords
+from flambe.experiment.executors import crash_record
+from flambe.experiment.executors.crash_record import CrashRecord
 from flambe.progress import Status
 from tests.experiment.lab import Lab, Outcome
 
@@ -28,7 +28,8 @@ HERE = {
 }
 DEATHS = {
     "os_exit": r"its process ended: it called os._exit\(3\)",
-    "kill": r"its process was (killed, or exited, without a word: by|ended by a signal:) SIGKILL.*",
+    "kill": r"its process (ended without an error message: it was killed by|was ended by a signal:) "
+    "SIGKILL.*",
     "crash": "its process crashed: Segmentation fault.*",
 }
 MORE = "max_failures: 0\nstop_on_failure: false"
@@ -78,20 +79,20 @@ def test_whatever_ends_a_variant_by_tune(lab: Lab) -> None:
 
 
 def test_what_nobody_asked_after_is_removed(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    program = "from flambe.experiment.executors.last_words import Will; Will()"
+    program = "from flambe.experiment.executors.crash_record import CrashRecorder; CrashRecorder()"
     place = home / "cache" / "last-words"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
     (left,) = place.iterdir()
-    last_words._sweep(place)
+    crash_record._remove_abandoned(place)
     assert left.exists(), "somebody may ask yet"
-    monkeypatch.setattr(last_words, "LEFT_SECONDS", -1.0)
+    monkeypatch.setattr(crash_record, "ABANDONED_SECONDS", -1.0)
     (place / "1@elsewhere@x").mkdir()
-    last_words._sweep(place)
+    crash_record._remove_abandoned(place)
     assert [folder.name for folder in place.iterdir()] == ["1@elsewhere@x"]
 
 
 @pytest.mark.parametrize(
-    ("lines", "taken", "missing"),
+    ("lines", "arrived", "missing"),
     [
         (["a", "b"], [], ["a", "b"]),
         (["a", "b", "c"], ["a", "b"], ["c"]),
@@ -104,23 +105,27 @@ def test_what_nobody_asked_after_is_removed(home: Path, monkeypatch: pytest.Monk
     ],
 )
 def test_what_did_not_arrive_is_known(
-    lines: list[str], taken: list[str], missing: list[str]
+    lines: list[str], arrived: list[str], missing: list[str]
 ) -> None:
-    assert last_words.unseen(lines, taken) == missing
+    assert crash_record.missing_lines(lines, arrived) == missing
 
 
 @pytest.mark.parametrize(
-    ("words", "ray_text", "text"),
+    ("record", "ray_text", "text"),
     [
-        (LastWords(), "", "killed, or exited, without a word"),
-        (LastWords(status=9), "", "ended by a signal: SIGKILL"),
-        (LastWords(status=3 << 8), "", "ended with exit code 3"),
-        (LastWords(status=9, out_of_memory=True), "", "killed (SIGKILL): the host ran out of"),
-        (LastWords(out_of_memory=True), "", "killed (SIGKILL): the host ran out of memory"),
-        (LastWords(status=15, out_of_memory=True), "", "ended by a signal: SIGTERM"),
-        (LastWords(), "Task was killed due to the node running low on memory", "ran out of memory"),
-        (LastWords(fatal="Fatal Python error: Aborted\n", status=134), "", "Aborted (SIGABRT)"),
+        (CrashRecord(), "", "ended without an error message: it was killed by SIGKILL"),
+        (CrashRecord(status=9), "", "ended by a signal: SIGKILL"),
+        (CrashRecord(status=3 << 8), "", "ended with exit code 3"),
+        (CrashRecord(status=9, out_of_memory=True), "", "killed (SIGKILL): the host ran out of"),
+        (CrashRecord(out_of_memory=True), "", "killed (SIGKILL): the host ran out of memory"),
+        (CrashRecord(status=15, out_of_memory=True), "", "ended by a signal: SIGTERM"),
+        (
+            CrashRecord(),
+            "Task was killed due to the node running low on memory",
+            "ran out of memory",
+        ),
+        (CrashRecord(fatal="Fatal Python error: Aborted\n", status=134), "", "Aborted (SIGABRT)"),
     ],
 )
-def test_how_a_process_ended_is_told(words: LastWords, ray_text: str, text: str) -> None:
-    assert text in last_words._how(words, ray_text)[0]
+def test_how_a_process_ended_is_told(record: CrashRecord, ray_text: str, text: str) -> None:
+    assert text in crash_record._describe_end(record, ray_text)[0]

@@ -6,13 +6,13 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from flambe.experiment.executors.tune import diagnosis
 from flambe.experiment.executors.tune.collector import Collector, Origin
+from flambe.experiment.executors.tune.collector_client import CollectorClient
 from flambe.experiment.variants.expansion import Variant
 
 pytestmark = [pytest.mark.faults, pytest.mark.long]
@@ -50,10 +50,10 @@ def test_a_host_that_does_not_answer_is_asked_once(
     for variant in variants:
         origin = Origin(f"a/{variant.name}", variant.name, 1, frozen, "/nowhere")
         ray.get(collector.begin.remote(variant.id, origin))
-    trial = SimpleNamespace(error_file="")
+    failures = diagnosis.FailureDiagnosis(CollectorClient(collector))
     monkeypatch.setattr(diagnosis, "HOST_SECONDS", 3)
-    assert "its process" in diagnosis.failure_of(collector, variants[0], trial).text
+    assert "its process" in failures.failure_of(variants[0], None).text
     # It would wait for an hour for the next one.
     monkeypatch.setattr(diagnosis, "HOST_SECONDS", 3600)
-    assert "its process" in diagnosis.failure_of(collector, variants[1], trial).text
+    assert "its process" in failures.failure_of(variants[1], None).text
     assert "its process" in (tmp_path / "a" / "v1" / "variant.log").read_text()

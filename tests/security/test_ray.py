@@ -256,7 +256,7 @@ def test_a_folder_with_too_long_a_path_is_told(
     with local_ray._private_folder() as made:
         assert not made.is_relative_to(long)
     (said,) = [record.getMessage() for record in caplog.records if str(long) in record.getMessage()]
-    assert said.startswith(f"{long} is too long for the sockets in it: the files of Ray go to ")
+    assert said.startswith(f"{long} is too long for the sockets in it: the files of Ray are in ")
 
 
 def test_folders_in_use_are_left_alone(base: Path) -> None:

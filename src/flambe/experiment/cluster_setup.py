@@ -15,7 +15,7 @@ from flambe.cluster.environment import proxy
 from flambe.compile.values import ClusterResource
 from flambe.errors import ConfigError, Problem
 from flambe.experiment.devices import refuse_too_large
-from flambe.experiment.executors.tune.deadlines import ALONE, JOIN
+from flambe.experiment.executors.tune.factory_settings import ALONE, JOIN
 from flambe.experiment.spec import ExperimentSpec
 from flambe.packaging import resources
 from flambe.runnable.run_setup import RunSetup

@@ -130,9 +130,9 @@ class Run:
 
         if self.spec.env is None:
             return TuneExecutor(root, halt=self.interruption.halt)
-        from flambe.experiment.executors.tune.ray_nodes import Nodes
+        from flambe.experiment.executors.tune.node_monitor import RayNodeMonitor
 
-        nodes = Nodes(self.spec.env, self.observer.note, self.interruption.halt)
+        nodes = RayNodeMonitor(self.spec.env, self.observer.note, self.interruption.halt)
         return TuneExecutor(root, nodes, self.interruption.halt)
 
     def execute(self) -> None:

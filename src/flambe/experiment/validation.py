@@ -44,8 +44,8 @@ def keyword_findings(values: Mapping[str, object]) -> Iterator[Finding]:
         yield from _stage_findings(keyword, _mapping(values.get(keyword)), pipeline)
     yield from _option_findings(pipeline, _mapping(values.get("search")))
     yield from _number_findings(values)
-    yield from engines.findings(values)
-    yield from space_validation.findings(values)
+    yield from engines.engine_findings(values)
+    yield from space_validation.space_findings(values)
     storage = values.get("storage")
     if isinstance(storage, str) and (wrong_url(storage, "s3") or {"?", "#"} & set(storage)):
         yield (

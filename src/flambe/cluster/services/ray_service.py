@@ -28,7 +28,7 @@ from flambe.remote import Address, each
 SERVICE = "ray"
 HOLDERS = "ray-token"  # a mark of the orchestrator: the machines that were given the token
 #: What tells a run where it is written how nodes are started; see
-#: flambe.experiment.executors.tune.ray_nodes.
+#: flambe.experiment.executors.tune.factory_settings.
 STARTS = "FLAMBE_RAY_NODES"
 #: What tells a run for how many seconds no trial may come further, and its hosts count as needed.
 SILENCE = "FLAMBE_SILENCE"

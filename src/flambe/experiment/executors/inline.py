@@ -16,9 +16,9 @@ from pathlib import Path
 from flambe._disk import patiently
 from flambe.errors import FlambeError, listed
 from flambe.experiment.executors.base import StageOptions, VariantListener
+from flambe.experiment.executors.crash_record import quote_last_lines
 from flambe.experiment.executors.failures import Failure, full_message, reported_failure
 from flambe.experiment.executors.isolation import Isolation, load_libraries
-from flambe.experiment.executors.last_words import printed_last
 from flambe.experiment.executors.stage_task import StageTask, variant_title
 from flambe.experiment.executors.variant_task import VariantTask
 from flambe.experiment.storage.checkpoints import FINAL, Checkpoints
@@ -162,7 +162,7 @@ class _InlineAttempt:
         failure = reported_failure(error)
         if failure.exits:
             lines = [text for _, text in self.recorder.tail(self.variant.id)]
-            failure = failure.followed_by(printed_last(lines))
+            failure = failure.followed_by(quote_last_lines(lines))
         self._on_line("ERROR", failure.text)
         return failure
 

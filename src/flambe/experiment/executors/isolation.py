@@ -1,15 +1,16 @@
-"""One variant leaves nothing of its own to the next in the same process.
+"""Keeps what one variant changes in its process from the next variant in the same process.
 
-What belongs to a process and not to an object (environment, working folder, default types and
-threads of torch, logging, warnings, …) is kept before a variant begins, and put back after it has
-ended. What cannot be put back, such as a thread that still runs, is named: the process has to end.
-Changes to modules themselves cannot be seen.
+The state of the process (environment, working folder, default types and threads of torch, logging,
+warnings, …) is recorded before a variant begins, and restored after it has ended. What cannot be
+restored, such as a thread that still runs, is named: the process has to end. Changes to modules
+themselves are not seen. Shown by ``tests/experiment/test_isolation.py``.
 """
 
 from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import gc
 import importlib
 import logging
@@ -20,11 +21,15 @@ import sysconfig
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, cast
+from types import FrameType
+from typing import ParamSpec, TypeVar
 
-from flambe.experiment.executors.process_state import KEPT, Undo
+from flambe.experiment.executors.process_state import RECORDERS, Undo
 
-# Threads and processes of libraries that wait for work, and are of no variant.
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Threads and processes of libraries that wait for work, and do not belong to a variant.
 _LIBRARIES = frozenset(
     ("tqdm", "fsspec", "asyncssh", "ray", "grpc", "flambe", "torch", "tensorboardX")
 ) | {"multiprocessing"}
@@ -36,79 +41,79 @@ JOIN_SECONDS = 0.2  # for threads that are about to end
 
 
 class Isolation:
-    """What a process is like before a variant.
+    """The state of a process before a variant.
 
     Parameters
     ----------
     extensions
-        The modules that components are of.
+        The modules that the components come from.
     """
 
     def __init__(self, extensions: Iterable[str] = ()) -> None:
         self.extensions = frozenset(extensions)
-        self._exits: list[tuple[Callable[..., Any], Any, Any]] = []
+        self._exits: list[Callable[[], object]] = []
         self._undo: list[Undo] = []
-        for keep in KEPT:
-            # What a library of another version does not have is not kept.
+        for record in RECORDERS:
+            # Another version of a library may not have it.
             with contextlib.suppress(AttributeError, OSError, ValueError, RuntimeError):
-                self._undo.append(keep())
-        self._undo.append(self._keep_exits())
+                self._undo.append(record())
+        self._undo.append(self._divert_exits())
         self._threads = set(threading.enumerate())
         self._children = set(_children())
 
     def restore(self) -> list[str]:
-        """Put back what was kept.
+        """Restore the state of the process.
 
         Returns
         -------
         list of str
-            What is left for which the process has to end.
+            What cannot be restored: if there is anything, the process has to end.
         """
-        left: list[str] = []
+        remains: list[str] = []
         for undo in reversed(self._undo):
             try:
                 undo()
             except Exception as error:
-                left.append(f"something that cannot be put back ({error})")
-        return left + self._alive()
+                remains.append(f"something that cannot be restored ({error})")
+        return remains + self._running()
 
-    def _alive(self) -> list[str]:
+    def _running(self) -> list[str]:
         """Return the threads and processes that were started and still run."""
-
-        def found() -> list[str]:
-            threads = [f"the thread {thread.name!r}" for thread in self._new_threads()]
-            return threads + [f"the process {name}" for name in self._new_processes()]
-
-        if not found():
+        if not self._new_tasks():
             return []
-        gc.collect()  # pools end with what held them
-        return found()
+        gc.collect()  # pools end with the objects that hold them
+        return self._new_tasks()
 
-    def _keep_exits(self) -> Undo:
-        """Call at the end of the variant what it wants to be called at the end of its process."""
+    def _new_tasks(self) -> list[str]:
+        threads = [f"the thread {thread.name!r}" for thread in self._new_threads()]
+        return threads + [f"the process {name}" for name in self._new_processes()]
+
+    def _divert_exits(self) -> Undo:
+        """Call the exit handlers of a variant when the variant ends, not when its process does."""
         register = atexit.register
 
-        def wrapper(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-            if self._is_theirs(sys._getframe(1)):
-                self._exits.append((function, args, kwargs))
+        def wrapper(
+            function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
+        ) -> Callable[P, T]:
+            if self._is_of_component(sys._getframe(1)):
+                self._exits.append(functools.partial(function, *args, **kwargs))
                 return function
             return register(function, *args, **kwargs)
 
-        atexit.register = cast(Any, wrapper)
+        atexit.register = wrapper
 
         def undo() -> None:
             atexit.register = register
             while self._exits:
-                function, args, kwargs = self._exits.pop()
                 try:
-                    function(*args, **kwargs)
+                    self._exits.pop()()
                 except Exception:
-                    logging.getLogger("atexit").exception("a function failed at the end")
+                    logging.getLogger("atexit").exception("an exit handler failed")
 
         return undo
 
-    def _is_theirs(self, frame: Any) -> bool:
-        """Whether a component does something, and not a library, or a module as it is imported."""
+    def _is_of_component(self, frame: FrameType) -> bool:
+        """Whether code belongs to a component: not to a library, nor to a module's import."""
         if frame.f_code.co_name == "<module>":
             return False
         if str(frame.f_globals.get("__name__", "")).partition(".")[0] in self.extensions:
@@ -116,24 +121,24 @@ class Isolation:
         return not os.path.realpath(frame.f_code.co_filename).startswith(_LIBRARY_FOLDERS)
 
     def _new_threads(self) -> list[threading.Thread]:
-        def left() -> list[threading.Thread]:
-            new = [one for one in threading.enumerate() if one not in self._threads]
-            return [one for one in new if not _waits_for_work(one)]
+        def busy_threads() -> list[threading.Thread]:
+            new = [thread for thread in threading.enumerate() if thread not in self._threads]
+            return [thread for thread in new if not _waits_for_work(thread)]
 
         deadline = time.monotonic() + JOIN_SECONDS
-        while (threads := left()) and time.monotonic() < deadline:
+        while (threads := busy_threads()) and time.monotonic() < deadline:
             threads[0].join(max(0.0, deadline - time.monotonic()))
         return threads
 
     def _new_processes(self) -> Iterator[str]:
-        multiprocessing.active_children()  # takes note of those that have ended
+        multiprocessing.active_children()  # reaps those that have ended
         for pid in _children():
             if pid not in self._children and (command := _command(pid)):
                 yield f"{pid} ({command})"
 
 
 def _waits_for_work(thread: threading.Thread) -> bool:
-    """Whether a thread is of a library, and does nothing of a variant."""
+    """Whether a thread belongs to a library, and does nothing for a variant."""
     target = getattr(thread, "_target", None)
     modules = (type(thread).__module__, getattr(target, "__module__", "") or "")
     if any(module.partition(".")[0] in _LIBRARIES for module in modules):
@@ -143,7 +148,7 @@ def _waits_for_work(thread: threading.Thread) -> bool:
 
 
 def _children() -> Iterator[int]:
-    """Yield the processes that this one has started."""
+    """Yield the child processes of this one."""
     try:
         tasks = os.listdir("/proc/self/task")
     except OSError:
@@ -158,7 +163,7 @@ def _children() -> Iterator[int]:
 
 
 def _command(pid: int) -> str:
-    """Return what a process runs; nothing for one that has ended, or a helper of Python's own."""
+    """Return the command of a process; nothing for one that has ended, or a helper of Python."""
     with contextlib.suppress(OSError):
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             line = file.read()
@@ -168,12 +173,12 @@ def _command(pid: int) -> str:
 
 
 def load_libraries(extensions: Iterable[str] = ()) -> None:
-    """Import what variants use, so that the first in a process finds what the others do.
+    """Import what variants use, so that all variants of a process start from the same state.
 
-    A library that is loaded while the first one is built has not had its random numbers seeded, and
-    what it does as it is imported would be taken for something that this variant did.
+    The random numbers of a library that is loaded while the first variant is built would not be
+    seeded, and what its import does would be attributed to this variant.
     """
     for name in ("numpy", "torch", *extensions):
-        # It is not installed, or ends in whatever way: that is told where it is used.
+        # It may not be installed, or its import may fail: reported where it is used.
         with contextlib.suppress(Exception, SystemExit):
             importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""What belongs to a process and not to an object: each is looked at, and can be put back."""
+"""The state of a process outside its objects: each function records a part, to be restored."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 Undo = Callable[[], object]
@@ -26,16 +27,16 @@ _NAMES = ("stdout", "stderr", "stdin", "displayhook", "excepthook", "unraisableh
 
 
 def _environment() -> Undo:
-    kept = dict(os.environ)
+    recorded = dict(os.environ)
 
     def undo() -> None:
         zone = os.environ.get("TZ")
-        for name in set(os.environ) - set(kept):
+        for name in set(os.environ) - set(recorded):
             del os.environ[name]
-        for name, value in kept.items():
+        for name, value in recorded.items():
             if os.environ.get(name) != value:
                 os.environ[name] = value
-        if zone != kept.get("TZ"):
+        if zone != recorded.get("TZ"):
             time.tzset()
 
     return undo
@@ -114,7 +115,7 @@ def _signals() -> Undo:
 
     def undo() -> None:
         if threading.current_thread() is not threading.main_thread():
-            return  # they cannot be set there, by a component neither
+            return  # they cannot be set there, not by a component either
         signal.setitimer(signal.ITIMER_REAL, 0)
         for number, handler in kept.items():
             if handler is not None and signal.getsignal(number) is not handler:
@@ -153,21 +154,32 @@ def _warnings() -> Undo:
 
 
 def _loggers() -> list[logging.Logger]:
-    known = list(logging.root.manager.loggerDict.values())
-    return [logging.root, *(one for one in known if isinstance(one, logging.Logger))]
+    named = logging.root.manager.loggerDict.values()
+    return [logging.root, *(logger for logger in named if isinstance(logger, logging.Logger))]
+
+
+@dataclass(frozen=True)
+class _LoggerState:
+    level: int = logging.NOTSET
+    handlers: tuple[logging.Handler, ...] = ()
+    filters: tuple[logging._FilterType, ...] = ()
+    propagate: bool = True
+    disabled: bool = False
+
+    @classmethod
+    def of(cls, logger: logging.Logger) -> _LoggerState:
+        handlers, filters = tuple(logger.handlers), tuple(logger.filters)
+        return cls(logger.level, handlers, filters, logger.propagate, logger.disabled)
+
+    def restore(self, logger: logging.Logger) -> None:
+        logger.setLevel(self.level)
+        logger.handlers[:], logger.filters[:] = self.handlers, self.filters
+        logger.propagate, logger.disabled = self.propagate, self.disabled
 
 
 def _logging() -> Undo:
-    def look(logger: logging.Logger) -> tuple[Any, ...]:
-        return (
-            logger.level,
-            logger.handlers[:],
-            logger.filters[:],
-            logger.propagate,
-            logger.disabled,
-        )
-
-    kept, modules = {logger: look(logger) for logger in _loggers()}, set(sys.modules)
+    kept = {logger: _LoggerState.of(logger) for logger in _loggers()}
+    modules = set(sys.modules)
     threshold, kind = logging.root.manager.disable, logging.getLoggerClass()
     factory, raises = logging.getLogRecordFactory(), logging.raiseExceptions
 
@@ -175,16 +187,13 @@ def _logging() -> Undo:
         new = {name.partition(".")[0] for name in set(sys.modules) - modules}
         for logger in _loggers():
             if logger in kept:
-                level, handlers, filters, propagate, disabled = kept[logger]
+                state = kept[logger]
             elif logger.name.partition(".")[0] in new:  # a library that it has loaded
                 continue
             else:
-                level, handlers, filters, propagate, disabled = logging.NOTSET, [], [], True, False
-            if look(logger) == (level, handlers, filters, propagate, disabled):
-                continue
-            logger.setLevel(level)
-            logger.handlers[:], logger.filters[:] = handlers, filters
-            logger.propagate, logger.disabled = propagate, disabled
+                state = _LoggerState()
+            if _LoggerState.of(logger) != state:
+                state.restore(logger)
         logging.disable(threshold)
         logging.setLoggerClass(kind)
         logging.setLogRecordFactory(factory)
@@ -203,7 +212,7 @@ def _numpy() -> Undo:
     def undo() -> None:
         np.seterr(**errors)
         np.seterrcall(call)
-        # What was left to be decided by others is so again.
+        # Options that were left to their defaults are so again.
         np.set_printoptions(**{k: v for k, v in options.items() if k != "override_repr"})
 
     return undo
@@ -221,7 +230,7 @@ def _torch() -> Undo:
     )
     precision, anomaly = torch.get_float32_matmul_precision(), torch.is_anomaly_enabled()
     sharing = torch.multiprocessing.get_sharing_strategy()
-    cudnn, shown = torch.backends.cudnn, copy.copy(vars(torch._tensor_str.PRINT_OPTS))
+    cudnn, print_options = torch.backends.cudnn, copy.copy(vars(torch._tensor_str.PRINT_OPTS))
     flags = {name: getattr(cudnn, name) for name in ("enabled", "benchmark", "deterministic")}
 
     def undo() -> None:
@@ -238,7 +247,7 @@ def _torch() -> Undo:
         for name, value in flags.items():
             if getattr(cudnn, name) != value:
                 setattr(cudnn, name, value)
-        vars(torch._tensor_str.PRINT_OPTS).update(shown)
+        vars(torch._tensor_str.PRINT_OPTS).update(print_options)
         if torch.cuda.is_initialized():
             gc.collect()
             torch.cuda.empty_cache()
@@ -254,8 +263,8 @@ def _figures() -> Undo:
     return undo
 
 
-# Put back in the opposite order.
-KEPT: tuple[Callable[[], Undo], ...] = (
+# Restored in the opposite order.
+RECORDERS: tuple[Callable[[], Undo], ...] = (
     _environment,
     _folder,
     _umask,

@@ -1,6 +1,6 @@
-"""What the searchers and schedulers of Ray Tune may be told, found before anything runs.
+"""Searchers and schedulers of Ray Tune: checked before anything runs, and built.
 
-flambe ranks by one figure: what ``metric()`` of a component returns, higher is better. An engine
+flambe ranks by one metric: what ``metric()`` of a component returns, higher is better. An engine
 that ranks by something else, or waits for what no variant reports, would silently do nothing.
 """
 
@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata, util
-from typing import Any
 
 from packaging.requirements import Requirement
 
@@ -19,11 +18,11 @@ from flambe.compile import Schema, signatures
 from flambe.compile.values import Path, children
 from flambe.errors import ComponentError, ConfigError, Problem, listed
 
-#: The name of the figure that a trial reports, and of the number of its steps.
+#: The names under which a trial reports its metric, and the number of its steps.
 METRIC = "metric"
 STEPS = "steps"
 MODE = "max"
-#: What every trial reports and only grows.
+#: What every trial reports and what only grows.
 TIME_ATTRIBUTES = ("training_iteration", STEPS, "time_total_s")
 
 Finding = tuple[Path, str, str]  # path, message, hint
@@ -31,7 +30,7 @@ Finding = tuple[Path, str, str]  # path, message, hint
 
 @dataclass(frozen=True)
 class _Kind:
-    """A kind of engine: what it is called, the classes that it is built on, and an example."""
+    """A kind of engine: its name in messages, the classes it derives from, and an example."""
 
     name: str
     bases: tuple[str, ...]
@@ -63,13 +62,13 @@ _SPACES = ("space", "dim_dict")
 _POINTS = ("points_to_evaluate", "evaluated_rewards")
 _SPACE_HINT = "leave it out, and write   lr: !tune.loguniform [1e-4, 1e-1]   in the stage"
 
-# They have a keyword of their own, max_concurrent.
+# These have a keyword max_concurrent.
 _LIMITING = (
     "ray.tune.search.concurrency_limiter:ConcurrencyLimiter",
     "ray.tune.search.basic_variant:BasicVariantGenerator",
 )
 
-# The module of a searcher → what it imports, and the distribution that has it.
+# The module of a searcher → the modules that it imports, and their distributions.
 _PACKAGES: dict[str, dict[str, str]] = {
     "ray.tune.search.ax.ax_search": {"ax": "ax-platform"},
     "ray.tune.search.bayesopt.bayesopt_search": {"bayes_opt": "bayesian-optimization<2"},
@@ -82,8 +81,8 @@ _PACKAGES: dict[str, dict[str, str]] = {
 }
 
 
-def findings(values: Mapping[str, Any]) -> Iterator[Finding]:
-    """Yield what is wrong with the searchers and schedulers of an experiment.
+def engine_findings(values: Mapping[str, object]) -> Iterator[Finding]:
+    """Yield the mistakes in the searchers and schedulers of an experiment.
 
     Parameters
     ----------
@@ -91,13 +90,13 @@ def findings(values: Mapping[str, Any]) -> Iterator[Finding]:
         The keywords of an ``!Experiment``, not built.
     """
     for keyword, kind in _KINDS.items():
-        for path, engine in _written(values, keyword):
+        for path, engine in _written_engines(values, keyword):
             yield from _engine_findings(keyword, kind, path, engine)
     yield from _pair_findings(values)
 
 
-def _written(values: Mapping[str, Any], keyword: str) -> Iterator[tuple[Path, Schema]]:
-    """Yield the engines that are written below a keyword, and where."""
+def _written_engines(values: Mapping[str, object], keyword: str) -> Iterator[tuple[Path, Schema]]:
+    """Yield the engines below a keyword, and their paths."""
     stages = values.get(keyword)
     for stage, value in stages.items() if isinstance(stages, Mapping) else ():
         path: Path = (keyword, stage)
@@ -109,10 +108,10 @@ def _written(values: Mapping[str, Any], keyword: str) -> Iterator[tuple[Path, Sc
 
 def _engine_findings(keyword: str, kind: _Kind, path: Path, engine: Schema) -> Iterator[Finding]:
     target = engine.resolve()
-    if not is_built_on(target, *kind.bases):
+    if not derives_from(target, *kind.bases):
         yield path, f"{keyword}: !{engine.tag} is not a {kind.name}", f"such as {kind.example}"
         return
-    if is_built_on(target, *_POPULATION_BASED):
+    if derives_from(target, *_POPULATION_BASED):
         yield (
             path,
             f"{keyword}: !{engine.tag} is not supported: it gives one variant the state of another "
@@ -134,11 +133,15 @@ def _engine_findings(keyword: str, kind: _Kind, path: Path, engine: Schema) -> I
             yield (*path, *below), f"{keyword}: {name} of !{engine.tag} {message}", hint
     for key, child in children(engine):
         # One inside another: ConcurrencyLimiter, Repeater, ResourceChangingScheduler.
-        if isinstance(child, Schema) and child.target and is_built_on(child.resolve(), *kind.bases):
+        if (
+            isinstance(child, Schema)
+            and child.target
+            and derives_from(child.resolve(), *kind.bases)
+        ):
             yield from _engine_findings(keyword, kind, (*path, key), child)
 
 
-def _argument_findings(name: str, value: Any) -> Iterator[tuple[str, str]]:
+def _argument_findings(name: str, value: object) -> Iterator[tuple[str, str]]:
     if value is None:
         return
     if name == "metric" and value != METRIC:
@@ -166,14 +169,17 @@ def _argument_findings(name: str, value: Any) -> Iterator[tuple[str, str]]:
         )
 
 
-def _pair_findings(values: Mapping[str, Any]) -> Iterator[Finding]:
-    """Yield what does not go together, or not without the other."""
-    searchers = {path[1]: (path, engine) for path, engine in _written(values, "search")}
+def _pair_findings(values: Mapping[str, object]) -> Iterator[Finding]:
+    """Yield searchers and schedulers that do not work together, or not without the other."""
+    searchers = {path[1]: (path, engine) for path, engine in _written_engines(values, "search")}
     for stage, (path, engine) in searchers.items():
-        limit = values["search"][stage]
-        if path[-1] == "searcher" and limit.get("max_concurrent_trials") is not None:
+        search = values["search"]
+        options = search.get(stage) if isinstance(search, Mapping) else None
+        if isinstance(options, Mapping) and options.get("max_concurrent_trials") is not None:
             yield from _limit_findings((*path[:-1], "max_concurrent_trials"), engine)
-    schedulers = {path[1]: (path, engine) for path, engine in _written(values, "schedulers")}
+    schedulers = {
+        path[1]: (path, engine) for path, engine in _written_engines(values, "schedulers")
+    }
     for stage, (path, engine) in schedulers.items():
         other = searchers.get(stage)
         if _holds(engine, *_HYPERBAND_FOR_BOHB) and not (other and _holds(other[1], *_BOHB)):
@@ -187,14 +193,14 @@ def _pair_findings(values: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _limit_findings(path: Path, engine: Schema) -> Iterator[Finding]:
-    if is_built_on(engine.resolve(), *_LIMITING):
+    if derives_from(engine.resolve(), *_LIMITING):
         message = f"search: max_concurrent_trials has no effect on !{engine.tag}"
         yield path, message, f"leave it out: max_concurrent of !{engine.tag} says how many"
 
 
 def _holds(engine: Schema, *bases: str) -> bool:
-    """Whether an engine, or one inside it, is built on a class."""
-    if is_built_on(engine.resolve(), *bases):
+    """Whether an engine, or one inside it, derives from a class."""
+    if derives_from(engine.resolve(), *bases):
         return True
     return any(
         isinstance(child, Schema) and child.target and _holds(child, *bases)
@@ -202,10 +208,10 @@ def _holds(engine: Schema, *bases: str) -> bool:
     )
 
 
-def _arguments(target: Any, engine: Schema) -> dict[str, tuple[Path, Any]]:
+def _arguments(target: Callable[..., object], engine: Schema) -> dict[str, tuple[Path, object]]:
     """Return the arguments of an engine by name, each with its path below it."""
-    known = signatures.signature(target)
-    names = list(known.parameters) if known is not None else []
+    signature = signatures.signature(target)
+    names = list(signature.parameters) if signature is not None else []
     positional = {
         name: ((index,), value)
         for index, (name, value) in enumerate(zip(names, engine.args, strict=False))
@@ -213,8 +219,8 @@ def _arguments(target: Any, engine: Schema) -> dict[str, tuple[Path, Any]]:
     return {**positional, **{name: ((name,), value) for name, value in engine.kwargs.items()}}
 
 
-def is_built_on(target: Any, *bases: str) -> bool:
-    """Whether a class is one of those that are named, or derived from one; Ray is not imported."""
+def derives_from(target: object, *bases: str) -> bool:
+    """Whether a class is one of those that are named, or derives from one; without Ray."""
     if not inspect.isclass(target):
         return False
     names = {f"{cls.__module__}:{cls.__qualname__}" for cls in inspect.getmro(target)}
@@ -224,8 +230,10 @@ def is_built_on(target: Any, *bases: str) -> bool:
 # -- packages -----------------------------------------------------------------------------------
 
 
-def missing_packages(target: Any) -> list[str]:
-    """Return the requirements of a searcher that are not installed here, or in a wrong version."""
+def missing_packages(target: object) -> list[str]:
+    """Return the requirements of a searcher that are not installed, or in a wrong version."""
+    if not inspect.isclass(target):
+        return []
     return [
         requirement
         for cls in inspect.getmro(target)
@@ -239,7 +247,7 @@ def _is_installed(module: str, requirement: Requirement) -> bool:
         return False
     try:
         return requirement.specifier.contains(metadata.version(requirement.name), prereleases=True)
-    except metadata.PackageNotFoundError:  # importable all the same
+    except metadata.PackageNotFoundError:  # importable without metadata
         return True
 
 
@@ -251,13 +259,13 @@ def _install_line(requirements: list[str]) -> str:
 # -- engines that are built ---------------------------------------------------------------------
 
 
-def build(schema: Schema) -> Any:
-    """Build a searcher or scheduler, which is another object each time.
+def build(schema: Schema) -> object:
+    """Build a searcher or scheduler, a new object each time.
 
     Raises
     ------
     ConfigError
-        If it cannot be built, or has its own idea of what to rank by.
+        If it cannot be built, or ranks by something else.
     """
     try:
         engine = schema()
@@ -265,18 +273,18 @@ def build(schema: Schema) -> Any:
         raise ConfigError(
             Problem(f"!{schema.tag} cannot be made: {error.message}", error.place or schema.place)
         ) from error
-    for inner in _unpacked(engine):
+    for inner in _unwrapped(engine):
         for name in ("metric", "mode", "time_attr"):
             value = getattr(inner, f"_{name}", None)
             for message, hint in _argument_findings(name, value):
-                what = f"{name} of !{schema.tag} {message}"
-                raise ConfigError(Problem(what, schema.place, hint))
-    # It announces each study and each point on stderr: flambe shows what is tried.
+                text = f"{name} of !{schema.tag} {message}"
+                raise ConfigError(Problem(text, schema.place, hint))
+    # Optuna logs each study and each point on stderr: flambe shows them.
     logging.getLogger("optuna").setLevel(logging.WARNING)
     return engine
 
 
-def _unpacked(engine: Any) -> Iterator[Any]:
+def _unwrapped(engine: object) -> Iterator[object]:
     """Yield an engine, and those that it is wrapped around."""
     while engine is not None:
         yield engine

@@ -1,7 +1,7 @@
-"""What is wrong with the search spaces of a pipeline, found before anything is drawn from them.
+"""Mistakes in the search spaces of a pipeline, found before anything is drawn from them.
 
-Ray's functions take most bounds, and raise where they draw: in the run, or not at all. A searcher
-may know fewer kinds of spaces than Ray: it is asked.
+Ray's functions accept most bounds, and raise when they draw: during the run, or not at all. A
+searcher may support fewer kinds of spaces than Ray: its own translation is tried.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import inspect
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeGuard
 
 from flambe.compile import Schema, search_spaces, signatures
 from flambe.compile.values import Path, links, walk
-from flambe.experiment.search.engines import is_built_on, missing_packages
+from flambe.experiment.search.engines import derives_from, missing_packages
 from flambe.experiment.variants.options import domains, has_options
 
 Finding = tuple[Path, str, str]  # path, message, hint
 _SEARCHER = "ray.tune.search.searcher:Searcher"
 
 
-def findings(values: Mapping[str, Any]) -> Iterator[Finding]:
-    """Yield what is wrong with the search spaces of an experiment.
+def space_findings(values: Mapping[str, object]) -> Iterator[Finding]:
+    """Yield the mistakes in the search spaces of an experiment.
 
     Parameters
     ----------
@@ -38,10 +38,11 @@ def findings(values: Mapping[str, Any]) -> Iterator[Finding]:
         sound = []
         for path, space in walk(value, ("pipeline", stage)):
             if search_spaces.is_space(space):
-                found = list(_space_findings(path, space))
-                yield from found
-                sound += [] if found else [(path, space)]
-        searcher = (values.get("search") or {}).get(stage)
+                mistakes = list(_space_findings(path, space))
+                yield from mistakes
+                sound += [] if mistakes else [(path, space)]
+        search = values.get("search")
+        searcher = search.get(stage) if isinstance(search, Mapping) else None
         searcher = searcher.get("searcher") if isinstance(searcher, Mapping) else searcher
         if isinstance(searcher, Schema) and searcher.target:
             yield from _unsearchable(_innermost(searcher), sound)
@@ -50,15 +51,15 @@ def findings(values: Mapping[str, Any]) -> Iterator[Finding]:
                 options = Schema(search_spaces.CHOICE, "tune.choice", [["a", "b"]])
                 hint = "take another searcher, or write one experiment for each option"
                 for _, message, _ in _unsearchable(_innermost(searcher), [((), options)]):
-                    what = message.replace("!tune.choice", f"the options (!g) of stage {stage!r}")
-                    yield ("search", stage), what, hint
+                    options_text = f"the options (!g) of stage {stage!r}"
+                    yield ("search", stage), message.replace("!tune.choice", options_text), hint
 
 
 def _space_findings(path: Path, space: Schema) -> Iterator[Finding]:
-    known = signatures.signature(space.resolve())
+    signature = signatures.signature(space.resolve())
     try:
-        bound = known.bind(*space.args, **space.kwargs) if known is not None else None
-    except TypeError:  # what its keywords lack is told already
+        bound = signature.bind(*space.args, **space.kwargs) if signature is not None else None
+    except TypeError:  # missing keywords are reported elsewhere
         return
     if bound is None:
         return
@@ -80,12 +81,12 @@ def _space_findings(path: Path, space: Schema) -> Iterator[Finding]:
         yield places[name], message, hint
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> TypeGuard[int | float]:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _number_findings(space: Schema, numbers: Mapping[str, float]) -> Iterator[tuple[str, str, str]]:
-    """Yield the argument, the message and the hint of what is wrong with numbers of a space."""
+    """Yield the argument, the message and the hint for each mistake in the numbers of a space."""
     tag, kind = f"!{space.tag}", search_spaces.kind(space)
     for name, least in (("sd", 0), ("q", 0), ("base", 1)):
         if name in numbers and numbers[name] <= least:
@@ -112,7 +113,7 @@ def _number_findings(space: Schema, numbers: Mapping[str, float]) -> Iterator[tu
         for name, bound in (("lower", lower), ("upper", upper)):
             if not math.isclose(bound / q, round(bound / q)):
                 below, above = math.floor(bound / q) * q, math.ceil(bound / q) * q
-                message = f"{name} of {tag} is {bound}, which is no multiple of q, {q}"
+                message = f"{name} of {tag} is {bound}, which is not a multiple of q, {q}"
                 yield name, message, f"{below:g} or {above:g}"
                 return
 
@@ -129,8 +130,8 @@ def _whole_findings(
         yield "q", message, "at most the upper bound"
 
 
-def _has_bases(pipeline: Mapping[str, Any], stage: str) -> bool:
-    """Whether a stage, or one that it is built upon, has options, or an ancestor has spaces."""
+def _has_bases(pipeline: Mapping[str, object], stage: str) -> bool:
+    """Whether a stage or an ancestor has options, or an ancestor has search spaces."""
     seen, ahead = set(), [stage]
     while ahead:
         name = ahead.pop()
@@ -148,16 +149,16 @@ def _has_bases(pipeline: Mapping[str, Any], stage: str) -> bool:
 def _innermost(searcher: Schema) -> Schema:
     """Return the searcher that proposes values; others are wrapped around it."""
     inner = searcher.kwargs.get("searcher", searcher.args[0] if searcher.args else None)
-    if isinstance(inner, Schema) and inner.target and is_built_on(inner.resolve(), _SEARCHER):
+    if isinstance(inner, Schema) and inner.target and derives_from(inner.resolve(), _SEARCHER):
         return _innermost(inner)
     return searcher
 
 
 def _unsearchable(searcher: Schema, written: list[tuple[Path, Schema]]) -> Iterator[Finding]:
-    """Yield the spaces that a searcher cannot search, or of which it would drop a part."""
-    target: Any = searcher.resolve()
+    """Yield the spaces that a searcher cannot search, or would search only in part."""
+    target = searcher.resolve()
     translate = getattr(target, "convert_search_space", None)
-    if translate is None or not is_built_on(target, _SEARCHER) or missing_packages(target):
+    if translate is None or not derives_from(target, _SEARCHER) or missing_packages(target):
         return
     for path, space in written:
         if any(isinstance(value, Schema) for _, value in walk([space.args, space.kwargs])):
@@ -167,25 +168,25 @@ def _unsearchable(searcher: Schema, written: list[tuple[Path, Schema]]) -> Itera
             yield path, f"!{searcher.tag} cannot search !{space.tag}: {text}", hint
 
 
-def _refusal(translate: Any, space: Schema) -> str:
+def _refusal(translate: Callable[[dict[str, object]], object], space: Schema) -> str:
     """Return why a searcher cannot search a space as it is written, or nothing if it can."""
-    with _warnings_of(translate) as said, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of how values would be stored
+    with _warnings_of(translate) as logged, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about how values would be stored
         try:
             translate({"x": space()})
-        except Exception as error:  # a searcher of one's own may raise anything
+        except Exception as error:  # a user's searcher may raise anything
             return " ".join(str(error).split()) or type(error).__name__
-    return said[-1] if said else ""
+    return logged[-1] if logged else ""
 
 
 @contextlib.contextmanager
-def _warnings_of(function: Any) -> Iterator[list[str]]:
-    """Keep what the module of a function warns of: a searcher drops what it cannot search."""
+def _warnings_of(function: Callable[..., object]) -> Iterator[list[str]]:
+    """Collect what the module of a function logs as warnings: what a searcher will not search."""
     logger = logging.getLogger(function.__module__)
-    found: list[str] = []
+    messages: list[str] = []
     handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: found.append(record.getMessage())  # type: ignore[method-assign]
-    # Whatever loggers were configured to drop: what is found must not depend on it.
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    # The result must not depend on what the user's loggers drop.
     propagate, disabled, level = logger.propagate, logger.disabled, logger.level
     threshold = logging.root.manager.disable
     logger.addHandler(handler)
@@ -193,7 +194,7 @@ def _warnings_of(function: Any) -> Iterator[list[str]]:
     logger.setLevel(logging.WARNING)
     logging.disable(logging.NOTSET)
     try:
-        yield found
+        yield messages
     finally:
         logging.disable(threshold)
         logger.setLevel(level)

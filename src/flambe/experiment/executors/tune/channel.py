@@ -1,4 +1,4 @@
-"""The way from a worker to the collector: in order, in batches, and each of them once."""
+"""Sends the records of a worker to the collector: in order, in batches, each exactly once."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ import logging
 import threading
 import time
 import uuid
-from typing import Any
 
-import ray
 from ray.exceptions import GetTimeoutError, RayActorError
 
 from flambe.experiment.executors.tune.collector import Batch, Origin
+from flambe.experiment.executors.tune.collector_client import CollectorClient
 from flambe.logging.events import Record
 
-# How often what components said is sent and shown, in seconds.
+# How often the output of components is sent and shown, in seconds.
 LINE_PERIOD = 0.2
-# Records that wait in a worker before it is slowed down, and that are sent at once.
-MOST_WAITING = 50_000
+# How many records may wait in a worker before it is slowed down, and how many are sent at once.
+MAX_WAITING = 50_000
 BATCH = 2_000
-# How long a batch is tried to be sent to a collector that is gone, in seconds.
+# How long a batch is sent again while the collector does not answer, in seconds.
 GONE_SECONDS = 60.0
-# How long a step waits until what it said has arrived: the collector may wait for room on a disk.
+# How long a step waits until its output has arrived: the collector may wait for disk space.
 FLUSH_SECONDS = 600.0
 PAUSE = 0.5  # seconds until a batch is sent again
 
@@ -30,9 +29,9 @@ _log = logging.getLogger(__name__)
 
 
 class CollectorChannel:
-    """Sends records to the collector in the background, in batches and in order.
+    """Sends records to the collector from a background thread, in batches and in order.
 
-    What it does not acknowledge is sent again, to the one that is started in its place if need be.
+    A batch that is not acknowledged is sent again, to a restarted collector if necessary.
 
     Parameters
     ----------
@@ -40,10 +39,11 @@ class CollectorChannel:
         The collector.
     """
 
-    def __init__(self, collector: Any) -> None:
+    def __init__(self, collector: CollectorClient) -> None:
         self.collector = collector
         self.waiting: collections.deque[Record] = collections.deque()
-        self.sent = self.taken = 0
+        #: How many records have arrived, and how many were accepted from components.
+        self.sent = self.accepted = 0
         self.hurry = False
         self.changed = threading.Condition()
         self.sender = uuid.uuid4().hex
@@ -52,23 +52,23 @@ class CollectorChannel:
         threading.Thread(target=self._run, name="flambe-channel", daemon=True).start()
 
     def begin(self, source: str, origin: Origin) -> None:
-        """Say where what a source says comes from."""
+        """Announce where the records of a source come from."""
         self._origins[source] = origin
-        self.collector.begin.remote(source, origin)
+        self.collector.begin(source, origin)
 
     def send(self, record: Record) -> None:
-        """Take a record; waits when the collector is far behind."""
+        """Accept a record; waits while the collector is far behind."""
         with self.changed:
-            self.changed.wait_for(lambda: len(self.waiting) < MOST_WAITING, timeout=60)
+            self.changed.wait_for(lambda: len(self.waiting) < MAX_WAITING, timeout=60)
             self.waiting.append(record)
-            self.taken += 1
+            self.accepted += 1
             if len(self.waiting) == 1:
                 self.changed.notify_all()
 
     def flush(self) -> None:
-        """Return when all that was sent has arrived, or after ten minutes."""
+        """Return when all accepted records have arrived, or after ten minutes."""
         with self.changed:
-            last, self.hurry = self.taken, True
+            last, self.hurry = self.accepted, True
             self.changed.notify_all()
             self.changed.wait_for(lambda: self.sent >= last, timeout=FLUSH_SECONDS)
 
@@ -76,7 +76,7 @@ class CollectorChannel:
         while True:
             with self.changed:
                 self.changed.wait_for(lambda: bool(self.waiting))
-                # A moment's patience makes few batches of many lines.
+                # A short wait makes few batches of many lines.
                 self.changed.wait_for(lambda: self.hurry, timeout=LINE_PERIOD)
                 records = [self.waiting.popleft() for _ in range(min(len(self.waiting), BATCH))]
             self._number += 1
@@ -93,14 +93,14 @@ class CollectorChannel:
         end = time.monotonic() + GONE_SECONDS
         while True:
             try:
-                ray.get(self.collector.write.remote(batch), timeout=GONE_SECONDS)
+                self.collector.write(batch, GONE_SECONDS)
                 return
             except (RayActorError, GetTimeoutError):
-                if time.monotonic() > end:  # the run is over
+                if time.monotonic() > end:  # the run has ended
                     break
-            except OSError:  # of the disk that it writes to
+            except OSError:  # the disk of the collector; it has its own deadline
                 end = time.monotonic() + GONE_SECONDS
-            except Exception:  # the run is being shut down
+            except Exception:  # the run is shutting down
                 break
             time.sleep(PAUSE)
         _log.debug("could not send %d records", len(batch.records))

@@ -1,4 +1,4 @@
-"""The one place of a run that every worker sends to, and asks for its task."""
+"""The actor that every worker of a run sends its output to, and asks for its task."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flambe import _disk
-from flambe.experiment.executors import last_words
+from flambe.experiment.executors import crash_record
 from flambe.experiment.executors.failures import Failure
 from flambe.experiment.executors.stage_task import StageTask
 from flambe.logging import redact
@@ -19,25 +19,25 @@ from flambe.progress import host_name
 
 @dataclass(frozen=True)
 class Origin:
-    """Where what a source says comes from.
+    """Where the records of a source come from.
 
     Attributes
     ----------
     folder
-        Of the source, below that of the run.
+        The folder of the source, below that of the run.
     title
-        What people call it.
+        How it is called in messages.
     attempt
-        Which attempt at the variant it is.
-    node, will
-        The node that it is on, and the folder of its last words there.
+        The number of the attempt at the variant.
+    node, crash_folder
+        The node that it runs on, and the folder of its crash record there.
     """
 
     folder: str
     title: str
     attempt: int = 1
     node: str = ""
-    will: str = ""
+    crash_folder: str = ""
 
 
 @dataclass(frozen=True)
@@ -47,11 +47,11 @@ class Batch:
     Attributes
     ----------
     sender, number
-        Who sends it, and which of its batches it is, the first being 1.
+        The worker, and the number of the batch among its batches, from 1.
     records
         The records.
     origins
-        Source → where it is, of all that have records.
+        Source → where it is, for all sources of the records.
     """
 
     sender: str
@@ -61,17 +61,17 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What the driver asks a collector for, again and again.
+class CollectorStatus:
+    """What the driver polls from the collector.
 
     Attributes
     ----------
     process
-        Tells this process of the collector from those before it.
+        Identifies this process of the collector: a restarted one has another.
     lines
         See :meth:`Recorder.take_lines`.
     refusal, refused_for
-        Why its disk takes nothing, and for how many seconds; nothing if it does.
+        Why its disk refuses records, and for how many seconds it has; empty if it does not.
     """
 
     process: str
@@ -81,19 +81,19 @@ class Look:
 
 
 class Collector:
-    """The actor that holds the recorder, beside the driver; every host sends to it.
+    """The actor that holds the recorder, on the host of the driver; every worker sends to it.
 
-    When its process is killed, Ray starts it again: what was written is not written twice, and what
-    was not is sent again by the workers. The driver gives it the tasks then.
+    When its process is killed, Ray restarts it: what was written is not written twice, and what was
+    not is sent again by the workers. The driver then gives it the tasks again.
 
     Parameters
     ----------
     root
         The folder of the run.
     secrets
-        What is hidden.
+        The values that are hidden in output.
     identity
-        Of the run.
+        The identity of the run.
     """
 
     def __init__(self, root: str, secrets: Sequence[str], identity: str = "") -> None:
@@ -104,28 +104,28 @@ class Collector:
         self.recorder = Recorder(root, identity)
         self.tasks: dict[str, StageTask] = {}
         self.failures: dict[str, Failure] = {}
-        #: Id → the latest attempt at a variant; and of those that are not over, where it is.
+        #: Id → the latest attempt at a variant; and the origins of those that have not ended.
         self.attempts: dict[str, int] = {}
         self.origins: dict[str, Origin] = {}
 
     def secrets(self) -> list[str]:
-        """Return what is hidden: an error of a worker must not carry it away."""
+        """Return the values that are hidden: an error of a worker must not reveal them."""
         return sorted(redact.values())
 
     def set_task(self, task: StageTask) -> None:
-        """Keep the task of a stage for the workers to ask for."""
+        """Keep the task of a stage for the workers."""
         self.tasks[task.stage] = task
 
     def task(self, stage: str) -> StageTask | None:
-        """Return the task of a stage; None if the driver has not given it yet."""
+        """Return the task of a stage; None if the driver has not set it yet."""
         return self.tasks.get(stage)
 
     def begin(self, source: str, origin: Origin) -> None:
-        """Note that an attempt at a variant begins."""
-        if self._counts(source, origin):
+        """Record that an attempt at a variant begins."""
+        if self._is_latest(source, origin):
             self.failures.pop(source, None)
 
-    def _counts(self, source: str, origin: Origin) -> bool:
+    def _is_latest(self, source: str, origin: Origin) -> bool:
         """Whether an attempt is the latest at its variant: others are on hosts that were lost."""
         if origin.attempt < self.attempts.get(source, 0):
             return False
@@ -134,13 +134,15 @@ class Collector:
         self.recorder.open(source, origin.folder, origin.title)
         return True
 
-    def will(self, source: str) -> tuple[str, str] | None:
-        """Return the node that a variant was on, and the folder of its last words there."""
+    def take_crash_folder(self, source: str) -> tuple[str, str] | None:
+        """Return the node that a variant was on, and its crash folder there; once."""
         origin = self.origins.pop(source, None)
-        return (origin.node, origin.will) if origin is not None and origin.will else None
+        if origin is None or not origin.crash_folder:
+            return None
+        return origin.node, origin.crash_folder
 
     def last_lines(self, source: str, printed: Mapping[str, Sequence[str]]) -> list[str]:
-        """Record what a process printed before it died, as far as it did not arrive.
+        """Record what a process printed before it died and did not arrive here.
 
         Returns
         -------
@@ -148,36 +150,36 @@ class Collector:
             The last lines of the variant.
         """
         for level, lines in printed.items():
-            taken = [text for known, text in self.recorder.tail(source) if known == level]
-            hidden = [redact.hide(line)[:TAIL_WIDTH] for line in lines]
-            missing = last_words.unseen(hidden, taken)
+            arrived = [text for name, text in self.recorder.tail(source) if name == level]
+            redacted = [redact.hide(line)[:TAIL_WIDTH] for line in lines]
+            missing = crash_record.missing_lines(redacted, arrived)
             now = time.time()
             records = [Record(source, "line", level, line, None, now) for line in missing]
             self.recorder.write(records)
         return [text for _, text in self.recorder.tail(source)]
 
     def report_failure(self, source: str, failure: Failure, attempt: int = 1) -> None:
-        """Keep what a variant failed of until it is asked for, or the variant begins again."""
+        """Keep why a variant failed until the driver asks for it, or the variant begins again."""
         if attempt < self.attempts.get(source, 0):
             return
         if failure.exits:
             lines = [text for level, text in self.recorder.tail(source) if level != "ERROR"]
-            failure = failure.followed_by(last_words.printed_last(lines))
+            failure = failure.followed_by(crash_record.quote_last_lines(lines))
         self.failures[source] = failure
 
     def take_failure(self, source: str) -> Failure | None:
-        """Return what was kept."""
+        """Return what a variant reported, once."""
         return self.failures.pop(source, None)
 
     def write(self, batch: Batch) -> None:
-        """Write records; those of an attempt that was given up are passed over.
+        """Write records; those of attempts that were given up are dropped.
 
         Raises
         ------
         OSError
             If they cannot be written: none is then.
         """
-        late = {s for s, origin in batch.origins.items() if not self._counts(s, origin)}
+        late = {s for s, origin in batch.origins.items() if not self._is_latest(s, origin)}
         records = [record for record in batch.records if record.source not in late]
         try:
             self.recorder.write(records, batch.sender, batch.number)
@@ -188,16 +190,16 @@ class Collector:
             raise
         self._refused = None
 
-    def note(self, source: str, origin: Origin, text: str) -> None:
-        """Write what the driver found out about a variant into its log."""
+    def log_error(self, source: str, origin: Origin, text: str) -> None:
+        """Write an error that the driver found into the log of a variant."""
         self.recorder.open(source, origin.folder, origin.title)
         self.recorder.write([Record(source, "line", "ERROR", text, None, time.time())])
 
-    def look(self) -> Look:
-        """Return what became of the output since the last call."""
+    def poll(self) -> CollectorStatus:
+        """Return what happened to the output since the last call."""
         refusal, since = self._refused or ("", time.monotonic())
         lines = self.recorder.take_lines()
-        return Look(self.process, lines, refusal, time.monotonic() - since)
+        return CollectorStatus(self.process, lines, refusal, time.monotonic() - since)
 
     def close(self) -> None:
         """See :meth:`Recorder.close`."""

@@ -1,7 +1,8 @@
-"""Sees that Ray ends on the orchestrator before its core ends the driver of the run for it.
+"""Notices that the head of Ray ended, before Ray's core ends the driver of the run for it.
 
-Without a store of its own, Ray's head cannot be started again under a run: what it knew is gone.
-What is left of Ray in the driver then ends the process, with a stack of C++, some seconds later.
+Without an external store, the head cannot be restarted under a run: its state is gone. Some seconds
+later, what is left of Ray in the driver ends the process with a C++ stack. Shown by
+``tests/experiment/test_cluster_faults.py``.
 """
 
 from __future__ import annotations
@@ -14,10 +15,10 @@ import sys
 import threading
 from collections.abc import Callable
 
-PERIOD = 0.2  # seconds between two looks
+PERIOD = 0.2  # seconds between two checks
 CONNECT_SECONDS = 2.0
-LOOKS = 2  # in a row that find nobody there
-# How long a run may take to note how it ended, in seconds.
+CHECKS = 2  # in a row that are refused
+# How long a run may take to record how it ended, in seconds.
 ENDING_SECONDS = 120.0
 REASON = "Ray on the orchestrator ended, or was started again"
 
@@ -30,7 +31,7 @@ class HeadWatch:
     address
         Of the head: ``host:port``.
     halt
-        Ends the run for a reason.
+        Ends the run, for a reason.
     """
 
     def __init__(self, address: str, halt: Callable[[str], None]) -> None:
@@ -42,17 +43,17 @@ class HeadWatch:
         self._over = threading.Event()
 
     def start(self) -> None:
-        """Begin to watch."""
+        """Start watching."""
         threading.Thread(target=self._watch, name="flambe-head", daemon=True).start()
 
     def close(self) -> None:
-        """End it; where the head is gone, this process leaves Ray's core behind at its end."""
+        """Stop; if the head is gone, this process exits without the handlers of Ray's core."""
         self._over.set()
         if self.gone:
-            atexit.register(_leave)  # what is registered last is called first
+            atexit.register(_exit_now)  # what is registered last is called first
 
     def answers(self) -> bool:
-        """Whether somebody listens there; a host that is too busy to answer counts as well."""
+        """Whether the head accepts connections, or its host is just too busy to answer."""
         try:
             socket.create_connection(self.address, CONNECT_SECONDS).close()
         except ConnectionRefusedError:
@@ -65,16 +66,16 @@ class HeadWatch:
         missed = 0
         while not self._over.wait(PERIOD):
             missed = 0 if self.answers() else missed + 1
-            if missed == LOOKS:
+            if missed == CHECKS:
                 self.gone = True
                 self.halt(REASON)
-                # What waits in Ray's core may never return.
+                # A call that waits in Ray's core may never return.
                 if not self._over.wait(ENDING_SECONDS):
-                    _leave()
+                    _exit_now()
                 return
 
 
-def _leave() -> None:
+def _exit_now() -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()

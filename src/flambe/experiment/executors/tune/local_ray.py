@@ -1,10 +1,11 @@
-"""The Ray of a run on this machine: nobody else joins it or reads its files, and it leaves nothing.
+"""The Ray of a run on this machine: private to its user, and removed at the end.
 
-Ray makes its folders with mode 0777, below a name that is known beforehand, and leaves them behind.
-It has one token for all clusters of a user, and listens on every address. Here it has a folder
-below one that only its owner reaches, a token of its own, and the loopback.
+By itself, Ray makes its folders with mode 0777 below a predictable name, leaves them behind, shares
+one token between all clusters of a user, and listens on every address. Here it has a folder below
+one that only its owner can access, a token of its own, and the loopback interface. Shown by
+``tests/security/test_ray.py``.
 
-Ray reads some of its settings when it is imported: nothing here does so before they are set.
+Ray reads some of its settings when it is imported: nothing here imports it before they are set.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 from flambe._files import locked_folder, write_private
 from flambe.errors import RunError, listed
@@ -32,28 +32,28 @@ PREFIX = "flambe-run-"
 # Of the path of a socket (man 7 unix), and what Ray appends: its session, and its object store.
 MAX_SOCKET = 107
 SOCKET_IN_SESSION = "/r/session_2026-01-01_00-00-00_000000_4194304/sockets/plasma_store"
-REMOVAL_SECONDS = 5.0  # how long processes of Ray that end may still write
-# Ray has the loopback for its address where it takes a machine for one that joins no others.
+REMOVAL_SECONDS = 5.0  # how long ending processes of Ray may still write
+# Ray uses the loopback interface on a machine that it takes for one that joins no cluster.
 _LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
-# What would let it join another cluster, or take another token.
-_NOT_OURS = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_MODE")
+# What would make it join another cluster, or read another token.
+_FOREIGN = ("RAY_ADDRESS", "RAY_AUTH_TOKEN", "RAY_AUTH_MODE")
 
 
 def import_for_loopback() -> None:
-    """Import Ray so that it listens on the loopback only, unless it was imported before."""
+    """Import Ray so that it listens on the loopback interface only; too late if it is imported."""
     with _environment(_LOOPBACK):
         import ray  # noqa: F401
 
 
 class LocalRay:
-    """Ray for one run: begun by :meth:`start`, and gone after :meth:`close`."""
+    """Ray for one run, from :meth:`start` to :meth:`close`."""
 
     def __init__(self) -> None:
         self.folder: Path | None = None
         self._cleanup = contextlib.ExitStack()
 
-    def start(self, **options: Any) -> None:
-        """Start Ray in a fresh folder.
+    def start(self, **options: object) -> None:
+        """Start Ray in a new folder.
 
         Parameters
         ----------
@@ -63,7 +63,7 @@ class LocalRay:
         Raises
         ------
         RunError
-            If there is no folder where it may be.
+            If no folder is suitable.
         """
         self.folder = self._cleanup.enter_context(_private_folder())
         token = self.folder / "token"
@@ -72,18 +72,18 @@ class LocalRay:
         import ray
 
         _forget_token()
-        # Not what another Ray of this user left word of.
+        # Not an address that another Ray of this user has written down.
         ray.init(address="local", _temp_dir=str(self.folder / "r"), **options)
 
     def close(self) -> None:
-        """Stop it, and remove all that it left."""
+        """Stop Ray, and remove all its files."""
         if "ray" in sys.modules:
             sys.modules["ray"].shutdown()
         self._cleanup.close()
 
 
 def _forget_token() -> None:
-    """Let Ray read the token: it keeps one that an earlier cluster of this process had."""
+    """Make Ray read the token again: it caches that of an earlier cluster of this process."""
     import ray._raylet as core
 
     if loader := getattr(core, "AuthenticationTokenLoader", None):
@@ -92,9 +92,9 @@ def _forget_token() -> None:
 
 @contextlib.contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Set variables of this process and those that it starts, and put them back."""
-    before = {name: os.environ.get(name) for name in (*variables, *_NOT_OURS)}
-    for name in _NOT_OURS:
+    """Set environment variables, and restore them at the end."""
+    before = {name: os.environ.get(name) for name in (*variables, *_FOREIGN)}
+    for name in _FOREIGN:
         os.environ.pop(name, None)
     os.environ.update(variables)
     try:
@@ -110,17 +110,17 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 
 def _private_folder() -> AbstractContextManager[Path]:
-    """Make the folder of a run, which only we reach."""
+    """Make the folder of a run, which only its owner can access."""
     return locked_folder(_base(), PREFIX, _remove)
 
 
 def _base() -> Path:
-    """Return the folder for temporary files that the folder of a run goes into.
+    """Return the folder for temporary files in which the folder of a run is made.
 
     Raises
     ------
     RunError
-        If none can be used.
+        If none is suitable.
     """
     reasons = []
     for name in dict.fromkeys([os.environ.get("RAY_TMPDIR", ""), tempfile.gettempdir(), "/tmp"]):
@@ -133,19 +133,19 @@ def _base() -> Path:
         elif not base.is_dir() or not os.access(base, os.W_OK | os.X_OK):
             reasons.append(f"{base} is not a folder that you can write to")
         elif exposed := _exposed(base.resolve()):
-            reasons.append(f"others may replace what is in {exposed}: it needs the sticky bit")
+            reasons.append(f"others may replace files in {exposed}: it needs the sticky bit")
         else:
             for reason in reasons:
-                _log.warning("%s: the files of Ray go to %s", reason, base)
+                _log.warning("%s: the files of Ray are in %s", reason, base)
             return base.resolve()
     raise RunError(
-        f"Ray has no place for its files: {listed(reasons)}\n"
-        "  set RAY_TMPDIR to a folder of yours with a short path"
+        f"no folder is suitable for the files of Ray: {listed(reasons)}\n"
+        "  set RAY_TMPDIR to a folder of your own with a short path"
     )
 
 
 def _exposed(folder: Path) -> Path | None:
-    """Return a folder on the way to the root in which others may replace ours, if there is one."""
+    """Return a parent folder in which other users may replace files, if there is one."""
     for path in (folder, *folder.parents):
         status = path.stat()
         others_write = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
@@ -158,7 +158,7 @@ def _exposed(folder: Path) -> Path | None:
 
 
 def _remove(folder: Path) -> None:
-    """Remove a folder, in which processes that end may still write for a moment."""
+    """Remove a folder in which ending processes may still write for a moment."""
     deadline = time.monotonic() + REMOVAL_SECONDS
     while folder.exists():
         shutil.rmtree(folder, ignore_errors=True)

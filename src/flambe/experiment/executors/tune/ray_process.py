@@ -6,15 +6,14 @@ import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 _log = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def sigterm_is_ours() -> Iterator[None]:
-    """Give SIGTERM its handler back: Ray's own ends the process at once, with a core's stack."""
+def keep_sigterm() -> Iterator[None]:
+    """Restore the handler of SIGTERM: Ray's own ends the process at once, with a C++ stack."""
     handler = signal.getsignal(signal.SIGTERM)
     yield
     if threading.current_thread() is threading.main_thread():
@@ -22,23 +21,25 @@ def sigterm_is_ours() -> Iterator[None]:
 
 
 def log_raylet() -> None:
-    """Keep off the terminal what Ray's own processes have to say: it goes to the log.
+    """Send what Ray's own processes print to the log instead of the terminal.
 
-    Of a worker that died, flambe tells which variant that was.
+    When a worker dies, flambe reports which variant it ran.
     """
     from ray._private import worker
 
-    def take(data: Mapping[str, Any], *_: Any, **__: Any) -> None:
+    def log_lines(
+        data: Mapping[str, Sequence[str]], *options: object, **more_options: object
+    ) -> None:
         for line in data.get("lines", ()):
             _log.debug("Ray: %s", line)
 
     if hasattr(worker, "print_to_stdstream"):
-        worker.print_to_stdstream = take
+        worker.print_to_stdstream = log_lines
 
 
 @contextlib.contextmanager
 def quiet_ray() -> Iterator[None]:
-    """Keep Ray's greeting and its farewell from the terminal."""
+    """Suppress what Ray prints when it starts and stops."""
     logger = logging.getLogger("ray")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

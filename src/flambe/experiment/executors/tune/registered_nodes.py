@@ -1,6 +1,6 @@
-"""Prints the nodes that Ray has on a cluster, as JSON: name → address; asked of its head alone.
+"""Prints the Ray nodes of a cluster as JSON: name → address. It asks the head only.
 
-``flambe status`` has it run on the orchestrator, with ``HOST:PORT`` as its argument.
+``flambe status`` runs it on the orchestrator, with ``HOST:PORT`` as its argument.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ ALIVE = 0  # see GcsNodeInfo.GcsNodeState in Ray's gcs.proto
 
 
 def registered(address: str) -> dict[str, str]:
-    """Return the nodes of a cluster that live; the resource of a host's name tells them apart."""
+    """Return the nodes that are alive; each has a resource named after its host."""
     # Compiled, and without types.
     core = importlib.import_module("ray._raylet")
     nodes = core.GcsClient(address=address).get_all_node_info(timeout=SECONDS).values()

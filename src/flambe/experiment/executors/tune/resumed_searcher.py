@@ -1,65 +1,96 @@
-"""A searcher that goes on where an earlier run was cut off."""
+"""A searcher that continues where an earlier run was interrupted."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping
-from typing import Any
 
-from ray.tune.search import ConcurrencyLimiter
+from ray.tune.search import ConcurrencyLimiter, SearchAlgorithm, Searcher
 from ray.tune.search.variant_generator import parse_spec_vars
 
+from flambe.experiment.executors.tune.ranking import ranked_searcher
+from flambe.experiment.executors.tune.trial import TrialResult
 from flambe.experiment.search.engines import METRIC
 from flambe.experiment.search.stage_search import EvaluatedPoint, SearcherOptions
 
 
-class Informed(ConcurrencyLimiter):  # type: ignore[misc]
-    """A searcher that is told what was tried before, and tries none of it again.
+def search_algorithm(
+    options: SearcherOptions | None,
+) -> tuple[Searcher | SearchAlgorithm | None, int | None]:
+    """Return what proposes values, as TuneConfig takes it, and how many trials may run at a time.
 
-    One that draws from a seed suggests the same values in the next run: these are answered with
-    what is known, which takes it to where it was.
+    Only a Searcher learns from earlier points: what draws at random is just asked for the rest. The
+    resumed searcher limits the trials itself.
+    """
+    if options is None:
+        return None, None
+    searcher = ranked_searcher(options.searcher)
+    if options.evaluated and isinstance(options.searcher, Searcher):
+        return ResumedSearcher(searcher, options), None
+    return searcher, options.max_concurrent
+
+
+class ResumedSearcher(ConcurrencyLimiter):  # type: ignore[misc]
+    """A searcher that knows the points of an earlier run, and proposes none of them again.
+
+    One that draws from a seed proposes the same points again: it is given their known results at
+    once, which brings it to where it was.
+
+    Parameters
+    ----------
+    searcher
+        The searcher.
+    options
+        Its options, and the points of the earlier run.
     """
 
-    def __init__(self, searcher: Any, options: SearcherOptions) -> None:
+    def __init__(self, searcher: Searcher, options: SearcherOptions) -> None:
         super().__init__(searcher, max_concurrent=options.max_concurrent or 1)
-        self.earlier = options.evaluated
-        self.asked_as: dict[str, str] = {}
+        self._evaluated = options.evaluated
+        #: The id of a trial → the id that the searcher knows it by.
+        self._inner_ids: dict[str, str] = {}
 
-    def set_search_properties(self, metric: Any, mode: Any, config: Any, **spec: Any) -> bool:
-        """Take the spaces, and tell the searcher of earlier points, if it can be told."""
-        known: bool = super().set_search_properties(metric, mode, config, **spec)
+    def set_search_properties(
+        self, metric: str | None, mode: str | None, config: dict[str, object], **spec: object
+    ) -> bool:
+        """Set the search spaces, and give the searcher the earlier points, if it takes them."""
+        is_set: bool = super().set_search_properties(metric, mode, config, **spec)
         names = {"/".join(path) for path, _ in parse_spec_vars(config)[1]}
-        for tried in self.earlier:
-            values = {f"values/{path}": value for path, value in tried.values.items()}
-            values["variant"] = tried.base
-            point = {name: values[name] for name in names if name in values}
+        for point in self._evaluated:
+            values = {f"values/{path}": value for path, value in point.values.items()}
+            values["variant"] = point.base
+            parameters = {name: values[name] for name in names if name in values}
             with contextlib.suppress(NotImplementedError):
-                self.add_evaluated_point(point, tried.metric, error=tried.metric is None)
-        return known
+                self.add_evaluated_point(parameters, point.metric, error=point.metric is None)
+        return is_set
 
-    def suggest(self, trial_id: str) -> Any:
-        """Suggest what was not tried; see :class:`ray.tune.search.Searcher`."""
-        for attempt in range(len(self.earlier) + 1):
+    def suggest(self, trial_id: str) -> object:
+        """Propose a new point; see :class:`ray.tune.search.Searcher`."""
+        proposal: object = None
+        for attempt in range(len(self._evaluated) + 1):
             # A searcher takes one result for each id that it was asked with.
-            self.asked_as[trial_id] = asked = f"{trial_id}_{attempt}"
-            found = super().suggest(asked)
-            tried = self._tried(found) if isinstance(found, Mapping) else None
-            if tried is None:
+            self._inner_ids[trial_id] = inner_id = f"{trial_id}_{attempt}"
+            proposal = super().suggest(inner_id)
+            point = self._evaluated_point(proposal) if isinstance(proposal, Mapping) else None
+            if point is None:
                 break
-            failed = tried.metric is None
-            super().on_trial_complete(asked, None if failed else {METRIC: tried.metric}, failed)
-        return found
+            failed = point.metric is None
+            result = None if failed else {METRIC: point.metric}
+            super().on_trial_complete(inner_id, result, failed)
+        return proposal
 
-    def _tried(self, found: Mapping[str, Any]) -> EvaluatedPoint | None:
-        for tried in self.earlier:
-            if found.get("values") == tried.values and found.get("variant") == tried.base:
-                return tried
+    def _evaluated_point(self, proposal: Mapping[str, object]) -> EvaluatedPoint | None:
+        for point in self._evaluated:
+            if proposal.get("values") == point.values and proposal.get("variant") == point.base:
+                return point
         return None
 
-    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Give it on under the id that the searcher knows."""
-        super().on_trial_result(self.asked_as[trial_id], result)
+    def on_trial_result(self, trial_id: str, result: TrialResult) -> None:
+        """Pass it on under the id that the searcher knows."""
+        super().on_trial_result(self._inner_ids[trial_id], result)
 
-    def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-        """Give it on under the id that the searcher knows."""
-        super().on_trial_complete(self.asked_as[trial_id], result, error)
+    def on_trial_complete(
+        self, trial_id: str, result: TrialResult | None = None, error: bool = False
+    ) -> None:
+        """Pass it on under the id that the searcher knows."""
+        super().on_trial_complete(self._inner_ids[trial_id], result, error)

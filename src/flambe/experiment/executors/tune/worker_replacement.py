@@ -1,21 +1,22 @@
-"""A worker that may not be used again is replaced: Tune would give up its next trial."""
+"""Replaces a worker that cannot be reused, where Tune would fail its next trial."""
 
 from __future__ import annotations
 
-from typing import Any
-
 from ray.tune.execution.tune_controller import TuneController
+from ray.tune.experiment import Trial
 
 _NEEDED = ("_on_trial_reset", "_remove_actor", "_schedule_trial_actor")
 
 
 def replace_refusing_actors() -> bool:
-    """Let Tune start a fresh actor where one answers a reset with False, instead of failing.
+    """Make Tune start a new actor where one answers a reset with False, instead of failing.
+
+    Shown by ``tests/experiment/test_isolation.py``.
 
     Returns
     -------
     bool
-        Whether this Tune can: of another version, actors must not be used again at all.
+        Whether this version of Tune can: with another one, actors must not be reused at all.
     """
     if getattr(TuneController, "_flambe_replaces", False):
         return True
@@ -23,7 +24,7 @@ def replace_refusing_actors() -> bool:
         return False
     original = TuneController._on_trial_reset
 
-    def on_trial_reset(self: Any, trial: Any, success: bool) -> None:
+    def on_trial_reset(self: TuneController, trial: Trial, success: bool) -> None:
         if success:
             original(self, trial, success)
             return

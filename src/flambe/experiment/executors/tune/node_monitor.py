@@ -10,61 +10,65 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Any
 
 import ray
 
-from flambe.cluster.context import STALL_SECONDS
-from flambe.cluster.services.ray_service import SILENCE, STARTS
+from flambe._retry import poll
 from flambe.errors import RunError, counted
-from flambe.experiment.executors.tune.deadlines import alone_seconds, join_seconds
+from flambe.experiment.executors.tune.factory_settings import (
+    NodeStart,
+    alone_seconds,
+    join_seconds,
+    read_starts,
+    stall_seconds,
+)
 from flambe.experiment.executors.tune.head_watch import HeadWatch
 from flambe.runnable import RemoteEnvironment
 
 LEASE_PERIOD, LEASE_SECONDS = 60.0, 300.0
-MOST_AT_ONCE = 16  # factories that are talked to
-PERIOD = 2.0  # seconds between two looks
-REVIVE_PERIOD = 15.0  # seconds between two tries to start the node of a factory again
+MAX_PARALLEL = 16  # factories that are contacted at a time
+PERIOD = 2.0  # seconds between two checks
+REVIVE_PERIOD = 15.0  # seconds between two attempts to start the node of a factory
 SSH_SECONDS = 40.0
-NO_CONNECTION = 255  # the exit code of ssh
+CONNECTION_FAILED = 255  # the exit code of ssh
+LOG_LINES = 15  # of a node that has not joined, in an error
 
 
-class Nodes:
+class RayNodeMonitor:
     """The factories of a cluster.
 
     Parameters
     ----------
     env
         The cluster.
-    note
-        Told what people want to know.
+    notify
+        Called with messages for the user.
     halt
-        Ends the run for a reason.
+        Ends the run, for a reason.
 
     Attributes
     ----------
     head
         Watches the head of Ray.
     gave_up
-        Why the run was ended, if it was.
+        Why the run was interrupted for lack of factories, if it was.
     """
 
     def __init__(
         self,
         env: RemoteEnvironment,
-        note: Callable[[str], None],
+        notify: Callable[[str], None],
         halt: Callable[[str], None] = lambda reason: None,
     ) -> None:
         self.env = env
-        self.note = note
+        self.notify = notify
         self.head = HeadWatch(self.address, halt)
         self.gave_up = ""
         self.expected = dict(zip(env.factories_names, env.factories_ips, strict=True))
-        #: Those that people have been told of last.
-        self._told = set(self.expected)
+        #: The factories that the user was last told are alive.
+        self._announced = set(self.expected)
         self._tried: dict[str, float] = {}
         self._reviving: set[str] = set()
         self._progress = time.monotonic()
@@ -77,50 +81,53 @@ class Nodes:
         return os.environ["RAY_ADDRESS"]
 
     def alive(self) -> set[str]:
-        """Return the names of the factories whose nodes live."""
-        return set(_registered())
+        """Return the names of the factories whose nodes are alive."""
+        return set(_registered_factories())
 
-    def progressed(self) -> None:
-        """Note that a trial came further: the factories are needed."""
+    def on_progress(self) -> None:
+        """Record that a trial made progress: the factories are needed."""
         self._progress = time.monotonic()
 
-    def hold(self) -> None:
-        """Take leases on the factories: they do not end by themselves while the run needs them."""
+    def hold_leases(self) -> None:
+        """Take leases on the factories: they do not shut down while the run needs them."""
         self._holder = threading.Thread(target=self._hold, name="flambe-leases", daemon=True)
         self._holder.start()
 
-    def release(self) -> None:
-        """Give the leases back."""
+    def release_leases(self) -> None:
+        """Return the leases."""
         self._released.set()
         if self._holder is not None:
             self._holder.join(SSH_SECONDS)
 
     def await_all(self) -> None:
-        """Wait until every factory has joined.
+        """Wait until every factory has joined Ray.
 
         Raises
         ------
         RunError
-            If one has not: it is named, with what its node said last.
+            If one does not in time: it is named, with the last lines of its node's log.
         """
-        deadline = time.monotonic() + join_seconds()
-        while missing := sorted(self.expected.keys() - self.alive()):
-            if time.monotonic() > deadline:
-                reasons = "".join(f"\n{name}{self._why_missing(name)}" for name in missing)
-                reasons += self._strangers()
-                names = ", ".join(missing)
-                raise RunError(f"these factories have not joined Ray: {names}{reasons}")
-            time.sleep(0.1)
+        if poll(lambda: not self._missing(), seconds=join_seconds()):
+            return
+        missing = self._missing()
+        reasons = "".join(f"\n{name}{self._why_missing(name)}" for name in missing)
+        names = ", ".join(missing)
+        raise RunError(
+            f"these factories have not joined Ray: {names}{reasons}{self._unexpected_nodes()}"
+        )
 
-    # -- while the run goes on ----------------------------------------------------------------
+    def _missing(self) -> list[str]:
+        return sorted(self.expected.keys() - self.alive())
+
+    # -- during the run -----------------------------------------------------------------------
 
     @contextlib.contextmanager
     def watched(self) -> Iterator[None]:
-        """Watch the factories: tell of those that are lost and back, and start what can be started.
+        """Watch the factories: announce those that are lost or come back, and restart nodes.
 
-        When there has been none for too long, the run is interrupted: see :attr:`gave_up`.
+        When there has been no factory for too long, the run is interrupted: see :attr:`gave_up`.
         """
-        self.progressed()
+        self.on_progress()
         over = threading.Event()
         thread = threading.Thread(
             target=self._watch, args=(over,), name="flambe-nodes", daemon=True
@@ -134,36 +141,40 @@ class Nodes:
                 thread.join(PERIOD + SSH_SECONDS)
 
     def _watch(self, over: threading.Event) -> None:
-        alone_since = None
+        alone_since: float | None = None
         while not over.wait(PERIOD):
+            # Ray's core ends this process when it is called without a head: test_cluster_faults.
             if self.head.gone or not self.head.answers():
-                continue  # asked then, Ray's core ends this process
+                continue
             try:
                 alive = self.alive()
-            except Exception:  # Ray is going down, and the run with it
+            except Exception:  # Ray is shutting down, and the run with it
                 return
-            for name in sorted(alive - self._told):
-                self.note(f"{name} has joined: {counted(len(alive), 'factory', 'factories')}")
-            for name in sorted(self._told - alive):
-                self.note(f"{name} is lost: {counted(len(alive), 'factory', 'factories')} left")
-            self._told = alive
+            self._announce(alive)
             self._revive(self.expected.keys() - alive)
             if alive or _orchestrator_works():
                 alone_since = None
             elif alone_since is None:
                 alone_since = time.monotonic()
-                self.note(f"no factory is left; one has {alone_seconds():.0f} s to come back")
+                self.notify(f"no factory is left; one has {alone_seconds():.0f} s to come back")
             elif time.monotonic() - alone_since > alone_seconds():
-                self.gave_up = (
-                    f"no factory was left, and none came back within {alone_seconds():.0f} s"
-                )
+                seconds = f"{alone_seconds():.0f} s"
+                self.gave_up = f"no factory was left, and none came back within {seconds}"
                 signal.pthread_kill(_main_thread(), signal.SIGTERM)
                 return
 
+    def _announce(self, alive: set[str]) -> None:
+        count = counted(len(alive), "factory", "factories")
+        for name in sorted(alive - self._announced):
+            self.notify(f"{name} has joined: {count}")
+        for name in sorted(self._announced - alive):
+            self.notify(f"{name} is lost: {count} left")
+        self._announced = alive
+
     def _hold(self) -> None:
-        """Renew the leases of the factories, while trials come further; then give them back."""
+        """Renew the leases of the factories while trials make progress; then return them."""
         while not self._released.is_set():
-            if time.monotonic() - self._progress < float(os.environ.get(SILENCE, STALL_SECONDS)):
+            if time.monotonic() - self._progress < stall_seconds():
                 self._lease(LEASE_SECONDS)
             self._released.wait(LEASE_PERIOD)
         self._lease(0.0)
@@ -171,62 +182,68 @@ class Nodes:
     def _lease(self, seconds: float) -> None:
         """Take leases on all factories, for so long from now on."""
         content = json.dumps({"name": "run", "seconds": seconds})
-        commands = {n: [*start["command"][:-1], "lease"] for n, start in _starts().items()}
-        names = self.expected.keys() & commands.keys()
-        with ThreadPoolExecutor(max_workers=MOST_AT_ONCE) as pool:
-            list(pool.map(lambda n: self._on(n, shlex.join(commands[n]), content), names))
+        starts = read_starts()
+        names = self.expected.keys() & starts.keys()
+        with ThreadPoolExecutor(max_workers=MAX_PARALLEL) as pool:
+            list(
+                pool.map(
+                    lambda n: self._run_on(n, shlex.join(starts[n].lease_command), content), names
+                )
+            )
 
     def _revive(self, names: set[str]) -> None:
-        """Start the nodes of factories that can be reached: one was started anew, for example."""
+        """Start the nodes of factories that can be reached: a host that rebooted, for example."""
         now = time.monotonic()
-        starts = _starts()
+        starts = read_starts()
         for name in sorted(names & starts.keys() - self._reviving):
             if now - self._tried.get(name, -REVIVE_PERIOD) >= REVIVE_PERIOD:
                 self._tried[name] = now
                 self._reviving.add(name)
-                # A thread for each: one that does not answer keeps none of the others waiting.
+                # One thread each: a factory that does not answer must not delay the others.
                 threading.Thread(
                     target=self._revive_one, args=(name, starts[name]), daemon=True
                 ).start()
 
-    def _revive_one(self, name: str, start: Mapping[str, Any]) -> None:
+    def _revive_one(self, name: str, start: NodeStart) -> None:
         try:
-            self._on(name, shlex.join(start["command"]), start["content"])
+            self._run_on(name, shlex.join(start.command), start.content)
         finally:
             self._reviving.discard(name)
 
     def _why_missing(self, name: str) -> str:
         """Return why a factory has not joined: the end of the log of its node, if it has one."""
-        log = _starts().get(name, {}).get("log")
-        done = self._on(name, f"tail -n 15 {shlex.quote(log)}" if log else "true")
-        if done is None or done.returncode == NO_CONNECTION:
-            lines = done.stderr.strip().splitlines() if done is not None else []
+        start = read_starts().get(name)
+        log = start.log if start is not None else ""
+        result = self._run_on(name, f"tail -n {LOG_LINES} {shlex.quote(log)}" if log else "true")
+        if result is None or result.returncode == CONNECTION_FAILED:
+            lines = result.stderr.strip().splitlines() if result is not None else []
             why = f": {lines[-1]}" if lines else ""
             return f" ({self.expected[name]}): it cannot be reached from the orchestrator{why}"
-        lines = done.stdout.strip().splitlines() if log else []
+        lines = result.stdout.strip().splitlines() if log else []
         if not lines:
-            return ": it is reached, and its Ray node has said nothing"
+            return ": it can be reached, and its Ray node has logged nothing"
         return "".join(f"\n  | {line}" for line in lines)
 
-    def _strangers(self) -> str:
-        """Return which nodes Ray has that are not in the cluster, by the names that they have."""
-        strangers = {
+    def _unexpected_nodes(self) -> str:
+        """Return the nodes of Ray that are not in the cluster, for an error message."""
+        starts = read_starts()
+        unexpected = {
             name: address
-            for name, address in _registered().items()
-            if name not in self.expected and name not in _starts()
+            for name, address in _registered_factories().items()
+            if name not in self.expected and name not in starts
         }
-        names = ", ".join(f"{name} ({address})" for name, address in sorted(strangers.items()))
+        names = ", ".join(f"{name} ({address})" for name, address in sorted(unexpected.items()))
         if not names:
             return ""
         return (
             f"\nRay has {names}, which is not in the cluster: its node runs under a name of an "
-            "earlier file\n  the same command starts the nodes again, under the names of now"
+            "earlier file\n  the same command starts the nodes again, under their current names"
         )
 
-    def _on(
+    def _run_on(
         self, name: str, command: str, content: str = ""
     ) -> subprocess.CompletedProcess[str] | None:
-        """Run a command on a factory; return what it did, or None where it did not end."""
+        """Run a command on a factory; return its result, or None if it did not end in time."""
         *ssh, dashes, host = self.env.ssh(self.expected[name])
         try:
             return subprocess.run(
@@ -242,13 +259,13 @@ class Nodes:
 
 
 def _orchestrator_works() -> bool:
-    """Whether the orchestrator runs variants too: then a run is never without a host."""
+    """Whether the orchestrator runs variants too: then a run always has a host."""
     nodes = (node["Resources"] for node in ray.nodes() if node["Alive"])
     return any("orchestrator" in resources and resources.get("CPU", 0) for resources in nodes)
 
 
-def _registered() -> dict[str, str]:
-    """Return the factories whose nodes live, as Ray knows them: name → address."""
+def _registered_factories() -> dict[str, str]:
+    """Return the factories whose nodes are alive in Ray: name → address."""
     return {
         name: str(node["NodeManagerAddress"])
         for node in ray.nodes()
@@ -262,11 +279,3 @@ def _main_thread() -> int:
     identity = threading.main_thread().ident
     assert identity is not None
     return identity
-
-
-def _starts() -> Mapping[str, Any]:
-    """Return how the node of each factory is started, as it is known now: there may be new ones."""
-    try:
-        return dict(json.loads(Path(os.environ[STARTS]).read_text(encoding="utf-8")))
-    except (KeyError, OSError, ValueError):
-        return {}
