@@ -77,7 +77,7 @@ def test_what_was_altered_is_shown_and_made_anew(place: Place) -> None:
     assert command.startswith("flambe exec fails --host factory_1 -- rm -r .flambe/envs/")
     forced = place.flambe(place.cluster, "--force")
     assert forced.returncode == 0, forced.stderr
-    assert "altered on factory_1, and made anew" in forced.stdout
+    assert "altered on factory_1, and made again" in forced.stdout
     assert "altered" not in place.flambe("status", "fails").stdout
     # What the message said does it too.
     folder = home / f".flambe/envs/{current(place)}"
@@ -209,8 +209,8 @@ class Wrong(Cluster):
     ("how", "told"),
     [
         ("none", "Wrong.create_machines: it returned no machines"),
-        ("text", "number 0 is '10.0.0.1', and no Machine"),
-        ("field", "address of number 0 is 'h', and no Address"),
+        ("text", "number 0 is '10.0.0.1', not a Machine"),
+        ("field", "address of number 0 is 'h', expected Address"),
         ("raise", "in find_machines:   return [self.missing]"),
     ],
 )

@@ -102,7 +102,7 @@ def test_hosts_that_share_the_folder(tmp_path: Path) -> None:
         secrets.chmod(0o600)
         run = place.flambe(place.job(steps=1), "-c", place.cluster, "-s", secrets)
         assert run.returncode == 0, run.stderr
-        assert "giving it to" not in run.stdout, "the environment is made once"
+        assert "installing it on" not in run.stdout, "the environment is made once"
         assert "secret ***" in run.stdout, "what the factories get took nothing away"
         assert len(list((disk / "flambe/envs").glob("*/flambe.json"))) == 1
         states = sorted(path.name for path in (disk / "flambe" / "hosts").iterdir())

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from flambe.cluster.environment import pip_config, target
+from flambe.cluster.environment import download, pip_config, target
 from flambe.cluster.environment.target import Target
 from flambe.errors import ConfigError, RemoteError, RunError
 from flambe.packaging import closure, wheel
@@ -56,7 +56,7 @@ def test_a_mac_prepares_hosts_that_reach_an_index(mac: None) -> None:
         assert len(list(kept.glob("*/uv"))) == 1
         # It is downloaded once.
         before = [path.stat().st_mtime_ns for path in kept.glob("*/uv")]
-        target.uv(Target(**vars(_target(cluster))))
+        download.uv_program(Target(**vars(_target(cluster))))
         assert [path.stat().st_mtime_ns for path in kept.glob("*/uv")] == before
 
 
@@ -73,7 +73,7 @@ def test_a_mac_sends_wheels_for_hosts_that_reach_no_index(mac: None) -> None:
         make(cluster)
         proven(cluster)
         # Compiled ones were made for the hosts, and pure ones are those of this machine.
-        sent = target.wheels(closure.compute_closure(["flambe"]), _target(cluster))
+        sent = download.wheels(closure.compute_closure(["flambe"]), _target(cluster))
         names = {path.name.partition("-")[0].lower(): path.name for path in sent}
         assert "manylinux" in names["numpy"]
         assert names["rich"].endswith("-py3-none-any.whl")
@@ -83,12 +83,12 @@ def test_uv_for_a_processor_that_is_not_here(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("FLAMBE_HOME", str(tmp_path / "home"))
-    program = target.uv(ARM)
+    program = download.uv_program(ARM)
     head = program.read_bytes()[:20]
     assert head[:4] == b"\x7fELF"
     assert struct.unpack("<H", head[18:20]) == (AARCH64,)
     assert os.access(program, os.X_OK)
-    alpine = target.uv(Target("linux-x86_64", "-", "3.12.4"))
+    alpine = download.uv_program(Target("linux-x86_64", "-", "3.12.4"))
     assert "-musl/" in str(alpine)
     done = subprocess.run([alpine, "--version"], capture_output=True, text=True, check=True)
     assert metadata.version("uv") in done.stdout  # it is linked statically
@@ -99,7 +99,7 @@ def test_what_cannot_be_downloaded_is_told(mac: None, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", "")
     with pytest.raises(RunError, match="its program uv cannot be downloaded") as raised:
-        target.uv(ARM)
+        download.uv_program(ARM)
     assert "pip config list" in str(raised.value)
     assert f"uv=={metadata.version('uv')}" in str(raised.value)
 
@@ -120,13 +120,13 @@ def test_a_program_that_was_altered_is_refused(tmp_path: Path) -> None:
             made.writestr(f"uv-{version}.dist-info/RECORD", f"{row}\n")
 
     pack(b"program", b"program")
-    assert target._program(path, version) == b"program"
+    assert download._extract_uv(path, version) == b"program"
     pack(b"Program", b"program")
     with pytest.raises(RunError, match="is not what it says it is"):
-        target._program(path, version)
+        download._extract_uv(path, version)
     pack(b"program", b"program")
     with pytest.raises(RunError, match="is not what it says it is"):
-        target._program(path, "0.0.1")
+        download._extract_uv(path, "0.0.1")
 
 
 def test_compiled_code_of_ours_is_refused(mac: None, tmp_path: Path) -> None:
@@ -170,9 +170,9 @@ def test_settings_of_pip_for_uv() -> None:
         "global.extra-index-url='\\nhttps://one/simple\\nhttps://two/simple'\n"
         ":env:.no-index='0'\nglobal.trusted-host='one'\nglobal.cert='/ca.pem'\n"
     )
-    settings = pip_config.read(said)
+    settings = pip_config.parse(said)
     assert settings["cert"] == "/ca.pem"
-    words = pip_config.options(settings)
+    words = pip_config.uv_options(settings)
     assert [words[n + 1] for n, word in enumerate(words) if word == "--index"] == [
         "https://one/simple",
         "https://two/simple",

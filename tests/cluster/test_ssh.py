@@ -340,7 +340,7 @@ def test_a_wheel_that_is_altered_on_its_way_is_not_installed(
     from flambe.cluster.environment import installer
 
     cluster = ssh_cluster(metal, remote_dir=".flambe-22")
-    original = installer.Maker.on_factory
+    original = installer.EnvironmentInstaller.install_on_factory
 
     def flip(self: Any, host: Any) -> None:
         first = metal.hosts[0]
@@ -352,7 +352,7 @@ def test_a_wheel_that_is_altered_on_its_way_is_not_installed(
         )
         original(self, host)
 
-    monkeypatch.setattr(installer.Maker, "on_factory", flip)
+    monkeypatch.setattr(installer.EnvironmentInstaller, "install_on_factory", flip)
     with pytest.raises(RemoteError, match="FAILED|checksum|did NOT match"):
         make(cluster)
     host = metal.hosts[1]

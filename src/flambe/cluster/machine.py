@@ -1,4 +1,4 @@
-"""A machine of a cluster, before anything is known of it but how to log in."""
+"""A machine of a cluster: how to log in to it, and nothing else."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from flambe._grammar import as_list, wrong_ascii_name, wrong_user
 from flambe.errors import RunError
@@ -20,14 +19,14 @@ _FACTORY = re.compile(r"factory_([1-9][0-9]{0,5})\Z")
 
 @dataclass(frozen=True)
 class Machine:
-    """One machine, as a kind of cluster finds or creates it.
+    """A machine, as a kind of cluster finds or creates it.
 
     Attributes
     ----------
     name
         ``orchestrator``, ``factory_1``, ``factory_2`` …
     address
-        Where it answers from outside.
+        Where it is reached from outside.
     private
         Where the other machines of the cluster reach it.
     user
@@ -35,12 +34,12 @@ class Machine:
     key
         The user's private key; None leaves it to ssh.
     new
-        It was created just now: it may take a while until it lets anybody in.
+        It was just created: it may take a while until it accepts SSH logins.
     host_keys
-        Its public host keys, where the kind of cluster knows them; else the host is asked.
+        Its public host keys, where the kind of cluster has them; else they are read on the host.
     identity
-        What tells the machine from all others whatever its address is: the id of an instance. By
-        default, its host keys do.
+        What identifies the machine whatever its address is: the id of an instance. By default,
+        its host keys do.
     """
 
     name: str
@@ -57,7 +56,7 @@ class Machine:
 
 
 def is_factory(name: object) -> bool:
-    """Whether this can be the name of a factory; hosts tell it, and it becomes a line of files."""
+    """Whether this can be the name of a factory; hosts report it, and files contain it."""
     return isinstance(name, str) and _FACTORY.match(name) is not None
 
 
@@ -67,7 +66,7 @@ def order(name: str) -> tuple[int, str]:
     return (int(match[1]) if match else 0, name)
 
 
-# The types of the fields; what may be left out may be None.
+# The types of the fields; those that may be left out may be None.
 _FIELDS: dict[str, tuple[type, ...]] = {
     "name": (str,),
     "address": (Address,),
@@ -80,46 +79,48 @@ _FIELDS: dict[str, tuple[type, ...]] = {
 }
 
 
-def check_machines(cluster: Any, machines: Sequence[Any]) -> None:
-    """See that a kind of cluster returned machines that can be used.
+def check_machines(provider: object, machines: Sequence[object]) -> None:
+    """Check that a kind of cluster returned machines that can be used.
 
     Raises
     ------
     RunError
-        If not: it names the class, its file, and what is wrong.
+        If it did not: the error names the class, its file, and the problem.
     """
-    told = [text for number, one in enumerate(machines) for text in _wrong(number, one)]
-    names = [getattr(one, "name", None) for one in machines]
+    problems = [text for n, machine in enumerate(machines) for text in _problems(n, machine)]
+    names = [machine.name for machine in machines if isinstance(machine, Machine)]
     if not machines:
-        told.append("it returned no machines: an orchestrator is needed")
-    elif not told and names[0] != ORCHESTRATOR:
-        told.append(
-            f"the first one is {names[0]!r}: the orchestrator comes first, and is called so"
+        problems.append("it returned no machines: an orchestrator is needed")
+    elif not problems and names[0] != ORCHESTRATOR:
+        problems.append(
+            f"the first machine is named {names[0]!r}: the orchestrator comes first, and has "
+            f"the name {ORCHESTRATOR!r}"
         )
-    elif not told and len(set(names)) < len(names):
-        told.append("two of them have the same name")
-    if told:
-        kind = type(cluster)
+    elif not problems and len(set(names)) < len(names):
+        problems.append("two machines have the same name")
+    if problems:
+        kind = type(provider)
         file, line = inspect.getsourcefile(kind), inspect.getsourcelines(kind)[1]
         raise RunError(
-            f"{kind.__name__}.create_machines: {told[0]}\n  the class is in {file}, line {line}; "
-            "see: help(flambe.cluster.Machine)"
+            f"{kind.__name__}.create_machines: {problems[0]}\n  the class is in {file}, line "
+            f"{line}; see: help(flambe.cluster.Machine)"
         )
 
 
-def _unfit(machine: Machine) -> list[str]:
-    """Return what is wrong with the texts that ssh's configuration on the hosts is made of."""
+def _problems(number: int, machine: object) -> list[str]:
+    """Return what is wrong with one of the machines."""
+    if not isinstance(machine, Machine):
+        return [f"number {number} is {machine!r}, not a Machine"]
+    problems = [f"number {number}: {problem}" for problem in _unsafe_texts(machine) if problem]
+    for name, kinds in _FIELDS.items():
+        value = getattr(machine, name)
+        if not isinstance(value, kinds):
+            expected = " or ".join(kind.__name__.replace("NoneType", "None") for kind in kinds)
+            problems.append(f"{name} of number {number} is {value!r}, expected {expected}")
+    return problems
+
+
+def _unsafe_texts(machine: Machine) -> list[str]:
+    """Return what is wrong with the texts that go into the configuration of ssh on the hosts."""
     texts = ((machine.name, wrong_ascii_name), (machine.user, wrong_user))
     return [check(text) for text, check in texts if isinstance(text, str)]
-
-
-def _wrong(number: int, one: Any) -> list[str]:
-    if not isinstance(one, Machine):
-        return [f"number {number} is {one!r}, and no Machine"]
-    told = [f"of number {number}: {what}" for what in _unfit(one) if what]
-    for name, kinds in _FIELDS.items():
-        value = getattr(one, name)
-        if not isinstance(value, kinds):
-            wanted = " or ".join(kind.__name__.replace("NoneType", "None") for kind in kinds)
-            told.append(f"{name} of number {number} is {value!r}, and no {wanted}")
-    return told

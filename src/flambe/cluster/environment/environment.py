@@ -1,4 +1,4 @@
-"""The same code on every host: an environment, made once for each content, and checked."""
+"""The environment of a cluster's hosts: the same code everywhere, identified by its content."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from flambe.cluster.context import ClusterContext
 from flambe.cluster.environment.interpreter import Interpreter
 from flambe.cluster.environment.target import Target, refuse_compiled, target_of
 from flambe.cluster.options import EnvironmentOptions
-from flambe.packaging import closure as lock
 from flambe.packaging import wheel
+from flambe.packaging.closure import Closure, compute_closure
 
 
 @dataclass(frozen=True)
 class Environment:
-    """What the hosts of a cluster are given.
+    """The packages and the interpreter that the hosts of a cluster run.
 
     Attributes
     ----------
     wheels
-        Our own code: flambe, and the extensions.
+        The code that is shipped: flambe, and the extensions.
     closure
-        What they need, in the versions that are installed here.
+        The dependencies of these, in the versions that are installed here.
     interpreter
-        The Python that it is made of.
+        The Python of the environment.
     target
         The Python and the platform of the hosts.
     roots
-        What the closure is of: requirements without versions.
+        The requirements that the closure is computed from, without versions.
     options
-        ``environment`` of the cluster.
+        ``environment`` in the file of the cluster.
     """
 
     wheels: tuple[wheel.Wheel, ...]
-    closure: lock.Closure
+    closure: Closure
     interpreter: Interpreter
     target: Target
     roots: tuple[str, ...]
@@ -55,8 +55,8 @@ class Environment:
         cluster
             The cluster, with the facts of its hosts.
         distributions
-            What it has beside flambe: extensions, by the names of their distributions; and extras
-            of flambe, ``flambe[learn]``.
+            What it has in addition to flambe: extensions, by the names of their distributions, and
+            extras of flambe, ``flambe[learn]``.
         """
         roots = roots_of(cluster.environment, distributions)
         wheels = tuple(wheel.wheel_of(Requirement(root).name) for root in roots)
@@ -65,7 +65,7 @@ class Environment:
         refuse_compiled(wheels, target)
         return cls(
             wheels,
-            lock.compute_closure(roots),
+            compute_closure(roots),
             interpreter,
             target,
             tuple(roots),
@@ -74,7 +74,7 @@ class Environment:
 
     @property
     def name(self) -> str:
-        """The name of its folder: a hash of all that decides what is in it."""
+        """The name of its folder: a hash of everything that determines its content."""
         value = [
             [(w.name, w.content) for w in self.wheels],
             sorted(self.closure.versions.items()),
@@ -88,34 +88,34 @@ class Environment:
 
     @property
     def system(self) -> bool:
-        """Whether the hosts' own Python has what our code needs."""
+        """Whether the dependencies are those of the hosts' own Python."""
         return self.options.system
 
-    def differences(self, found: Mapping[str, Any] | None) -> list[str]:
-        """Return how what a host has differs from this, as recomputed from its files."""
-        if found is None:
-            return ["it is not there"]
-        told = []
-        for one in self.wheels:
-            installed = found["ours"].get(one.name)
+    def differences(self, contents: Mapping[str, Any] | None) -> list[str]:
+        """Return how the contents of a host's environment differ, as recomputed from its files."""
+        if contents is None:
+            return ["it does not exist"]
+        differences = []
+        for own in self.wheels:
+            installed = contents["ours"].get(own.name)
             if installed is None:
-                told.append(f"{one.name} is not installed")
+                differences.append(f"{own.name} is not installed")
             elif installed["wrong"]:
-                told.append(f"{one.name}: {installed['wrong'][0]} was altered")
-            elif installed["hash"] != one.content:
-                told.append(f"{one.name} is not the code that is here")
+                differences.append(f"{own.name}: {installed['wrong'][0]} was altered")
+            elif installed["hash"] != own.content:
+                differences.append(f"{own.name} is not the code of this machine")
         versions = {} if self.system else self.closure.versions
         for name, version in versions.items():
-            there = found["distributions"].get(canonicalize_name(name), version)
-            if there.partition("+")[0] != version:
-                told.append(f"{name} is {there}, and {version} here")
-        return told
+            installed_version = contents["distributions"].get(canonicalize_name(name), version)
+            if installed_version.partition("+")[0] != version:
+                differences.append(f"{name} is {installed_version}, and {version} here")
+        return differences
 
 
 def roots_of(options: EnvironmentOptions, distributions: Sequence[str]) -> list[str]:
     """Return the requirements of an environment: flambe with all extras, and the extensions."""
-    named = [Requirement(name) for name in distributions]
-    extras = {extra for one in named if one.name == "flambe" for extra in one.extras}
+    requirements = [Requirement(name) for name in distributions]
+    extras = {extra for req in requirements if req.name == "flambe" for extra in req.extras}
     extras |= set(options.extras)
-    told = f"[{','.join(sorted(extras))}]" if extras else ""
-    return [f"flambe{told}", *(one.name for one in named if one.name != "flambe")]
+    suffix = f"[{','.join(sorted(extras))}]" if extras else ""
+    return [f"flambe{suffix}", *(req.name for req in requirements if req.name != "flambe")]

@@ -1,4 +1,4 @@
-"""The packages of the hosts' own Python, where it is used as it is: what lacks, what differs."""
+"""The packages of the hosts' own Python, which ``system: true`` uses."""
 
 from __future__ import annotations
 
@@ -10,52 +10,52 @@ from flambe.errors import RunError
 from flambe.packaging import closure
 
 
-def missing(wanted: Environment, member: ClusterHost) -> dict[str, str]:
-    """Return what a host lacks of what our code needs: name → what needs it."""
-    there = member.report["system"]
-    ours = {one.name for one in wanted.wheels}
+def missing_packages(environment: Environment, host: ClusterHost) -> dict[str, str]:
+    """Return the packages that a host lacks: name → the package that requires it."""
+    packages = host.report["system"]
+    own = {wheel.name for wheel in environment.wheels}
 
-    def requires(name: str) -> Sequence[str]:
-        # The host's versions may need other packages than those that are here.
-        if name in ours:
+    def requirements(name: str) -> Sequence[str]:
+        # The host's versions may require other packages than those that are here.
+        if name in own:
             return closure.installed_requirements(name)
-        return list(there.get(name, {}).get("requires", ()))
+        return list(packages.get(name, {}).get("requires", ()))
 
-    markers = closure.marker_environment(wanted.target.python, wanted.target.platform)
-    needed = closure.required_by(wanted.roots, requires, markers)
-    return {n: of for n, of in sorted(needed.items()) if n not in there and n not in ours}
+    markers = closure.marker_environment(environment.target.python, environment.target.platform)
+    required = closure.required_by(environment.roots, requirements, markers)
+    return {n: of for n, of in sorted(required.items()) if n not in packages and n not in own}
 
 
-def refuse(wanted: Environment, members: Sequence[ClusterHost]) -> None:
-    """See that the hosts have all that is needed.
+def refuse_missing(environment: Environment, hosts: Sequence[ClusterHost]) -> None:
+    """Check that the hosts have all packages that are required.
 
     Raises
     ------
     RunError
-        If not: it names the hosts, the packages, and what needs them.
+        If one does not: the error names the hosts, the packages, and what requires them.
     """
-    told = []
-    for member in members:
-        if lacking := missing(wanted, member):
-            names = ", ".join(f"{name} (for {of})" for name, of in lacking.items())
-            told.append(f"\n  {member.machine.name} lacks {names}")
-    if told:
+    problems = []
+    for host in hosts:
+        if missing := missing_packages(environment, host):
+            names = ", ".join(f"{name} (for {of})" for name, of in missing.items())
+            problems.append(f"\n  {host.machine.name} lacks {names}")
+    if problems:
         raise RunError(
-            "environment: system uses the hosts' own Python, which lacks what is needed"
-            + "".join(told)
-            + "\n  = install it there for all users, by setup_cmds for one; "
+            "environment: system uses the hosts' own Python, which lacks required packages"
+            + "".join(problems)
+            + "\n  = install them there for all users, for example by setup_cmds; "
             "without system, flambe installs everything"
         )
 
 
-def differing(wanted: Environment, members: Sequence[ClusterHost]) -> list[str]:
-    """Return which packages have other versions on hosts than here, for people."""
-    told: dict[str, list[str]] = {}
-    for member in members:
-        there = member.report["system"]
-        for name, version in wanted.closure.versions.items():
-            found = there.get(name, {}).get("version", version)
-            if found.partition("+")[0] != version:
-                text = f"warning: {name} is {version} here, and {found} on"
-                told.setdefault(text, []).append(member.machine.name)
-    return [f"{text} {', '.join(names)}" for text, names in told.items()]
+def version_warnings(environment: Environment, hosts: Sequence[ClusterHost]) -> list[str]:
+    """Return a warning for each package of which hosts have another version than this machine."""
+    hosts_by_warning: dict[str, list[str]] = {}
+    for host in hosts:
+        packages = host.report["system"]
+        for name, version in environment.closure.versions.items():
+            installed = packages.get(name, {}).get("version", version)
+            if installed.partition("+")[0] != version:
+                warning = f"warning: {name} is {version} here, and {installed} on"
+                hosts_by_warning.setdefault(warning, []).append(host.machine.name)
+    return [f"{warning} {', '.join(names)}" for warning, names in hosts_by_warning.items()]

@@ -1,4 +1,4 @@
-"""The interpreter of a cluster: the hosts' own python3, or one that uv brings for all of them."""
+"""The interpreter of a cluster: the hosts' own python3, or one that uv installs on all of them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Any
 
 from packaging.version import Version
 
+from flambe._process import quote_tail
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.options import EnvironmentOptions
 from flambe.errors import ConfigError, Problem, RunError
@@ -25,16 +26,16 @@ DEADLINE = 1800  # seconds for a download
 
 @dataclass(frozen=True)
 class Interpreter:
-    """Which Python environments are made of.
+    """The Python of an environment.
 
     Attributes
     ----------
     version
         To the patch: Ray refuses to connect nodes of different ones.
     key
-        The name that uv has for its build; empty for the hosts' own.
+        The name of its build in uv; empty for the hosts' own.
     mirror
-        The options of uv that say where builds come from, if not from where uv has them.
+        The options of uv that name another source of builds than its own.
     """
 
     version: str
@@ -43,12 +44,12 @@ class Interpreter:
 
     @classmethod
     def of(cls, options: EnvironmentOptions, hosts: Sequence[ClusterHost]) -> Interpreter:
-        """Return what the file of a cluster asks for, by default the hosts' own.
+        """Return the interpreter that the file of a cluster asks for; by default the hosts' own.
 
         Raises
         ------
         ConfigError
-            If the hosts' own differ, or there is none that was asked for.
+            If the versions of the hosts differ, or the requested one does not exist.
         """
         if not options.python:
             return cls(_own(hosts))
@@ -63,13 +64,20 @@ class Interpreter:
         return f"{root}/pythons/{self.key}"
 
     def install(self, folder: str) -> list[str]:
-        """Return the words of uv that install it below a folder; where it is, nothing is done."""
-        # With --quiet, it does not say what went wrong.
-        words = ["python", "install", "--no-progress", "--no-config", "--system-certs", "--no-bin"]
-        return [*words, "--install-dir", folder, *self.mirror, self.key]
+        """Return the arguments of uv that install it below a folder, unless it is there."""
+        # With --quiet, uv does not print what went wrong.
+        arguments = [
+            "python",
+            "install",
+            "--no-progress",
+            "--no-config",
+            "--system-certs",
+            "--no-bin",
+        ]
+        return [*arguments, "--install-dir", folder, *self.mirror, self.key]
 
     def installed_here(self) -> Path:
-        """Return its folder on this machine, for hosts that cannot download it; made at need.
+        """Return its folder on this machine, for hosts that cannot download it; installed once.
 
         Raises
         ------
@@ -80,21 +88,22 @@ class Interpreter:
         done = _uv(self.install(str(folder)))
         if done.returncode:
             raise RunError(
-                f"Python {self.version} for the hosts cannot be downloaded here{_tail(done.stderr)}"
-                "\n  = environment: python_mirror says where else it is"
+                f"Python {self.version} for the hosts cannot be downloaded here"
+                + quote_tail(redact.hide(done.stderr), 8)
+                + "\n  = environment: python_mirror names another source"
             )
         return folder / self.key
 
 
-def _own(members: Sequence[ClusterHost]) -> str:
+def _own(hosts: Sequence[ClusterHost]) -> str:
     """Return the version of the python3 that all hosts have."""
     versions: dict[str, list[str]] = {}
-    for member in members:
-        versions.setdefault(member.facts["python"], []).append(member.machine.name)
-    hint = "install the same one on all, or have it brought:   environment: {python: '3.12'}"
+    for host in hosts:
+        versions.setdefault(host.facts["python"], []).append(host.machine.name)
+    hint = "install the same one on all, or let flambe do it:   environment: {python: '3.12'}"
     if len(versions) > 1:
-        told = "; ".join(f"{version} on {', '.join(names)}" for version, names in versions.items())
-        problem = f"the hosts have different versions of python3: {told}"
+        groups = [f"{version} on {', '.join(names)}" for version, names in versions.items()]
+        problem = f"the hosts have different versions of python3: {'; '.join(groups)}"
         raise ConfigError(Problem(problem, hint=f"Ray refuses to connect them: {hint}"))
     (version,) = versions
     if Version(version) < OLDEST:
@@ -103,36 +112,38 @@ def _own(members: Sequence[ClusterHost]) -> str:
     return version
 
 
-def _mirror(written: str) -> tuple[str, ...]:
-    """Return uv's options for a mirror of the builds, or for a list of builds of one's own."""
-    if not written:
+def _mirror(location: str) -> tuple[str, ...]:
+    """Return uv's options for a mirror of its builds, or for a custom list of builds."""
+    if not location:
         return ()
-    option = "--python-downloads-json-url" if written.endswith(".json") else "--mirror"
-    return option, written
+    option = "--python-downloads-json-url" if location.endswith(".json") else "--mirror"
+    return option, location
 
 
-def _build(asked: str, mirror: tuple[str, ...], facts: dict[str, Any]) -> Interpreter:
+def _build(version: str, mirror: tuple[str, ...], facts: dict[str, Any]) -> Interpreter:
     """Return the newest build of a version for the hosts' platform, of those that uv knows."""
     system, _, machine = facts["platform"].partition("-")
     libc = "gnu" if facts["libc"].startswith("glibc") else "musl"
-    kind = f"cpython-{asked}-{system}-{machine}-{libc}"
-    words = ["python", "list", "--no-config", "--all-versions", "--only-downloads"]
-    words += ["--output-format", "json", *(mirror if mirror[:1] != ("--mirror",) else ())]
-    done = _uv([*words, kind])
+    kind = f"cpython-{version}-{system}-{machine}-{libc}"
+    arguments = ["python", "list", "--no-config", "--all-versions", "--only-downloads"]
+    arguments += ["--output-format", "json", *(mirror if mirror[:1] != ("--mirror",) else ())]
+    done = _uv([*arguments, kind])
     if done.returncode:
-        raise RunError(f"uv cannot tell which Pythons there are{_tail(done.stderr)}")
+        tail = quote_tail(redact.hide(done.stderr), 8)
+        raise RunError(f"uv cannot list the available Pythons{tail}")
     builds = {
         Version(build["version"]): build["key"]
         for build in json.loads(done.stdout or "[]")
         if build["variant"] == "default"
         and not Version(build["version"]).is_prerelease
-        # A list of one's own may have others, and it names a folder.
+        # A custom list may have others, and the key names a folder.
         and re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._+-]*", build["key"])
     }
     if not builds:
         raise ConfigError(
             Problem(
-                f"environment: python: there is no Python {asked} for {facts['platform']} ({libc})",
+                f"environment: python: there is no Python {version} for {facts['platform']} "
+                f"({libc})",
                 hint=f"the hosts' own is {facts['python']}; see: uv python list --all-versions",
             )
         )
@@ -140,9 +151,9 @@ def _build(asked: str, mirror: tuple[str, ...], facts: dict[str, Any]) -> Interp
     return Interpreter(str(newest), builds[newest], mirror)
 
 
-def _uv(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
+def _uv(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "uv", *words],
+        [sys.executable, "-m", "uv", *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -150,8 +161,3 @@ def _uv(words: Sequence[str]) -> subprocess.CompletedProcess[str]:
         timeout=DEADLINE,
         umask=0o077,
     )
-
-
-def _tail(said: str) -> str:
-    lines = redact.hide(said).strip().splitlines()[-8:]
-    return "".join(f"\n  | {line}" for line in lines)

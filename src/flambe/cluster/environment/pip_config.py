@@ -1,4 +1,4 @@
-"""pip on hosts: one for those that have none, and its settings, which uv does not read itself."""
+"""pip on hosts: one for hosts without it, and its settings, which uv does not read itself."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from flambe.logging.console import home_folder
 from flambe.packaging.wheel import repack
 
 
-def give_pip(member: ClusterHost, root: str) -> None:
-    """See that a host has a ``pip``; it runs from a wheel, and installs nothing of its own.
+def provide_pip(host: ClusterHost, root: str) -> None:
+    """Provide a ``pip`` on a host that has none; it runs from a wheel, and installs nothing itself.
 
     Setup commands may call it, and the environment honours its settings.
     """
-    if member.facts["pip"]:
+    if host.facts["pip"]:
         return
     wheel = pip_wheel()
-    place = f"{root}/bin/{wheel.name}"
-    member.send(wheel, place)
-    script = f'#!/bin/sh\nexec python3 {in_shell(place)}/pip "$@"\n'
-    member.put(script, f"{root}/bin/pip", mode=0o700)
+    path = f"{root}/bin/{wheel.name}"
+    host.send(wheel, path)
+    script = f'#!/bin/sh\nexec python3 {in_shell(path)}/pip "$@"\n'
+    host.put(script, f"{root}/bin/pip", mode=0o700)
 
 
 def pip_wheel() -> Path:
@@ -32,40 +32,40 @@ def pip_wheel() -> Path:
     try:
         bundled = sorted(Path(ensurepip.__file__).parent.glob("_bundled/pip-*.whl"))
         return bundled[-1]
-    except IndexError:  # Debian's Python has it elsewhere
+    except IndexError:  # Debian's Python keeps it elsewhere
         return repack(metadata.distribution("pip"), home_folder("wheels")).path
 
 
-def config(host: ClusterHost) -> dict[str, str]:
-    """Return pip's settings on a host, as ``pip config list`` tells them."""
+def read_settings(host: ClusterHost) -> dict[str, str]:
+    """Return pip's settings on a host, as ``pip config list`` prints them."""
     script = f'export PATH="$PATH":{in_shell(host.agent.root)}/bin\npip config list'
     done = host.run(["bash", "-lc", script], check=False, repeat=True, deadline=60)
-    return read(done.stdout)
+    return parse(done.stdout)
 
 
-def read(said: str) -> dict[str, str]:
-    """Return the settings that ``pip config list`` told: name → value, without their sections."""
-    found = {}
-    for line in said.splitlines():
+def parse(output: str) -> dict[str, str]:
+    """Return the settings that ``pip config list`` printed: name → value, without sections."""
+    settings = {}
+    for line in output.splitlines():
         name, _, value = line.partition("=")
-        found[name.rpartition(".")[2].strip().replace("_", "-")] = value.strip().strip("'\"")
-    return found
+        settings[name.rpartition(".")[2].strip().replace("_", "-")] = value.strip().strip("'\"")
+    return settings
 
 
-def options(settings: Mapping[str, str]) -> list[str]:
+def uv_options(settings: Mapping[str, str]) -> list[str]:
     """Return uv's options for the settings of pip: uv reads none of them itself."""
-    words: list[str] = []
+    options: list[str] = []
     if settings.get("no-index", "").lower() in ("true", "1", "yes"):
-        words.append("--no-index")
+        options.append("--no-index")
     if "index-url" in settings:
-        words += ["--default-index", settings["index-url"]]
+        options += ["--default-index", settings["index-url"]]
     extra = settings.get("extra-index-url", "").replace("\\n", " ").split()
     for url in extra:
-        words += ["--index", url]
-    if extra:  # as pip does, the best of all is taken
-        words += ["--index-strategy", "unsafe-best-match"]
+        options += ["--index", url]
+    if extra:  # as pip does: the best version of all indexes
+        options += ["--index-strategy", "unsafe-best-match"]
     for link in settings.get("find-links", "").replace("\\n", " ").split():
-        words += ["--find-links", link]
+        options += ["--find-links", link]
     for trusted in settings.get("trusted-host", "").replace("\\n", " ").split():
-        words += ["--allow-insecure-host", trusted]
-    return words
+        options += ["--allow-insecure-host", trusted]
+    return options

@@ -1,6 +1,6 @@
-"""The HTTP proxy of a cluster: for all that is downloaded on its hosts, and for what runs there.
+"""The HTTP proxy of a cluster, for downloads on its hosts and for the processes there.
 
-Its address may hold a password. It travels as the content of a file and as the input of programs,
+Its URL may contain a password: it travels as the content of a file and as the input of programs,
 never as an argument, which every user of a host could see.
 """
 
@@ -17,23 +17,23 @@ LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
 def variables(cluster: ClusterContext, url: str = "") -> dict[str, str]:
-    """Return the environment variables that lead through the proxy; none where there is none.
+    """Return the environment variables that select the proxy; none if there is no proxy.
 
     Parameters
     ----------
     cluster
         The cluster; its own hosts are reached without the proxy.
     url
-        The proxy; that of the cluster by default.
+        The proxy; by default that of the cluster.
     """
     url = url or cluster.environment.proxy
     if not url:
         return {}
     machines = [host.machine for host in cluster.hosts]
     inside = [address.host for m in machines for address in (m.private, m.address)]
-    directly = ",".join(dict.fromkeys((*LOOPBACK, *inside)))
-    lower = {"http_proxy": url, "https_proxy": url, "no_proxy": directly}
-    # Programs read the one or the other.
+    excluded = ",".join(dict.fromkeys((*LOOPBACK, *inside)))
+    lower = {"http_proxy": url, "https_proxy": url, "no_proxy": excluded}
+    # Some programs read the lower case, some the upper case.
     return {**lower, **{name.upper(): value for name, value in lower.items()}}
 
 
@@ -43,16 +43,16 @@ def path(cluster: ClusterContext) -> str:
 
 
 def give(cluster: ClusterContext, host: ClusterHost, url: str = "") -> None:
-    """Write the file on a host, for its user alone, where there is a proxy."""
+    """Write the file on a host, for its user alone, if there is a proxy."""
     if url:
         redact.add_url(url)
-    if wanted := variables(cluster, url):
-        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in wanted.items()]
+    if exported := variables(cluster, url):
+        lines = [f"export {name}={shlex.quote(value)}\n" for name, value in exported.items()]
         host.put("".join(lines), path(cluster), mode=0o600)
 
 
 def line(cluster: ClusterContext, *, always: bool = False) -> str:
-    """Return the line of a shell script that sets the variables; empty where there is no proxy."""
+    """Return the line of a shell script that sets the variables; empty if there is no proxy."""
     if not always and not cluster.environment.proxy:
         return ""
     return f". {in_shell(path(cluster))}\n"

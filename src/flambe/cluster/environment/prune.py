@@ -1,20 +1,21 @@
-"""Environments that nothing uses any more are removed: each edit of an extension adds one."""
+"""Removing environments that are no longer used: each edit of an extension adds one."""
 
 from __future__ import annotations
 
 from flambe.cluster.context import ClusterContext
 from flambe.cluster.services.service import RUNNING
+from flambe.errors import counted
 from flambe.remote import each
 
-#: How many are kept beside those that are used: who goes back to one has it at once.
+#: How many are kept in addition to those in use: going back to one takes no time then.
 KEPT = 2
-# Under the lock that they are made under: what is not whole then, nobody is making.
+# It takes the lock under which environments are made: an incomplete one is not being made then.
 _SCRIPT = """
 cd "$1/envs" || exit 0
 left=$2; used=" $3 "
 exec 9> .lock; flock 9
-for place in $(ls -td -- */ 2>/dev/null); do
-  name=${place%/}
+for folder in $(ls -td -- */ 2>/dev/null); do
+  name=${folder%/}
   case "$used" in *" $name "*) continue;; esac
   if [ -e "$name/flambe.json" ] && [ "$left" -gt 0 ]; then left=$((left - 1)); continue; fi
   rm -rf -- "$name" "../parts/$name" && echo "$name"
@@ -23,14 +24,13 @@ done
 
 
 def prune(cluster: ClusterContext) -> None:
-    """Remove the environments of hosts but the current one, those that run, and the last two."""
-    # Hosts may share the folder: what one of them uses is used.
+    """Remove the environments of hosts but the current one, those in use, and the last two."""
+    # Hosts may share the folder: an environment that one of them uses is in use.
     runs = [run for host in cluster.hosts for run in host.report["runs"].values()]
     running = [run["about"].get("environment", "") for run in runs if run["state"] == RUNNING]
     used = " ".join(dict.fromkeys([cluster.environment_name, *running]))
     command = ["sh", "-c", _SCRIPT, "sh", cluster.remote_dir, str(KEPT), used]
     done = each(lambda host: host.run(command, deadline=600, repeat=True), cluster.hosts)
-    removed = {name for one in done for name in one.stdout.split()}
+    removed = {name for result in done for name in result.stdout.split()}
     if removed:
-        what = "an old one was" if len(removed) == 1 else f"{len(removed)} old ones were"
-        cluster.observer.note(f"environment: {what} removed")
+        cluster.observer.note(f"environment: removed {counted(len(removed), 'old environment')}")

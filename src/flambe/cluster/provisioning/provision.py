@@ -130,8 +130,8 @@ def _set_up(
         verify(cluster, environment)
         cluster.observer.note("everything is in place")
     if environment.system:
-        for text in host_python.differing(environment, cluster.hosts):
-            cluster.observer.note(text)
+        for warning in host_python.version_warnings(environment, cluster.hosts):
+            cluster.observer.note(warning)
     _select_gpus(cluster)
     _remember(cluster, cluster.local.recall().left)
     provider.settle(cluster.hosts)
@@ -153,7 +153,7 @@ def verify(cluster: ClusterContext, environment: Environment) -> None:
         If one differs: it names the host and what differs.
     """
     if environment.system:
-        host_python.refuse(environment, cluster.hosts)
+        host_python.refuse_missing(environment, cluster.hosts)
     for host in cluster.hosts:
         if differences := environment.differences(host.report["environment"]):
             raise RunError(

@@ -11,7 +11,7 @@ from flambe._files import private_opener
 from flambe.cluster.cluster_host import LOGIN_PATH, ClusterHost
 from flambe.cluster.context import ClusterContext
 from flambe.cluster.environment import proxy
-from flambe.cluster.environment.pip_config import give_pip
+from flambe.cluster.environment.pip_config import provide_pip
 from flambe.cluster.layout import in_shell
 from flambe.errors import CommandError, DeadlineError
 from flambe.logging import redact
@@ -59,7 +59,7 @@ def run(cluster: ClusterContext, members: Sequence[ClusterHost]) -> None:
             if member.machine.new:
                 _await_boot(member, take)
             proxy.give(cluster, member)
-            give_pip(member, cluster.remote_dir)
+            provide_pip(member, cluster.remote_dir)
             for command in cluster.setup_cmds:
                 for line in command.strip().splitlines():
                     take("", f"$ {line}")
