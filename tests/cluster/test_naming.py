@@ -13,7 +13,7 @@ from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.cluster_record import ClusterRecord, FormerMachine, WorkerRecord
 from flambe.cluster.machine import Machine, order
 from flambe.cluster.provisioning import factory_names
-from flambe.cluster.services import ray_service, service
+from flambe.cluster.services import ray_node, ray_service, service
 from flambe.remote import Address
 
 pytestmark = pytest.mark.xdist_group("local-cluster")
@@ -109,9 +109,9 @@ def test_the_name_of_a_node_that_runs(noted: bool) -> None:
     about = {"name": "factory_2"} if noted else {"port": 1}
     command = ["python3", "x.pyz", "ray-node", '{"name": "factory_2", "port": 1}']
     status = {"state": service.RUNNING, "about": about, "command": command}
-    assert ray_service.node_name(status) == "factory_2"
-    assert ray_service.node_name({**status, "state": "ended"}) == ""
-    assert ray_service.node_name({"state": service.RUNNING, "about": {}, "command": ["x"]}) == ""
+    assert ray_node.node_name(status) == "factory_2"
+    assert ray_node.node_name({**status, "state": "ended"}) == ""
+    assert ray_node.node_name({"state": service.RUNNING, "about": {}, "command": ["x"]}) == ""
 
 
 def looked(members: Sequence[ClusterHost], name: str) -> None:
@@ -159,19 +159,19 @@ def test_the_token_is_replaced_when_one_that_had_it_is_not_in_the_cluster(local:
     looked(members, cluster.name)
     orchestrator, first, second = members
     nodes = ray_service.RayNodes(cluster.context)
-    held = nodes._give_token("")
-    assert set(orchestrator.report["marks"][ray_service.HOLDERS]) == {
+    held = nodes.distribute_token("")
+    assert set(orchestrator.report["marks"][ray_service.TOKEN_HOLDERS]) == {
         one.identity for one in members
     }
-    assert not nodes._outsiders()
+    assert not nodes.has_former_holders()
     cluster.hosts = (orchestrator, first)
     nodes = ray_service.RayNodes(cluster.context)
-    assert nodes._outsiders()
-    nodes.forget(orchestrator, [second.identity])  # it was reached, and cleaned
-    assert not nodes._outsiders()
+    assert nodes.has_former_holders()
+    nodes.forget_holders(orchestrator, [second.identity])  # it was reached, and cleaned
+    assert not nodes.has_former_holders()
     # Of an earlier version nobody knows who has it.
     looked([orchestrator], cluster.name)
-    assert not nodes._outsiders()
-    del orchestrator.report["marks"][ray_service.HOLDERS]
-    assert nodes._outsiders()
-    assert nodes._give_token("") != held
+    assert not nodes.has_former_holders()
+    del orchestrator.report["marks"][ray_service.TOKEN_HOLDERS]
+    assert nodes.has_former_holders()
+    assert nodes.distribute_token("") != held

@@ -45,7 +45,7 @@ def test_what_nobody_needs_ends_and_nothing_else(
     begun = time.monotonic()
     for member in (orchestrator, factory):
         service = Service(cluster.context, member, "site")
-        service.start(service.request(["sleep", "1000"], {}, {}))
+        service.start(service.start_request(["sleep", "1000"], {}, {}))
     seen = until(lambda: factory.refresh("metal")["reaper"].get("seen"), "it looks", 20)
     assert ends({"settings": {"timeout": 0}, "seen": seen}) == "not while a run needs it"
     until(lambda: states(cluster, factory).get("metal.site") == "ended", "it is stopped", 60)

@@ -385,7 +385,9 @@ def test_no_key_of_ssh_is_sent_for_the_site(
             "!SSHCluster\nname: a\norchestrator_ip: h\n"
             f"site:\n  host: 0.0.0.0\n  certificate: /c\n  key: {key}\n"
         )
-        assert any("it is a key of ssh, which stays here" in one for one in problems(text)), key
+        assert any(
+            "it is an SSH key, which must stay on this machine" in one for one in problems(text)
+        ), key
 
 
 def test_the_command_writes_nothing_elsewhere(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def run_on(
 def _ways_back(name: str, host: ClusterHost) -> str:
     """Return the commands that come back to a run."""
     commands = [f"flambe logs {name} -f", f"flambe status {name}", f"flambe stop {name}"]
-    if report_site.runs(name, host):
+    if report_site.is_running(name, host):
         commands.insert(1, f"flambe site {name}")
     return "come back with:" + "".join(f"\n  {command}" for command in commands)
 
@@ -105,7 +105,7 @@ def _ended(host: ClusterHost, name: str, code: int) -> str:
     if code > 128:  # by a signal: it could not say so itself
         told += ": it was killed\n  to continue an experiment, run the same command with --resume"
     lines = [told, f"  flambe fetch {name}   brings the results here"]
-    if report_site.runs(name, host):
+    if report_site.is_running(name, host):
         lines.append(f"  flambe site {name}    shows them, from the orchestrator")
         lines.append(f"  flambe down {name}    {outlook(host.report.get('reaper', {}))}")
     return "\n".join(lines)

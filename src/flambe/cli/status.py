@@ -19,7 +19,7 @@ from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.instance_status import InstanceStatus
 from flambe.cluster.local_state import recorded_clusters
 from flambe.cluster.machine import order
-from flambe.cluster.services import ray_service
+from flambe.cluster.services import ray_node, ray_service
 from flambe.cluster.services import service as services
 from flambe.errors import ConfigError, FlambeError, RemoteError, RunError
 from flambe.logging.plain import plain
@@ -76,7 +76,7 @@ class ClusterReport:
             used = used or member.files.recall().environment
             member.refresh(self.name, used)
             if member.is_orchestrator:
-                self.ray = ray_service.registered(self.name, member)
+                self.ray = ray_service.registered_nodes(self.name, member)
                 self.experiment = newest_run(member, self.name) if self.name in runs else None
 
         self.errors = [one for one in outcomes(look, self.members) if isinstance(one, RemoteError)]
@@ -86,7 +86,7 @@ class ClusterReport:
         """Return the nodes that Ray has and the cluster has not: name → address."""
         service = services.name_of(self.name, ray_service.SERVICE)
         reached = [member for member in self.members if member.report]
-        own = {ray_service.node_name(member.report["runs"].get(service, {})) for member in reached}
+        own = {ray_node.node_name(member.report["runs"].get(service, {})) for member in reached}
         own |= {member.machine.name for member in self.members}
         return {name: where for name, where in (self.ray or {}).items() if name not in own}
 

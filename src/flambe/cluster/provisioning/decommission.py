@@ -33,7 +33,7 @@ def take_down(cluster: ClusterContext) -> None:
 
 
 def _clean(cluster: ClusterContext, host: ClusterHost) -> None:
-    for name in service.of(cluster.name, host.report["runs"]):
+    for name in service.names_of(cluster.name, host.report["runs"]):
         host.agent.call("stop", name=name, deadline=120.0)
         host.report["runs"].pop(name, None)
     RayNodes(cluster).remove(host)
@@ -133,7 +133,7 @@ def clean_former_hosts(
 
     waiting = [entry for entry in each(clean, former) if entry is not None]
     if cluster.hosts:
-        RayNodes(cluster).forget(cluster.hosts[0], cleaned)
+        RayNodes(cluster).forget_holders(cluster.hosts[0], cleaned)
     return waiting
 
 

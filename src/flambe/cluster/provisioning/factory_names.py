@@ -14,7 +14,7 @@ from dataclasses import replace
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.cluster_record import ClusterRecord, FormerMachine
 from flambe.cluster.machine import NAME, ORCHESTRATOR, Machine, is_factory, order
-from flambe.cluster.services import ray_service, service
+from flambe.cluster.services import ray_node, service
 from flambe.remote import each
 
 
@@ -94,8 +94,8 @@ def _claim(cluster: str, host: ClusterHost, record: ClusterRecord) -> str:
     marked = host.report["marks"].get(NAME)
     if is_factory(marked):
         return str(marked)
-    status = host.report["runs"].get(service.name_of(cluster, ray_service.SERVICE), {})
-    if name := ray_service.node_name(status):
+    status = host.report["runs"].get(service.name_of(cluster, ray_node.SERVICE), {})
+    if name := ray_node.node_name(status):
         return name
     for machine in record.machines:
         if machine.identity == host.identity:

@@ -19,12 +19,12 @@ DEADLINE = 6 * 3600
 
 
 class Files:
-    """Makes, sends and fetches. Relative paths start at the home of the user.
+    """Makes folders and copies files. Relative paths start at the home of the user.
 
     Parameters
     ----------
     cluster
-        The cluster, ready.
+        The cluster, provisioned.
     """
 
     def __init__(self, cluster: ClusterContext) -> None:
@@ -45,16 +45,16 @@ class Files:
         each(lambda host: host.put(content, target, mode=mode), self.cluster.selected(hosts))
 
     def send(self, source: Path, target: str, *, delete: bool = False) -> None:
-        """Bring a file or folder to the same path on all hosts.
+        """Copy a file or folder to the same path on all hosts.
 
-        It leaves this machine once: the orchestrator gives it on to the factories, all at the same
+        It leaves this machine once: the orchestrator copies it to the factories, all at the same
         time.
         """
         self.cluster.orchestrator.send(source, target, delete=delete)
         self.spread(f"{target}/" if source.is_dir() else target, target, delete=delete)
 
     def spread(self, source: str, target: str, *, delete: bool = False) -> None:
-        """Bring a file or folder of the orchestrator to the factories."""
+        """Copy a file or folder of the orchestrator to the factories."""
         each(
             lambda factory: self.give([source], target, factory, delete=delete),
             self.cluster.factories,
@@ -63,9 +63,9 @@ class Files:
     def give(
         self, sources: Sequence[str], target: str, factory: ClusterHost, *, delete: bool = False
     ) -> None:
-        """Bring files and folders of the orchestrator to one factory, by one rsync between the two.
+        """Copy files and folders of the orchestrator to one factory, with one rsync between them.
 
-        Of a source with ``/./`` in it, the path behind that is kept below the target.
+        Of a source with ``/./`` in it, the path after that is kept below the target.
         """
         sources = as_list(sources, "give() takes a list of files and folders")
         is_folder = len(sources) > 1 or sources[0].endswith("/")
@@ -79,27 +79,26 @@ class Files:
         command += ["-e", f"ssh -o BatchMode=yes -F {shlex.quote(config)}", "--", *sources]
         host = self.cluster.ssh_alias(factory)
         path = transfer.written_to(target, "" if is_folder else posixpath.basename(sources[0]))
-        shown = f"{' '.join(sources)} is given to {factory.name}"
+        title = f"copying {' '.join(sources)} to {factory.name}"
 
         def copy() -> None:
             argv = [*command, f"{host}:{path}"]
-            orchestrator.run(argv, deadline=DEADLINE, shown=shown)
+            orchestrator.run(argv, deadline=DEADLINE, shown=title)
 
         try:
-            resumable_copy.insist(copy, orchestrator.connection, shown)
+            resumable_copy.insist(copy, orchestrator.connection, title)
         except RemoteError as error:
-            raise self._blamed(error, factory) from None
+            raise self._attribute(error, factory) from None
         if begun:
             factory.finish(parent, is_folder=is_folder)
 
-    def _blamed(self, error: RemoteError, factory: ClusterHost) -> RemoteError:
-        """Return an error of a copy between two hosts as one of the host that it is about."""
-        orchestrator = self.cluster.orchestrator
+    def _attribute(self, error: RemoteError, factory: ClusterHost) -> RemoteError:
+        """Return the error of a copy between two hosts, with the host that lacks rsync, if one."""
         if resumable_copy.NOT_INSTALLED in error.message:
-            done = orchestrator.run(["rsync", "--version"], check=False)
-            return resumable_copy.missing(factory.name) if done.code == 0 else error
+            result = self.cluster.orchestrator.run(["rsync", "--version"], check=False)
+            return resumable_copy.missing(factory.name) if result.code == 0 else error
         return error
 
     def fetch(self, source: str, target: Path) -> None:
-        """Bring a file or folder of the orchestrator here; what was begun is continued."""
+        """Copy a file or folder of the orchestrator here; a copy that was cut off is continued."""
         self.cluster.orchestrator.fetch(source, target)

@@ -1,8 +1,8 @@
-"""What flambe keeps running on the hosts of a cluster between runs: named and supervised."""
+"""What flambe keeps running on the hosts of a cluster between runs, supervised and by name."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flambe.cluster.cluster_host import ClusterHost
@@ -10,20 +10,21 @@ from flambe.cluster.context import ClusterContext
 from flambe.cluster.environment import proxy
 
 RUNNING = "running"
+STOP_SECONDS = 120.0
 
 
 def name_of(cluster: str, service: str) -> str:
-    """Return the name that supervisors know a service of a cluster by; runs have the cluster's."""
+    """Return a service's name for supervisors; the run of a cluster has the name of the cluster."""
     return f"{cluster}.{service}"
 
 
-def of(cluster: str, runs: Mapping[str, Any]) -> list[str]:
-    """Return the names of the run of a cluster and of its services, as far as a host has them."""
+def names_of(cluster: str, runs: Iterable[str]) -> list[str]:
+    """Return those names of supervised processes that are of a cluster: its run, its services."""
     return [name for name in runs if name == cluster or name.startswith(f"{cluster}.")]
 
 
 def variables(cluster: ClusterContext, host: ClusterHost) -> dict[str, str]:
-    """Return the environment variables of all that flambe runs on a host."""
+    """Return the environment variables of everything that flambe runs on a host."""
     return {
         **({"PATH": host.login_path} if host.login_path else {}),
         "FLAMBE_HOME": host.path(cluster.remote_dir),
@@ -35,14 +36,14 @@ def variables(cluster: ClusterContext, host: ClusterHost) -> dict[str, str]:
 
 
 class Service:
-    """One service of a cluster on one host.
+    """One service of a cluster on one host, in the state that the host reported last.
 
     Parameters
     ----------
     cluster, host
-        Where.
+        The cluster, and one of its hosts.
     name
-        ``ray``, ``site``.
+        ``ray``, ``site`` or ``reaper``.
     """
 
     def __init__(self, cluster: ClusterContext, host: ClusterHost, name: str) -> None:
@@ -51,19 +52,35 @@ class Service:
         self.name = name_of(cluster.name, name)
 
     @property
-    def status(self) -> dict[str, Any]:
-        """What the host told of it last; empty if it is not known there."""
+    def status(self) -> dict[str, object]:
+        """What its supervisor reports; empty if the host has no such service."""
         return dict(self.host.report["runs"].get(self.name, {}))
 
     @property
-    def runs(self) -> bool:
-        """Whether it ran when the host was looked at last."""
+    def is_running(self) -> bool:
+        """Whether it runs."""
         return self.status.get("state") == RUNNING
 
-    def request(
-        self, command: Sequence[str], about: Mapping[str, Any], env: Mapping[str, str]
+    @property
+    def about(self) -> Mapping[str, object]:
+        """What decides how it runs, as it was noted at its start; empty unless it runs."""
+        about = self.status.get("about") if self.is_running else None
+        return about if isinstance(about, Mapping) else {}
+
+    def start_request(
+        self, command: Sequence[str], about: Mapping[str, object], env: Mapping[str, str]
     ) -> dict[str, Any]:
-        """Return what the agent is asked for to start it, and again whenever it ends."""
+        """Return the request to the agent that starts it, and restarts it whenever it ends.
+
+        Parameters
+        ----------
+        command
+            The program and its arguments.
+        about
+            What decides how it runs: if that changes, it is started again.
+        env
+            Environment variables.
+        """
         return {
             "name": self.name,
             "command": list(command),
@@ -73,16 +90,15 @@ class Service:
             "keep": True,
         }
 
-    def start(self, request: Mapping[str, Any]) -> None:
-        """Start it, or leave it as it is where it runs with the same ``about``."""
-        if self.runs:
-            if self.status["about"] == request["about"]:
+    def start(self, request: dict[str, Any]) -> None:
+        """Start it, unless it runs with the same ``about``."""
+        if self.is_running:
+            if self.about == request["about"]:
                 return
             self.stop()
-        found = self.host.agent.call("start", repeat=False, **request)
-        self.host.report["runs"][self.name] = found
+        self.host.report["runs"][self.name] = self.host.agent.call("start", repeat=False, **request)
 
     def stop(self) -> None:
-        """Stop it, and all that it started."""
-        self.host.agent.call("stop", name=self.name, deadline=120.0)
+        """Stop it, with everything that it started."""
+        self.host.agent.call("stop", name=self.name, deadline=STOP_SECONDS)
         self.host.report["runs"].pop(self.name, None)
