@@ -13,7 +13,7 @@ from flambe.cluster import job
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.instance_status import InstanceStatus, ends
 from flambe.cluster.provisioning import gpu_selection
-from flambe.cluster.services import ray_node, ray_service, service
+from flambe.cluster.services import ray_node, service
 
 EXTENSIONS, RAY = "extensions", "Ray"
 
@@ -150,7 +150,7 @@ def _node(name: str, member: ClusterHost, nodes: Mapping[str, str] | None) -> Te
     host = member.machine.name
     if not member.report:
         return Text("joined" if host in (nodes or ()) else "")
-    status = member.report["runs"].get(service.name_of(name, ray_service.SERVICE), {})
+    status = member.report["runs"].get(service.name_of(name, ray_node.SERVICE), {})
     if not (running := ray_node.node_name(status)):
         return Text("")
     if nodes is None:

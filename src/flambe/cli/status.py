@@ -84,7 +84,7 @@ class ClusterReport:
 
     def strangers(self) -> dict[str, str]:
         """Return the nodes that Ray has and the cluster has not: name → address."""
-        service = services.name_of(self.name, ray_service.SERVICE)
+        service = services.name_of(self.name, ray_node.SERVICE)
         reached = [member for member in self.members if member.report]
         own = {ray_node.node_name(member.report["runs"].get(service, {})) for member in reached}
         own |= {member.machine.name for member in self.members}

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from flambe.cluster.services.service import RUNNING
 
+SERVICE = "ray"
+
 
 @dataclass(frozen=True)
 class RayNode:

@@ -20,12 +20,11 @@ from flambe.cluster import layout
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.context import ClusterContext
 from flambe.cluster.services.files import Files
-from flambe.cluster.services.ray_node import RayNode
+from flambe.cluster.services.ray_node import SERVICE, RayNode
 from flambe.cluster.services.service import Service, name_of, variables
 from flambe.errors import RemoteError
 from flambe.remote import Address, each
 
-SERVICE = "ray"
 TOKEN_HOLDERS = "ray-token"  # a mark of the orchestrator: the machines that got the token
 #: The environment variable that names the file with the requests that start nodes; see
 #: flambe.experiment.executors.tune.factory_settings.
