@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from flambe.cluster.context import STALL_SECONDS
-from flambe.cluster.services.ray_service import SILENCE, STARTS
+from flambe.cluster.services.ray_service import NODE_STARTS, STALL_TIMEOUT
 
 #: How long a run waits for a factory when the last one is lost, in seconds.
 ALONE, ALONE_SECONDS = "FLAMBE_FACTORIES_DEADLINE", 600.0
@@ -29,7 +29,7 @@ def join_seconds() -> float:
 
 def stall_seconds() -> float:
     """Return after how many seconds without progress the factories are no longer needed."""
-    return float(os.environ.get(SILENCE, STALL_SECONDS))
+    return float(os.environ.get(STALL_TIMEOUT, STALL_SECONDS))
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class NodeStart:
 def read_starts() -> dict[str, NodeStart]:
     """Return how the node of each factory is started now: factories may be added during a run."""
     try:
-        entries = json.loads(Path(os.environ[STARTS]).read_text(encoding="utf-8"))
+        entries = json.loads(Path(os.environ[NODE_STARTS]).read_text(encoding="utf-8"))
     except (KeyError, OSError, ValueError):
         return {}
     if not isinstance(entries, dict):
