@@ -90,7 +90,7 @@ def _amount(number: float) -> str:
 def patiently(
     do: Callable[[], T],
     path: str | os.PathLike[str],
-    note: Callable[[str], None],
+    notify: Callable[[str], None],
     host: str = "",
     seconds: float | None = None,
 ) -> T:
@@ -102,7 +102,7 @@ def patiently(
         Leaves nothing half done where it raises.
     path
         What it writes.
-    note
+    notify
         Called once before the first wait, with what people want to know.
     host
         Whose disk it is.
@@ -124,7 +124,7 @@ def patiently(
                 raise
             if end is None:
                 end = time.monotonic() + patience
-                note(f"{reason(error, path, host)}; the run waits {patience:.0f} s for it")
+                notify(f"{reason(error, path, host)}; the run waits {patience:.0f} s for it")
             elif time.monotonic() > end:
                 raise
         time.sleep(PAUSE)

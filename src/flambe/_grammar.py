@@ -121,14 +121,14 @@ def _wrong_bucket(bucket: str, key: str) -> str:
     return ""
 
 
-def as_list(values: Iterable[T], what: str, example: str = "") -> list[T]:
+def as_list(values: Iterable[T], expectation: str, example: str = "") -> list[T]:
     """Return a list of what was passed, which may not be text: it would count letter by letter.
 
     Parameters
     ----------
     values
         What was passed where several texts are expected.
-    what
+    expectation
         What takes them: ``"create_dirs() takes a list of folders"``.
     example
         What to write instead; by default the text in a list.
@@ -139,22 +139,22 @@ def as_list(values: Iterable[T], what: str, example: str = "") -> list[T]:
         If it is a text, or one path.
     """
     if isinstance(values, os.PathLike):
-        raise TypeError(f"{what}, not one path: write {example or [os.fspath(values)]}")
+        raise TypeError(f"{expectation}, not one path: write {example or [os.fspath(values)]}")
     if isinstance(values, str | bytes):
-        raise TypeError(f"{what}, not one text: write {example or [values]}")
+        raise TypeError(f"{expectation}, not one text: write {example or [values]}")
     return list(values)
 
 
-def as_words(command: object) -> str:
-    """Return how a command that was written as one text is written as a list of words."""
+def as_argv(command: object) -> str:
+    """Return the argv of a command that was written as one text, as it would be typed."""
     if not isinstance(command, str):
         return ""
     try:
-        words = shlex.split(command)
+        argv = shlex.split(command)
     except ValueError:  # a quote without its second one
-        words = []
-    in_shell = not words or set("|&;<>()$`*?~#") & set(command)
-    return str(["bash", "-c", command] if in_shell else words)
+        argv = []
+    in_shell = not argv or set("|&;<>()$`*?~#") & set(command)
+    return str(["bash", "-c", command] if in_shell else argv)
 
 
 def is_one_line(text: str) -> bool:
@@ -162,5 +162,5 @@ def is_one_line(text: str) -> bool:
     return not any(unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") for c in text)
 
 
-def _too_long(text: str, most: int, what: str) -> str:
-    return f"the {what} {text[:20]!r}… is too long" if len(text.encode()) > most else ""
+def _too_long(text: str, most: int, kind: str) -> str:
+    return f"the {kind} {text[:20]!r}… is too long" if len(text.encode()) > most else ""

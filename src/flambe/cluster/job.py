@@ -91,7 +91,7 @@ class Launch:
             config = host.path(f"{folder}/config.yaml")
             places = {source_map.VARIABLE: host.path(f"{folder}/places.json")}
             if (origin := vars(self.runnable).get("_flambe_origin")) is not None:
-                host.put(source_map.told(origin.schema), f"{folder}/places.json")
+                host.put(source_map.source_map(origin.schema), f"{folder}/places.json")
             command = [ready.python(host), "-m", "flambe", config, *options]
             removed, after = self._send_secrets(ready, folder)
             if removed:

@@ -72,8 +72,8 @@ class Component(Registered, Stateful):
         """
         if odd := [name for name in names if not name.isidentifier()]:
             raise ValueError(f"register_attrs takes the names of attributes, not {odd[0]!r}")
-        known: list[str] = vars(self).setdefault("_flambe_attributes", [])
-        known += [name for name in names if name not in known]
+        registered: list[str] = vars(self).setdefault("_flambe_attributes", [])
+        registered += [name for name in names if name not in registered]
         if pickle:
             vars(self).setdefault("_flambe_pickled", []).extend(names)
 

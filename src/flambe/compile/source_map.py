@@ -1,4 +1,4 @@
-"""Places of a file that was written anew on another machine: people know the one they wrote."""
+"""Positions in a file that is written again on another machine: people know the one they wrote."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from dataclasses import replace
 from flambe.compile.schema import Schema
 from flambe.compile.values import walk
 
-#: Names, where a run is started for somebody, the file that tells their places.
+#: Names, for a run that is started on another machine, the file of its source map.
 VARIABLE = "FLAMBE_PLACES"
 
 
-def told(root: Schema) -> str:
+def source_map(root: Schema) -> str:
     """Return where each blueprint below one was written, as JSON."""
-    places = [
-        (path, (one.place.file, one.place.line, one.place.column, one.place.width, one.place.text))
-        for path, one in walk(root)
-        if isinstance(one, Schema) and one.place is not None
+    positions = [
+        (path, (at.file, at.line, at.column, at.width, at.text))
+        for path, schema in walk(root)
+        if isinstance(schema, Schema) and (at := schema.place) is not None
     ]
-    return json.dumps(places)
+    return json.dumps(positions)
 
 
 def restore(root: Schema, text: str) -> None:
-    """Give blueprints the places that were told; their folder stays that of the file here."""
-    known = {tuple(path): place for path, place in json.loads(text)}
-    for path, one in walk(root):
-        if isinstance(one, Schema) and one.place is not None and path in known:
-            file, line, column, width, shown = known[path]
-            one.place = replace(
-                one.place, file=file, line=line, column=column, width=width, text=shown
+    """Give blueprints the positions of a source map; their folder stays that of the file here."""
+    positions = {tuple(path): position for path, position in json.loads(text)}
+    for path, schema in walk(root):
+        if isinstance(schema, Schema) and schema.place is not None and path in positions:
+            file, line, column, width, line_text = positions[path]
+            schema.place = replace(
+                schema.place, file=file, line=line, column=column, width=width, text=line_text
             )

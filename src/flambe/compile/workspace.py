@@ -41,7 +41,7 @@ class Workspace:
         return self._path
 
     @property
-    def made(self) -> Path | None:
+    def created(self) -> Path | None:
         """The folder, if somebody has asked for it."""
         return self._path
 
@@ -94,9 +94,9 @@ def of_saved(component: Path) -> Workspace:
     def make() -> Path:
         folder = stack.enter_context(working_folder()) / "own"
         folder.mkdir()
-        for place in (component, *component.parents):
-            if place.name == "checkpoint.flambe":
-                copy_files(place.parent / FILES, folder)
+        for parent in (component, *component.parents):
+            if parent.name == "checkpoint.flambe":
+                copy_files(parent.parent / FILES, folder)
         return folder
 
     workspace = Workspace(make)

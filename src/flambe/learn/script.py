@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from flambe._grammar import as_list, as_words
+from flambe._grammar import as_argv, as_list
 from flambe.compile import Component, Schema, workspace
 from flambe.compile.build import folder_of
 from flambe.errors import RunError
@@ -79,7 +79,7 @@ class Script(Component):
         env: Mapping[str, str] | None = None,
     ) -> None:
         self.script = script
-        self.args = as_list(args, "args takes a list", as_words(args))
+        self.args = as_list(args, "args takes a list", as_argv(args))
         self.kwargs = dict(kwargs or {})
         self.folder = folder
         self.requirements = requirements

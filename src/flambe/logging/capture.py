@@ -19,7 +19,7 @@ from pathlib import Path
 from flambe.logging import witness
 from flambe.logging.plain import plain
 
-Take = Callable[[str, str], None]  # (level, line)
+OnLine = Callable[[str, str], None]  # (level, line)
 
 #: The level of what is on a line that is not ended, such as a progress bar. The next that is taken
 #: of the same source stands instead of it, and none of it is for logs.
@@ -33,9 +33,9 @@ _ENGINE = "flambe.experiment"
 
 
 class _Handler(logging.Handler):
-    def __init__(self, take: Take, others: list[logging.Handler]) -> None:
+    def __init__(self, on_line: OnLine, others: list[logging.Handler]) -> None:
         super().__init__(logging.INFO)
-        self.take = take
+        self.on_line = on_line
         self.others = others
         self.taking = False  # handlers hold a lock while they emit
         self.setFormatter(logging.Formatter("%(name)s: %(message)s"))
@@ -54,7 +54,7 @@ class _Handler(logging.Handler):
         self.taking = True
         try:
             for line in self.format(record).splitlines():
-                self.take(record.levelname, _text(line))
+                self.on_line(record.levelname, _text(line))
         except Exception:
             self.handleError(record)
         finally:
@@ -83,11 +83,11 @@ def _text(line: str) -> str:
 
 
 @contextlib.contextmanager
-def logged(take: Take) -> Iterator[None]:
+def logged(on_line: OnLine) -> Iterator[None]:
     """Take what is logged, INFO and up."""
     root = logging.getLogger()
     level, others = root.level, root.handlers[:]
-    handler = _Handler(take, others)
+    handler = _Handler(on_line, others)
     root.handlers[:] = [handler]
     root.setLevel(min(level or logging.INFO, logging.INFO))
     try:
@@ -100,16 +100,16 @@ def logged(take: Take) -> Iterator[None]:
 class _Assembly:
     """Makes lines of pieces of text, and tells now and then what is on one that is not ended."""
 
-    def __init__(self, take: Take, level: str) -> None:
-        self.take, self.level = take, level
-        self.rest = self.told = ""
+    def __init__(self, on_line: OnLine, level: str) -> None:
+        self.on_line, self.level = on_line, level
+        self.rest = self.reported = ""
         self.due = time.monotonic() + PROGRESS_PERIOD
 
     def feed(self, text: str) -> None:
         if "\n" in text:
             *lines, self.rest = (self.rest + text).split("\n")
             for line in lines:
-                self._give(line)
+                self._finish_line(line)
         else:
             self.rest += text
         # A progress bar rewrites its line: its last state is kept.
@@ -119,27 +119,27 @@ class _Assembly:
         if len(self.rest) > LONGEST_LINE:
             self.end()
 
-    def tell(self) -> None:
+    def report(self) -> None:
         """Take what is on the line, if there is something new and it is time."""
         now = time.monotonic()
-        if self.rest and self.rest != self.told and now >= self.due:
-            self.told, self.due = self.rest, now + PROGRESS_PERIOD
-            self.take(PROGRESS, _text(self._last(self.rest[-1000:])))
+        if self.rest and self.rest != self.reported and now >= self.due:
+            self.reported, self.due = self.rest, now + PROGRESS_PERIOD
+            self.on_line(PROGRESS, _text(self._last(self.rest[-1000:])))
 
     def end(self) -> None:
         if self.rest:
-            self._give(self.rest)
+            self._finish_line(self.rest)
             self.rest = ""
 
     @staticmethod
     def _last(line: str) -> str:
         return line.rstrip("\r").rpartition("\r")[2]
 
-    def _give(self, line: str) -> None:
-        self.told, self.due = "", time.monotonic() + PROGRESS_PERIOD
+    def _finish_line(self, line: str) -> None:
+        self.reported, self.due = "", time.monotonic() + PROGRESS_PERIOD
         text = _text(self._last(line))
         if text or not line.rstrip("\r"):  # a line of nothing but escape sequences is none
-            self.take(self.level, text)
+            self.on_line(self.level, text)
 
 
 def lines_of(text: str) -> list[str]:
@@ -154,15 +154,15 @@ def lines_of(text: str) -> list[str]:
 class _Lines(io.TextIOBase):
     """A text stream that gives on whole lines."""
 
-    def __init__(self, take: Take, level: str) -> None:
-        self.assembly = _Assembly(take, level)
+    def __init__(self, on_line: OnLine, level: str) -> None:
+        self.assembly = _Assembly(on_line, level)
 
     def writable(self) -> bool:
         return True
 
     def write(self, text: str) -> int:
         self.assembly.feed(text)
-        self.assembly.tell()
+        self.assembly.report()
         return len(text)
 
     def end(self) -> None:
@@ -170,10 +170,10 @@ class _Lines(io.TextIOBase):
 
 
 @contextlib.contextmanager
-def printed_here(take: Take) -> Iterator[None]:
+def printed_here(on_line: OnLine) -> Iterator[None]:
     """Take what Python code in this process prints; what programs print passes by."""
-    out, err = _Lines(take, "stdout"), _Lines(take, "stderr")
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), logged(take):
+    out, err = _Lines(on_line, "stdout"), _Lines(on_line, "stderr")
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), logged(on_line):
         try:
             yield
         finally:
@@ -195,8 +195,8 @@ class Printed:
         Where a witness writes what was printed last, if this process dies.
     """
 
-    def __init__(self, take: Take, folder: Path | None = None) -> None:
-        self.take = take
+    def __init__(self, on_line: OnLine, folder: Path | None = None) -> None:
+        self.on_line = on_line
         self.folder = folder
         self._streams: list[_Stream] = []
         self._witness: subprocess.Popen[bytes] | None = None
@@ -204,7 +204,7 @@ class Printed:
     def start(self) -> None:
         """Begin to take."""
         _flush()
-        self._streams = [_Stream(1, "stdout", self.take), _Stream(2, "stderr", self.take)]
+        self._streams = [_Stream(1, "stdout", self.on_line), _Stream(2, "stderr", self.on_line)]
         if self.folder is not None:
             self._witness = _place_witness(self.folder, self._streams)
         for stream in self._streams:
@@ -244,10 +244,10 @@ def _flush() -> None:
 class _Stream:
     """A file descriptor that is a pipe, for the time being, and the thread that reads it."""
 
-    def __init__(self, descriptor: int, level: str, take: Take) -> None:
+    def __init__(self, descriptor: int, level: str, on_line: OnLine) -> None:
         self.descriptor = descriptor
         self.read, self.write = os.pipe()
-        self.assembly = _Assembly(take, level)
+        self.assembly = _Assembly(on_line, level)
         self.marked = threading.Event()
         # What nobody prints, and Python's own text layer takes as it is.
         self._mark = f"\0{secrets.token_hex(8)}\0"
@@ -273,7 +273,7 @@ class _Stream:
         pending = ""
         while True:
             if self.assembly.rest and not select.select([self.read], [], [], PROGRESS_PERIOD)[0]:
-                self.assembly.tell()
+                self.assembly.report()
             data = os.read(self.read, witness.CHUNK)
             text = pending + decoder.decode(data)
             before, mark, text = text.rpartition(self._mark)
@@ -285,7 +285,7 @@ class _Stream:
             cut = text.rfind("\0", -len(self._mark))
             pending = text[cut:] if cut >= 0 and self._mark.startswith(text[cut:]) else ""
             self.assembly.feed(text[: len(text) - len(pending)])
-            self.assembly.tell()
+            self.assembly.report()
             if not data:
                 break
         self.assembly.feed(pending)

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from flambe._grammar import as_list, as_words
+from flambe._grammar import as_argv, as_list
 from flambe.errors import RemoteError, UnreachableError
 from flambe.remote import command as running
 from flambe.remote import disk_errors, transfer
@@ -100,7 +100,7 @@ class Host:
             If there is no connection.
         """
         what = "run() takes the program and its arguments as a list"
-        words = [os.fspath(word) for word in as_list(command, what, as_words(command))]
+        words = [os.fspath(word) for word in as_list(command, what, as_argv(command))]
         script = shlex.join(words)
         if env:
             script = f"env {shlex.join(f'{k}={v}' for k, v in env.items())} {script}"

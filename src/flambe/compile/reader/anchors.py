@@ -60,57 +60,59 @@ def link_options(document: Document) -> None:
             continue
         for name, value in entries.items():
             if any(isinstance(child, Schema) and child.anchor for _, child in walk(value)):
-                entries[name] = _Linker(document, (keyword,)).visit(value, _Place((name,), (name,)))
+                entries[name] = _Linker(document, (keyword,)).visit(
+                    value, _Position((name,), (name,))
+                )
 
 
 @dataclass(frozen=True)
-class _Place:
+class _Position:
     """Where a value stands: its path, the path of a link to it, and the options that it is in."""
 
     path: Path
     link: Path
     options: tuple[tuple[Path, Key], ...] = ()
 
-    def below(self, parent: object, key: Key) -> _Place:
+    def below(self, parent: object, key: Key) -> _Position:
         if isinstance(parent, Grid):
             chosen = (*self.options, (self.path, key))
-            return _Place((*self.path, key), self.link, chosen)
-        return _Place((*self.path, key), (*self.link, key), self.options)
+            return _Position((*self.path, key), self.link, chosen)
+        return _Position((*self.path, key), (*self.link, key), self.options)
 
 
 @dataclass
-class _Known:
+class _Occurrences:
     """Where an anchored component stands, by the options that it is in: a tree of them.
 
     Attributes
     ----------
-    place
+    position
         Where it stands outside of all further options.
     below
         An option → its element → where it stands in there.
     """
 
-    place: _Place | None = None
-    below: dict[Path, dict[Key, _Known]] = field(default_factory=dict)
+    position: _Position | None = None
+    below: dict[Path, dict[Key, _Occurrences]] = field(default_factory=dict)
 
-    def find(self, options: Sequence[tuple[Path, Key]]) -> tuple[_Place | None, bool]:
+    def find(self, options: Sequence[tuple[Path, Key]]) -> tuple[_Position | None, bool]:
         """Return where it stands in every variant that has these elements, if it does.
 
         The second value is whether it stands in some of these variants only.
         """
-        if self.place is not None or not options:
-            return self.place, bool(self.below)
+        if self.position is not None or not options:
+            return self.position, bool(self.below)
         (option, element), *rest = options
-        known = self.below.get(option, {}).get(element, _Known())
-        place, sometimes = known.find(rest)
-        return place, sometimes or bool(self.below.keys() - {option})
+        branch = self.below.get(option, {}).get(element, _Occurrences())
+        position, sometimes = branch.find(rest)
+        return position, sometimes or bool(self.below.keys() - {option})
 
-    def add(self, place: _Place) -> None:
+    def add(self, position: _Position) -> None:
         """Add a place where it stands."""
-        known = self
-        for option, element in place.options:
-            known = known.below.setdefault(option, {}).setdefault(element, _Known())
-        known.place = place
+        branch = self
+        for option, element in position.options:
+            branch = branch.below.setdefault(option, {}).setdefault(element, _Occurrences())
+        branch.position = position
 
 
 class _Linker:
@@ -119,28 +121,28 @@ class _Linker:
     def __init__(self, document: Document, above: Path) -> None:
         self.document = document
         self.above = above
-        self._known: dict[Anchor, _Known] = {}
+        self._occurrences: dict[Anchor, _Occurrences] = {}
         self._has_options: dict[Anchor, bool] = {}
 
-    def visit(self, value: object, place: _Place) -> object:
+    def visit(self, value: object, position: _Position) -> object:
         """Return the value with links in it."""
         if isinstance(value, Schema):
             if value.anchor is not None and self._varies(value.anchor, value):
-                known = self._known.setdefault(value.anchor, _Known())
-                first, sometimes = known.find(place.options)
+                occurrences = self._occurrences.setdefault(value.anchor, _Occurrences())
+                first, sometimes = occurrences.find(position.options)
                 if first is not None:
-                    return self._link(value, first, place)
+                    return self._link(value, first, position)
                 if sometimes:
-                    return self._refuse(value, place, _IN_OPTION)
-                known.add(place)
+                    return self._refuse(value, position, _IN_OPTION)
+                occurrences.add(position)
             blueprints = set(_blueprints(value))
             return replace(
                 value,
                 lambda key, child: (
-                    child if key in blueprints else self.visit(child, place.below(value, key))
+                    child if key in blueprints else self.visit(child, position.below(value, key))
                 ),
             )
-        return replace(value, lambda key, child: self.visit(child, place.below(value, key)))
+        return replace(value, lambda key, child: self.visit(child, position.below(value, key)))
 
     def _varies(self, anchor: Anchor, schema: Schema) -> bool:
         if anchor not in self._has_options:
@@ -150,19 +152,19 @@ class _Linker:
             )
         return self._has_options[anchor]
 
-    def _link(self, schema: Schema, first: _Place, place: _Place) -> object:
+    def _link(self, schema: Schema, first: _Position, position: _Position) -> object:
         link = Link(str(first.link[0]), first.link[1:], place=schema.place)
         with contextlib.suppress(ValueError):
             if Link.parse(str(link)) == link:
                 return link
-        return self._refuse(schema, place, "stands below a key that no link can name")
+        return self._refuse(schema, position, "stands below a key that no link can name")
 
-    def _refuse(self, schema: Schema, place: _Place, why: str) -> object:
+    def _refuse(self, schema: Schema, position: _Position, why: str) -> object:
         name = schema.anchor.name if schema.anchor is not None else ""
         self.document.problem(
             f"*{name} and &{name} are one !{schema.tag}, and what it has of options is chosen "
             f"once; but &{name} {why}",
-            (*self.above, *place.path),
+            (*self.above, *position.path),
             "write the component once more instead of the alias",
         )
         return BROKEN

@@ -125,7 +125,7 @@ def _open(text: str, name: str, folder: str = "") -> tuple[Document, list[Node]]
         raise ConfigError(
             Problem(
                 f"{len(nodes)} YAML documents; at most two are expected",
-                document.source.place(nodes[2].start_mark),
+                document.source.position_of(nodes[2].start_mark),
                 "the first is the mapping of extensions, the last is one Runnable",
             )
         )
@@ -171,15 +171,15 @@ def _compose(source: Source) -> list[Node]:
         nodes = [node for node in parser.compose_all(source.text) if node is not None]
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        place = source.place(mark) if mark else None
+        position = source.position_of(mark) if mark else None
         message = " ".join(filter(None, (error.context, error.problem)))
         if "maximum depth" in message:
-            raise ConfigError(Problem(f"nested deeper than {MAX_DEPTH}", place)) from None
+            raise ConfigError(Problem(f"nested deeper than {MAX_DEPTH}", position)) from None
         if isinstance(error, _LimitError):
-            raise ConfigError(Problem(message, place)) from None
+            raise ConfigError(Problem(message, position)) from None
         raise ConfigError(
-            _without_separator(source, place)
-            or Problem(f"not valid YAML: {message}", place, _yaml_hint(place, message))
+            _without_separator(source, position)
+            or Problem(f"not valid YAML: {message}", position, _yaml_hint(position, message))
         ) from None
     except ReaderError as error:
         line = source.text[: error.position].count("\n")
@@ -190,8 +190,8 @@ def _compose(source: Source) -> list[Node]:
         raise ConfigError(f"{source.name}: nested too deeply") from None
     except (YAMLError, ValueError, LookupError, AttributeError, TypeError, AssertionError) as error:
         # The parser stumbles over some broken documents with errors of its own.
-        told = str(error) if isinstance(error, YAMLError) else f"the parser stumbles ({error!r})"
-        raise ConfigError(f"{source.name}: not valid YAML: {told}") from None
+        reason = str(error) if isinstance(error, YAMLError) else f"the parser stumbles ({error!r})"
+        raise ConfigError(f"{source.name}: not valid YAML: {reason}") from None
     if not nodes or all(_empty(node) for node in nodes):
         raise ConfigError(
             Problem(f"{source.name} is empty", hint="expected one Runnable, such as !Experiment")
@@ -203,10 +203,10 @@ def _empty(node: Node) -> bool:
     return isinstance(node, ScalarNode) and node.tag == f"{STANDARD}null"
 
 
-def _without_separator(source: Source, place: Place | None) -> Problem | None:
+def _without_separator(source: Source, position: Place | None) -> Problem | None:
     """Return what to do where a tag stands below the extensions, and nothing between them."""
     header = 0
-    for number, line in enumerate(source.lines[: place.line if place else 0]):
+    for number, line in enumerate(source.lines[: position.line if position else 0]):
         if re.match(r"![\w.]", line) and header:
             tag = line.split()[0]
             return Problem(
@@ -221,17 +221,17 @@ def _without_separator(source: Source, place: Place | None) -> Problem | None:
     return None
 
 
-def _yaml_hint(place: Place | None, message: str) -> str:
-    if place is None:
+def _yaml_hint(position: Place | None, message: str) -> str:
+    if position is None:
         return ""
-    rest = place.text[place.column - 1 :]
-    if "\t" in place.text:
+    rest = position.text[position.column - 1 :]
+    if "\t" in position.text:
         return "the line has a tab: YAML is indented with spaces"
-    if "!@" in place.text and rest.startswith("["):
+    if "!@" in position.text and rest.startswith("["):
         return "in a list on one line a link with brackets is quoted:   [!@ 'stage[keyword]']"
-    if place.column > 1 and rest.startswith("@"):
+    if position.column > 1 and rest.startswith("@"):
         return "a link is written   !@ stage   (other text that starts with @ is quoted)"
-    if place.column > 1 and rest.startswith(("`", "%")):
+    if position.column > 1 and rest.startswith(("`", "%")):
         return "quote the value"
     if "mapping values are not allowed" in message:
         return "keywords stand under a tag, not under text: does the line above lack a '!'?"
@@ -248,32 +248,34 @@ def _read_extensions(document: Document, node: Node) -> None:
         document.add(
             Problem(
                 "the first document is not a mapping of extensions",
-                source.place(node.start_mark),
+                source.position_of(node.start_mark),
                 "expected   my_ext: ./path/to/my_ext",
             )
         )
         return
     for key, value in node.value:
-        place = source.place(key.start_mark, len(str(key.value)))
+        position = source.position_of(key.start_mark, len(str(key.value)))
         if not isinstance(key, ScalarNode) or not str(key.value).isidentifier():
-            document.add(Problem("an extension is named by its top-level module", place))
+            document.add(Problem("an extension is named by its top-level module", position))
         elif key.value in document.extensions:
-            document.add(Problem(f"duplicate extension {key.value!r}", place))
+            document.add(Problem(f"duplicate extension {key.value!r}", position))
         elif key.value in (*tags.PREFIXES, "flambe") or key.value in sys.stdlib_module_names:
             document.add(
-                Problem(f"an extension cannot be named {key.value!r}", place, "the name is taken")
+                Problem(
+                    f"an extension cannot be named {key.value!r}", position, "the name is taken"
+                )
             )
         elif not isinstance(value, ScalarNode) or not value.value or value.tag not in SCALARS:
             document.add(
                 Problem(
                     f"where does extension {key.value!r} come from?",
-                    source.place(value.start_mark),
+                    source.position_of(value.start_mark),
                     EXPECTED,
                 )
             )
-        elif what := wrong_origin(value.value):
-            place = source.place(value.start_mark)
-            document.add(Problem(f"extension {key.value!r}: {what}", place, EXPECTED))
+        elif reason := wrong_origin(value.value):
+            position = source.position_of(value.start_mark)
+            document.add(Problem(f"extension {key.value!r}: {reason}", position, EXPECTED))
         else:
             document.extensions[key.value] = value.value
-            document.extension_places[key.value] = place
+            document.extension_places[key.value] = position

@@ -60,8 +60,8 @@ def wrong_origin(origin: str) -> str:
 
 def _wrong_git(url: str) -> str:
     if "://" in url:
-        what = wrong_url(url, "https", "http", "ssh", "git", "file")
-        return f"the Git URL {what}" if what else ""
+        reason = wrong_url(url, "https", "http", "ssh", "git", "file")
+        return f"the Git URL {reason}" if reason else ""
     match = _SCP.match(url)
     if match is None or match["path"].startswith("-"):
         return f"{url!r} is not a Git URL"
@@ -80,8 +80,8 @@ def _wrong_requirement(required: Requirement) -> str:
     if required.url is None:
         return ""
     if not required.url.startswith("git+"):
-        what = wrong_url(required.url, "https", "http", "file")
-        return f"the URL {what}" if what else ""
+        reason = wrong_url(required.url, "https", "http", "file")
+        return f"the URL {reason}" if reason else ""
     url, _, _ = required.url.removeprefix("git+").partition("#")
     head, _, last = url.rpartition("/")
     name, _, ref = last.partition("@")

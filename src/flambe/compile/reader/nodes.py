@@ -57,11 +57,11 @@ class NodeReader:
         for name, origin in self.document.extensions.items():
             if name in self.document.undeclared:
                 continue
-            if what := self._mismatch(name, origin):
+            if reason := self._mismatch(name, origin):
                 broken.add(name)
-                place = self.document.extension_places[name]
+                position = self.document.extension_places[name]
                 hint = f"run again with -i to install it from {origin}"
-                self.document.add(Problem(what, place, hint))
+                self.document.add(Problem(reason, position, hint))
                 continue
             try:
                 importlib.import_module(name)
@@ -94,7 +94,7 @@ class NodeReader:
             self.document.add(
                 Problem(
                     f"more than {MAX_VALUES:,} values, or nested deeper than {MAX_DEPTH}",
-                    self.document.source.place(node.start_mark),
+                    self.document.source.position_of(node.start_mark),
                     "aliases count each time that they are used",
                 )
             )
@@ -107,7 +107,7 @@ class NodeReader:
     def value(self, node: Node, path: Path) -> object:
         """Return the value of a node that stands at a path."""
         self._count(len(path))
-        self.document.places.values.setdefault(path, self._place(node))
+        self.document.places.values.setdefault(path, self._position_of(node))
         if id(node) in self.open:
             self.document.problem("an alias that contains itself", path)
             return BROKEN
@@ -119,12 +119,12 @@ class NodeReader:
         finally:
             self.open.discard(id(node))
 
-    def _place(self, node: Node) -> Place:
+    def _position_of(self, node: Node) -> Place:
         start, end = node.start_mark, node.end_mark
         if not tag_of(node).startswith(STANDARD):
-            return self.document.source.place(start, len(tag_of(node)))
+            return self.document.source.position_of(start, len(tag_of(node)))
         width = end.column - start.column if end.line == start.line else 1
-        return self.document.source.place(start, max(1, width))
+        return self.document.source.position_of(start, max(1, width))
 
     # -- plain YAML ---------------------------------------------------------------------------
 
@@ -160,18 +160,18 @@ class NodeReader:
             if key is None:
                 continue
             below = (*path, key)
-            place = self._place(key_node)
+            position = self._position_of(key_node)
             if key in result:
                 first = self.document.places.keys.get(below)
                 self.document.add(
                     Problem(
                         f"duplicate key {key!r}",
-                        place,
+                        position,
                         f"it stands in line {first.line} already" if first else "",
                     )
                 )
                 continue
-            self.document.places.keys[below] = place
+            self.document.places.keys[below] = position
             with self.sharing.copying(copy) if is_merged else contextlib.nullcontext():
                 result[key] = self.value(value_node, below)
         return result
@@ -198,7 +198,7 @@ class NodeReader:
         for source in value.value if isinstance(value, SequenceNode) else [value]:
             if not isinstance(source, MappingNode) or id(source) in self.open:
                 self.document.add(
-                    Problem("'<<' merges a mapping that stands above", self._place(source))
+                    Problem("'<<' merges a mapping that stands above", self._position_of(source))
                 )
                 continue
             self.open.add(id(source))
@@ -219,7 +219,7 @@ class NodeReader:
         self.document.add(
             Problem(
                 "a keyword is expected" if names else "a key is a word or a number",
-                self._place(node),
+                self._position_of(node),
             )
         )
         return None

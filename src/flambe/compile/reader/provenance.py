@@ -70,11 +70,11 @@ def _not_of_folder(name: str, origin: str, declared: Path, path: Path) -> str:
     owner = _distribution_of(name, path)
     if owner is not None and _origin_of(owner) == str(declared):
         return ""  # a copy of it is installed
-    what = f"extension {name!r} is declared as {origin} ({declared}), "
-    what += f"but Python imports it from {path}"
+    message = f"extension {name!r} is declared as {origin} ({declared}), "
+    message += f"but Python imports it from {path}"
     if owner is not None and not _same(owner.name, name):
-        what += f" (of {_titled(owner)})"
-    return what
+        message += f" (of {_titled(owner)})"
+    return message
 
 
 def _not_of_package(name: str, origin: str, path: Path) -> str:
@@ -102,8 +102,8 @@ def _not_of_repository(name: str, origin: str, path: Path) -> str:
     if _url(installed) == _url(source.url) or f"/extensions/{short}-" in installed:
         return ""
     where = f", installed from {installed}" if installed else ""
-    what = f"extension {name!r} is declared as {origin}, but Python imports it of "
-    return f"{what}{_titled(owner, path)}{where}"
+    message = f"extension {name!r} is declared as {origin}, but Python imports it of "
+    return f"{message}{_titled(owner, path)}{where}"
 
 
 def _url(url: str) -> str:
@@ -113,15 +113,15 @@ def _url(url: str) -> str:
 def _distribution_of(name: str, path: Path) -> metadata.Distribution | None:
     """Return the distribution that installed a module, if one did."""
     with contextlib.suppress(metadata.PackageNotFoundError):  # mostly it has the same name
-        found = metadata.distribution(name)
-        if _installed(found, name, path) or _linked(found, path):
-            return found
-    for found in metadata.distributions():  # an editable install does not list its modules
-        if _linked(found, path) and found.name != "flambe":
-            return found
-    for known in metadata.packages_distributions().get(name, ()):
-        if _installed(metadata.distribution(known), name, path):
-            return metadata.distribution(known)
+        owner = metadata.distribution(name)
+        if _installed(owner, name, path) or _linked(owner, path):
+            return owner
+    for owner in metadata.distributions():  # an editable install does not list its modules
+        if _linked(owner, path) and owner.name != "flambe":
+            return owner
+    for package in metadata.packages_distributions().get(name, ()):
+        if _installed(metadata.distribution(package), name, path):
+            return metadata.distribution(package)
     return None
 
 
@@ -155,5 +155,5 @@ def _titled(owner: metadata.Distribution, path: Path | None = None) -> str:
     return f"{owner.name} {owner.version}" + (f" ({path})" if path is not None else "")
 
 
-def _same(one: str, other: str) -> bool:
-    return canonicalize_name(one) == canonicalize_name(other)
+def _same(first: str, second: str) -> bool:
+    return canonicalize_name(first) == canonicalize_name(second)

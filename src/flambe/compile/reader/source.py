@@ -26,7 +26,7 @@ class Source:
     def __post_init__(self) -> None:
         self.lines = self.text.splitlines()
 
-    def place(self, mark: Mark, width: int = 1) -> Place:
+    def position_of(self, mark: Mark, width: int = 1) -> Place:
         """Turn a mark of the YAML parser into a place."""
         return self.at(mark.line, mark.column, width)
 
@@ -71,8 +71,8 @@ class Document:
 
     def problem(self, message: str, path: Path = (), hint: str = "", *, key: bool = False) -> None:
         """Note a mistake at a path; see :meth:`add`."""
-        place = self.places.key(path) if key else self.places.value(path)
-        self.add(Problem(message, place, hint))
+        position = self.places.key(path) if key else self.places.value(path)
+        self.add(Problem(message, position, hint))
 
     def add(self, problem: Problem) -> None:
         """Note a mistake.

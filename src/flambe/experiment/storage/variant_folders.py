@@ -36,13 +36,13 @@ class Folders:
 
     def save(self, checkpoint: Path) -> None:
         """Copy what is in the folder of the variant into a checkpoint."""
-        if self.own.made is not None and any(self.own.made.iterdir()):
-            copy_files(self.own.made, checkpoint / FILES)
+        if self.own.created is not None and any(self.own.created.iterdir()):
+            copy_files(self.own.created, checkpoint / FILES)
 
     def restore(self, checkpoint: Path) -> None:
         """Restore what was in the folder at a checkpoint."""
-        if self.own.made is not None:
-            for entry in self.own.made.iterdir():
+        if self.own.created is not None:
+            for entry in self.own.created.iterdir():
                 if entry.is_dir() and not entry.is_symlink():
                     shutil.rmtree(entry)
                 else:

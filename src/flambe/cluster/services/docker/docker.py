@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TypeAlias
 
-from flambe._grammar import as_list, as_words
+from flambe._grammar import as_argv, as_list
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.context import ClusterContext
 from flambe.cluster.services.docker import installation
@@ -91,7 +91,7 @@ class Docker:
         RemoteError
             If Docker cannot be used on a host: why, and how to fix it.
         """
-        example = as_words(command)
+        example = as_argv(command)
         command = as_list(command, "command takes the program and its arguments", example)
         options = as_list(options, "options takes a list of options")
         spec = ContainerSpec(image, command, name, env, ports, volumes, gpus, options)
