@@ -19,6 +19,7 @@ from flambe.experiment.spec import ExperimentSpec, SearchSpec, StageSpec
 from flambe.experiment.variants.expansion import Expander, Variant
 from flambe.experiment.variants.identity import canonical, identity
 from tests.experiment.lab import Lab, flambe
+from tests.experiment.test_variants import argument
 
 Stages = dict[str, Any]
 
@@ -131,7 +132,7 @@ def drawn(value: Any, samples: int) -> list[Any]:
     keywords = {"pipeline": {"a": walker(value=value)}, "search": {"a": {"num_samples": samples}}}
     found = expanded(keywords)["a"]
     assert count_variants(ExperimentSpec.from_keywords(keywords))["a"].count == len(found)
-    return sorted(one.config.kwargs["value"] for one in found)
+    return sorted(argument(variant, "value") for variant in found)
 
 
 def test_as_many_values_are_drawn_as_there_are_and_are_wanted() -> None:

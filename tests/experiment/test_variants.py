@@ -33,6 +33,12 @@ def leaf(**kwargs: Any) -> Schema:
     return Schema("pieces:Leaf", "pieces.Leaf", [], kwargs)
 
 
+def argument(variant: Variant, name: str) -> Any:
+    """Return an argument of the blueprint of a variant."""
+    assert isinstance(variant.config, Schema)
+    return variant.config.kwargs[name]
+
+
 def expand(
     pipeline: Stages, seed: int = 0, contents: Mapping[str, str] | None = None
 ) -> dict[str, list[Variant]]:
@@ -257,12 +263,12 @@ def test_the_seed_the_stage_and_what_it_links_to_are_part_of_the_identity() -> N
 
 def test_what_is_written_twice_is_one_variant() -> None:
     known = expand({"a": walker(rate=Grid((1, 2, 1))), "b": walker(start=Link("a"))})
-    assert [v.config.kwargs["rate"] for v in known["a"]] == [1, 2]
+    assert [argument(v, "rate") for v in known["a"]] == [1, 2]
     assert len(known["b"]) == 2
     # These are not the same.
     values = (1, 1.0, True, "1", 0.1, 0.1000000001)
     known = expand({"a": walker(rate=Grid(values))})
-    assert [v.config.kwargs["rate"] for v in known["a"]] == list(values)
+    assert [argument(v, "rate") for v in known["a"]] == list(values)
     assert len({v.name for v in known["a"]}) == len(values)
 
 
@@ -320,10 +326,10 @@ def test_ints_are_drawn_between_the_bounds_and_differ(
 ) -> None:
     n = max(1, int(share * (width + 1)))
     pipeline: Stages = {"a": walker(steps=Sample(low, low + width, n))}
-    values = [v.config.kwargs["steps"] for v in expand(pipeline, seed)["a"]]
+    values = [argument(v, "steps") for v in expand(pipeline, seed)["a"]]
     assert len(values) == len(set(values)) == n
     assert all(type(value) is int and low <= value <= low + width for value in values)
-    assert values == [v.config.kwargs["steps"] for v in expand(pipeline, seed)["a"]]
+    assert values == [argument(v, "steps") for v in expand(pipeline, seed)["a"]]
 
 
 @given(
@@ -338,7 +344,7 @@ def test_floats_are_drawn_between_the_bounds(
     low: float, width: float, n: int, decimals: int | None, seed: int
 ) -> None:
     pipeline: Stages = {"a": walker(rate=Sample(low, low + width, n, decimals))}
-    values = [v.config.kwargs["rate"] for v in expand(pipeline, seed)["a"]]
+    values = [argument(v, "rate") for v in expand(pipeline, seed)["a"]]
     slack = 0.0 if decimals is None else 10.0**-decimals
     assert len(set(values)) == n
     for value in values:
@@ -352,12 +358,12 @@ def test_rounded_samples_stay_between_their_bounds() -> None:
     """Bounds that are finer than the decimals: rounding must not step over them."""
     for seed in range(50):
         values = expand({"a": walker(rate=Sample(0.14, 0.46, 3, 1))}, seed)["a"]
-        assert {v.config.kwargs["rate"] for v in values} == {0.2, 0.3, 0.4}
+        assert {argument(v, "rate") for v in values} == {0.2, 0.3, 0.4}
 
 
 def test_samples_depend_on_the_seed_and_on_their_place_only() -> None:
     def drawn(pipeline: Stages, stage: str, seed: int = 0) -> list[float]:
-        return [v.config.kwargs["rate"] for v in expand(pipeline, seed)[stage]]
+        return [argument(v, "rate") for v in expand(pipeline, seed)[stage]]
 
     sample = Sample(0.0, 1.0, 3)
     alone: Stages = {"a": walker(rate=sample)}

@@ -1,10 +1,10 @@
-"""How many variants the stages of a pipeline have: computed, without making any of them.
+"""How many variants the stages of a pipeline have, computed without expanding them.
 
-A stage is described by its *ways*: how many of its configurations link to which stages. A variant
-is one way through a stage and through every stage that it needs. So variants are counted by
-replacing the last of the stages that are needed by what it links to, until none is left, and each
+A stage is described by its link sets: how many of its configurations link to which stages. A
+variant is one configuration of a stage, and one of every stage that it needs. So variants are
+counted by replacing the last of the needed stages by what it links to, until none is left, and each
 set of needed stages is counted once. Stages with a single configuration never enter those sets,
-which therefore stay small: each of their members at least doubles the count.
+which therefore stay small: each stage in them at least doubles the count.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from flambe.compile.schema import Schema
 from flambe.compile.values import Grid, Link, Path, Sample, children
@@ -26,16 +25,16 @@ from flambe.experiment.variants.options import alternatives, grid_elements, has_
 LARGEST_MAX_VARIANTS = 100_000
 # All stages together may have that many times the variants that one may have.
 ALL_STAGES = 10
-# How much work counting may be: only links in options that combine in very many ways come near.
+# The limit of work: only links in very many combinations of options come near it.
 MAX_STEPS = 500_000
 
-# The stages that a configuration links to → how many do.
-Ways = Counter[frozenset[str]]
-# Stages that are needed, and stages that are settled by one that was searched or reduced.
+# The stages that a configuration links to → how many configurations do.
+LinkSets = Counter[frozenset[str]]
+# Stages that are needed, and stages that one that was searched or reduced determines.
 _State = tuple[frozenset[int], frozenset[int]]
 _NOTHING: frozenset[int] = frozenset()
 _END: _State = (_NOTHING, _NOTHING)
-# In ways, beside the names of stages: the configuration has a search space. One that has fewer
+# In link sets, beside names of stages: the configuration has a search space. A space that has fewer
 # values than are drawn has a mark of its own, which starts like this.
 _SPACE = "\0"
 
@@ -57,9 +56,9 @@ class StageCount:
         tries, where there is one.
     running
         Without those that ``reduce`` masks. Where two stages that are searched or reduced share an
-        ancestor it is an upper bound: which of their variants belong together is known in the run.
+        ancestor, it is an upper bound: which of their variants share one is known in the run only.
     method
-        How their values are found: ``"grid"``, ``"search"`` or ``"draw"``.
+        How their values are chosen: ``"grid"``, ``"search"`` or ``"draw"``.
     """
 
     count: int
@@ -126,19 +125,19 @@ def _counts(spec: ExperimentSpec, *, reduced: bool = False) -> dict[str, StageCo
 @dataclass
 class _Stage:
     sizes: list[int]  # of its options; their product is the number of its configurations
-    ways: Counter[frozenset[int]]  # the stages that configurations need → how many do
+    needs: Counter[frozenset[int]]  # the stages that configurations need → how many do
     kept: int | None = None  # of its variants, if a search or "reduce" decides which
     ancestors: frozenset[int] | None = field(default=None, repr=False)
 
     @property
     def single(self) -> bool:
         """Whether it has one configuration."""
-        return self.kept is None and list(self.ways.values()) == [1]
+        return self.kept is None and list(self.needs.values()) == [1]
 
     @property
     def needed(self) -> frozenset[int]:
-        """What a stage needs whose configurations all need the same."""
-        [needed] = self.ways
+        """The stages that it needs, where all its configurations need the same."""
+        [needed] = self.needs
         return needed
 
 
@@ -158,7 +157,10 @@ class _Counter:
         self.steps = 0
 
     def add(self, spec: StageSpec, *, reduced: bool) -> StageCount:
-        """Return how many variants a stage has; what ``reduce`` keeps of them counts if wanted."""
+        """Return how many variants a stage has; those before it have been added.
+
+        If reduced, only the variants that ``reduce`` keeps count for later stages.
+        """
         name, value, search = spec.name, spec.config, spec.search
         reduce = spec.reduce if reduced else None
         self.names.append(name)
@@ -166,16 +168,16 @@ class _Counter:
         sizes = self._sizes(value, (name,))
         if math.prod(sizes) > self.most:
             raise self._too_many(sizes, math.prod(sizes))
-        ways = self._ways(value, (name,))
-        spaces = {linked for linked in ways if any(mark.startswith(_SPACE) for mark in linked)}
+        link_sets = self._link_sets(value, (name,))
+        spaces = {links for links in link_sets if any(mark.startswith(_SPACE) for mark in links)}
         method = "grid" if not spaces else "draw" if search.searcher is None else "search"
         if method == "draw":
-            draws = {linked: self._draws(linked) for linked in spaces}
-            ways = Counter({linked: n * draws.get(linked, 1) for linked, n in ways.items()})
-            alike = len(spaces) == len(ways) and len(set(draws.values())) == 1
-            sizes = [*sizes, *set(draws.values())] if alike else [sum(ways.values())]
-        stage = _Stage(sizes, self._needed(ways))
-        count = sum(n * self._count((needed, _NOTHING)) for needed, n in stage.ways.items())
+            draws = {links: self._draws(links) for links in spaces}
+            link_sets = Counter({links: n * draws.get(links, 1) for links, n in link_sets.items()})
+            uniform = len(spaces) == len(link_sets) and len(set(draws.values())) == 1
+            sizes = [*sizes, *set(draws.values())] if uniform else [sum(link_sets.values())]
+        stage = _Stage(sizes, self._needs(link_sets))
+        count = sum(n * self._count((needed, _NOTHING)) for needed, n in stage.needs.items())
         if count > self.most:
             raise self._too_many(self._factors(stage, count), count)
         if method == "search":
@@ -207,32 +209,32 @@ class _Counter:
 
     # -- one stage ----------------------------------------------------------------------------
 
-    def _ways(self, value: Any, path: Path) -> Ways:
+    def _link_sets(self, value: object, path: Path) -> LinkSets:
         """Return which stages the configurations of a value link to → how many do."""
         if isinstance(value, Link):
             return Counter({frozenset((value.root,)): 1})
         if isinstance(value, Sample):
             return Counter({frozenset(): value.n})
         if isinstance(value, Grid):
-            elements: Ways = Counter()
+            elements: LinkSets = Counter()
             for element in self._distinct(value, path):
-                elements.update(self._ways(element, path))
+                elements.update(self._link_sets(element, path))
             return elements
-        ways: Ways = Counter({frozenset(): 1})
+        link_sets: LinkSets = Counter({frozenset(): 1})
         always: set[str] = {self._mark(value)} if is_domain(value) else set()
         factor = 1
         for key, child in () if is_domain(value) else children(value):
-            below = self._ways(child, (*path, key))
+            below = self._link_sets(child, (*path, key))
             if len(below) == 1:
-                [(linked, number)] = below.items()
-                always |= linked
+                [(links, number)] = below.items()
+                always |= links
                 factor *= number
             else:
-                ways = self._multiplied(ways, below)
-        return self._multiplied(ways, Counter({frozenset(always): factor}))
+                link_sets = self._multiply(link_sets, below)
+        return self._multiply(link_sets, Counter({frozenset(always): factor}))
 
-    def _sizes(self, value: Any, path: Path) -> list[int]:
-        """Return the sizes of the options in a value: their product is what it has of ways."""
+    def _sizes(self, value: object, path: Path) -> list[int]:
+        """Return the sizes of the options in a value: it has their product of configurations."""
         if isinstance(value, Grid):
             elements = self._distinct(value, path)
             return [sum(math.prod(self._sizes(element, path)) for element in elements)]
@@ -242,15 +244,15 @@ class _Counter:
             return []
         return [n for key, child in children(value) for n in self._sizes(child, (*path, key))]
 
-    def _distinct(self, grid: Grid, path: Path) -> list[Any]:
-        """Return the elements of a grid, what is equal once.
+    def _distinct(self, grid: Grid, path: Path) -> list[object]:
+        """Return the elements of a grid, equal ones once.
 
-        Elements with options in them that may turn out equal are replaced by all that they may be.
+        Elements with options in them that may turn out equal are replaced by all their values.
         """
-        groups: dict[Any, list[Any]] = {}
+        groups: dict[object, list[object]] = {}
         for element in grid_elements(grid):
             groups.setdefault(_shape(element), []).append(element)
-        result: list[Any] = []
+        result: list[object] = []
         for group in groups.values():
             options = [element for element in group if has_options(element)]
             size = sum(math.prod(self._sizes(element, path)) for element in options)
@@ -260,40 +262,41 @@ class _Counter:
                 result += group
             else:
                 self._step(size)
-                result += (found for found, _ in alternatives(Grid(tuple(group)), path, self.seed))
+                resolved = alternatives(Grid(tuple(group)), path, self.seed)
+                result += (element for element, _ in resolved)
         return result
 
-    def _mark(self, space: Any) -> str:
-        """Return what says of a configuration that it has this search space."""
+    def _mark(self, space: Schema) -> str:
+        """Return the mark of a search space in link sets."""
         size = distinct_values(space)
         if size >= self.drawn:
             return _SPACE
         self.values[mark := f"{_SPACE}{len(self.values)}"] = int(size)
         return mark
 
-    def _draws(self, linked: frozenset[str]) -> int:
+    def _draws(self, links: frozenset[str]) -> int:
         """Return how many different values are drawn from the search spaces together."""
-        if _SPACE in linked:
+        if _SPACE in links:
             return self.drawn
-        return min(self.drawn, math.prod(self.values[m] for m in linked if m in self.values))
+        return min(self.drawn, math.prod(self.values[m] for m in links if m in self.values))
 
-    def _multiplied(self, ways: Ways, others: Ways) -> Ways:
-        self._step(len(ways) * len(others))
-        product: Ways = Counter()
-        for linked, number in ways.items():
+    def _multiply(self, link_sets: LinkSets, others: LinkSets) -> LinkSets:
+        self._step(len(link_sets) * len(others))
+        product: LinkSets = Counter()
+        for links, number in link_sets.items():
             for more, times in others.items():
-                product[linked | more] += number * times
+                product[links | more] += number * times
         return product
 
-    def _needed(self, ways: Ways) -> Counter[frozenset[int]]:
-        """Return the ways by the stages behind the links.
+    def _needs(self, link_sets: LinkSets) -> Counter[frozenset[int]]:
+        """Return the sets of stages that configurations need → how many do.
 
         A stage with one configuration is replaced by what it needs itself.
         """
         result: Counter[frozenset[int]] = Counter()
-        for linked, number in ways.items():
+        for links, number in link_sets.items():
             needed: set[int] = set()
-            for position in (self.positions[name] for name in linked if name in self.positions):
+            for position in (self.positions[name] for name in links if name in self.positions):
                 stage = self.stages[position]
                 needed |= stage.needed if stage.single else {position}
             self._step(1 + len(needed))
@@ -303,7 +306,7 @@ class _Counter:
     # -- what a stage depends on --------------------------------------------------------------
 
     def _count(self, start: _State) -> int:
-        """Return in how many ways stages can be chosen that are needed together."""
+        """Return how many combinations there are of variants of stages that are needed together."""
         branches: dict[_State, list[tuple[int, _State]]] = {}
         stack = [start]
         while stack:
@@ -319,17 +322,17 @@ class _Counter:
         return self.counts[start]
 
     def _branches(self, state: _State) -> list[tuple[int, _State]]:
-        """Replace the last stage that is needed by each of its ways."""
+        """Replace the last stage that is needed by each set of stages that it needs."""
         needed, settled = state
         last = max(needed)
         stage, rest = self.stages[last], needed - {last}
-        self._step(len(needed) + len(stage.ways))
+        self._step(len(needed) + len(stage.needs))
         if stage.kept is not None:
             ancestors = self._ancestors(last) if rest else _NOTHING
-            ways = [(stage.kept, rest - ancestors, settled | ancestors)]
+            branches = [(stage.kept, rest - ancestors, settled | ancestors)]
         else:
-            ways = [(n, rest | (below - settled), settled) for below, n in stage.ways.items()]
-        return [(n, (below, closed if below else _NOTHING)) for n, below, closed in ways]
+            branches = [(n, rest | (below - settled), settled) for below, n in stage.needs.items()]
+        return [(n, (below, closed if below else _NOTHING)) for n, below, closed in branches]
 
     def _ancestors(self, position: int) -> frozenset[int]:
         """Return what a stage may depend on."""
@@ -338,7 +341,7 @@ class _Counter:
             ancestors: set[int] = set()
             ahead = [position]
             while ahead:
-                for needed in self.stages[ahead.pop()].ways:
+                for needed in self.stages[ahead.pop()].needs:
                     self._step(1 + len(needed))
                     ahead += needed - ancestors
                     ancestors |= needed
@@ -347,7 +350,7 @@ class _Counter:
 
     def _factors(self, stage: _Stage, count: int) -> list[int]:
         """Return the factors of the number of variants of a stage, those of its ancestors first."""
-        if len(stage.ways) > 1:
+        if len(stage.needs) > 1:
             return [count]
         factors = list(stage.sizes)
         state: _State = (stage.needed, _NOTHING)
@@ -361,8 +364,8 @@ class _Counter:
         return factors
 
 
-def _shape(value: Any) -> Any:
-    """Return what two values that may turn out equal have in common."""
+def _shape(value: object) -> object:
+    """Return a key that two values share if they may turn out equal."""
     if isinstance(value, Schema):
         return value.target, len(value.args), frozenset(value.kwargs)
     if isinstance(value, Mapping):

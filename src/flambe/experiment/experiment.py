@@ -214,9 +214,9 @@ class Experiment(ClusterRunnable):
     def _write_config(self, path: Path) -> None:
         """Write the configuration: the file that it was read from, or its YAML form."""
         origin: Origin | None = vars(self).get("_flambe_origin")
-        place = origin.schema.place if origin is not None else None
-        if place is not None and os.path.isfile(place.file):
-            shutil.copyfile(place.file, path)
+        position = origin.schema.place if origin is not None else None
+        if position is not None and os.path.isfile(position.file):
+            shutil.copyfile(position.file, path)
             return
         try:
             text = yaml.dump(self)

@@ -1,35 +1,38 @@
-"""Ctrl-C, SIGTERM and a terminal that is closed: the run ends in order, wherever it stands."""
+"""Ctrl-C, SIGTERM and a terminal that is closed: the run ends in order, at any point."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
-from typing import Any
 
 from flambe.compile.component_errors import UserInterrupt
 
-#: Seconds until an interruption that fell into an import is tried again.
-AGAIN = 0.1
+#: Seconds until an interruption that fell into an import is raised again.
+RETRY_SECONDS = 0.1
+
+_Handler = Callable[[int, FrameType | None], object] | int | signal.Handlers | None
 
 
 class Interruption:
     """Turns SIGINT, SIGTERM and SIGHUP into UserInterrupt, and remembers them.
 
-    SIGHUP is left alone where it is ignored: ``nohup`` starts runs that outlive their terminal.
+    SIGHUP stays ignored where it was: ``nohup`` starts runs that outlive their terminal.
 
-    An exception that is raised while a library is in a callback, or in code that is not Python, may
-    be lost. :meth:`check` raises it again, at a place where it is not. One that falls into an
-    import waits for its end: modules that are not Python print what is raised there, and go on.
+    An exception that a signal handler raises while a library is in a callback, or in native code,
+    may be lost. :meth:`check` raises it again at a point where it is not
+    (test_a_run_that_is_interrupted). During an import it is raised only once the import is over:
+    native modules print an exception that is raised there, and continue without it
+    (test_an_interruption_waits_for_the_end_of_an_import).
     """
 
     def __init__(self) -> None:
         self.asked = self.raised = False
-        #: Why the run cannot continue, if it was not the user who ended it.
+        #: Why the run cannot continue, where the user did not end it.
         self.reason = ""
-        self._earlier: dict[signal.Signals, Any] = {}
+        self._handlers: dict[signal.Signals, _Handler] = {}
 
     def __enter__(self) -> Interruption:
         # Signals reach the main thread only.
@@ -37,23 +40,23 @@ class Interruption:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 if number is signal.SIGHUP and signal.getsignal(number) is signal.SIG_IGN:
                     continue
-                self._earlier[number] = signal.signal(number, self._interrupt)
+                self._handlers[number] = signal.signal(number, self._interrupt)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._earlier.items():
+        for number, handler in self._handlers.items():
             signal.signal(number, handler)
-        self._earlier.clear()
+        self._handlers.clear()
 
     def halt(self, reason: str) -> None:
-        """Interrupt the run, from any thread: what it needs is gone.
+        """Interrupt the run, from any thread: it cannot continue.
 
         Parameters
         ----------
         reason
-            What is gone.
+            Why.
         """
-        if not self.reason and self._earlier:
+        if not self.reason and self._handlers:
             self.reason = reason
             main = threading.main_thread().ident
             assert main is not None
@@ -61,17 +64,17 @@ class Interruption:
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.asked = True
-        if _imports(frame):
-            again = threading.Timer(AGAIN, self._again, [number])
-            again.daemon = True
-            again.start()
+        if _is_import(frame):
+            timer = threading.Timer(RETRY_SECONDS, self._retry, [number])
+            timer.daemon = True
+            timer.start()
             return
         self.raised = True
         raise UserInterrupt
 
-    def _again(self, number: int) -> None:
+    def _retry(self, number: int) -> None:
         main = threading.main_thread().ident
-        if main is not None and self._earlier and not self.raised:
+        if main is not None and self._handlers and not self.raised:
             signal.pthread_kill(main, number)
 
     def check(self) -> None:
@@ -81,8 +84,12 @@ class Interruption:
             raise UserInterrupt
 
 
-def _imports(frame: FrameType | None) -> bool:
-    """Whether what runs is, or was called by, an import."""
+def _is_import(frame: FrameType | None) -> bool:
+    """Whether a frame, or one that called it, is of an import.
+
+    The frames are those of the main thread, which runs signal handlers between two of its own
+    instructions: so the stack of the handler says what it interrupted.
+    """
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
             return True
@@ -92,7 +99,7 @@ def _imports(frame: FrameType | None) -> bool:
 
 @contextlib.contextmanager
 def not_interrupted() -> Iterator[None]:
-    """Let the last state be written though Ctrl-C is pressed again."""
+    """Ignore Ctrl-C, so that the last state is written."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -1,7 +1,8 @@
-"""Variants: one value for each way through the options of a stage, with a stable identity.
+"""Variants: one value for each combination of the options of a stage, with a stable identity.
 
-Expanded here and nowhere else. A stage's variants are the product of its own options and of the
-variants of the stages that it links to; variants that share an ancestor stay paired with it.
+Stages are expanded here and nowhere else. The variants of a stage are the product of its own
+options and of the variants of the stages that it links to; those that share an ancestor stay
+paired with it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from flambe.compile.component import component_class
 from flambe.compile.component import runs as has_run
@@ -33,7 +33,7 @@ NAME_LENGTH = 100
 
 @dataclass(frozen=True)
 class Variant:
-    """One way through the options of a stage and of all that it links to.
+    """One combination of the options of a stage, and of all stages that it links to.
 
     Attributes
     ----------
@@ -54,7 +54,7 @@ class Variant:
     ancestry
         Stage → id of all variants that it depends on.
     runs
-        Whether there is something to run; else it is built where it is used.
+        Whether it has something to run; else it is built where it is used.
     base, values
         Of a variant that a search suggested: the id of what it was made from, and the values of
         its search spaces by path.
@@ -73,13 +73,13 @@ class Variant:
     id: str
     stage: str
     name: str
-    config: Any
-    choices: Mapping[str, Any] = field(default_factory=dict)
+    config: object
+    choices: Mapping[str, object] = field(default_factory=dict)
     parents: Mapping[str, str] = field(default_factory=dict)
     ancestry: Mapping[str, str] = field(default_factory=dict)
     runs: bool = True
     base: str = ""
-    values: Mapping[str, Any] = field(default_factory=dict)
+    values: Mapping[str, object] = field(default_factory=dict)
     repetition: int = 0
     config_id: str = ""
     config_parents: Mapping[str, str] = field(default_factory=dict)
@@ -87,14 +87,14 @@ class Variant:
     data: Mapping[str, str] = field(default_factory=dict)
 
 
-def folder_name(stage: str, choices: Mapping[str, Any], variant_id: str) -> str:
+def folder_name(stage: str, choices: Mapping[str, object], variant_id: str) -> str:
     """Return the name of a variant's folder: ``n_layers=2,hidden_size=128_1a2b3c4d``."""
     text = choices_text(choices) or stage
     text = re.sub(r"[^\w.=,+#-]+", "-", text, flags=re.ASCII)[:NAME_LENGTH]
     return f"{text}_{variant_id[:8]}"
 
 
-def choices_text(choices: Mapping[str, Any]) -> str:
+def choices_text(choices: Mapping[str, object]) -> str:
     """Return hyper-parameters on one line: ``n_layers=2,lr=0.001``."""
     return ",".join(
         f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}"
@@ -107,14 +107,14 @@ def positions(pipeline: Iterable[str]) -> dict[str, int]:
     return {stage: position for position, stage in enumerate(pipeline)}
 
 
-def stages_linked(value: Any, order: Mapping[str, int], stage: str) -> list[str]:
-    """Return the stages that a stage, or one way through its options, links to, in their order."""
+def stages_linked(value: object, order: Mapping[str, int], stage: str) -> list[str]:
+    """Return the stages that a stage, or one of its configurations, links to, in their order."""
     roots = {link.root for _, link in links(value)}
     return sorted((r for r in roots if r in order and r != stage), key=order.__getitem__)
 
 
-def may_run(value: Any) -> bool:
-    """Whether a stage has something to run, in one way through its options at least."""
+def may_run(value: object) -> bool:
+    """Whether a stage has something to run, in at least one of its configurations."""
     if isinstance(value, Grid):
         return any(may_run(element) for element in value.elements)
     if isinstance(value, Schema) and not value.target:
@@ -122,7 +122,7 @@ def may_run(value: Any) -> bool:
     return runs(value)
 
 
-def runs(config: Any) -> bool:
+def runs(config: object) -> bool:
     """Whether a stage's configuration has something to run."""
     if not isinstance(config, Schema):
         return False
@@ -149,26 +149,26 @@ class Expander:
         The code and the data of configurations: a part of ``id``.
     """
 
-    pipeline: Mapping[str, Any]
+    pipeline: Mapping[str, object]
     seed: int = 0
-    resources: Mapping[str, Any] = field(default_factory=dict)
+    resources: Mapping[str, object] = field(default_factory=dict)
     inputs: Inputs = field(default_factory=Inputs)
 
     def __post_init__(self) -> None:
         self.names = short_names(self.pipeline)
         self.order = positions(self.pipeline)
-        #: Stage → how many of its configurations are written once more.
+        #: Stage → how many of its configurations are written a second time or more.
         self.repeated: Counter[str] = Counter()
 
-    def expand(self, stage: str, known: Mapping[str, Sequence[Variant]]) -> list[Variant]:
+    def expand(self, stage: str, earlier: Mapping[str, Sequence[Variant]]) -> list[Variant]:
         """Return the variants of a stage: one for each identity, however often it is written.
 
         Parameters
         ----------
         stage
             Its name.
-        known
-            The variants of the stages before it, those that are not to be built upon left out.
+        earlier
+            The variants of the stages before it, without those that are not built upon.
         """
         joins: dict[tuple[str, ...], list[tuple[Variant, ...]]] = {}
         variants: dict[str, Variant] = {}
@@ -177,16 +177,18 @@ class Expander:
         for config, choices in configs:
             parents = tuple(stages_linked(config, self.order, stage))
             if parents not in joins:
-                joins[parents] = list(_join(parents, known))
+                joins[parents] = list(_join(parents, earlier))
             for joined in joins[parents]:
                 variant = self.variant(stage, config, choices, joined)
                 variants.setdefault(variant.id, variant)
         return list(variants.values())
 
-    def variant(self, stage: str, config: Any, own: Choices, joined: Sequence[Variant]) -> Variant:
+    def variant(
+        self, stage: str, config: object, own: Choices, joined: Sequence[Variant]
+    ) -> Variant:
         """Make the variant of a stage with a resolved configuration and direct ancestors."""
         ancestry: dict[str, str] = {}
-        choices: dict[str, Any] = {}
+        choices: dict[str, object] = {}
         for parent in joined:
             ancestry |= {**parent.ancestry, parent.stage: parent.id}
             choices |= parent.choices
@@ -207,7 +209,7 @@ class Expander:
             )
         )
 
-    def suggest(self, base: Variant, values: Mapping[str, Any], repetition: int = 0) -> Variant:
+    def suggest(self, base: Variant, values: Mapping[str, object], repetition: int = 0) -> Variant:
         """Return a variant with values for the search spaces that its base has.
 
         Parameters
@@ -236,7 +238,7 @@ class Expander:
         )
 
     def _identified(self, variant: Variant) -> Variant:
-        """Return a variant with the identity and the name that all else of it gives."""
+        """Return a variant with its identity and name, which depend on everything else in it."""
         stage, config = variant.stage, variant.config
         repeated = [["repetition", variant.repetition]] if variant.repetition else []
         inputs = (
@@ -254,24 +256,24 @@ class Expander:
         )
 
 
-def _context(seed: int, resources: Mapping[str, Any]) -> str:
+def _context(seed: int, resources: Mapping[str, object]) -> str:
     return f"{seed}:{canonical(resources)}"
 
 
-def _substitute(value: Any, path: Path, values: Mapping[str, Any]) -> Any:
+def _substitute(value: object, path: Path, values: Mapping[str, object]) -> object:
     if is_domain(value) and path_text(path) in values:
         return values[path_text(path)]
     return replace(value, lambda key, child: _substitute(child, (*path, key), values))
 
 
 def _join(
-    stages: Sequence[str], known: Mapping[str, Sequence[Variant]]
+    stages: Sequence[str], variants: Mapping[str, Sequence[Variant]]
 ) -> Iterator[tuple[Variant, ...]]:
     """Yield each combination of variants of several stages that agree on shared ancestors."""
-    # The latest stage first: what stands above it is mostly settled by its ancestry then.
+    # The latest stage first: its ancestry mostly determines the stages before it.
     partial: list[tuple[dict[str, str], dict[str, Variant]]] = [({}, {})]
     for stage in reversed(stages):
-        by_id = {variant.id: variant for variant in known.get(stage, ())}
+        by_id = {variant.id: variant for variant in variants.get(stage, ())}
         index = _Index(list(by_id.values()))
         extended = []
         for ancestry, chosen in partial:
@@ -285,7 +287,7 @@ def _join(
             ]
         partial = extended
     order = {
-        variant.id: position for stage in stages for position, variant in enumerate(known[stage])
+        variant.id: position for stage in stages for position, variant in enumerate(variants[stage])
     }
     combinations = [tuple(chosen[stage] for stage in stages) for _, chosen in partial]
     yield from sorted(combinations, key=lambda c: tuple(order[variant.id] for variant in c))
@@ -299,7 +301,7 @@ class _Index:
         self.shapes: dict[tuple[str, ...], list[Variant]] = {}
         for variant in variants:
             self.shapes.setdefault(tuple(variant.ancestry), []).append(variant)
-        self.groups: dict[Any, dict[tuple[str, ...], list[Variant]]] = {}
+        self.groups: dict[object, dict[tuple[str, ...], list[Variant]]] = {}
 
     def agreeing(self, ancestry: Mapping[str, str]) -> Iterator[Variant]:
         """Yield the variants whose ancestors are those of an ancestry wherever both have one."""

@@ -2,8 +2,8 @@
 
 The source is read, nothing is run. From the definition of a class, the names that it uses are
 followed through the modules of extensions and of the user: its bases, the functions and constants
-that it calls, what these use in turn. Comments, docstrings and formatting do not count, nor does
-what stands in those modules and is not used. A class that sets ``_flambe_version`` is described by
+that it uses, what these use in turn. Comments, docstrings and formatting do not count, nor does
+code of those modules that is not used. A class that sets ``_flambe_version`` is described by
 that version alone.
 """
 
@@ -23,7 +23,6 @@ import sysconfig
 import textwrap
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from flambe.compile import Schema
 from flambe.compile.persistence import UNVERSIONED
@@ -31,14 +30,16 @@ from flambe.compile.registry import CLASSES
 from flambe.compile.values import walk
 
 LENGTH = 16  # hexadecimal digits
-# Fields of nodes that say nothing about what a program does.
+# Fields of nodes that do not change what a program does.
 _SILENT = {"ctx", "kind", "type_comment"}
 # Folders that packages are installed to, of whatever Python: those of a cluster are not its own.
 _PACKAGES = {"site-packages", "dist-packages"}
 _Definition = tuple[str, str]  # module, name
 
 
-def fingerprints(pipeline: Mapping[str, Any], extensions: Collection[str] = ()) -> dict[str, str]:
+def fingerprints(
+    pipeline: Mapping[str, object], extensions: Collection[str] = ()
+) -> dict[str, str]:
     """Return the hash of the code of each class that a pipeline names.
 
     Parameters
@@ -55,17 +56,17 @@ def fingerprints(pipeline: Mapping[str, Any], extensions: Collection[str] = ()) 
         Target of a blueprint → hash. What has no source is left out.
     """
     sources = Sources(extensions)
-    found: dict[str, str] = {}
+    hashes: dict[str, str] = {}
     for _, schema in walk(dict(pipeline)):
-        if not isinstance(schema, Schema) or not schema.target or schema.target in found:
+        if not isinstance(schema, Schema) or not schema.target or schema.target in hashes:
             continue
         if fingerprint := sources.fingerprint(schema.target):
-            found[schema.target] = fingerprint
-    return found
+            hashes[schema.target] = fingerprint
+    return hashes
 
 
 def script_hash(path: Path) -> str:
-    """Return the hash of what a Python file does; of one that is none, of its text.
+    """Return the hash of what a Python file does; if it is not valid Python, of its text.
 
     Raises
     ------
@@ -105,10 +106,10 @@ class Sources:
         return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
 
     def _without_file(self, module: str, target: str) -> str:
-        """Return the hash of the methods of a class that stands in no file: in a notebook, say."""
+        """Return the hash of the methods of a class that is not in a file: in a notebook, say."""
         if getattr(sys.modules.get(module), "__file__", None) or module not in sys.modules:
             return ""
-        shapes = []
+        shapes: list[list[object]] = []
         with contextlib.suppress(OSError, TypeError, SyntaxError, ValueError, RecursionError):
             imported = CLASSES.import_target(target)
             # The factory of a class counts as the class.
@@ -120,7 +121,7 @@ class Sources:
                     shapes.append([name, _shape(ast.parse(text))])
         return hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:LENGTH] if shapes else ""
 
-    def _reached(self, start: _Definition) -> Iterator[tuple[_Definition, Any]]:
+    def _reached(self, start: _Definition) -> Iterator[tuple[_Definition, object]]:
         """Yield each definition that one uses, itself included, with what it says."""
         seen, ahead = {start}, [start]
         while ahead:
@@ -156,7 +157,7 @@ class Sources:
         if module is not None:
             file = Path(origin).resolve() if isinstance(origin, str) else None
         else:
-            file = _found(name)
+            file = _find_source(name)
         if file is None or file.suffix != ".py" or not self._counts(name, file):
             return None
         return file
@@ -200,16 +201,17 @@ class _Module:
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             for target in targets:
                 # Of ``Net.depth = 3`` it is the class.
-                yield from (one.id for one in ast.walk(target) if isinstance(one, ast.Name))
+                yield from (part.id for part in ast.walk(target) if isinstance(part, ast.Name))
 
-    def definition(self, name: str) -> tuple[Any, set[_Definition]]:
+    def definition(self, name: str) -> tuple[object, set[_Definition]]:
         """Return what the definition of a name says, and the definitions that it uses.
 
         Nothing is said by an import of what counts: what it imports is used.
         """
         if name not in self.nodes:
             return None, {(star, name) for star in self.stars}
-        shapes, used = [], set[_Definition]()
+        shapes: list[object] = []
+        used: set[_Definition] = set()
         for node in self.nodes[name]:
             if isinstance(node, ast.Import | ast.ImportFrom):
                 target = self._imported(node, name)
@@ -222,8 +224,8 @@ class _Module:
                 used |= set(self._used(node))
         return shapes, used
 
-    def _shape(self, node: ast.stmt) -> Any:
-        """Return what a definition says; of one that is nested very deeply, its text."""
+    def _shape(self, node: ast.stmt) -> object:
+        """Return the shape of a definition; if it is nested very deeply, its text."""
         try:
             return _shape(node)
         except RecursionError:
@@ -246,18 +248,18 @@ class _Module:
     def _used(self, node: ast.AST) -> Iterator[_Definition]:
         """Yield the names of this module, and of modules that it imports, that a node uses."""
         imports: dict[str, list[ast.stmt]] = {}  # within a function
-        for one in ast.walk(node):
-            if isinstance(one, ast.Import | ast.ImportFrom):
-                for name in self._names(one):
-                    imports.setdefault(name, []).append(one)
-                    yield self._imported(one, name)
-        for one in ast.walk(node):
-            if isinstance(one, ast.Name) and one.id in self.nodes:
-                yield self.name, one.id
-            elif isinstance(one, ast.Name) and self.stars:
-                yield from ((star, one.id) for star in self.stars)
-            elif isinstance(one, ast.Attribute):
-                yield from self._through_modules(one, imports)
+        for part in ast.walk(node):
+            if isinstance(part, ast.Import | ast.ImportFrom):
+                for name in self._names(part):
+                    imports.setdefault(name, []).append(part)
+                    yield self._imported(part, name)
+        for part in ast.walk(node):
+            if isinstance(part, ast.Name) and part.id in self.nodes:
+                yield self.name, part.id
+            elif isinstance(part, ast.Name) and self.stars:
+                yield from ((star, part.id) for star in self.stars)
+            elif isinstance(part, ast.Attribute):
+                yield from self._through_modules(part, imports)
 
     def _through_modules(
         self, node: ast.Attribute, imports: Mapping[str, list[ast.stmt]]
@@ -307,7 +309,7 @@ def _version(node: ast.ClassDef) -> str:
     return ""
 
 
-def _shape(node: Any) -> Any:
+def _shape(node: object) -> object:
     """Return a node as lists: the same on every version of Python, for the same program."""
     if isinstance(node, ast.AST):
         fields = [
@@ -317,11 +319,11 @@ def _shape(node: Any) -> Any:
         ]
         return [type(node).__name__, fields]
     if isinstance(node, list):
-        return [_shape(one) for one in _without_docstring(node)]
+        return [_shape(element) for element in _without_docstring(node)]
     return [type(node).__name__, repr(node)]
 
 
-def _without_docstring(body: list[Any]) -> list[Any]:
+def _without_docstring(body: list[object]) -> list[object]:
     """Return a list of nodes without text that stands alone in it."""
     return [
         node
@@ -334,7 +336,7 @@ def _without_docstring(body: list[Any]) -> list[Any]:
     ]
 
 
-def _found(name: str) -> Path | None:
+def _find_source(name: str) -> Path | None:
     """Return the file of a module that is not imported, as the path of Python leads to it."""
     top, *below = name.split(".")
     try:
@@ -343,9 +345,9 @@ def _found(name: str) -> Path | None:
         return None
     if spec is None:
         return None
-    places = [Path(place).joinpath(*below) for place in spec.submodule_search_locations or ()]
-    files = [*(place / "__init__.py" for place in places)]
-    files += [place.with_suffix(".py") for place in places] if below else []
+    bases = [Path(path).joinpath(*below) for path in spec.submodule_search_locations or ()]
+    files = [base / "__init__.py" for base in bases]
+    files += [base.with_suffix(".py") for base in bases] if below else []
     if not below and spec.has_location and spec.origin:
         files.append(Path(spec.origin))
     return next((file.resolve() for file in files if file.is_file()), None)

@@ -1,11 +1,10 @@
-"""A configuration as plain JSON, and the hash of it: the same for the same meaning."""
+"""A configuration as plain JSON, and its hash: the same for the same meaning."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any
 
 from flambe.compile.schema import Schema
 from flambe.compile.values import ClusterResource, Grid, Link, Sample, shared
@@ -14,7 +13,7 @@ _MAPPING, _LIST = "!map", "!list"
 _MARKS = ("!", "!@", "!cluster", "!g", "!s", _MAPPING, _LIST)
 
 
-def canonical(value: Any) -> Any:
+def canonical(value: object) -> object:
     """Return a configuration as plain JSON, the same for the same meaning."""
     if isinstance(value, Schema):
         content = canonical(value.content) if value.content is not None else None
@@ -33,7 +32,7 @@ def canonical(value: Any) -> Any:
         if all(isinstance(key, str) for key, _ in pairs):
             return dict(pairs)
         # A key of JSON is text: {1: x} is not {"1": x}.
-        return [_MAPPING, sorted(([key, child] for key, child in pairs), key=_sorting_text)]
+        return [_MAPPING, sorted(([key, child] for key, child in pairs), key=_sort_key)]
     if isinstance(value, list | tuple):
         parts = [canonical(child) for child in value]
         # A list of the user's may start like one of the above.
@@ -41,23 +40,25 @@ def canonical(value: Any) -> Any:
     return value
 
 
-def _sorting_text(pair: list[Any]) -> str:
+def _sort_key(pair: list[object]) -> str:
     return json.dumps(pair[0])
 
 
-def canonical_text(value: Any) -> str:
+def canonical_text(value: object) -> str:
     """Return :func:`canonical` as text: equal for the same meaning, whatever the order of keys."""
     parts = [canonical(value), *_shared(value)]
     return json.dumps(parts if len(parts) > 1 else parts[0], sort_keys=True, separators=(",", ":"))
 
 
-def _shared(config: Any) -> list[Any]:
-    """Return what stands in several places: one object is something else than equal ones."""
-    places = [["".join(f"[{key!r}]" for key in path) for path in group] for group in shared(config)]
-    return [["!&", *places]] if places else []
+def _shared(config: object) -> list[object]:
+    """Return the paths of each object that is shared: one object differs from equal ones."""
+    groups = [["".join(f"[{key!r}]" for key in path) for path in group] for group in shared(config)]
+    return [["!&", *groups]] if groups else []
 
 
-def identity(stage: str, config: Any, parents: Mapping[str, str], context: str, *more: Any) -> str:
+def identity(
+    stage: str, config: object, parents: Mapping[str, str], context: str, *more: object
+) -> str:
     """Return the id of a variant: 48 bits in hexadecimal.
 
     Parameters
@@ -67,7 +68,7 @@ def identity(stage: str, config: Any, parents: Mapping[str, str], context: str, 
     context
         What all variants of a run depend on: the seed.
     more
-        What else this one depends on, as JSON takes it.
+        What else this variant depends on, as plain JSON.
     """
     value = [stage, canonical(config), sorted(parents.items()), context, *_shared(config), *more]
     text = json.dumps(value, sort_keys=True, separators=(",", ":"))

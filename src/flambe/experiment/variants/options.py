@@ -7,33 +7,33 @@ import json
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TypeGuard
 
 from flambe._grammar import is_one_line
 from flambe.compile import search_spaces
 from flambe.compile.schema import Schema
-from flambe.compile.values import Grid, Link, Path, Sample, children, path_text, replace, walk
+from flambe.compile.values import Grid, Key, Link, Path, Sample, children, path_text, replace, walk
 from flambe.experiment.variants.identity import canonical, canonical_text
 
-Choices = dict[Path, Any]
+Choices = dict[Path, object]
 
 
-def is_domain(value: Any) -> bool:
+def is_domain(value: object) -> TypeGuard[Schema]:
     """Whether a value is a search space of Ray Tune (``!tune.loguniform …``)."""
-    return search_spaces.is_space(value)
+    return isinstance(value, Schema) and search_spaces.is_space(value)
 
 
-def domains(value: Any) -> dict[Path, Schema]:
+def domains(value: object) -> dict[Path, Schema]:
     """Return the search spaces in a value, by path."""
     return {path: child for path, child in walk(value) if is_domain(child)}
 
 
-def has_options(value: Any) -> bool:
+def has_options(value: object) -> bool:
     """Whether there is an option in a value."""
     return any(isinstance(child, Grid | Sample) for _, child in walk(value))
 
 
-def option_paths(value: Any, path: Path = ()) -> Iterator[Path]:
+def option_paths(value: object, path: Path = ()) -> Iterator[Path]:
     """Yield the paths of all options, those inside other options included."""
     if isinstance(value, Grid):
         yield path
@@ -46,7 +46,7 @@ def option_paths(value: Any, path: Path = ()) -> Iterator[Path]:
             yield from option_paths(child, (*path, key))
 
 
-def alternatives(value: Any, path: Path, seed: int) -> list[tuple[Any, Choices]]:
+def alternatives(value: object, path: Path, seed: int) -> list[tuple[object, Choices]]:
     """Return each way to resolve the options in a value, with the choices that were made.
 
     What has no options is shared between the results, so that many variants stay small.
@@ -58,7 +58,8 @@ def alternatives(value: Any, path: Path, seed: int) -> list[tuple[Any, Choices]]
         return [(number, {path: number}) for number in value.draw(text)]
     if not has_options(value):
         return [(value, {})]
-    keys, options = [], []
+    keys: list[Key] = []
+    options = []
     for key, child in children(value):
         keys.append(key)
         options.append(alternatives(child, (*path, key), seed))
@@ -72,7 +73,7 @@ def alternatives(value: Any, path: Path, seed: int) -> list[tuple[Any, Choices]]
     return result
 
 
-def count_written(value: Any) -> int:
+def count_written(value: object) -> int:
     """Return how many ways through the options of a value are written, equal ones included."""
     if isinstance(value, Grid):
         return sum(map(count_written, value.elements))
@@ -81,11 +82,11 @@ def count_written(value: Any) -> int:
     return math.prod(count_written(child) for _, child in children(value))
 
 
-def _chooser(chosen: Mapping[Any, Any]) -> Callable[[Any, Any], Any]:
+def _chooser(chosen: Mapping[Key, object]) -> Callable[[Key, object], object]:
     return lambda key, _: chosen[key]
 
 
-def grid_elements(grid: Grid) -> Iterator[Any]:
+def grid_elements(grid: Grid) -> Iterator[object]:
     """Yield the elements of a grid, those of a grid that is an element itself among them."""
     for element in grid.elements:
         if isinstance(element, Grid):
@@ -94,26 +95,26 @@ def grid_elements(grid: Grid) -> Iterator[Any]:
             yield element
 
 
-def _alternatives_of_grid(grid: Grid, path: Path, seed: int) -> list[tuple[Any, Choices]]:
+def _alternatives_of_grid(grid: Grid, path: Path, seed: int) -> list[tuple[object, Choices]]:
     """Return each value that a grid tries, once: equal values would be the same variant."""
-    unique: dict[str, tuple[int, Any, Choices]] = {}
+    unique: dict[str, tuple[int, object, Choices]] = {}
     for index, element in enumerate(grid_elements(grid)):
         for resolved, choices in alternatives(element, path, seed):
             unique.setdefault(canonical_text(resolved), (index, resolved, choices))
-    # A label that elements share is told apart by their positions.
+    # Elements that share a label are distinguished by their positions.
     owners: dict[str, set[int]] = {}
     for index, resolved, _ in unique.values():
         owners.setdefault(str(label(resolved)), set()).add(index)
     result = []
     for index, resolved, choices in unique.values():
         text = label(resolved)
-        own = f"{text}#{index}" if len(owners[str(text)]) > 1 else text
-        result.append((resolved, {path: own, **choices}))
+        unique_label = f"{text}#{index}" if len(owners[str(text)]) > 1 else text
+        result.append((resolved, {path: unique_label, **choices}))
     return result
 
 
-def label(value: Any) -> Any:
-    """Return a choice as people read it: a scalar, or the tag or text of what was chosen."""
+def label(value: object) -> object:
+    """Return a choice for people: a scalar, or the tag or text of what was chosen."""
     if isinstance(value, str):  # a line of a log, and a cell of a table
         return value if is_one_line(value) else json.dumps(value, ensure_ascii=False)[1:-1]
     if value is None or isinstance(value, bool | int | float):
@@ -125,7 +126,7 @@ def label(value: Any) -> Any:
     return json.dumps(_readable(value), separators=(",", ":"))[:40]
 
 
-def _readable(value: Any) -> Any:
+def _readable(value: object) -> object:
     if isinstance(value, Mapping):
         return {str(key): _readable(child) for key, child in value.items()}
     if isinstance(value, list | tuple):
@@ -133,7 +134,7 @@ def _readable(value: Any) -> Any:
     return f"!{value.tag}" if isinstance(value, Schema) else canonical(value)
 
 
-def short_names(pipeline: Mapping[str, Any]) -> dict[Path, str]:
+def short_names(pipeline: Mapping[str, object]) -> dict[Path, str]:
     """Return, for every option of a pipeline, the shortest name that no other option has."""
     paths = list(
         dict.fromkeys(
