@@ -15,7 +15,7 @@ from flambe.cluster.cluster_host import ClusterHost
 from flambe.compile.checks.calls import check
 from flambe.compile.reader.document import read_file
 from flambe.errors import ConfigError
-from flambe.remote import Connection, connection
+from flambe.remote import Connection, ssh_master
 from tests.metal import Metal
 from tests.metal.conftest import lent
 
@@ -45,7 +45,7 @@ def _connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         original(self, *arguments, **more)
 
     monkeypatch.setattr(Connection, "open", remember)
-    monkeypatch.setattr(connection, "PERSIST", 20)
+    monkeypatch.setattr(ssh_master, "PERSIST", 20)
     yield
     for one in opened.values():
         one.close()

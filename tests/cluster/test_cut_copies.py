@@ -16,7 +16,7 @@ import pytest
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.provisioning import cluster_keys
 from flambe.errors import RemoteError, UnreachableError
-from flambe.remote import resumable_copy, transfer
+from flambe.remote import Connection, resumable_copy, transfer
 from tests.cluster.conftest import connected, ssh_cluster
 from tests.cluster.place import Place, typed
 from tests.metal import Metal
@@ -88,6 +88,7 @@ def test_a_copy_is_continued_when_the_connection_is_lost(
     content = written(tmp_path / "big" / "data", 24)
 
     def lose() -> None:
+        assert isinstance(host.connection, Connection)
         host.connection.control("exit")
 
     with cut(home / "sent", lose) as cuts:

@@ -117,7 +117,7 @@ def test_looking_costs_no_further_round_trip(metal: Metal, monkeypatch: pytest.M
     original = command.run
 
     def count(*arguments: Any, **more: Any) -> Any:
-        commands.append(more["shown"])
+        commands.append(str(arguments[1]))
         return original(*arguments, **more)
 
     monkeypatch.setattr(command, "run", count)

@@ -11,7 +11,7 @@ import pytest
 
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.errors import CommandError, ShellError
-from flambe.remote import shell
+from flambe.remote import Connection, shell
 from tests.cluster.conftest import connected, ssh_cluster
 from tests.cluster.place import typed
 from tests.cluster.test_own import Standing
@@ -76,6 +76,7 @@ def check(host: ClusterHost, write: Write, folder: Path) -> None:
         assert sorted(lines) == [("stderr", "err"), ("stdout", "out")], kind
         assert host.run(["cat"], content="one\ntwo").stdout == "one\ntwo", kind
         assert host.refresh("c")["facts"]["home"], kind
+        assert isinstance(host.connection, Connection)
         assert host.connection.alive()
         if kind in ("prints elsewhere", "says goodbye"):
             host.send(Path(__file__), "a copy")

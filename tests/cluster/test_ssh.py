@@ -195,7 +195,7 @@ def test_a_changed_host_key_stops_everything(metal: Metal) -> None:
 def test_a_host_that_is_never_reachable(metal: Metal, monkeypatch: pytest.MonkeyPatch) -> None:
     """FAULTS 7."""
     monkeypatch.setattr("flambe.cluster.cluster_host.OLD_MACHINE", 3)
-    monkeypatch.setattr("flambe.remote.connection.CONNECT_TIMEOUT", 2)
+    monkeypatch.setattr("flambe.remote.login.CONNECT_TIMEOUT", 2)
     metal.hosts[2].drop(22)
     try:
         begun = time.monotonic()

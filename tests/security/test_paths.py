@@ -28,7 +28,7 @@ from flambe.experiment import Experiment
 from flambe.experiment.storage.checkpoints import Checkpoints
 from flambe.experiment.storage.mirror import _is_ours
 from flambe.packaging import resources
-from flambe.remote import Address, Connection, Host, Login, transfer
+from flambe.remote import Address, Connection, Copy, Host, Login, transfer
 
 
 def problems(text: str) -> list[str]:
@@ -193,29 +193,29 @@ def test_a_file_named_as_a_pattern_is_one_file(
     (here / name).write_text("new")
     for other in ("a", "b", "ab", "ac"):
         (there / other).write_text("kept")
-    transfer.rsync(connection, here / name, f"{there}/{name}", up=True)
+    transfer.rsync(connection, Copy(here / name, f"{there}/{name}", True))
     assert (there / name).read_text() == "new"
     assert {(there / other).read_text() for other in ("a", "b", "ab", "ac")} == {"kept"}
     # A folder of that name, with such a file in it, and back again.
     (there / f"d{name}").mkdir()
-    transfer.rsync(connection, here, f"{there}/d{name}", up=True)
+    transfer.rsync(connection, Copy(here, f"{there}/d{name}", True))
     assert (there / f"d{name}" / name).read_text() == "new"
     assert not list((there / "da").iterdir())
     back = tmp_path / "back"
     back.mkdir()
-    transfer.rsync(connection, back, f"{there}/d{name}/", up=False)
+    transfer.rsync(connection, Copy(back, f"{there}/d{name}/", False))
     assert [path.name for path in back.iterdir()] == [name]
     if name == "d*\\e":  # refused by rsync's own check of what arrives, and never asked for
         return
     one = tmp_path / "one"
-    transfer.rsync(connection, one, f"{there}/d{name}/{name}", up=False)
+    transfer.rsync(connection, Copy(one, f"{there}/d{name}/{name}", False))
     assert one.read_text() == "new"
 
 
 def test_a_file_cannot_become_a_pattern(tmp_path: Path, connection: LocalConnection) -> None:
     (tmp_path / "x").write_text("")
     with pytest.raises(ValueError, match="as a pattern"):
-        transfer.rsync(connection, tmp_path / "x", f"{tmp_path}/*", up=True)
+        transfer.rsync(connection, Copy(tmp_path / "x", f"{tmp_path}/*", True))
 
 
 def test_hosts_give_one_another_what_is_meant(

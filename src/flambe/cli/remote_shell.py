@@ -52,4 +52,4 @@ def login(options: argparse.Namespace) -> int:
     members = identified(name, members, options.host)
     (host,) = chosen(members, options.host)
     host.connect(note=ClusterDisplay().note)
-    return subprocess.call(host.connection.ssh("-t", "--", host.connection.destination))
+    return subprocess.call(host.connection.shell_argv())

@@ -17,7 +17,7 @@ from flambe.cluster.machine import NAME, ORCHESTRATOR, Machine, is_factory
 from flambe.errors import RemoteError
 from flambe.remote import Connection, Host, Login, transfer
 from flambe.remote.agent_client import Agent
-from flambe.remote.connection import pin
+from flambe.remote.known_hosts import pin
 
 # What a host tells of itself that names files here: see flambe.remote.agent.facts.
 _FACTS = {

@@ -44,7 +44,7 @@ class Address:
         Raises
         ------
         ValueError
-            If it is none: it says why.
+            If it is not an address; the message says why.
         """
         bracketed = re.match(r"\[([^\]]*)\](?::(.*))?\Z", text)
         if bracketed:
@@ -67,7 +67,7 @@ class Address:
 
 
 def free_port() -> int:
-    """Return a port of the loopback that nobody listens on now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """Return a port of the loopback that is free now."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return int(server.getsockname()[1])

@@ -11,47 +11,31 @@ import threading
 import time
 from collections.abc import Callable
 
+from flambe._process import quote_tail
 from flambe.errors import DeadlineError, RemoteError, UnreachableError
 from flambe.logging import redact
 from flambe.remote import cancel_scope, shell
-from flambe.remote.connection import Connection
 from flambe.remote.result import Result
+from flambe.remote.ssh_master import SshMaster
+from flambe.remote.transport import Command, OnLine
 
-Take = Callable[[str, str], None]  # ("stdout" or "stderr", a line)
-
-# Of what a command says, the last so many characters are kept.
+# Of the output of a command, the last so many characters are kept.
 KEPT = 8 * 1024 * 1024
-# How long a group that was told to end may take.
+# Seconds that a process group has to end once its lifeline was closed.
 GRACE = 5.0
-# What sshd says when it takes no further session; nothing was started then.
+# What sshd prints when it accepts no further session; nothing was started then.
 _BUSY = "Session open refused by peer"
 
 
 def run(
-    connection: Connection,
-    script: str,
+    master: SshMaster,
+    command: Command,
     *,
-    shown: str,
     deadline: float,
     content: bytes | None = None,
-    take: Take | None = None,
+    on_line: OnLine | None = None,
 ) -> Result:
-    """Run a shell script on a host, to its end.
-
-    Parameters
-    ----------
-    connection
-        To the host.
-    script
-        For ``sh``.
-    shown
-        What people call it.
-    deadline
-        Seconds after which its process group is killed.
-    content
-        Its input; without one it has none.
-    take
-        Called with each line as it comes, by other threads.
+    """Run a command on a host, to its end; it waits as long as sshd accepts no further session.
 
     Raises
     ------
@@ -62,97 +46,118 @@ def run(
     ShellError
         If the shell of the host did not run it.
     """
-    inside = cancel_scope.current.get()
-    if inside is not None and inside.cancelled:
-        raise RemoteError(connection.name, f"interrupted before: {shown}")
+    scope = cancel_scope.current.get()
+    if scope is not None and scope.cancelled:
+        raise RemoteError(master.name, f"interrupted before: {command}")
     end = time.monotonic() + deadline
     wait = 0.1
     while True:
-        result, frame = _once(connection, script, shown, end, content, take)
-        if inside is not None and inside.cancelled:
-            raise RemoteError(connection.name, f"interrupted during: {shown}")
+        result, frame = _run_once(master, command, end, content, on_line)
+        if scope is not None and scope.cancelled:
+            raise RemoteError(master.name, f"interrupted during: {command}")
         if result.code != 255:
-            return result if frame.begun else _not_run(connection, frame, result)
-        if not connection.control("check"):  # not alive(): a master that ends may greet still
+            if not frame.begun:
+                raise shell.not_run(master, frame, result.stdout + result.stderr)
+            return result
+        if not master.control("check"):  # not alive(): a master that ends may greet still
             raise UnreachableError(
-                connection.name, f"the connection was lost during: {shown}{_tail(result.stderr)}"
+                master.name, f"the connection was lost during: {command}{_reason(result.stderr)}"
             )
         if _BUSY not in result.stderr or time.monotonic() + wait > end:
             if not frame.begun and _BUSY not in result.stderr:
-                return _not_run(connection, frame, result)
+                raise shell.not_run(master, frame, result.stdout + result.stderr)
             return result
         time.sleep(wait)
         wait = min(2 * wait, 2.0)
 
 
-def _not_run(connection: Connection, frame: shell.Frame, result: Result) -> Result:
-    """Name the shell that ended before it ran a command."""
-    raise shell.not_run(connection, frame, result.stdout + result.stderr)
+def _reason(stderr: str) -> str:
+    """Return the last line of what ssh printed that tells something."""
+    lines = [line for line in stderr.splitlines() if "UNKNOWN port" not in line]
+    return quote_tail("\n".join(lines), 1)
 
 
-def _tail(text: str) -> str:
-    lines = [line for line in text.strip().splitlines() if "UNKNOWN port" not in line]
-    return f"\n  | {lines[-1]}" if lines else ""
-
-
-def _once(
-    connection: Connection,
-    script: str,
-    shown: str,
+def _run_once(
+    master: SshMaster,
+    command: Command,
     end: float,
     content: bytes | None,
-    take: Take | None,
+    on_line: OnLine | None,
 ) -> tuple[Result, shell.Frame]:
     frame = shell.Frame()
-    command = frame.command(script, has_input=content is not None)
+    script = frame.command(command.script, has_input=content is not None)
     process = subprocess.Popen(
-        [*connection.ssh("--", connection.destination), command],
+        [*master.ssh("--", master.destination), script],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )
-    assert process.stdin is not None
-    assert process.stdout is not None
-    assert process.stderr is not None
-    inside = cancel_scope.current.get()
-    token = inside.enter(lambda: _hang_up(process)) if inside is not None else 0
-    out, err = _Reader(process, "stdout", take, frame), _Reader(process, "stderr", take, frame)
     limit = min(end, time.monotonic() + shell.START)
-    try:
-        _feed(process, frame.preamble + (content or b""), lambda: end if frame.begun else limit)
-        if content is not None:
-            process.stdin.close()
-        while not out.begins.wait(shell.AGAIN) and time.monotonic() < limit:
-            if content is None:
-                _feed(process, frame.preamble, lambda: limit)
-        process.wait(max(0.0, (end if out.begins.is_set() else limit) - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        begun = frame.begun
-        _hang_up(process)
-        if not begun and (limit < end or frame.noise):
-            raise shell.waits(connection, frame) from None
-        said = [redact.hide(text) for text in (shown, out.text(), err.text())]
-        raise DeadlineError(connection.name, said[0], process.returncode, *said[1:]) from None
-    except BaseException:
-        _hang_up(process)
-        raise
-    finally:
-        if inside is not None:
-            inside.leave(token)
-        with contextlib.suppress(OSError):
-            process.stdin.close()
-    result = Result(connection.name, shown, process.returncode, out.text(), err.text())
+    out = _Reader(process, "stdout", on_line, frame)
+    err = _Reader(process, "stderr", on_line, frame)
+    with cancel_scope.entered(lambda: _hang_up(process)):
+        try:
+            _await_end(process, frame, out.begins, content, limit, end)
+        except subprocess.TimeoutExpired:
+            begun = frame.begun
+            _hang_up(process)
+            if not begun and (limit < end or frame.noise):
+                raise shell.waits(master, frame) from None
+            texts = [redact.hide(text) for text in (str(command), out.text(), err.text())]
+            raise DeadlineError(master.name, texts[0], process.returncode, *texts[1:]) from None
+        except BaseException:
+            _hang_up(process)
+            raise
+        finally:
+            assert process.stdin is not None
+            with contextlib.suppress(OSError):
+                process.stdin.close()
+    result = Result(master.name, str(command), process.returncode, out.text(), err.text())
     if error := out.error or err.error:
         raise error
-    frame.tell(connection)
+    frame.record(master)
     return result, frame
+
+
+def _await_end(
+    process: subprocess.Popen[bytes],
+    frame: shell.Frame,
+    begins: threading.Event,
+    content: bytes | None,
+    limit: float,
+    end: float,
+) -> None:
+    """Give a process its input, and wait for its end.
+
+    Parameters
+    ----------
+    process, frame, content
+        The process, the frame of its command, and its input.
+    begins
+        Set when the command begins.
+    limit, end
+        When it has to have begun, and ended, by the monotonic clock.
+
+    Raises
+    ------
+    subprocess.TimeoutExpired
+        If it has not begun or not ended in time.
+    """
+    assert process.stdin is not None
+    _feed(process, frame.preamble + (content or b""), lambda: end if frame.begun else limit)
+    if content is not None:
+        process.stdin.close()
+    while not begins.wait(shell.AGAIN) and time.monotonic() < limit:
+        if content is None:
+            _feed(process, frame.preamble, lambda: limit)
+    process.wait(max(0.0, (end if begins.is_set() else limit) - time.monotonic()))
 
 
 def _feed(process: subprocess.Popen[bytes], content: bytes, limit: Callable[[], float]) -> None:
     """Write the input of a command, which may end before it has read everything."""
     assert process.stdin is not None
     try:
-        # Whoever hangs up closes the other one: its number may be another file's then.
+        # A thread that hangs up closes the original; its number may be another file's then.
         descriptor = os.dup(process.stdin.fileno())
     except (OSError, ValueError):  # it is closed
         return
@@ -196,15 +201,19 @@ class _Reader:
     """Reads a stream to its end in a thread of its own; both streams are drained together."""
 
     def __init__(
-        self, process: subprocess.Popen[bytes], name: str, take: Take | None, frame: shell.Frame
+        self,
+        process: subprocess.Popen[bytes],
+        name: str,
+        on_line: OnLine | None,
+        frame: shell.Frame,
     ) -> None:
-        self.process, self.name, self.take = process, name, take
+        self.process, self.name, self.on_line = process, name, on_line
         self.frame, self.position = frame, shell.BEFORE
         #: Set when the command begins, or nothing more can come.
         self.begins = threading.Event()
         self.lines: collections.deque[str] = collections.deque()
         self.size = 0
-        #: What whoever took the lines raised; the command is ended then.
+        #: What :attr:`on_line` raised; the command is ended then.
         self.error: BaseException | None = None
         self.thread = threading.Thread(target=self._read, name=f"flambe-{name}", daemon=True)
         self.thread.start()
@@ -230,8 +239,8 @@ class _Reader:
         self.size += len(line)
         while self.size > KEPT and len(self.lines) > 1:
             self.size -= len(self.lines.popleft())
-        if self.take is not None:
-            self.take(self.name, line.rstrip("\r\n"))
+        if self.on_line is not None:
+            self.on_line(self.name, line.rstrip("\r\n"))
 
     def text(self) -> str:
         """Return what was read; a program left behind may hold the stream open: not waited for.

@@ -1,4 +1,4 @@
-"""What a disk of a host refused, as its commands say it, and what helps."""
+"""The refusals of a host's disk, as its commands print them, and what helps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _READ_ONLY = re.compile("Read-only file system")
 # Of a program of Python there: ssh says "Permission denied" of a login.
 _DENIED = re.compile(r"PermissionError: \[Errno 1?[13]\]|cannot create .*: Permission denied")
 #: Prints where the disk of a path is mounted, and what is free of its blocks and its inodes.
-LOOK = (
+DISK_USAGE = (
     'while [ ! -e "$1" ]; do set -- "$(dirname "$1")"; done; '
     'df -Ph "$1" | tail -n 1; df -Pi "$1" | tail -n 1'
 )
@@ -33,7 +33,7 @@ def explain(text: str, path: str, user: str, disk: str) -> str:
     user
         Who could not.
     disk
-        What :data:`LOOK` printed.
+        What :data:`DISK_USAGE` printed.
     """
     rows = [line.split(None, 5) for line in disk.splitlines()]
     blocks, inodes = rows if len(rows) == 2 and all(len(row) == 6 for row in rows) else ([], [])

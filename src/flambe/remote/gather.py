@@ -1,4 +1,4 @@
-"""The one way to do something on many hosts at once."""
+"""Fan-out: a function is called with many hosts at once."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ MOST_AT_ONCE = 64
 
 
 def outcomes(do: Callable[[T], R], hosts: Sequence[T]) -> list[R | RemoteError]:
-    """Do something with each host, all at the same time; return each one's result or error.
+    """Call a function with each host, all at the same time; return the result or error of each.
 
-    Only errors of hosts are returned; any other is a mistake of ours, and raised.
+    Only errors of hosts are returned; any other is a bug, and raised.
     """
     if not hosts:
         return []
 
-    inside = cancel_scope.Scope(cancel_scope.current.get())
+    scope = cancel_scope.CancelScope(cancel_scope.current.get())
 
     def attempt(host: T) -> R | RemoteError:
-        cancel_scope.current.set(inside)
+        cancel_scope.current.set(scope)
         try:
             return do(host)
         except RemoteError as error:
             return error
-        except BaseException:  # nobody waits for the others
-            inside.cancel()
+        except BaseException:  # the others are not waited for
+            scope.cancel()
             raise
 
     with ThreadPoolExecutor(min(len(hosts), MOST_AT_ONCE), "flambe-host") as pool:
         try:
             return list(pool.map(attempt, hosts))
         except BaseException:
-            inside.cancel()
+            scope.cancel()
             raise
 
 
 def each(do: Callable[[T], R], hosts: Sequence[T]) -> list[R]:
-    """Do something with each host, all at the same time; return the results in order.
+    """Call a function with each host, all at the same time; return the results in order.
 
     All are awaited, whatever happens to one of them.
 

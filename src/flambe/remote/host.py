@@ -1,23 +1,20 @@
-"""One host: what can be done on it."""
+"""One host: commands, files and tunnels."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import shlex
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from flambe._grammar import as_argv, as_list
 from flambe.errors import RemoteError, UnreachableError
-from flambe.remote import command as running
-from flambe.remote import disk_errors, transfer
+from flambe.remote import disk_errors
 from flambe.remote.address import free_port
-from flambe.remote.command import Take
-from flambe.remote.connection import Connection
 from flambe.remote.result import Result
 from flambe.remote.resumable_copy import PARTIAL
+from flambe.remote.transport import Command, Copy, OnLine, Transport
 
 # Seconds that an ordinary command may take.
 DEADLINE = 60.0
@@ -28,6 +25,14 @@ find . "$@" -name {PARTIAL} -type d 2> /dev/null | head -n 1"""
 _FINISHED = f"""cd -- "$1" && shift || exit
 find . "$@" -name {PARTIAL} -type d -prune -exec rm -rf -- {{}} +"""
 EXCLUDE = "exclude takes a list of patterns"
+#: Writes its input to $1 with the mode $2: beside, then moved into place. Hosts may share a home:
+#: the name of what is beside tells them apart. Where the connection is lost, the input has an end
+#: too, so its size $3 is compared.
+WRITE = (
+    'umask 077; part="$1.$(uname -n).$$"; mkdir -p "$(dirname "$1")" && cat > "$part" '
+    '&& [ "$(wc -c < "$part")" -eq "$3" ] '
+    '&& chmod "$2" "$part" && mv -f "$part" "$1" || { rm -f "$part"; exit 1; }'
+)
 
 
 class Host:
@@ -36,12 +41,12 @@ class Host:
     Parameters
     ----------
     connection
-        To it.
+        To it: a :class:`~flambe.remote.Connection`, or another :class:`~flambe.remote.Transport`.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Transport) -> None:
         self.connection = connection
-        #: The version of the rsync there; empty as long as nobody knows it.
+        #: The version of the rsync there; empty as long as it is unknown.
         self.rsync: tuple[int, ...] = ()
 
     @property
@@ -62,7 +67,7 @@ class Host:
         env: Mapping[str, str] | None = None,
         folder: str | None = None,
         content: bytes | str | None = None,
-        take: Take | None = None,
+        take: OnLine | None = None,
         check: bool = True,
         repeat: bool = False,
         shown: str = "",
@@ -99,24 +104,15 @@ class Host:
         UnreachableError
             If there is no connection.
         """
-        what = "run() takes the program and its arguments as a list"
-        words = [os.fspath(word) for word in as_list(command, what, as_argv(command))]
-        script = shlex.join(words)
-        if env:
-            script = f"env {shlex.join(f'{k}={v}' for k, v in env.items())} {script}"
-        if folder is not None:
-            script = f"cd {shlex.quote(folder)} && {script}"
+        hint = "run() takes the program and its arguments as a list"
+        argv = tuple(os.fspath(part) for part in as_list(command, hint, as_argv(command)))
+        prepared = Command(argv, dict(env or {}), folder, shown)
         data = content.encode() if isinstance(content, str) else content
         for attempt in (0, 1):
             self.connection.open()
             try:
-                result = running.run(
-                    self.connection,
-                    script,
-                    shown=shown or shlex.join(words),
-                    deadline=deadline,
-                    content=data,
-                    take=take,
+                result = self.connection.run(
+                    prepared, deadline=deadline, content=data, on_line=take
                 )
                 break
             except UnreachableError:
@@ -128,17 +124,10 @@ class Host:
 
     def put(self, content: bytes | str, path: str, *, mode: int = 0o600) -> None:
         """Write a file: beside, with its mode from the first byte on, then moved into place."""
-        script = (
-            # Hosts may share a home: the name of what is beside tells them apart. Where the
-            # connection is lost, the input has an end too.
-            'umask 077; part="$1.$(uname -n).$$"; mkdir -p "$(dirname "$1")" && cat > "$part" '
-            '&& [ "$(wc -c < "$part")" -eq "$3" ] '
-            '&& chmod "$2" "$part" && mv -f "$part" "$1" || { rm -f "$part"; exit 1; }'
-        )
         data = content.encode() if isinstance(content, str) else content
         with self.space(path):
             self.run(
-                ["sh", "-c", script, "sh", path, f"{mode:o}", str(len(data))],
+                ["sh", "-c", WRITE, "sh", path, f"{mode:o}", str(len(data))],
                 content=data,
                 deadline=600,
                 repeat=True,
@@ -169,15 +158,7 @@ class Host:
         parent = _parent(target, source.is_dir())
         begun = self.begin(parent, is_folder=source.is_dir())
         with self.space(target):
-            transfer.rsync(
-                self.connection,
-                source,
-                target,
-                up=True,
-                delete=delete,
-                exclude=exclude,
-                version=self.rsync,
-            )
+            self.connection.copy(Copy(source, target, True, delete, tuple(exclude), self.rsync))
         if begun:
             self.finish(parent, is_folder=source.is_dir())
 
@@ -200,22 +181,20 @@ class Host:
         folder = target if source.endswith("/") else target.parent
         folder.mkdir(parents=True, exist_ok=True)
         self.connection.open()
-        transfer.rsync(
-            self.connection, target, source, up=False, exclude=exclude, version=self.rsync
-        )
+        self.connection.copy(Copy(target, source, False, False, tuple(exclude), self.rsync))
         for left in [*folder.rglob(PARTIAL)] if source.endswith("/") else [folder / PARTIAL]:
             shutil.rmtree(left, ignore_errors=True)
 
     @contextlib.contextmanager
     def space(self, path: str) -> Iterator[None]:
-        """Say what the disk of a path refused, if that is why something failed."""
+        """Explain what the disk of a path refused, if that is why the block failed."""
         try:
             yield
         except RemoteError as error:
             text = f"{error}"
             if not disk_errors.is_refusal(text):
                 raise
-            disk = self.run(["sh", "-c", disk_errors.LOOK, "sh", path], check=False).stdout
+            disk = self.run(["sh", "-c", disk_errors.DISK_USAGE, "sh", path], check=False).stdout
             user = self.connection.login.user
             raise RemoteError(self.name, disk_errors.explain(text, path, user, disk)) from None
 
@@ -234,16 +213,12 @@ class Host:
         """
         self.connection.open()
         local = local or free_port()
-        forward = f"127.0.0.1:{local}:{host}:{port}"
-        if not self.connection.control("forward", "-L", forward):
+        if not self.connection.forward(local, host, port):
             raise RemoteError(self.name, f"cannot forward the local port {local} to {host}:{port}")
-        self.connection.forwards.append(forward)
         try:
             yield local
         finally:
-            self.connection.forwards.remove(forward)
-            with contextlib.suppress(OSError):
-                self.connection.control("cancel", "-L", forward)
+            self.connection.stop_forwarding(local, host, port)
 
 
 def _parent(path: str, is_folder: bool) -> str:

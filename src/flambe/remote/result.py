@@ -1,4 +1,4 @@
-"""What a command did."""
+"""The result of a command."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Result:
     code
         Its exit code.
     stdout, stderr
-        What it said; of very long outputs the end.
+        Its output; of very long ones the end.
     """
 
     host: str
@@ -39,6 +39,6 @@ class Result:
             If the exit code is not 0.
         """
         if self.code:
-            said = [redact.hide(text) for text in (self.command, self.stdout, self.stderr)]
-            raise CommandError(self.host, said[0], self.code, *said[1:])
+            texts = [redact.hide(text) for text in (self.command, self.stdout, self.stderr)]
+            raise CommandError(self.host, texts[0], self.code, *texts[1:])
         return self

@@ -1,4 +1,4 @@
-"""Copies that go on where they were when the connection is lost, and what rsync says, explained."""
+"""Copies that continue when the connection was lost, and rsync's messages, explained."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import re
 import time
 from collections.abc import Callable
 
+from flambe._process import quote_tail
 from flambe.errors import CommandError, DeadlineError, RemoteError, UnreachableError
 from flambe.logging import redact
 from flambe.remote import cancel_scope, shell
-from flambe.remote.connection import Connection
+from flambe.remote.ssh_master import SshMaster
 
 _log = logging.getLogger(__name__)
 
@@ -42,16 +43,16 @@ CONTINUES = "the same command continues"
 NOT_INSTALLED = "rsync is not installed"
 
 
-def insist(copy: Callable[[], object], connection: Connection, shown: str) -> None:
-    """Copy, and go on with it when the connection is lost; what was sent is not sent again.
+def resume(copy: Callable[[], object], master: SshMaster, title: str) -> None:
+    """Copy, and continue when the connection is lost; what was sent is not sent again.
 
     Parameters
     ----------
     copy
         Does it; called again after a loss.
-    connection
-        Which may be opened again meanwhile.
-    shown
+    master
+        Which may be started again meanwhile.
+    title
         What is copied, for people: ``"x is sent to y"``.
 
     Raises
@@ -66,31 +67,31 @@ def insist(copy: Callable[[], object], connection: Connection, shown: str) -> No
     for _ in range(MOST):
         begun = time.monotonic()
         try:
-            connection.open()
+            master.open()
             copy()
         except (CommandError, UnreachableError) as error:
             if not is_lost(error):
-                raise explained(error, connection, shown) from None
+                raise explained(error, master, title) from None
             is_first, last = last is None, error
             went_well = time.monotonic() - begun > MINUTE and _code(error) != _SILENT
             wait, in_a_row = (WAIT_FIRST, 1) if went_well else (wait, in_a_row + 1)
             if in_a_row >= IN_A_ROW or _no_connection(error):
                 break
             if is_first:
-                _log.warning("%s: connection lost while %s; trying again", connection.name, shown)
+                _log.warning("%s: connection lost while %s; trying again", master.name, title)
             cancel_scope.sleep(wait * random.uniform(0.5, 1.5))
             wait = min(2 * wait, WAIT_MOST)
         else:
             return
     assert last is not None
-    raise _given_up(last, connection, shown)
+    raise _given_up(last, master, title)
 
 
 def is_lost(error: RemoteError) -> bool:
     """Whether a copy failed since the other side was gone, and may go on."""
     if isinstance(error, CommandError):
-        said = error.stderr
-        other = _REAL.search(said) or _UNCLEAN.search(said) or _MISSING.search(said)
+        stderr = error.stderr
+        other = _REAL.search(stderr) or _UNCLEAN.search(stderr) or _MISSING.search(stderr)
         return error.code in _LOST and not other and not isinstance(error, DeadlineError)
     return isinstance(error, UnreachableError)
 
@@ -104,24 +105,24 @@ def _no_connection(error: RemoteError) -> bool:
     return isinstance(error, UnreachableError) and "connection was lost" not in error.message
 
 
-def _given_up(error: RemoteError, connection: Connection, shown: str) -> UnreachableError:
-    text = f"the connection was lost again and again while {shown}"
+def _given_up(error: RemoteError, master: SshMaster, title: str) -> UnreachableError:
+    text = f"the connection was lost again and again while {title}"
     if _no_connection(error):
-        text = f"the connection was lost while {shown}, and does not come back: {error.message}"
-    return UnreachableError(connection.name, f"{text}\n  {CONTINUES} where it was")
+        text = f"the connection was lost while {title}, and does not come back: {error.message}"
+    return UnreachableError(master.name, f"{text}\n  {CONTINUES} where it was")
 
 
-def explained(error: RemoteError, connection: Connection, shown: str) -> RemoteError:
-    """Return what people are told of a copy that failed."""
+def explained(error: RemoteError, master: SshMaster, title: str) -> RemoteError:
+    """Return an error that explains why a copy failed."""
     if not isinstance(error, CommandError) or isinstance(error, DeadlineError):
         return error
     if _UNCLEAN.search(error.stderr):
-        return shell.unclean(connection)
+        return shell.unclean(master)
     if _MISSING.search(error.stderr) or error.code == _NO_PROGRAM:
-        return missing(connection.name)
+        return missing(master.name)
     lines = [line for line in map(_plain, redact.hide(error.stderr).splitlines()) if line]
-    text = "".join(f"\n  | {line}" for line in lines[-8:])
-    return RemoteError(connection.name, f"it failed while {shown}{text or f' (code {error.code})'}")
+    text = quote_tail("\n".join(lines), 8)
+    return RemoteError(master.name, f"it failed while {title}{text or f' (code {error.code})'}")
 
 
 def missing(host: str) -> RemoteError:

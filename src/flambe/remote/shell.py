@@ -1,7 +1,7 @@
 """What the shell of a host does before it runs our command: ``.bashrc``, ``ForceCommand``.
 
 sshd lets the user's shell run every command, and that may print, read the input or end first. So a
-command is framed: both streams have a line with a random word before and behind what it prints, and
+command is framed: both streams have a line with a random mark before and behind what it prints, and
 its input begins with lines that a shell may read in its place.
 """
 
@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import secrets
 import shlex
-from typing import TYPE_CHECKING
 
+from flambe._process import quote_tail
 from flambe.errors import ShellError
 from flambe.logging import redact
-
-if TYPE_CHECKING:
-    from flambe.remote.connection import Connection
+from flambe.remote.ssh_master import SshMaster
 
 # Where a stream is: before the frame, in it, or behind it.
 BEFORE, INSIDE, BEHIND = range(3)
@@ -27,7 +25,7 @@ LINES, AGAIN = 16, 1.0
 # Of what it prints, so many characters are kept.
 KEPT = 4096
 
-# Where the shell has taken all of it, nothing is run: whoever waits has hung up, or sends it again.
+# Where the shell has read all of it, nothing is run: the client has hung up, or sends it again.
 _BEGUN = """count=0
 while IFS= read -r line && [ "$line" != "$1." ]; do count=$((count + 1)); done
 [ "$line" = "$1." ] || { echo "$1 eaten"; exit 1; }
@@ -85,83 +83,81 @@ class Frame:
     """
 
     def __init__(self) -> None:
-        self.word = f"flambe-{secrets.token_hex(8)}"
+        self.mark = f"flambe-{secrets.token_hex(8)}"
         self.noise: dict[str, str] = {}
         self.begun = False
         self.reads = False
 
     def command(self, script: str, *, has_input: bool) -> str:
         """Return what sshd is asked for, to have a script run by ``sh``."""
-        return shlex.join(["sh", "-c", _FED if has_input else _GUARDED, "sh", self.word, script])
+        return shlex.join(["sh", "-c", _FED if has_input else _GUARDED, "sh", self.mark, script])
 
     @property
     def preamble(self) -> bytes:
         """What its input begins with."""
-        return f"{self.word}\n".encode() * LINES + f"{self.word}.\n".encode()
+        return f"{self.mark}\n".encode() * LINES + f"{self.mark}.\n".encode()
 
     def read(self, stream: str, position: int, line: str) -> tuple[int, str]:
         """Return where a stream is behind a line, and what of the line the command has printed."""
         if position == BEFORE:
-            head, begin, rest = line.partition(f"{self.word} begin")
+            head, begin, rest = line.partition(f"{self.mark} begin")
             if begin:
                 self.begun = True
                 self.reads = self.reads or (rest.strip().isdigit() and int(rest) < LINES)
-            elif f"{self.word} eaten" in line:
+            elif f"{self.mark} eaten" in line:
                 head, self.reads = "", True
             if head:
                 self.noise[stream] = (self.noise.get(stream, "") + head)[-KEPT:]
             return (INSIDE if begin else BEFORE), ""
         if position == INSIDE:
-            head, end, _ = line.partition(f"{self.word} end")
+            head, end, _ = line.partition(f"{self.mark} end")
             return (BEHIND if end else INSIDE), head
         return BEHIND, ""
 
-    def tell(self, connection: Connection) -> None:
-        """Note on a connection what rsync and SFTP stumble upon, which have no frame."""
+    def record(self, master: SshMaster) -> None:
+        """Record what disturbs rsync and SFTP, whose streams have no frame."""
         if self.begun:
-            connection.noise = self.noise.get("stdout", "")
-            connection.reads_input = connection.reads_input or self.reads
+            master.noise = self.noise.get("stdout", "")
+            master.reads_input = master.reads_input or self.reads
 
 
-def not_run(connection: Connection, frame: Frame, output: str) -> ShellError:
+def not_run(master: SshMaster, frame: Frame, output: str) -> ShellError:
     """Return the error of a shell that has ended before it ran our command."""
     did = "read the input of our command" if frame.reads else "printed or exited"
     if not frame.reads:
         did += " before our command ran"
-    return ShellError(
-        connection.name, f"its shell {did} {_FILES}{_quoted(output)}{_by_hand(connection)}"
-    )
+    return ShellError(master.name, f"its shell {did} {_FILES}{_quoted(output)}{_by_hand(master)}")
 
 
-def waits(connection: Connection, frame: Frame) -> ShellError:
+def waits(master: SshMaster, frame: Frame) -> ShellError:
     """Return the error of a shell that does not come to run our command."""
     output = frame.noise.get("stdout", "") + frame.noise.get("stderr", "")
     text = f"its shell does not run our command: something waits, for input maybe {_FILES}"
-    return ShellError(connection.name, f"{text}{_quoted(output)}{_by_hand(connection)}")
+    return ShellError(master.name, f"{text}{_quoted(output)}{_by_hand(master)}")
 
 
-def refuse(connection: Connection) -> None:
-    """See that a shell is in nobody's way who has no frame: rsync, SFTP.
+def refuse(master: SshMaster) -> None:
+    """Refuse a copy where the shell of the host would disturb it: rsync and SFTP have no frame.
 
     Raises
     ------
     ShellError
         If it was seen to print or to read before a command.
     """
-    if connection.noise or connection.reads_input:
-        raise unclean(connection)
+    if master.noise or master.reads_input:
+        raise unclean(master)
 
 
-def unclean(connection: Connection) -> ShellError:
+def unclean(master: SshMaster) -> ShellError:
     """Return the error of a shell that is in the way of rsync and SFTP."""
-    did = "reads the input of a command" if connection.reads_input else "prints before a command"
-    if connection.noise or not connection.reads_input:
+    did = "reads the input of a command" if master.reads_input else "prints before a command"
+    if master.noise or not master.reads_input:
         did = "prints before a command runs"
     return ShellError(
-        connection.name,
+        master.name,
         f"its shell {did} {_FILES}, so that rsync and SFTP do not work"
-        f"{_quoted(connection.noise)}{_by_hand(connection)}\n"
-        "  = where nobody types, let it do nothing; as the first line of ~/.bashrc:\n"
+        f"{_quoted(master.noise)}{_by_hand(master)}\n"
+        "  = let it do nothing where it is not interactive; as the first line of ~/.bashrc:\n"
         "    case $- in *i*) ;; *) return ;; esac",
     )
 
@@ -170,9 +166,8 @@ _FILES = "(.bashrc, ForceCommand)"
 
 
 def _quoted(output: str) -> str:
-    lines = redact.hide(output).strip().splitlines()[-4:]
-    return "".join(f"\n  | {line}" for line in lines)
+    return quote_tail(redact.hide(output), 4)
 
 
-def _by_hand(connection: Connection) -> str:
-    return f"\n  check:   {connection.by_hand('true')}   must print nothing, and return 0"
+def _by_hand(master: SshMaster) -> str:
+    return f"\n  check:   {master.by_hand('true')}   must print nothing, and return 0"

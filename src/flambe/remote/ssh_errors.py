@@ -1,4 +1,4 @@
-"""What ssh says when it cannot connect, and what people can do about it."""
+"""The messages of ssh when it cannot connect, and what people can do about it."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ _ADVICE = (
 )
 
 
-def told(said: str) -> list[str]:
-    """Return the lines of what ssh said that tell people something."""
-    lines = (line.strip("\r\n @") for line in said.splitlines())
+def relevant_lines(output: str) -> list[str]:
+    """Return the lines of what ssh printed that help people."""
+    lines = (line.strip("\r\n @") for line in output.splitlines())
     return [line for line in lines if line and not NEW_KEY.search(line)]
 
 
-def advice(said: str, key: Path | None = None) -> str:
-    """Return what to look at, or nothing; ``key`` is the private key that was given, if one was."""
-    if key is not None and REFUSED_LOGIN.search(said) and _is_locked(key):
+def advice(output: str, key: Path | None = None) -> str:
+    """Return what to check, or nothing; ``key`` is the private key of the login, if it has one."""
+    if key is not None and REFUSED_LOGIN.search(output) and _is_locked(key):
         return f"the key has a passphrase: give it to your agent once   ssh-add {key}"
-    return next((text for pattern, text in _ADVICE if re.search(pattern, said)), "")
+    return next((text for pattern, text in _ADVICE if re.search(pattern, output)), "")
 
 
 def _is_locked(key: Path) -> bool:
@@ -61,7 +61,7 @@ def _is_locked(key: Path) -> bool:
     return False
 
 
-def offending(said: str) -> str:
-    """Return where the old key of a host stands that has another one now, or nothing."""
-    match = re.search(r"Offending \S+ key in (\S+?):(\d+)", said)
+def offending_entry(output: str) -> str:
+    """Return where the old key of a host is that has another one now, or nothing."""
+    match = re.search(r"Offending \S+ key in (\S+?):(\d+)", output)
     return f"{match[1]}, line {match[2]}" if match else ""

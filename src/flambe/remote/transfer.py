@@ -1,4 +1,4 @@
-"""Copies by the system's rsync, through the connection that is there."""
+"""Copies by the system's rsync, through the connection that exists."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import re
 import shlex
 import subprocess
 from collections.abc import Sequence
-from pathlib import Path
 
 from flambe.errors import CommandError, RemoteError
 from flambe.remote import cancel_scope, resumable_copy, shell
-from flambe.remote.connection import Connection
+from flambe.remote.ssh_master import SshMaster
+from flambe.remote.transport import Copy
 
 # Seconds without a byte after which a copy has failed.
 SILENCE = 120
@@ -26,22 +26,11 @@ FETCH = (
 OLDEST, NANOSECONDS = (3, 0, 0), (3, 1, 3)
 
 
-def rsync(
-    connection: Connection,
-    here: Path,
-    there: str,
-    *,
-    up: bool,
-    delete: bool = False,
-    exclude: Sequence[str] = (),
-    version: tuple[int, ...] = (),
-) -> None:
+def rsync(master: SshMaster, copy: Copy) -> None:
     """Bring one side up to date with the other; only differences are sent.
 
     A file has its name when the whole of it is there. What was begun when the connection was lost
-    is continued: at once, and if that is no use, by the next call.
-
-    ``version`` is that of the host's rsync, where it is known.
+    is continued: at once, and if that does not help, by the next call.
 
     Raises
     ------
@@ -51,25 +40,30 @@ def rsync(
         If it fails, or rsync is missing on either side, or too old.
     """
     # Absolute: a colon in a relative path would make it one of another host.
-    local = str(here.absolute())
-    local += "/" if (here.is_dir() and up) or there.endswith("/") else ""
-    path = written_to(there, "" if here.is_dir() else here.name) if up else literal(there)
-    host = connection.destination
+    local, is_folder = str(copy.local.absolute()), copy.local.is_dir()
+    local += "/" if (is_folder and copy.upload) or copy.remote.endswith("/") else ""
+    if copy.upload:
+        path = written_to(copy.remote, "" if is_folder else copy.local.name)
+    else:
+        path = literal(copy.remote)
+    host = master.destination
     remote = f"[{host}]:{path}" if ":" in host else f"{host}:{path}"
     check()
-    shell.refuse(connection)
-    command = ["rsync", *options(_version() or (), version)]
-    command += [] if up else FETCH
-    if delete:
+    shell.refuse(master)
+    command = ["rsync", *options(_version() or (), copy.remote_version)]
+    command += [] if copy.upload else FETCH
+    if copy.delete:
         command.append("--delete")
-    command += [f"--exclude={pattern}" for pattern in exclude]
-    command += ["-e", shlex.join(connection.ssh()), "--"]
-    command += [local, remote] if up else [remote, local]
-    shown = f"{local} is sent to {there}" if up else f"{there} is brought to {local}"
-    resumable_copy.insist(lambda: _run(connection, command, shown), connection, shown)
+    command += [f"--exclude={pattern}" for pattern in copy.exclude]
+    command += ["-e", shlex.join(master.ssh()), "--"]
+    command += [local, remote] if copy.upload else [remote, local]
+    title = f"{local} is sent to {copy.remote}"
+    if not copy.upload:
+        title = f"{copy.remote} is brought to {local}"
+    resumable_copy.resume(lambda: _run(master, command, title), master, title)
 
 
-def _run(connection: Connection, command: Sequence[str], shown: str) -> None:
+def _run(master: SshMaster, command: Sequence[str], title: str) -> None:
     """Run rsync once.
 
     Raises
@@ -85,22 +79,18 @@ def _run(connection: Connection, command: Sequence[str], shown: str) -> None:
         text=True,
         errors="replace",
     )
-    inside = cancel_scope.current.get()
-    token = 0
     try:
-        token = inside.enter(process.terminate) if inside is not None else 0
-        out, err = process.communicate()
+        with cancel_scope.entered(process.terminate):
+            out, err = process.communicate()
     except BaseException:
         process.terminate()
         process.wait()
         raise
-    finally:
-        if inside is not None:
-            inside.leave(token)
-    if inside is not None and inside.cancelled:
-        raise RemoteError(connection.name, f"interrupted while {shown}")
+    scope = cancel_scope.current.get()
+    if scope is not None and scope.cancelled:
+        raise RemoteError(master.name, f"interrupted while {title}")
     if process.returncode not in (0, resumable_copy.VANISHED):
-        raise CommandError(connection.name, shown, process.returncode, out, err)
+        raise CommandError(master.name, title, process.returncode, out, err)
 
 
 def literal(path: str) -> str:
@@ -135,19 +125,19 @@ def written_to(path: str, name: str) -> str:
 
 
 def check() -> None:
-    """See that the rsync of this machine can do what is asked of it.
+    """Check that this machine has an rsync that is new enough.
 
     Raises
     ------
     RemoteError
         If there is none, or an old one.
     """
-    told = _version()
-    if told is None:
+    version = _version()
+    if version is None:
         raise RemoteError("this machine", "rsync is not installed: install rsync")
     # Older ones let the shell of the host take names apart (they have no -s), as macOS's of 2006
     # and the openrsync that came after it do.
-    if told < OLDEST:
+    if version < OLDEST:
         raise RemoteError(
             "this machine",
             "its rsync is too old, or another program of that name; flambe needs rsync 3\n"
@@ -157,7 +147,7 @@ def check() -> None:
 
 @functools.cache
 def _version() -> tuple[int, ...] | None:
-    """Return the version of this machine's rsync: none of it, and zeros if it is no rsync."""
+    """Return the version of this machine's rsync: None without one, zeros for another program."""
     try:
         done = subprocess.run(["rsync", "--version"], capture_output=True, text=True, check=False)
     except FileNotFoundError:
@@ -166,7 +156,7 @@ def _version() -> tuple[int, ...] | None:
 
 
 def parsed(text: str) -> tuple[int, ...]:
-    """Return the version that ``rsync --version`` tells, or nothing."""
+    """Return the version that ``rsync --version`` prints, or nothing."""
     match = re.match(r"rsync\s+version\s+v?(\d+)\.(\d+)\.(\d+)", text)
     return tuple(map(int, match.groups())) if match else ()
 

@@ -13,7 +13,7 @@ from flambe.cluster import layout
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.errors import RemoteError
 from flambe.remote import each
-from flambe.remote.connection import listed
+from flambe.remote.known_hosts import listed
 from flambe.remote.ssh_config import quoted
 
 

@@ -24,8 +24,8 @@ from flambe.cluster.provisioning import (
     setup_commands,
 )
 from flambe.errors import HeldError, RunError, counted
-from flambe.remote import each, resumable_copy, shell, ssh_config, transfer
-from flambe.remote.connection import fingerprints
+from flambe.remote import each, resumable_copy, ssh_config, transfer
+from flambe.remote.known_hosts import fingerprints
 
 
 def provision(
@@ -87,7 +87,7 @@ def _connect(provider: MachineProvider, cluster: ClusterContext) -> ClusterConte
     _report_new_keys(cluster)
     # Mostly it is the environment of the last time: one report is enough then.
     _refresh(cluster)
-    each(lambda host: shell.refuse(host.connection), hosts)
+    each(lambda host: host.connection.check_shell(), hosts)
     decommission.refuse_another_orchestrator(provider, cluster)
     previous = cluster.local.recall()
     waiting = decommission.clean_former_hosts(provider, cluster)

@@ -16,7 +16,7 @@ from flambe.cluster.layout import in_shell
 from flambe.errors import CommandError, DeadlineError
 from flambe.logging import redact
 from flambe.remote import each, shell
-from flambe.remote.command import Take
+from flambe.remote.transport import OnLine
 
 MARK = "setup"
 BOOT_SECONDS = 600.0  # that cloud-init, and those who install packages at boot, are waited for
@@ -70,7 +70,7 @@ def run(cluster: ClusterContext, members: Sequence[ClusterHost]) -> None:
         each(on, members)
 
 
-def _await_boot(member: ClusterHost, take: Take) -> None:
+def _await_boot(member: ClusterHost, take: OnLine) -> None:
     """Wait until a machine that was just started has booted: packages may be installed then."""
     command = member.agent_argv("await-boot", f"{BOOT_SECONDS:g}")
     # As root, who alone may look at the locks of apt; without sudo, the rest is waited for.
@@ -85,7 +85,7 @@ def _await_boot(member: ClusterHost, take: Take) -> None:
     )
 
 
-def _one(cluster: ClusterContext, member: ClusterHost, command: str, take: Take) -> None:
+def _one(cluster: ClusterContext, member: ClusterHost, command: str, take: OnLine) -> None:
     # Where a host has no pip of its own, flambe's is found last.
     path = f'export PATH="$PATH":{in_shell(cluster.remote_dir)}/bin\n'
     script = f"{path}{proxy.line(cluster)}{command}"

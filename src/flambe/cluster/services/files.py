@@ -86,7 +86,7 @@ class Files:
             orchestrator.run(argv, deadline=DEADLINE, shown=title)
 
         try:
-            resumable_copy.insist(copy, orchestrator.connection, title)
+            orchestrator.connection.resume(copy, title)
         except RemoteError as error:
             raise self._attribute(error, factory) from None
         if begun:

@@ -14,7 +14,7 @@ from flambe.cluster.providers.aws.api.aws_tags import HOST_KEY, HOST_NAME
 from flambe.cluster.providers.aws.api.instance import Instance
 from flambe.cluster.providers.aws.fleet import Fleet
 from flambe.remote import each
-from flambe.remote.connection import pin
+from flambe.remote.known_hosts import pin
 
 # The new key is in place before sshd reads it, and open connections stay open. Of two clients that
 # run this at the same time, the second one finds it done.

@@ -8,7 +8,7 @@ import re
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.errors import CommandError, RemoteError
 from flambe.remote import Result
-from flambe.remote.command import Take
+from flambe.remote.transport import OnLine
 
 # Seconds that an ordinary command, and a download, an installation or a container may take.
 COMMAND_SECONDS, LONG_SECONDS = 60.0, 3600.0
@@ -80,7 +80,7 @@ class DockerClient:
         self,
         *arguments: str,
         deadline: float = COMMAND_SECONDS,
-        on_line: Take | None = None,
+        on_line: OnLine | None = None,
         repeat: bool = False,
     ) -> Result:
         """Run a command of Docker, and return its result.
@@ -98,7 +98,7 @@ class DockerClient:
         self,
         *arguments: str,
         deadline: float = COMMAND_SECONDS,
-        on_line: Take | None = None,
+        on_line: OnLine | None = None,
         repeat: bool = False,
     ) -> Result:
         """Run a command of Docker that may fail, and return its result.
