@@ -24,6 +24,7 @@ from flambe.cluster.services.ray_node import SERVICE, RayNode
 from flambe.cluster.services.service import Service, name_of, variables
 from flambe.errors import RemoteError
 from flambe.remote import Address, each
+from flambe.remote.agent.protocol import StartRequest
 
 TOKEN_HOLDERS = "ray-token"  # a mark of the orchestrator: the machines that got the token
 #: The environment variable that names the file with the requests that start nodes; see
@@ -159,7 +160,7 @@ class RayNodes:
             path=host.login_path,
         )
 
-    def _start_request(self, host: ClusterHost, node: RayNode) -> dict[str, object]:
+    def _start_request(self, host: ClusterHost, node: RayNode) -> StartRequest:
         """Return the request to the agent of a host that starts its node."""
         settings = {
             "python": host.path(layout.python(self.cluster.remote_dir, node.environment)),
@@ -189,7 +190,7 @@ class RayNodes:
         starts = {
             host.machine.name: {
                 "command": host.agent.argv("start"),
-                "content": json.dumps(self._start_request(host, node)),
+                "content": json.dumps(self._start_request(host, node).to_json()),
                 "log": self._service(host).status.get("log", ""),
             }
             for host, node in nodes.items()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.context import ClusterContext
 from flambe.cluster.environment import proxy
+from flambe.remote.agent.protocol import StartRequest, StopRequest
 
 RUNNING = "running"
 STOP_SECONDS = 120.0
@@ -69,7 +69,7 @@ class Service:
 
     def start_request(
         self, command: Sequence[str], about: Mapping[str, object], env: Mapping[str, str]
-    ) -> dict[str, Any]:
+    ) -> StartRequest:
         """Return the request to the agent that starts it, and restarts it whenever it ends.
 
         Parameters
@@ -81,24 +81,25 @@ class Service:
         env
             Environment variables.
         """
-        return {
-            "name": self.name,
-            "command": list(command),
-            "folder": self.host.path(self.cluster.folder),
-            "env": dict(env),
-            "about": dict(about),
-            "keep": True,
-        }
+        return StartRequest(
+            name=self.name,
+            command=list(command),
+            folder=self.host.path(self.cluster.folder),
+            env=dict(env),
+            about=dict(about),
+            keep=True,
+        )
 
-    def start(self, request: dict[str, Any]) -> None:
+    def start(self, request: StartRequest) -> None:
         """Start it, unless it runs with the same ``about``."""
         if self.is_running:
-            if self.about == request["about"]:
+            if self.about == request.about:
                 return
             self.stop()
-        self.host.report["runs"][self.name] = self.host.agent.call("start", repeat=False, **request)
+        status = self.host.agent.ask(request, repeat=False)
+        self.host.report["runs"][self.name] = status.to_json()
 
     def stop(self) -> None:
         """Stop it, with everything that it started."""
-        self.host.agent.call("stop", name=self.name, deadline=STOP_SECONDS)
+        self.host.agent.ask(StopRequest(self.name), deadline=STOP_SECONDS)
         self.host.report["runs"].pop(self.name, None)

@@ -167,8 +167,8 @@ class HostContainers:
         """Return the output of a container, both streams together."""
         arguments = ["logs", f"--tail={'all' if tail is None else tail}", container.id]
         script = ["sh", "-c", 'exec docker "$@" 2>&1', "sh", *arguments]
-        shown = shlex.join(["docker", *arguments])
-        result = self.host.run(script, check=False, repeat=True, shown=shown)
+        title = shlex.join(["docker", *arguments])
+        result = self.host.run(script, check=False, repeat=True, shown=title)
         if result.code:
             result = replace(result, stderr=result.stdout)  # Docker's own errors are there too
         return self.client.usable(result).checked().stdout
