@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -175,12 +175,16 @@ class Farm:
         """Start an experiment on the cluster."""
         return self.start(file, "--cluster", self.cluster, *options, **env)
 
-    def close(self) -> None:
-        """End what was started and not waited for, and the cluster."""
+    def end_commands(self) -> None:
+        """End what was started and not waited for."""
         for going in self._going:
             if going.process.poll() is None:
                 going.kill()
         self._going.clear()
+
+    def close(self) -> None:
+        """End what was started and not waited for, and the cluster."""
+        self.end_commands()
         if self.metal is None or self.metal.hosts:
             subprocess.run(
                 self.command("down", self.cluster, "--force"),
@@ -212,6 +216,16 @@ class Farm:
         """Bring the results here; return the folder of a run in them."""
         self.flambe("fetch", self.name, "fetched")
         return RunFolder(self.folder / "fetched" / "flambe-output" / f"output__{name}")
+
+
+@contextlib.contextmanager
+def farm_on(metal: Metal, folder: Path) -> Iterator[Farm]:
+    """Make a farm on hosts that end with it: nothing on them has to be asked to end."""
+    farm = Farm(folder, metal)
+    try:
+        yield farm
+    finally:
+        farm.end_commands()
 
 
 def figures(folder: RunFolder) -> dict[str, tuple[Any, ...]]:

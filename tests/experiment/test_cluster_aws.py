@@ -17,7 +17,7 @@ from flambe.progress import Status
 from tests.cloud import Cloud
 from tests.cloud.conftest import lent
 from tests.cluster.aws.conftest import left
-from tests.experiment.farm import Farm, eventually, figures
+from tests.experiment.farm import Farm, eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.xdist_group("metal-aws"), pytest.mark.timeout(900)]
 
@@ -100,10 +100,6 @@ def test_from_nothing_to_results_to_nothing(cloud: Cloud, tmp_path: Path) -> Non
         here = farm.fetched("crop")
         done = [v.status for v in here.read_variants().values()].count(Status.FINISHED)
         assert done == 4
-        alone = farm.start(farm.write("crop", GRID, more="seed: 7\nreduce:\n  grow: 1\n"))
-        alone.ends()
-        local = type(here)(farm.folder / "flambe-output" / "output__crop")
-        assert figures(local) == figures(here)
         # New timeouts count on hosts that run; then nobody needs them.
         times = text.replace("orchestrator_timeout: -1", "orchestrator_timeout: 0.005")
         farm.cluster.write_text(times.replace("factories_timeout: -1", "factories_timeout: 0"))

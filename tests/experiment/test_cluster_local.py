@@ -87,10 +87,63 @@ def test_a_plan_says_everything_and_touches_nothing(farm: Farm) -> None:
     assert not (home / "clusters" / farm.name / "hosts").exists()
 
 
+def test_the_site_is_there_for_those_who_come_back_and_a_taken_port_is_told(farm: Farm) -> None:
+    # The ports are taken before the cluster is provisioned: this is the first test that does so.
+    if Path(farm.env["FLAMBE_HOME"], "clusters", farm.name).exists():
+        farm.flambe("down", farm.cluster, "--force")  # its site has them
+    taken = []
+    for port in (49556, 49558):
+        one = socket.socket()
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            one.bind(("127.0.0.1", port))
+            one.listen()
+        except OSError:  # somebody else has it, which is as good
+            one.close()
+        else:
+            taken.append(one)
+    try:
+        run = farm.run(farm.write("watched", GROWING))
+        run.says(r"port 49558 of the orchestrator is taken: the Report Site is at \d+")
+        run.says(r"port 49556 of the orchestrator is taken: TensorBoard is at \d+")
+        url = run.says(r"Report Site: (http\S+)").split()[-1]
+        run.says("step 2 of", times=2)
+        with httpx.Client(trust_env=False, timeout=60, follow_redirects=True) as client:
+            assert client.get(url).status_code == 200
+            base = url.partition("/?")[0]
+
+            def runs() -> bool:
+                answer = client.get(f"{base}/tensorboard/app/data/runs")
+                return answer.status_code == 200 and any("grow/" in one for one in answer.json())
+
+            eventually(runs, "TensorBoard knows the variants")
+        run.kill()
+        site = farm.start("site", farm.name)
+        url = site.says(r"Report Site of \S+: (http\S+)").split()[-1]
+        with httpx.Client(trust_env=False, timeout=60, follow_redirects=True) as client:
+            assert client.get(url).status_code == 200
+        site.kill()
+        folder = farm.output("watched")
+        steps = max(one.step for one in folder.read_variants().values())
+        eventually(
+            lambda: max(one.step for one in folder.read_variants().values()) > steps,
+            "the run goes on without its client",
+        )
+        farm.flambe("stop", farm.name)
+        state = folder.read_state()
+        assert state is not None
+        assert state.status is Status.INTERRUPTED
+    finally:
+        for one in taken:
+            one.close()
+    assert os.path.isdir(folder.root)
+
+
 def test_what_is_learned_is_the_same(farm: Farm) -> None:
     file = farm.write("learning", LEARNING, more="seed: 3\nreduce:\n  train: 2")
-    farm.flambe(file, OMP_NUM_THREADS="1")
+    alone = farm.start(file, OMP_NUM_THREADS="1")
     said = farm.run(file, OMP_NUM_THREADS="1").ends()
+    alone.ends()
     assert "the run has ended" in said
     here = RunFolder(farm.folder / "flambe-output" / "output__learning")
     there = farm.fetched("learning")
@@ -165,57 +218,6 @@ def test_checkpoints_go_to_a_bucket_from_every_host(farm: Farm) -> None:
         refused = farm.run(wrong, "--secrets", str(secrets)).ends(2)
         assert "storage: s3://no-such-bucket/output__wrong cannot be used" in refused
         assert "AWS_ACCESS_KEY_ID" in refused
-
-
-def test_the_site_is_there_for_those_who_come_back_and_a_taken_port_is_told(farm: Farm) -> None:
-    if Path(farm.env["FLAMBE_HOME"], "clusters", farm.name).exists():
-        farm.flambe("down", farm.cluster, "--force")  # its site has them
-    taken = []
-    for port in (49556, 49558):
-        one = socket.socket()
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            one.bind(("127.0.0.1", port))
-            one.listen()
-        except OSError:  # somebody else has it, which is as good
-            one.close()
-        else:
-            taken.append(one)
-    try:
-        run = farm.run(farm.write("watched", GROWING))
-        run.says(r"port 49558 of the orchestrator is taken: the Report Site is at \d+")
-        run.says(r"port 49556 of the orchestrator is taken: TensorBoard is at \d+")
-        url = run.says(r"Report Site: (http\S+)").split()[-1]
-        run.says("step 2 of", times=2)
-        with httpx.Client(trust_env=False, timeout=60, follow_redirects=True) as client:
-            assert client.get(url).status_code == 200
-            base = url.partition("/?")[0]
-
-            def runs() -> bool:
-                answer = client.get(f"{base}/tensorboard/app/data/runs")
-                return answer.status_code == 200 and any("grow/" in one for one in answer.json())
-
-            eventually(runs, "TensorBoard knows the variants")
-        run.kill()
-        site = farm.start("site", farm.name)
-        url = site.says(r"Report Site of \S+: (http\S+)").split()[-1]
-        with httpx.Client(trust_env=False, timeout=60, follow_redirects=True) as client:
-            assert client.get(url).status_code == 200
-        site.kill()
-        folder = farm.output("watched")
-        steps = max(one.step for one in folder.read_variants().values())
-        eventually(
-            lambda: max(one.step for one in folder.read_variants().values()) > steps,
-            "the run goes on without its client",
-        )
-        farm.flambe("stop", farm.name)
-        state = folder.read_state()
-        assert state is not None
-        assert state.status is Status.INTERRUPTED
-    finally:
-        for one in taken:
-            one.close()
-    assert os.path.isdir(folder.root)
 
 
 def test_results_come_here_as_they_are_made(farm: Farm) -> None:

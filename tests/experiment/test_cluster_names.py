@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 
 from flambe.progress import Status
-from tests.experiment.farm import Farm, eventually, running
+from tests.experiment.farm import Farm, eventually, farm_on, running
 from tests.metal import Host
 from tests.metal.conftest import lent
 
@@ -28,10 +28,7 @@ SIX = "grow: !crops.Growth {rate: !g [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], steps: 2, s
 
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    with (
-        lent(4) as metal,
-        contextlib.closing(Farm(tmp_path_factory.mktemp("farm"), metal)) as farm,
-    ):
+    with lent(4) as metal, farm_on(metal, tmp_path_factory.mktemp("farm")) as farm:
         yield farm
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shutil
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import httpx
 import pytest
 
 from flambe.progress import RunFolder, Status
-from tests.experiment.farm import Farm, eventually, figures, layout
+from tests.experiment.farm import Farm, eventually, farm_on, figures, layout
 from tests.metal.conftest import lent
 
 pytestmark = [pytest.mark.root, pytest.mark.xdist_group("metal-experiment")]
@@ -32,10 +31,7 @@ TOP = "seed: 7\nmax_failures: 0\nreduce:\n  grow: 3\n"
 
 @pytest.fixture(scope="module")
 def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    with (
-        lent(4) as metal,
-        contextlib.closing(Farm(tmp_path_factory.mktemp("farm"), metal)) as farm,
-    ):
+    with lent(4) as metal, farm_on(metal, tmp_path_factory.mktemp("farm")) as farm:
         yield farm
 
 

@@ -14,8 +14,6 @@ from flambe.experiment.executors.crash_record import CrashRecord
 from flambe.progress import Status
 from tests.experiment.lab import Lab, Outcome
 
-pytestmark = pytest.mark.xdist_group("ray")
-
 # How it ends → what is said of it, with Ray; where it is another thing, without.
 HERE = {
     "exit": r"SystemExit: it called sys.exit\(0\), .*",
@@ -64,17 +62,6 @@ def check(outcome: Outcome, how: str, text: str) -> None:
 def test_whatever_ends_a_variant_here(lab: Lab) -> None:
     outcome = lab.run(f"end: !pieces.Ending {{how: !g [{', '.join(HERE)}]}}", more=MORE)
     for how, text in HERE.items():
-        check(outcome, how, text)
-
-
-@pytest.mark.usefixtures("one_ray")
-def test_whatever_ends_a_variant_by_tune(lab: Lab) -> None:
-    ways = {**HERE, **DEATHS}
-    pipeline = f"""
-    end: !pieces.Ending {{how: !g [{", ".join(ways)}]}}
-    """
-    outcome = lab.run(pipeline, more=MORE, executor=None)
-    for how, text in ways.items():
         check(outcome, how, text)
 
 

@@ -8,11 +8,6 @@ from typing import Any
 
 import pytest
 
-from flambe.progress import Status
-from tests.experiment.lab import Lab, Outcome
-
-pytestmark = pytest.mark.xdist_group("ray")
-
 NAN = math.nan
 # Figures of variants by step: of one that is good, that is bad, not defined, and that has none.
 GOOD, BAD = "[1.0, 2.0, 3.0, 4.0]", "[0.5, 0.6, 0.7, 0.8]"
@@ -115,71 +110,3 @@ def test_searchers_are_told_that_the_point_failed(
     assert [trial.state.name for trial in trials] == ["FAIL", "COMPLETE", "COMPLETE"]
     assert [trial.value for trial in trials] == [None, 0.5, 0.5]
     assert inner._ot_study.direction.name == "MAXIMIZE"
-
-
-@pytest.mark.usefixtures("one_ray")
-def test_schedulers_of_a_run_rank_what_has_no_figure_last(lab: Lab) -> None:
-    outcome = lab.run(
-        f"asha: !pieces.Measured {{figures: {FIGURES}}}\n"
-        f"bands: !pieces.Measured {{figures: !g [{BANDS}]}}\n"
-        f"median: !pieces.Measured {{figures: {FIGURES}}}\n",
-        more="""
-        devices: {cpu: 2}
-        schedulers:
-          asha: !ray.ASHAScheduler {max_t: 100, grace_period: 2, reduction_factor: 2}
-          bands: !ray.HyperBandScheduler {max_t: 4, reduction_factor: 2, time_attr: steps}
-          median: !ray.MedianStoppingRule
-            {time_attr: steps, grace_period: 1, min_samples_required: 1, mode: max}
-        """,
-        executor=None,
-    ).fine()
-    steps = {stage: [v.step for v in outcome.of(stage)] for stage in ("asha", "bands", "median")}
-    assert steps["asha"] == [4, 2, 2, 2]
-    assert steps["median"] == [4, 1, 1, 1]
-    assert steps["bands"][:3] == [4, 4, 4]
-    assert sorted(steps["bands"][3:5]) == [2, 4]  # of the two, one may stay
-    assert steps["bands"][5] == 4
-    for stage in ("asha", "median"):
-        good, bad, undefined, none = outcome.of(stage)
-        assert good.status in (Status.FINISHED, Status.STOPPED)
-        assert (good.best, none.best, undefined.best) == (4.0, None, None)
-        assert repr(undefined.metric) == "nan"
-        assert bad.best is not None
-
-
-@pytest.mark.usefixtures("one_ray")
-def test_a_point_without_a_figure_is_one_that_failed_and_not_the_run(lab: Lab) -> None:
-    pytest.importorskip("optuna")
-
-    def run(samples: int, **options: Any) -> Outcome:
-        return lab.run(
-            "walk: !pieces.Sometimes {x: !tune.uniform [0.0, 1.0]}",
-            more=f"""
-            search:
-              walk:
-                searcher: !pieces.searchers.States {{record: RECORD, metric: metric, mode: max}}
-                num_samples: {samples}
-                max_concurrent_trials: 1
-            schedulers: {{walk: !ray.ASHAScheduler {{max_t: 100}}}}
-            """,
-            executor=None,
-            **options,
-        ).fine()
-
-    outcome = run(6)
-    tried = outcome.of("walk")
-    assert {variant.status for variant in tried} == {Status.FINISHED}
-    states = [
-        f"COMPLETE {v.choices['x']:.6f} {v.metric}"
-        if v.choices["x"] > 0.6
-        else f"FAIL {v.choices['x']:.6f} None"
-        for v in tried
-    ]
-    assert lab.records() == states
-    kinds = {variant.metric is None for variant in tried if variant.choices["x"] <= 0.6}
-    assert kinds == {True, False}  # both missing ones and NaN
-    said = [note for note in outcome.watcher.notes if "the point failed" in note]
-    assert len(said) == 1
-    again = run(7, resume=True)
-    assert [v.status for v in again.of("walk")].count(Status.REUSED) == 6
-    assert len(again.of("walk")) == 7

@@ -8,7 +8,6 @@ import json
 import locale
 import logging
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -17,7 +16,6 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +23,6 @@ import pytest
 import torch
 
 from flambe.experiment.executors.isolation import Isolation
-from flambe.progress import Status
 from tests.experiment.lab import Lab
 
 Look = Callable[[], Any]
@@ -213,25 +210,3 @@ def test_variants_here_find_the_same_process(lab: Lab) -> None:
         "exit 2",
         "exit 3",
     ]
-
-
-@pytest.mark.xdist_group("ray")
-@pytest.mark.usefixtures("one_ray")
-def test_variants_of_one_worker_find_the_same_process(lab: Lab) -> None:
-    """Or a process of their own, where one left what cannot be taken back."""
-    outcome = lab.run(
-        "a: !pieces.Leaky {number: !g [1, 2, 3, 4, 5], record: RECORD, thread_of: 3}",
-        more=f"devices: {{cpu: {os.cpu_count()}}}",
-        executor=None,
-    ).fine()
-    assert outcome.statuses("a") == [Status.FINISHED] * 5
-    assert outcome.metrics("a") == [1.0, 2.0, 3.0, 4.0, 5.0]
-    records = found(lab)
-    assert differences(records) == []
-    pids = [one["pid"] for one in records]
-    assert pids[0] == pids[1] == pids[2] != pids[3] == pids[4]
-    told = [text for _, _, text in outcome.watcher.lines if "is not used for another" in text]
-    assert len(told) == 1
-    assert "it left the thread 'forgotten'" in told[0]
-    assert random.random() != 0  # ray leaves this process as it was
-    assert Path.cwd().exists()

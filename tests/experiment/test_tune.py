@@ -1,8 +1,13 @@
-"""The same over Ray Tune: trials, actors, live lines, retries, schedulers and searches."""
+"""The same over Ray Tune: trials, actors, live lines, retries, schedulers and searches.
+
+What needs Ray is tested here, so that Ray is started once: the rest of test_endings, test_isolation
+and test_engines_ranked needs none.
+"""
 
 from __future__ import annotations
 
 import os
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -11,6 +16,7 @@ import pytest
 
 from flambe.errors import ConfigError, RunError
 from flambe.progress import Status
+from tests.experiment import test_endings, test_engines_ranked, test_isolation
 from tests.experiment.lab import Lab, Outcome, environment, flambe
 
 pytestmark = pytest.mark.xdist_group("ray")
@@ -376,6 +382,99 @@ def test_a_stage_that_builds_on_many_files_of_the_driver(
         more="resources: {data: ./data.txt}",
     ).fine()
     assert lab.records() == [f"{tmp_path}/data.txt: here"]
+
+
+def test_whatever_ends_a_variant_by_tune(tuned: Any) -> None:
+    endings = {**test_endings.HERE, **test_endings.DEATHS}
+    pipeline = f"""
+    end: !pieces.Ending {{how: !g [{", ".join(endings)}]}}
+    """
+    outcome = tuned(pipeline, more=test_endings.MORE)
+    for how, text in endings.items():
+        test_endings.check(outcome, how, text)
+
+
+def test_variants_of_one_worker_find_the_same_process(lab: Lab, tuned: Any) -> None:
+    """Or a process of their own, where one left what cannot be taken back."""
+    outcome = tuned(
+        "a: !pieces.Leaky {number: !g [1, 2, 3, 4, 5], record: RECORD, thread_of: 3}",
+        more=f"devices: {{cpu: {os.cpu_count()}}}",
+    ).fine()
+    assert outcome.statuses("a") == [Status.FINISHED] * 5
+    assert outcome.metrics("a") == [1.0, 2.0, 3.0, 4.0, 5.0]
+    records = test_isolation.found(lab)
+    assert test_isolation.differences(records) == []
+    pids = [one["pid"] for one in records]
+    assert pids[0] == pids[1] == pids[2] != pids[3] == pids[4]
+    told = [text for _, _, text in outcome.watcher.lines if "is not reused for another" in text]
+    assert len(told) == 1
+    assert "it left the thread 'forgotten'" in told[0]
+    assert random.random() != 0  # ray leaves this process as it was
+    assert Path.cwd().exists()
+
+
+def test_schedulers_of_a_run_rank_what_has_no_figure_last(tuned: Any) -> None:
+    outcome = tuned(
+        f"asha: !pieces.Measured {{figures: {test_engines_ranked.FIGURES}}}\n"
+        f"bands: !pieces.Measured {{figures: !g [{test_engines_ranked.BANDS}]}}\n"
+        f"median: !pieces.Measured {{figures: {test_engines_ranked.FIGURES}}}\n",
+        more="""
+        devices: {cpu: 2}
+        schedulers:
+          asha: !ray.ASHAScheduler {max_t: 100, grace_period: 2, reduction_factor: 2}
+          bands: !ray.HyperBandScheduler {max_t: 4, reduction_factor: 2, time_attr: steps}
+          median: !ray.MedianStoppingRule
+            {time_attr: steps, grace_period: 1, min_samples_required: 1, mode: max}
+        """,
+    ).fine()
+    steps = {stage: [v.step for v in outcome.of(stage)] for stage in ("asha", "bands", "median")}
+    assert steps["asha"] == [4, 2, 2, 2]
+    assert steps["median"] == [4, 1, 1, 1]
+    assert steps["bands"][:3] == [4, 4, 4]
+    assert sorted(steps["bands"][3:5]) == [2, 4]  # of the two, one may stay
+    assert steps["bands"][5] == 4
+    for stage in ("asha", "median"):
+        good, bad, undefined, none = outcome.of(stage)
+        assert good.status in (Status.FINISHED, Status.STOPPED)
+        assert (good.best, none.best, undefined.best) == (4.0, None, None)
+        assert repr(undefined.metric) == "nan"
+        assert bad.best is not None
+
+
+def test_a_point_without_a_figure_is_one_that_failed_and_not_the_run(lab: Lab, tuned: Any) -> None:
+    pytest.importorskip("optuna")
+
+    def run(samples: int, **options: Any) -> Any:
+        return tuned(
+            "walk: !pieces.Sometimes {x: !tune.uniform [0.0, 1.0]}",
+            more=f"""
+            search:
+              walk:
+                searcher: !pieces.searchers.States {{record: RECORD, metric: metric, mode: max}}
+                num_samples: {samples}
+                max_concurrent_trials: 1
+            schedulers: {{walk: !ray.ASHAScheduler {{max_t: 100}}}}
+            """,
+            **options,
+        ).fine()
+
+    outcome = run(6)
+    tried = outcome.of("walk")
+    assert {variant.status for variant in tried} == {Status.FINISHED}
+    states = [
+        f"COMPLETE {v.choices['x']:.6f} {v.metric}"
+        if v.choices["x"] > 0.6
+        else f"FAIL {v.choices['x']:.6f} None"
+        for v in tried
+    ]
+    assert lab.records() == states
+    kinds = {variant.metric is None for variant in tried if variant.choices["x"] <= 0.6}
+    assert kinds == {True, False}  # both missing ones and NaN
+    said = [note for note in outcome.watcher.notes if "the point failed" in note]
+    assert len(said) == 1
+    again = run(7, resume=True)
+    assert [v.status for v in again.of("walk")].count(Status.REUSED) == 6
+    assert len(again.of("walk")) == 7
 
 
 def test_another_ray_is_not_joined_whatever_its_address_says(lab: Lab, tmp_path: Path) -> None:

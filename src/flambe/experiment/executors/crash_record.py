@@ -73,7 +73,7 @@ class CrashRecorder:
     """Keeps the crash folder of this process from construction to :meth:`close`.
 
     ``os._exit`` is replaced meanwhile, for it runs no handlers: shown by
-    ``tests/experiment/test_endings.py::test_whatever_ends_a_variant_by_tune``.
+    ``tests/experiment/test_tune.py::test_whatever_ends_a_variant_by_tune``.
     """
 
     def __init__(self) -> None:

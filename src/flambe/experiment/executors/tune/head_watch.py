@@ -2,7 +2,7 @@
 
 Without an external store, the head cannot be restarted under a run: its state is gone. Some seconds
 later, what is left of Ray in the driver ends the process with a C++ stack. Shown by
-``tests/experiment/test_cluster_faults.py``.
+``tests/experiment/test_cluster_life.py``.
 """
 
 from __future__ import annotations

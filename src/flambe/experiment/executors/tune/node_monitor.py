@@ -143,7 +143,7 @@ class RayNodeMonitor:
     def _watch(self, over: threading.Event) -> None:
         alone_since: float | None = None
         while not over.wait(PERIOD):
-            # Ray's core ends this process when it is called without a head: test_cluster_faults.
+            # Ray's core ends this process when it is called without a head: see test_cluster_life.
             if self.head.gone or not self.head.answers():
                 continue
             try:

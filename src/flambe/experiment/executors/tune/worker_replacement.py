@@ -11,7 +11,7 @@ _NEEDED = ("_on_trial_reset", "_remove_actor", "_schedule_trial_actor")
 def replace_refusing_actors() -> bool:
     """Make Tune start a new actor where one answers a reset with False, instead of failing.
 
-    Shown by ``tests/experiment/test_isolation.py``.
+    Shown by ``tests/experiment/test_tune.py``.
 
     Returns
     -------
