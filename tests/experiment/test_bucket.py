@@ -87,6 +87,7 @@ def local(folder: RunFolder) -> set[str]:
     return {str(p.relative_to(folder.root)) for p in folder.root.rglob("*") if p.is_file()}
 
 
+@pytest.mark.integration
 def test_checkpoints_are_there_and_all_else_is_here_and_there(
     lab: Lab, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ from flambe.remote.agent import supervisor
 from tests.experiment.buckets import NAME, Bucket
 from tests.experiment.farm import Farm, eventually, figures, layout
 
-pytestmark = pytest.mark.xdist_group("local-experiment")
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("local-experiment")]
 LEARNING = """
 dataset: !SklearnDataset
   name: digits

@@ -174,7 +174,7 @@ def test_it_is_touched_while_it_is_held(folder: Path, monkeypatch: pytest.Monkey
         until(lambda: held.path.stat().st_mtime_ns > first, "it was touched", 10)
 
 
-@pytest.mark.xdist_group("ray")
+@pytest.mark.integration
 @pytest.mark.faults
 def test_a_second_run_in_a_folder_is_refused(lab: Lab) -> None:
     lab.write("a: !pieces.Walk {steps: 1000, delay: 0.05, record: RECORD}")

@@ -196,6 +196,7 @@ def test_what_a_stranger_says_was_forgotten_is_only_text(tmp_path: Path) -> None
         assert not any("\x1b" in str(warning.message) for warning in caught)
 
 
+@pytest.mark.integration
 def test_the_command_names_it(lab: Lab) -> None:
     folder = lab.root / "site" / "forgetful"
     folder.mkdir(parents=True)
@@ -288,6 +289,7 @@ def test_a_hook_that_raises_is_an_error_of_its_component(run: Callable[..., Outc
     assert "no such thing" in str(outcome.raised())
 
 
+@pytest.mark.integration
 def test_the_command_fails_once_and_says_why(lab: Lab) -> None:
     folder = lab.root / "site" / "forgetful"
     folder.mkdir(parents=True)

@@ -272,7 +272,7 @@ def test_what_is_written_twice_is_run_once_and_it_is_said(mine: Mine) -> None:
     assert len(mine.run(resume=True).fine().of("b")) == 2
 
 
-@pytest.mark.xdist_group("ray")
+@pytest.mark.integration
 def test_a_search_that_repeats_itself(lab: Lab) -> None:
     """Each trial is a variant of its own, and begins with other random numbers."""
     lab.write(

@@ -19,7 +19,7 @@ from flambe.progress import Status
 from tests.experiment import test_endings, test_engines_ranked, test_isolation
 from tests.experiment.lab import Lab, Outcome, environment, flambe
 
-pytestmark = pytest.mark.xdist_group("ray")
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ray")]
 
 
 @pytest.fixture

@@ -106,7 +106,7 @@ def test_without_an_experiment_it_is_the_folder_of_now(
     assert Bare().folder == tmp_path
 
 
-@pytest.mark.xdist_group("ray")
+@pytest.mark.integration
 @pytest.mark.usefixtures("one_ray")
 def test_each_variant_has_a_folder_by_tune(lab: Lab) -> None:
     check(lab, lab.run(PIPELINE, executor=None).fine())
