@@ -20,11 +20,11 @@ from typing import Any
 
 import pytest
 
+from flambe._nvidia_smi import NvidiaSmiError
 from flambe.remote.agent import leases
 from flambe.remote.agent.files import boot_seconds
 from flambe.remote.agent.protocol import LeaseRequest
 from flambe.remote.agent.reaper import reaper
-from flambe.remote.agent.reaper.probe import Unreadable
 from flambe.remote.agent.reaper.settings import ReaperSettings, SettingsFile
 from flambe.remote.agent.supervisor import _Log
 from tests.experiment.lab import until
@@ -192,7 +192,7 @@ def test_processors_count_where_gpus_cannot_be_read(
     monkeypatch: pytest.MonkeyPatch, days: Days
 ) -> None:
     def unreadable(cluster: str) -> str:
-        raise Unreadable("no answer")
+        raise NvidiaSmiError("no answer")
 
     monkeypatch.setattr(reaper, "gpus_in_use", unreadable)
     assert days.until_end(1, training(0.5, 0.5, 0.5), check=120, most=2) == float("inf")

@@ -274,7 +274,7 @@ def attach(
 
     ``note`` is told when the connection is lost, and when it is there again.
     """
-    return host.agent.follow(cluster, take, note=note)
+    return host.agent.follow(cluster, take, notify=note)
 
 
 def settle_lost(host: ClusterHost, name: str) -> None:

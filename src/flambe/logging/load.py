@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shutil
-import subprocess
 import threading
 import time
 from collections.abc import Callable
 from typing import TypedDict
 
+from flambe._nvidia_smi import MIB, NvidiaSmiError, Query
 from flambe.logging.events import Record
 from flambe.progress import host_name
 
 PERIOD = 5.0  # seconds between two looks
 DEADLINE = 10.0  # seconds that nvidia-smi has to answer
-_QUERY = "utilization.gpu,memory.used,memory.total"
+_QUERY = "gpu=utilization.gpu,memory.used,memory.total"
 
 
 class GpuLoad(TypedDict):
@@ -65,33 +64,10 @@ def measure() -> HostLoad:
 
 
 def _gpus() -> list[GpuLoad]:
-    if shutil.which("nvidia-smi") is None:
-        return []
     try:
-        rows = [[float(cell) for cell in line.split(",")] for line in _ask_gpus().splitlines()]
-    except (OSError, subprocess.SubprocessError, ValueError):
+        rows = [[float(cell) for cell in row] for row in Query(_QUERY).rows(DEADLINE)]
+    except (NvidiaSmiError, ValueError):
         return []
-    mib = 1024.0**2
     return [
-        {"use": use, "memory": used * mib, "memory_total": total * mib} for use, used, total in rows
+        {"use": use, "memory": used * MIB, "memory_total": total * MIB} for use, used, total in rows
     ]
-
-
-_hung: list[subprocess.Popen[str]] = []  # where a driver hangs, what asks it cannot be killed
-
-
-def _ask_gpus() -> str:
-    """Return what nvidia-smi prints; nothing as long as one hangs, whose end is not waited for."""
-    if any(process.poll() is None for process in _hung):
-        return ""
-    _hung.clear()
-    command = ["nvidia-smi", f"--query-gpu={_QUERY}", "--format=csv,noheader,nounits"]
-    null, pipe = subprocess.DEVNULL, subprocess.PIPE
-    process = subprocess.Popen(command, stdin=null, stdout=pipe, stderr=null, text=True)
-    try:
-        output, _ = process.communicate(timeout=DEADLINE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        _hung.append(process)
-        raise
-    return output if process.returncode == 0 else ""

@@ -1,4 +1,4 @@
-"""The agent of a host, as it is called from here."""
+"""The client of the agent that runs on a host."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from flambe import _nvidia_smi
 from flambe._process import quote_tail
 from flambe.errors import CommandError, RemoteError, UnreachableError
 from flambe.remote.agent.protocol import Request
@@ -28,7 +29,7 @@ sys.exit(main())
 _NO_PROGRAM, _NO_FILE = 127, 2
 # The exit code of the agent when there is nothing to follow.
 _NO_RUN = 3
-# How long whoever follows a log tries to come back when the connection was lost, in seconds.
+# For how long a client that follows a log tries to connect again, in seconds.
 COME_BACK = 600
 
 
@@ -39,11 +40,12 @@ def archive() -> bytes:
     for path in sorted(_AGENT.rglob("*.py")):
         name = path.relative_to(_AGENT).as_posix()
         files[f"flambe/remote/agent/{name}"] = path.read_text(encoding="utf-8")
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as target:
+    files["flambe/_nvidia_smi.py"] = Path(_nvidia_smi.__file__).read_text(encoding="utf-8")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as target:
         for name, text in files.items():
             target.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), text)
-    return made.getvalue()
+    return buffer.getvalue()
 
 
 class Agent:
@@ -141,30 +143,30 @@ class Agent:
     def follow(
         self,
         name: str,
-        take: Callable[[str], None],
+        on_line: Callable[[str], None],
         *,
-        note: Callable[[str], None] = lambda text: None,
+        notify: Callable[[str], None] = lambda text: None,
         once: bool = False,
     ) -> int | None:
-        """Give each line of a supervised process to a function, until the process has ended.
+        """Pass each line of a supervised process to a function, until the process has ended.
 
-        A lost connection is made anew, and the log goes on where it was.
+        A lost connection is made again, and the log continues where it was.
 
         Parameters
         ----------
         name
-            Of the process.
-        take
+            The name of the process.
+        on_line
             Called with each line.
-        note
-            Called when the connection is lost, and when it is there again.
+        notify
+            Called with a message when the connection is lost, and when it is there again.
         once
-            Only what it has said until now.
+            Whether to return at the end of what the process has printed until now.
 
         Returns
         -------
         int or None
-            Its exit code; None if nobody knows it, or it was not waited for.
+            Its exit code; None if that is unknown, or was not waited for.
 
         Raises
         ------
@@ -173,42 +175,42 @@ class Agent:
         RemoteError
             If there is no such process.
         """
-        place = 0
+        offset = 0
         end: list[str] = []
 
-        def line(stream: str, text: str) -> None:
-            nonlocal place
+        def read(stream: str, text: str) -> None:
+            nonlocal offset
             if stream != "stdout":
                 return
             head, _, rest = text.partition(" ")
             if head == "end":
                 end.append(rest)
             else:
-                place = int(head)
-                take(rest)
+                offset = int(head)
+                on_line(rest)
 
         while not end:
-            command = self.argv("follow", name, "--offset", str(place), *["--once"] * once)
+            command = self.argv("follow", name, "--offset", str(offset), *["--once"] * once)
             try:
                 self.host.run(
-                    command, deadline=float("inf"), take=line, shown="flambe's agent: follow"
+                    command, deadline=float("inf"), take=read, shown="flambe's agent: follow"
                 )
                 if once:
                     return None
             except (UnreachableError, CommandError) as error:
-                self._come_back(error, note)
+                self._recover(error, notify)
         return int(end[0]) if end[0].lstrip("-").isdigit() else None
 
-    def _come_back(self, error: RemoteError, note: Callable[[str], None]) -> None:
-        """Do what it takes to go on following, or raise the error."""
+    def _recover(self, error: RemoteError, notify: Callable[[str], None]) -> None:
+        """Make it possible to follow again, or raise the error."""
         code = error.code if isinstance(error, CommandError) else 255
         if code == _NO_RUN:
             raise RemoteError(self.host.name, "nothing was run there yet") from None
         if code == _NO_FILE and self.host.run(["test", "-e", self.path], check=False).code:
             self.host.put(archive(), self.path)
         elif code == 255:
-            note(f"{self.host.name}: the connection was lost; trying again")
+            notify(f"{self.host.name}: the connection was lost; trying again")
             self.host.connection.open(COME_BACK)
-            note(f"{self.host.name}: connected again")
+            notify(f"{self.host.name}: connected again")
         else:
             raise error

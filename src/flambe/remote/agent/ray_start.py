@@ -13,8 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import Callable, Protocol  # noqa: UP035 (evaluated by Python 3.8)
 
 #: What a node cannot do without, as Ray calls it.
 ESSENTIAL = ("gcs_server", "raylet")
@@ -28,29 +27,38 @@ PAUSE_FIRST, PAUSE_MOST = 0.5, 30.0  # seconds until an agent is started again
 def main(arguments: list[str]) -> None:
     """Become ``ray`` with these arguments."""
     del sys.path[0]  # this archive
-    node: Any = importlib.import_module("ray._private.node").Node
-    services: Any = importlib.import_module("ray._private.services")
+    node = importlib.import_module("ray._private.node").Node
+    services = vars(importlib.import_module("ray._private.services"))
     node.start_ray_client_server = _nothing
     node.start_monitor = _nothing
     node.start_api_server = _no_dashboard
     node.dead_processes = _dead_of(node.dead_processes)
-    services.start_ray_process = _with_keepers(services.start_ray_process)
+    services["start_ray_process"] = _with_keepers(services["start_ray_process"])
     sys.argv = ["ray", *arguments]
     importlib.import_module("ray.scripts.scripts").main()
 
 
-def _nothing(self: Any) -> None:
+class _Node(Protocol):
+    """A node of Ray, as far as it is changed here."""
+
+    _webui_url: str | None
+
+
+_Processes = Callable[[_Node], "list[tuple[str, subprocess.Popen[bytes]]]"]
+
+
+def _nothing(self: _Node) -> None:
     """Start nothing."""
 
 
-def _no_dashboard(self: Any, **options: Any) -> None:
+def _no_dashboard(self: _Node, **options: object) -> None:
     self._webui_url = None
 
 
-def _dead_of(dead_processes: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def _dead_of(dead_processes: _Processes) -> _Processes:
     """Return what names the processes that ended; of those a node needs, none ended in order."""
 
-    def essential(self: Any) -> list[tuple[str, Any]]:
+    def essential(self: _Node) -> list[tuple[str, subprocess.Popen[bytes]]]:
         dead = [entry for entry in dead_processes(self) if entry[0] in ESSENTIAL]
         for _, process in dead:
             process.returncode = process.returncode or 1
@@ -59,7 +67,7 @@ def _dead_of(dead_processes: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return essential
 
 
-def _with_keepers(start: Callable[..., Any]) -> Callable[..., Any]:
+def _with_keepers(start: Callable[..., object]) -> Callable[..., object]:
     """Return what starts a process of Ray: the agents of a raylet are kept up beside it."""
     keeper = subprocess.list2cmdline([sys.executable, _ARCHIVE, "ray-keep"])
 
@@ -69,7 +77,7 @@ def _with_keepers(start: Callable[..., Any]) -> Callable[..., Any]:
                 return option + keeper + " " + part[len(option) :]
         return part
 
-    def started(command: list[str], process_type: str, *args: Any, **options: Any) -> Any:
+    def started(command: list[str], process_type: str, *args: object, **options: object) -> object:
         if process_type == "raylet":
             command = [kept(str(part)) for part in command]
         return start(command, process_type, *args, **options)

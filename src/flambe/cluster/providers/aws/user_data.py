@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
 
+from flambe import _nvidia_smi
 from flambe.logging import redact
 from flambe.remote import agent
 
@@ -205,6 +206,7 @@ def archive() -> bytes:
     """Return the reaper as a tar archive: the same bytes everywhere, small enough for user data."""
     folder = Path(agent.__file__).parent
     files = {"__main__.py": _MAIN, "flambe/__init__.py": b"", "flambe/remote/__init__.py": b""}
+    files["flambe/_nvidia_smi.py"] = Path(_nvidia_smi.__file__).read_bytes()
     for name in _MODULES:
         files[f"flambe/remote/agent/{name}.py"] = (folder / f"{name}.py").read_bytes()
     archived = io.BytesIO()

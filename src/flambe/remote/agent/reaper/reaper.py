@@ -38,16 +38,15 @@ import glob
 import json
 import math
 import os
-import shutil
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
 from typing import TextIO
 
+from flambe._nvidia_smi import Query
 from flambe.remote.agent.files import boot_id, boot_seconds, publish_json, read_text
 from flambe.remote.agent.reaper.escalation import end
-from flambe.remote.agent.reaper.probe import Probe, Unreadable
+from flambe.remote.agent.reaper.probe import Probe
 from flambe.remote.agent.reaper.settings import Observation, ReaperSettings, SettingsFile
 
 MARKER = "FLAMBE_SUPERVISED"  # in the environment of all that flambe runs; see supervisor.py
@@ -55,6 +54,7 @@ NEEDED = "a run needs it"
 # What Ray, the site and the system do when nobody asks them for anything stays below these.
 BUSY_CORES = 0.3
 BUSY_GPU = 5.0
+GPU_DEADLINE = 30.0  # seconds
 WEIGHT = 19.0  # seconds of idleness that make up for a second of use: 95 % of the time
 GAP = 4.0  # checks: what was not looked at for longer is neither idle nor busy
 LONGEST = 7 * 86400.0  # seconds that use counts for, where there is no timeout
@@ -257,18 +257,9 @@ def gpus_in_use(cluster: str) -> str:
 
 
 def query_gpus(query: str) -> list[float]:
-    """Return what nvidia-smi answers to a query; nothing, where there is none."""
-    if shutil.which("nvidia-smi") is None:
-        return []
-    command = ["nvidia-smi", f"--query-{query}", "--format=csv,noheader,nounits"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise Unreadable("no answer") from error
-    if done.returncode:
-        last = (done.stdout + done.stderr).strip().splitlines()[-1:]
-        raise Unreadable(f"nvidia-smi failed: {''.join(last) or done.returncode}")
-    return [float(line) for line in done.stdout.split() if line.replace(".", "", 1).isdigit()]
+    """Return the numbers that nvidia-smi answers to a query; nothing, where there is none."""
+    rows = Query(query).rows(GPU_DEADLINE)
+    return [float(row[0]) for row in rows if row[0].replace(".", "", 1).isdigit()]
 
 
 class Terminals:
