@@ -43,7 +43,8 @@ def collect(options: argparse.Namespace) -> int:
             orphans.remove(session, [each for each in orphaned if each.region == region])
         display.note(f"{counted(len(orphaned), 'orphan')} removed")
     elif orphaned:
-        display.note(f"{counted(len(orphaned), 'orphan')}: flambe gc --yes removes them")
+        them = "it" if len(orphaned) == 1 else "them"
+        display.note(f"{counted(len(orphaned), 'orphan')}: flambe gc --yes removes {them}")
     if len(resources) > len(orphaned):
         display.note("flambe status NAME describes a cluster; flambe down NAME takes it down")
     for error in errors:

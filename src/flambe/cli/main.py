@@ -30,8 +30,8 @@ commands for clusters (CLUSTER is a file, or the name of one that was used befor
   flambe ssh CLUSTER [HOST]            log in
   flambe fetch CLUSTER [TO]            bring the results here
   flambe down CLUSTER                  take it down
-  flambe gc [--yes]                    what is left on AWS; remove what nobody needs
-  flambe aws policy                    what AWS must allow
+  flambe gc [--yes]                    list what flambe has on AWS; remove orphans
+  flambe aws policy                    the permissions that AWSCluster needs
 
 exit codes:
   0  done      1  the run failed      2  the configuration is wrong      130  interrupted
@@ -233,15 +233,15 @@ def _down(parser: argparse.ArgumentParser) -> None:
 
 
 def _aws(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("what", choices=["policy"], help="the least IAM policy, as JSON")
+    parser.add_argument("what", choices=["policy"], help="the IAM policy, as JSON")
 
 
 def _gc(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--region", action="append", metavar="REGION", help="look there; may be given again"
+        "--region", action="append", metavar="REGION", help="list this region; may be repeated"
     )
     parser.add_argument("--profile", metavar="NAME", help="a profile of the AWS configuration")
-    parser.add_argument("--yes", action="store_true", help="remove what nobody needs any more")
+    parser.add_argument("--yes", action="store_true", help="remove what is orphaned")
 
 
 # Name → what it does, and its arguments.
@@ -271,12 +271,12 @@ COMMANDS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
         _down,
     ),
     "gc": (
-        "List what flambe has on AWS, by its tags: of every cluster, whoever made it. With --yes "
-        "remove what nobody needs any more: instances that were never ready or have lost their "
-        "orchestrator, volumes without an instance, alarms of instances that are gone.",
+        "List what flambe has on AWS, by its tags, for every cluster and creator. With --yes, "
+        "remove what is orphaned: instances that were never ready or have lost their orchestrator, "
+        "volumes without an instance, alarms of instances that are gone.",
         _gc,
     ),
-    "aws": ("Print the least IAM policy that AWSCluster needs.", _aws),
+    "aws": ("Print the IAM policy with the fewest permissions that AWSCluster needs.", _aws),
 }
 
 

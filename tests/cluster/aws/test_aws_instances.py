@@ -346,7 +346,7 @@ def test_a_group_that_does_not_serve_is_told_before_anything_is_made(
     )["GroupId"]
     with pytest.raises(FlambeError) as caught:
         up(make(security_group=group))
-    assert "does not allow SSH from anywhere" in str(caught.value)
+    assert "has no rule that allows SSH" in str(caught.value)
     assert "no rule for traffic from itself" in str(caught.value)
     assert left(paper) == []
 

@@ -33,49 +33,50 @@ BOOT_SECONDS = 600.0  # within which instances must run
 
 
 class AWSCluster(Cluster):
-    """A cluster of EC2 instances; a cluster is found again by its name and creator.
+    """A cluster of EC2 instances, which is found again by its name and creator.
 
     Parameters
     ----------
     name
         Letters, digits, ``-`` and ``_``.
     factories_num
-        How many factories.
+        The number of factories.
     factories_type, orchestrator_type
-        Types of instances: ``g5.xlarge``, ``t3.large``.
+        Instance types: ``g5.xlarge``, ``t3.large``.
     key_name, key
-        The name of a key pair of EC2, and the path of its private key here.
+        The name of an EC2 key pair, and the path of its private key on this machine.
     creator
-        Who the cluster belongs to: an address of e-mail, for example.
+        The owner of the cluster: an email address, for example.
     security_group
-        The id of a security group that lets in SSH, and all traffic from itself.
+        The id of a security group that allows SSH, and all traffic from itself.
     subnet_id
-        The id of a subnet, or several: the next one is tried where a zone has no capacity.
+        The id of a subnet, or several: the next one is tried if a zone has no capacity.
     orchestrator_timeout, factories_timeout
-        Hours of low use after which they are terminated; 0 at once, -1 never. Fractions count.
+        Hours of low use after which they are terminated; 0 is at once, -1 never. Fractions are
+        allowed.
     tags
-        Further tags of all instances.
+        Additional tags of all instances.
     volume_size, volume_type
         The root volume: its size in GB, and its type.
     orchestrator_ami, factory_ami
         Images; the current Ubuntu LTS, and for GPUs the AWS Deep Learning base image by default.
     username
-        The user that the images let in.
+        The user to log in as.
     region_name, profile
-        The region, and the profile of the AWS configuration; by default as boto3 finds them.
+        The region, and the profile of the AWS configuration; by default those that boto3 finds.
     dedicated
-        Whether the instances run on hardware of their own.
+        Whether the instances run on dedicated hardware.
     spot
-        Whether the factories are spot instances: cheaper, and taken away when AWS needs them.
+        Whether the factories are spot instances: cheaper, until AWS needs them back.
     use_public
-        Whether hosts are reached at public addresses from here.
+        Whether hosts get public addresses, and this machine connects to those.
     provisioning_timeout
-        Hours after which an instance that was never ready terminates itself.
+        Hours within which a new instance must be ready; otherwise it terminates itself.
     factories_alarm
-        Whether an alarm of CloudWatch terminates factories too whose CPUs were idle for
-        ``factories_timeout``: should a host hang, and its reaper with it. At most 168 hours.
+        Whether a CloudWatch alarm, too, terminates factories whose CPUs were idle for
+        ``factories_timeout``, in case a host hangs, and its reaper with it. At most 168 hours.
     instance_profile
-        The name of an instance profile, whose role is that of what runs on the hosts; by default
+        The name of an instance profile, whose role the processes on the hosts have; by default
         there is none.
     setup_cmds, environment, remote_dir, gpus, site, orchestrator_works
         See :class:`Cluster`.
@@ -233,7 +234,7 @@ class AWSCluster(Cluster):
         drift = format_drift(config, self.instances)
         return [*lines, *(("differs", text) for text in drift)]
 
-    def create_machines(self, found: Sequence[Machine]) -> list[Machine]:
+    def create_machines(self, existing: Sequence[Machine]) -> list[Machine]:
         """Start what was stopped, and create what is missing: all of it, or nothing.
 
         Raises

@@ -1,7 +1,7 @@
-"""What a new instance is given for its first boot: a host key, and the reaper.
+"""The user data of a new instance: a host key for its first boot, and the reaper.
 
-It holds no secret but that host key, by which the instance is known at first contact; then it gets
-one that was made on the instance itself.
+That host key is its only secret. It identifies the instance at first contact; then the instance
+gets a key that was generated on the instance itself.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from flambe import _nvidia_smi
 from flambe.logging import redact
 from flambe.remote import agent
 
-MOST = 16 * 1024  # bytes that EC2 takes
+MAX_BYTES = 16 * 1024  # the limit of EC2
 FOLDER = "/var/lib/flambe"
 SETTINGS = f"{FOLDER}/reaper.json"
-FIRST_SETTINGS = f"{FOLDER}/reaper.first.json"  # those that it was launched with
+FIRST_SETTINGS = f"{FOLDER}/reaper.first.json"  # the settings at launch
 READY = f"{FOLDER}/ready"
 SEEN = f"{FOLDER}/seen.json"
-# What installs packages waits for those who do, in setup_cmds too: apt gives up at once else.
+# Lets apt wait for its lock, in setup_cmds too; by default it fails at once.
 APT = "/etc/apt/apt.conf.d/99flambe"
-# What a host needs to end itself, and no more; Python runs the folder that holds it.
+# The modules that the reaper needs; Python runs the folder that holds them.
 _REAPER = ("__init__", "escalation", "probe", "reaper", "settings")
 _MODULES = ("__init__", "files", *(f"reaper/{name}" for name in _REAPER))
 _MAIN = b"""import sys
@@ -39,8 +39,8 @@ from flambe.remote.agent.reaper.reaper import main
 sys.exit(main(*sys.argv[1:3]))
 """
 UNIT = "flambe-reaper.service"
-# A shutdown does not stop it: it takes care that the shutdown comes to its end. What hangs in the
-# kernel does not delay its restart.
+# A shutdown does not stop the reaper, which makes sure that the shutdown completes. A process that
+# hangs in the kernel does not delay its restart.
 _UNIT = f"""[Unit]
 Description=Ends this host when it is no longer needed (flambe)
 DefaultDependencies=no
@@ -62,8 +62,8 @@ StandardError=inherit
 [Install]
 WantedBy=sysinit.target
 """
-# It is done at each boot, before anything else of cloud-init's that may stall. What an image brings
-# along of another instance does not count: its launch had another host key.
+# Runs at each boot, before any other step of cloud-init, which could stall. What an image contains
+# of another instance is removed: that one was launched with another host key.
 _ARM = f"""set -u
 umask 022
 mkdir -p {FOLDER} && cd {FOLDER} || exit 1
@@ -81,13 +81,13 @@ if [ -d /run/systemd/system ]; then
   systemctl enable {UNIT}
   timeout 30 systemctl start --no-block {UNIT} && exit
 fi
-# The kernel is to kill others first where memory lacks; and it comes back, whoever kills it.
+# Out of memory, the kernel is to kill other processes first; killed, the reaper starts again.
 setsid sh -c 'echo -1000 > /proc/self/oom_score_adj
 while :; do python3 {FOLDER}/reaper {SETTINGS} {FIRST_SETTINGS}; sleep 5; done' \
   < /dev/null >> {FOLDER}/reaper.log 2>&1 &
 """
-# What powers the host off, should the way before it fail or hang. An orderly shutdown waits 90
-# seconds for each service that does not end.
+# How the host is powered off if the step before fails or hangs. An orderly shutdown waits 90
+# seconds for each service that does not stop.
 _POWER_OFF: list[EscalationStep] = [
     {"command": ["systemctl", "poweroff"], "patience": 180},
     {"command": ["poweroff", "-f"], "patience": 60},
@@ -129,7 +129,7 @@ class HostKey:
 
     @classmethod
     def new(cls) -> HostKey:
-        """Make one."""
+        """Generate a key pair."""
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, "key")
             command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", str(path)]
@@ -170,8 +170,8 @@ def reaper_settings(
 
 
 def user_data(key: HostKey, reaping: ReaperSettings) -> str:
-    """Return the user data of an instance, for cloud-init."""
-    # Where there are ssh_keys, no others are generated.
+    """Return the user data of an instance, as cloud-init reads it."""
+    # With ssh_keys, cloud-init generates no other keys.
     config = {
         "ssh_deletekeys": True,
         "ssh_keys": {"ed25519_private": key.private, "ed25519_public": key.public},
@@ -179,7 +179,7 @@ def user_data(key: HostKey, reaping: ReaperSettings) -> str:
         "bootcmd": [["sh", "-c", arming(key.public, reaping)]],
     }
     text = f"#cloud-config\n{json.dumps(config)}\n"
-    assert len(text) < MOST, "the user data is too long for EC2"
+    assert len(text) < MAX_BYTES, "the user data is too long for EC2"
     return text
 
 
@@ -189,7 +189,7 @@ def arming(launch: str, reaping: ReaperSettings) -> str:
     Parameters
     ----------
     launch
-        What tells the instances of a launch from all others.
+        Identifies the launch that the instance belongs to.
     reaping
         The settings of the reaper.
     """

@@ -81,9 +81,9 @@ class LocalCluster(Cluster):
         """Return the names of the hosts whose servers do not run."""
         return [host.name for host in self._hosts if host.machine() is None]
 
-    def create_machines(self, found: Sequence[Machine]) -> list[Machine]:
+    def create_machines(self, existing: Sequence[Machine]) -> list[Machine]:
         """Start the servers that do not run; if one fails, stop those that were started."""
-        machines = {machine.name: machine for machine in found}
+        machines = {machine.name: machine for machine in existing}
         environment = {} if self.cpus is None else {"FLAMBE_CPUS": str(self.cpus)}
         started: list[LoopbackHost] = []
         try:

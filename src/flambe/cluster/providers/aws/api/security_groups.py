@@ -71,7 +71,7 @@ def check_security_group(
     problems = []
     if from_outside and not any(rule.allows_ssh and rule.source != group for rule in rules):
         hint = f"{command} --protocol tcp --port 22 --cidr YOUR.ADDRESS/32"
-        problems.append(Problem(f"AWS: {group} does not allow SSH from anywhere", hint=hint))
+        problems.append(Problem(f"AWS: {group} has no rule that allows SSH", hint=hint))
     if not any(rule.allows_all_ports and rule.source == group for rule in rules):
         text = f"AWS: {group} has no rule for traffic from itself: the hosts must reach one another"
         problems.append(Problem(text, hint=f"{command} --protocol all --source-group {group}"))
