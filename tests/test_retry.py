@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import pytest
@@ -81,3 +82,11 @@ def test_polling_asks_once_more_at_its_end(monkeypatch: pytest.MonkeyPatch) -> N
     assert len(calls) == 4
     assert poll(lambda: calls.append(1), seconds=0, sleep=flaky.sleep) is None
     assert len(calls) == 5
+
+
+def test_pauses_leave_the_random_numbers_of_components_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before, flaky = random.getstate(), Flaky(3, monkeypatch)
+    assert retry(flaky, seconds=60, on=OSError, jitter=True, sleep=flaky.sleep) == "done"
+    assert random.getstate() == before

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+# Not the generator that all share: components draw from it, and repeat what they drew.
+_generator = random.Random()
 
 
 def retry(
@@ -61,7 +63,7 @@ def retry(
 
     def wait(state: tenacity.RetryCallState) -> float:
         base = min(pause * 2.0 ** min(state.attempt_number - 1, 64), longest)
-        return base * random.uniform(0.5, 1.5) if jitter else base
+        return base * _generator.uniform(0.5, 1.5) if jitter else base
 
     def notify(state: tenacity.RetryCallState) -> None:
         error = state.outcome.exception() if state.outcome is not None else None

@@ -59,7 +59,7 @@ def test_reduce_keeps_numbers_only_and_says_so(lab: Lab) -> None:
     outcome = lab.run(FIGURES, more="reduce: {train: 5}").fine()
     kept = [entry.metric for entry in outcome.of("train") if entry.kept]
     assert kept == [0.5, -math.inf, 0.7, math.inf]
-    assert any("4 of 6 variants flow on, and not 5" in note for note in outcome.watcher.notes)
+    assert any("4 of 6 variants are kept, and not 5" in note for note in outcome.watcher.notes)
     best = lab.run(FIGURES, more="reduce: {train: 1}", force=True).fine()
     assert [entry.metric for entry in best.of("train") if entry.kept] == [math.inf]
 

@@ -26,7 +26,7 @@ from flambe.compile.state import s3
 from flambe.errors import ConfigError, RemoteError, ResourceError, RunError
 from flambe.experiment import Experiment
 from flambe.experiment.storage.checkpoints import Checkpoints
-from flambe.experiment.storage.mirror import _is_ours
+from flambe.experiment.storage.mirror import _is_mirrored
 from flambe.packaging import resources
 from flambe.remote import Address, Connection, Copy, Host, Login, transfer
 
@@ -357,9 +357,9 @@ def test_a_variant_of_an_earlier_run_is_no_path(tmp_path: Path, name: str) -> No
 
 
 def test_names_in_a_bucket_lead_nowhere() -> None:
-    assert not _is_ours("../../victim")
-    assert not _is_ours("stage/../../victim")
-    assert not _is_ours(".ssh/authorized_keys")
+    assert not _is_mirrored("../../victim")
+    assert not _is_mirrored("stage/../../victim")
+    assert not _is_mirrored(".ssh/authorized_keys")
 
 
 # -- keys of the user -----------------------------------------------------------------------------

@@ -271,7 +271,7 @@ def _cluster(document: Document, path: str, options: argparse.Namespace) -> Any:
 def _run(runnable: Any, options: argparse.Namespace) -> None:
     from flambe.cli.display import display
     from flambe.compile.build import run_error
-    from flambe.experiment.observer import guarded
+    from flambe.experiment.observer import guard
 
     resume: bool | list[str] = _stages_to_resume(options) or options.resume
     # A debugger needs the terminal for itself.
@@ -281,7 +281,7 @@ def _run(runnable: Any, options: argparse.Namespace) -> None:
         from flambe.cli.site import SiteDisplay
 
         shown = SiteDisplay(shown)
-    shown = guarded(shown)
+    shown = guard(shown)
     try:
         runnable.run(
             force=options.force,

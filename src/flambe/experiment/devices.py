@@ -45,7 +45,7 @@ def refuse_too_large(
     )
 
 
-def occupied(
+def resolve_devices(
     requested: Mapping[str, float] | None, capacity: Mapping[str, float], *, local: bool
 ) -> dict[str, float]:
     """Return what a variant occupies.

@@ -31,9 +31,9 @@ class Experiment(ClusterRunnable):
     name
         Letters, digits, ``-`` and ``_``.
     pipeline
-        Stage → component, in order. A stage may link to those above it.
+        Stage → component, in order. A stage may link to those before it.
     resume
-        True: go on with an interrupted run; finished variants are kept, others go on from their
+        True: continue an interrupted run; finished variants are kept, others continue from their
         last checkpoint. A stage, or a list of stages: use the saved results of those and of
         all before.
     devices
@@ -52,14 +52,14 @@ class Experiment(ClusterRunnable):
     schedulers
         Stage → a trial scheduler of Ray Tune.
     reduce
-        Stage → k: only its k best variants are built upon.
+        Stage → k: later stages build upon its k best variants only.
     env
         The cluster that the experiment runs on; injected when remote.
     max_failures
         How often a variant that fails is tried again, from its last checkpoint.
     stop_on_failure
         Whether the run stops after a stage in which a variant failed for good; else it continues
-        without that variant and what builds on it, and fails when it is at its end.
+        without that variant and what builds on it, and fails at its end.
     merge_plot
         Whether TensorBoard shows the variants of all stages together.
     user_provider
@@ -67,12 +67,12 @@ class Experiment(ClusterRunnable):
     debug
         Stop in a debugger before each step; local only.
     seed
-        Where ``!s`` and the random numbers of each stage start from.
+        The seed of ``!s`` and of the random numbers of each stage.
     reuse_actors
         Whether one process may run several variants, one after another, which saves its start.
     storage
         An ``s3://bucket/folder`` that checkpoints are written to, from every host, instead of to
-        the output folder; what else is in that one is copied beside them.
+        the output folder; the rest of the output folder is copied beside them.
     max_variants
         How many variants a stage may have, those that ``reduce`` masks included: 10,000 by
         default, at most 100,000. All stages together may have ten times as many. With more,

@@ -126,6 +126,6 @@ class GuardedObserver:
                 self.close()
 
 
-def guarded(observer: Observer) -> GuardedObserver:
-    """Return the observer, guarded once."""
+def guard(observer: Observer) -> GuardedObserver:
+    """Return the observer in a guard, of which it needs only one."""
     return observer if isinstance(observer, GuardedObserver) else GuardedObserver(observer)

@@ -18,13 +18,13 @@ from flambe.errors import (
     Interrupted,
     RunError,
 )
-from flambe.experiment.devices import occupied
+from flambe.experiment.devices import resolve_devices
 from flambe.experiment.executors.base import Executor
 from flambe.experiment.executors.inline import InlineExecutor
 from flambe.experiment.executors.tune import local_ray
 from flambe.experiment.failed_variants import failure_report
 from flambe.experiment.journal import Journal
-from flambe.experiment.observer import LogObserver, Observer, guarded
+from flambe.experiment.observer import LogObserver, Observer, guard
 from flambe.experiment.resume import ResumeState
 from flambe.experiment.search.stage_search import StageSearch
 from flambe.experiment.signals import Interruption, not_interrupted
@@ -109,7 +109,7 @@ class Run:
         self.use_stale = options.stale == "reuse"
         self.debug = options.debug or spec.debug
         self.context = context
-        self.observer = guarded(options.observer or LogObserver())
+        self.observer = guard(options.observer or LogObserver())
         self.storage = RunStorage(
             spec, self.observer.note, local=self.debug, secrets=context.secrets
         )
@@ -268,7 +268,7 @@ class Run:
             self._workers = Workers(executor, {})  # closed, whatever comes now
             executor.start()
             self.interruption.check()
-            devices = occupied(self.spec.devices, executor.capacity(), local=local)
+            devices = resolve_devices(self.spec.devices, executor.capacity(), local=local)
             self._workers = Workers(executor, devices)
         return self._workers
 

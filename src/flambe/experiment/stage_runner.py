@@ -1,4 +1,4 @@
-"""Runs one stage after another: which variants there are, which are run, and which flow on."""
+"""Runs the stages of an experiment: which variants they have, which are run, and which are kept."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class StageRunner:
     ----------
     variants
         Stage → all its variants.
-    flowing
-        The ids of the variants that are built upon.
+    kept_ids
+        The ids of the variants that later stages build upon.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class StageRunner:
         self.notify = notify
         self.secrets = secrets
         self.variants: dict[str, list[Variant]] = {}
-        self.flowing: set[str] = set()
+        self.kept_ids: set[str] = set()
 
     def run(self, stage: StageState) -> None:
         """Run a stage.
@@ -133,16 +133,16 @@ class StageRunner:
 
     # -- what is to be run --------------------------------------------------------------------
 
-    def _is_open(self, variant: Variant) -> bool:
-        """Whether all variants that it depends on flow on."""
-        return self.flowing.issuperset(variant.ancestry.values())
+    def _has_ancestors(self, variant: Variant) -> bool:
+        """Whether all variants that it depends on have results, and were kept."""
+        return self.kept_ids.issuperset(variant.ancestry.values())
 
     def _adopt(self, stage: StageState, candidates: Sequence[Variant]) -> list[Variant]:
         """Record the variants of a stage that are known before it runs; return those to be run."""
         pending = []
         self.variants[stage.name] = []
         for candidate in candidates:
-            if not self._is_open(candidate):
+            if not self._has_ancestors(candidate):
                 self.variants[stage.name].append(candidate)
                 self.resume.mask(self.journal, candidate)
                 continue
@@ -164,7 +164,7 @@ class StageRunner:
         That is the variants that are unfinished, and the bases that the searcher starts from if it
         has more to try.
         """
-        bases = [variant for variant in candidates if self._is_open(variant)]
+        bases = [variant for variant in candidates if self._has_ancestors(variant)]
         resumed = self.resume.adopt_search(self.journal, stage.name, bases, self.expander)
         self.variants[stage.name] = resumed.variants
         search.evaluated += resumed.points
@@ -224,7 +224,7 @@ class StageRunner:
     # -- after it -----------------------------------------------------------------------------
 
     def _conclude(self, stage: StageState) -> None:
-        """Find which variants of a stage flow on, and whether the run may continue.
+        """Determine which variants of a stage are kept, and whether the run may continue.
 
         Raises
         ------
@@ -245,7 +245,7 @@ class StageRunner:
         for entry in entries:
             if stage.reduce is not None and entry.status.done:
                 self.journal.change(entry.id, kept=entry in kept)
-        self.flowing |= {entry.id for entry in kept}
+        self.kept_ids |= {entry.id for entry in kept}
         status = Status.FINISHED
         if failed and not done:
             status = Status.FAILED

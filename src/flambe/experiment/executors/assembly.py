@@ -101,7 +101,7 @@ class Assembly:
             return builder
         folder = None
         with contextlib.suppress(FileNotFoundError):
-            folder = self.task.storage.bring(checkpoint) / CHECKPOINT
+            folder = self.task.storage.fetch(checkpoint) / CHECKPOINT
         if folder is None or not folder.is_dir():
             raise StateError(
                 f"the checkpoint of stage {stage!r} is missing: {checkpoint}\n"

@@ -26,7 +26,7 @@ from flambe.experiment.storage.checkpoints import (
     Manifest,
     read_manifest,
 )
-from flambe.experiment.storage.variant_folders import Folders
+from flambe.experiment.storage.variant_folders import VariantFolders
 from flambe.logging import events
 from flambe.logging.events import Record
 from flambe.progress import better
@@ -63,7 +63,7 @@ class VariantTask:
         with contextlib.suppress(StateError):  # made in Python, with values that have no YAML form
             text = yaml.dump(self.variant.config)
             channel.send(Record(variant_id, "config", "", text, None, time.time()))
-        self.folders = Folders()
+        self.folders = VariantFolders()
         with contextlib.ExitStack() as unfinished:
             unfinished.callback(self.close)
             assembly = Assembly(task, self.variant, workspace_of=self._workspace)
@@ -73,7 +73,7 @@ class VariantTask:
                 self._advise(subject, advice)
             self._watch()
             if variant_id in task.restore:
-                folder = task.storage.bring(task.restore[variant_id])
+                folder = task.storage.fetch(task.restore[variant_id])
                 self.restore(folder)
                 # The attempts of this run come after those of the run before.
                 manifest = read_manifest(folder)
@@ -87,7 +87,7 @@ class VariantTask:
         if ancestor is None or not ancestor.runs:
             return self.folders.own
         checkpoint = f"{self.task.storage.base}/{stage}/{ancestor.name}/{FINAL}"
-        return self.folders.of_ancestor(stage, lambda: self.task.storage.bring(checkpoint))
+        return self.folders.of_ancestor(stage, lambda: self.task.storage.fetch(checkpoint))
 
     def close(self) -> None:
         """Remove the variant's folders on this host; its checkpoints hold what is kept."""

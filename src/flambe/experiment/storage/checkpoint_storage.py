@@ -12,7 +12,6 @@ import contextlib
 import functools
 import logging
 import os
-import random
 import shutil
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from pyarrow.fs import FSSpecHandler, PyFileSystem, copy_files
 
 from flambe import _disk
 from flambe._files import file_lock, private_folder, replacing
+from flambe._retry import retry
 from flambe.errors import HaltedError, RunError
 from flambe.experiment.storage.checkpoints import MANIFEST, Checkpoints
 from flambe.logging.console import home_folder
@@ -46,8 +46,6 @@ PAUSES = (1.0, 5.0, 15.0)
 # How long copies of checkpoints are kept on a host after their last use.
 CACHE_SECONDS = 7 * 24 * 3600
 T = TypeVar("T")
-# Components draw from the generator that all share: not one number of it is for pauses.
-_own_random = random.Random()
 
 
 @dataclass(frozen=True)
@@ -117,14 +115,11 @@ class Storage:
         return Checkpoints(self.base, _in_bucket(self).fs if self.url else None)
 
     def for_tune(self) -> PyFileSystem | None:
-        """Return the file system as Ray Tune takes it: it finds its way on whatever host it is.
-
-        None for that of this machine, where there is no other.
-        """
+        """Return the file system for Ray Tune, which works on any host; None for a local run."""
         return PyFileSystem(_Handler(self)) if self.id else None
 
     def refusal(self, error: BaseException) -> str:
-        """Return why the disk of the folder refused something, if it was that: it is full."""
+        """Return a reason if an error is that the disk of the folder is full, else nothing."""
         if self.url:
             return ""
         if isinstance(error, OSError) and _disk.is_full(error):
@@ -152,7 +147,7 @@ class Storage:
             else:
                 _connected(self).put_all(Path(name), checkpoint)
 
-    def bring(self, checkpoint: str) -> Path:
+    def fetch(self, checkpoint: str) -> Path:
         """Return the path on this host of a checkpoint below the base; it is copied if need be.
 
         Raises
@@ -162,9 +157,9 @@ class Storage:
         """
         if self.is_here:
             return Path(checkpoint)
-        return patiently(lambda: self._copied(checkpoint), f"{checkpoint} is read")
+        return patiently(lambda: self._fetch_copy(checkpoint), f"{checkpoint} is read")
 
-    def _copied(self, checkpoint: str) -> Path:
+    def _fetch_copy(self, checkpoint: str) -> Path:
         files = self.files()
         target = _cache(self.id) / os.path.relpath(checkpoint, self.base)
         private_folder(target.parent)
@@ -231,35 +226,35 @@ def _connected(storage: Storage) -> sftp.SftpFiles:
     from flambe.experiment.storage import sftp
 
     key = Path.home() / ".ssh" / storage.key
-    deadline = time.monotonic() + CONNECT_SECONDS
-    pause = 0.5
-    while True:
-        try:
-            # One after another: sshd drops connections that come all at once (MaxStartups).
-            with file_lock(home_folder("cache") / "sftp.lock"):
-                return sftp.SftpFiles(
-                    storage.host,
-                    port=storage.port,
-                    username=storage.user,
-                    client_keys=[str(key)],
-                    known_hosts=f"{key}.known_hosts",
-                    agent_path=None,
-                    config=None,
-                    encryption_algs=sftp.CIPHERS,
-                    connect_timeout=15,
-                    login_timeout=30,
-                    keepalive_interval=ALIVE_INTERVAL,
-                    keepalive_count_max=ALIVE_COUNT,
-                    skip_instance_cache=True,
-                )
-        except _connection_errors() as error:
-            if time.monotonic() > deadline:
-                where = f"{storage.user}@{storage.host}:{storage.port}"
-                raise RunError(
-                    f"cannot write to the orchestrator by SFTP ({where}): {error}"
-                ) from error
-            time.sleep(pause * _own_random.uniform(0.5, 1.5))
-            pause = min(pause * 2, 10)
+
+    def connect() -> sftp.SftpFiles:
+        # One after another: sshd drops connections that come all at once (MaxStartups).
+        with file_lock(home_folder("cache") / "sftp.lock"):
+            return sftp.SftpFiles(
+                storage.host,
+                port=storage.port,
+                username=storage.user,
+                client_keys=[str(key)],
+                known_hosts=f"{key}.known_hosts",
+                agent_path=None,
+                config=None,
+                encryption_algs=sftp.CIPHERS,
+                connect_timeout=15,
+                login_timeout=30,
+                keepalive_interval=ALIVE_INTERVAL,
+                keepalive_count_max=ALIVE_COUNT,
+                skip_instance_cache=True,
+            )
+
+    try:
+        return retry(
+            connect, seconds=CONNECT_SECONDS, on=_is_connection_error, longest=10.0, jitter=True
+        )
+    except Exception as error:
+        if not _is_connection_error(error):
+            raise
+        where = f"{storage.user}@{storage.host}:{storage.port}"
+        raise RunError(f"cannot write to the orchestrator by SFTP ({where}): {error}") from error
 
 
 def patiently(do: Callable[[], T], activity: str, storage: Storage | None = None) -> T:
@@ -287,7 +282,7 @@ def patiently(do: Callable[[], T], activity: str, storage: Storage | None = None
         except FileNotFoundError:
             raise
         except Exception as error:
-            if not isinstance(error, (RunError, *_connection_errors())):
+            if not isinstance(error, RunError) and not _is_connection_error(error):
                 raise
             if storage is not None and (refusal := storage.refusal(error)):
                 now = time.monotonic()
@@ -304,8 +299,8 @@ def patiently(do: Callable[[], T], activity: str, storage: Storage | None = None
             time.sleep(pause)
 
 
-def _connection_errors() -> tuple[type[Exception], ...]:
-    # Loaded where something is written over SFTP: it is not loaded only to ask.
-    module = sys.modules.get("asyncssh")
-    more = (module.Error,) if module is not None else ()
-    return (OSError, FSTimeoutError, *more)
+def _is_connection_error(error: BaseException) -> bool:
+    # asyncssh is imported where something is written over SFTP, and not only to ask this.
+    asyncssh = sys.modules.get("asyncssh")
+    classes = (OSError, FSTimeoutError, *((asyncssh.Error,) if asyncssh is not None else ()))
+    return isinstance(error, classes)

@@ -20,7 +20,7 @@ from flambe.progress import RunFolder, RunState, Status
 JOURNAL_PERIOD, PERIOD = 5.0, 30.0
 # A run renews its state every 30 seconds at least: after SILENCE without that it is over. One that
 # was silent for longer than RECENT, by whatever clock, is over at once.
-SILENCE, RECENT, LOOK_PERIOD = 45.0, 120.0, 3.0
+SILENCE, RECENT, POLL_PERIOD = 45.0, 120.0, 3.0
 PAUSES = (5.0, 15.0)  # seconds between two tries of the last copy
 # A file of more bytes is copied again when it has grown by that part of itself, and at the end.
 LARGE, GROWTH = 8 << 20, 8
@@ -63,7 +63,7 @@ class Mirror:
             copied = RunFolder(Path(name))
             for path in (copied.state, copied.previous_state):
                 with contextlib.suppress(FileNotFoundError):
-                    self._bring(path.name, path)
+                    self._download(path.name, path)
             return copied.read_state()
 
     def writer(self) -> RunState | None:
@@ -77,7 +77,7 @@ class Mirror:
             return None
         if here is not None and (here.started, here.pid) == (state.started, state.pid):
             return None
-        if abs(time.time() - _time(state)) > RECENT:
+        if abs(time.time() - _updated(state)) > RECENT:
             return None
         self.notify(
             f"{self.root} was written a moment ago by process {state.pid} on {state.host}; "
@@ -85,27 +85,27 @@ class Mirror:
         )
         end = time.monotonic() + SILENCE
         while time.monotonic() < end:
-            time.sleep(min(LOOK_PERIOD, SILENCE / 4))
+            time.sleep(min(POLL_PERIOD, SILENCE / 4))
             now = self.state()
             if now is None or now.status is not Status.RUNNING:
                 return None
-            if _time(now) != _time(state):
+            if _updated(now) != _updated(state):
                 return now
         return None
 
-    def bring(self) -> bool:
+    def restore(self) -> bool:
         """Copy the bucket's files of the run to its folder, if they are newer; return whether."""
         here, state = self.folder.read_state(), self.state()
-        if state is None or (here is not None and _time(here) >= _time(state)):
+        if state is None or (here is not None and _updated(here) >= _updated(state)):
             return False
         selector = FileSelector(self.root, recursive=True)
         for info in self.bucket.get_file_info(selector):
             name = os.path.relpath(info.path, self.root)
-            if info.type is FileType.File and _is_ours(name):
-                self._bring(name, self.folder.root / name)
+            if info.type is FileType.File and _is_mirrored(name):
+                self._download(name, self.folder.root / name)
         return True
 
-    def _bring(self, name: str, target: Path) -> None:
+    def _download(self, name: str, target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         source = f"{self.root}/{name}"
         copy_files(source, str(target), self.bucket, LocalFileSystem())
@@ -188,20 +188,22 @@ class Mirror:
         root = self.folder.root
         for folder, subfolders, names in os.walk(root):
             subfolders[:] = [
-                name for name in subfolders if _is_ours(os.path.relpath(Path(folder) / name, root))
+                name
+                for name in subfolders
+                if _is_mirrored(os.path.relpath(Path(folder) / name, root))
             ]
             for name in sorted(names):
                 path = Path(folder) / name
                 relative = str(path.relative_to(root))
-                if _is_ours(relative):
+                if _is_mirrored(relative):
                     yield relative, path
 
 
-def _time(state: RunState) -> float:
+def _updated(state: RunState) -> float:
     return state.updated or 0.0
 
 
-def _is_ours(name: str) -> bool:
+def _is_mirrored(name: str) -> bool:
     """Whether a file of a run is neither of a checkpoint nor of a resource."""
     parts = Path(name).parts
     temporary = name.endswith(".tmp") or any(part.startswith(".") for part in parts)

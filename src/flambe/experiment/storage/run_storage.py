@@ -101,7 +101,7 @@ class RunStorage:
             self._move_aside(force=force)
         if resume and self._mirror is not None:
             with self._reporting_bucket():
-                if self._mirror.bring():
+                if self._mirror.restore():
                     self.notify(f"the state of an earlier run was copied from {self.storage.url}")
         root = self.folder.root
         if needs_results and not self.folder.variants.exists():

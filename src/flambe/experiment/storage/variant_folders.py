@@ -13,7 +13,7 @@ from pathlib import Path
 from flambe.compile.workspace import FILES, Workspace, copy_files, working_folder
 
 
-class Folders:
+class VariantFolders:
     """The folders that one variant has on this host: its own, and copies of its ancestors'."""
 
     def __init__(self) -> None:

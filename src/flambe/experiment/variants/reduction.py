@@ -1,4 +1,4 @@
-"""Which variants of a stage flow on, by their figures; and messages on those that have none."""
+"""Which variants of a stage ``reduce`` keeps, by their figures; and messages on missing ones."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ def missing_figures(
     stage
         The stage.
     done, kept
-        Its variants that are done, and those of them that flow on.
+        Its variants that are done, and those of them that are kept.
     scheduler
         The blueprint of its scheduler, if it has one.
     """
     if stage.reduce is not None and len(kept) < min(stage.reduce, len(done)):
         yield (
-            f"{stage.name}: {len(kept)} of {len(done)} variants flow on, and not {stage.reduce}: "
+            f"{stage.name}: {len(kept)} of {len(done)} variants are kept, and not {stage.reduce}: "
             "the others have no figure to rank by"
         )
     if scheduler is not None and done and not any(is_number(entry.best) for entry in done):
         yield (
-            f"{stage.name}: no variant had a figure, so that !{scheduler.tag} had nothing to "
-            "compare; metric() of the component returns what it ranks by"
+            f"{stage.name}: no variant had a figure, so !{scheduler.tag} had nothing to "
+            "compare; metric() of the component must return what it ranks by"
         )
