@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -98,20 +97,17 @@ def test_checkpoints_are_there_and_all_else_is_here_and_there(
     lines = "".join(f"{name} = {value}\n" for name, value in bucket.variables.items())
     (home / "secrets.ini").write_text(f"[environment]\n{lines}")
     (home / "secrets.ini").chmod(0o600)
-    # The same in a folder without a bucket, at the same time.
+    run = flambe(lab.config, env=environment(FLAMBE_HOME=str(home)))
+    assert run.returncode == 0, run.stderr
+    assert f"checkpoints  {URL}/output__there" in run.stdout
+    here, there = local(lab.folder), bucket.keys("fruit/output__there/")
+    assert not checkpoints(here)
+    # The same as in a folder without a bucket and without Ray, nothing of Tune's in between.
     other = Lab(tmp_path / "other")
     other.root.mkdir()
     other.record = lab.record
     prepare(other, "there", url="")
-    with ThreadPoolExecutor(1) as pool:
-        without = pool.submit(flambe, other.config)
-        run = flambe(lab.config, env=environment(FLAMBE_HOME=str(home)))
-    assert run.returncode == 0, run.stderr
-    assert without.result().returncode == 0
-    assert f"checkpoints  {URL}/output__there" in run.stdout
-    here, there = local(lab.folder), bucket.keys("fruit/output__there/")
-    assert not checkpoints(here)
-    # The same as in a folder without a bucket, nothing of Tune's in between.
+    other.run().fine()
     assert named(there) == named(local(other.folder))
     assert there - checkpoints(there) == here
     assert figures(lab.folder) == figures(other.folder)

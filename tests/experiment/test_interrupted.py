@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from flambe.progress import RunFolder, Status, VariantState
+from tests.cli import inline
 from tests.experiment.lab import (
     Lab,
     command,
@@ -282,13 +283,23 @@ def test_an_interruption_waits_for_the_end_of_an_import(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_a_second_run_waits_for_nobody(lab: Lab, tmp_path: Path) -> None:
-    """After a run has ended nothing of it is left in the way of the next."""
+def test_a_second_run_waits_for_nobody(lab: Lab) -> None:
+    """After a run has ended nothing of it is left in the way of the next.
+
+    Without Ray; test_a_disk_that_stays_full_ends_the_run_in_order runs twice with it.
+    """
     lab.write("train: !pieces.Walk {steps: 1}")
-    first = flambe(lab.config)
+
+    def run(*options: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-c", inline.COMMAND, str(lab.config), *options]
+        return subprocess.run(
+            command, env=environment(), timeout=180, capture_output=True, text=True, check=False
+        )
+
+    first = run()
     assert first.returncode == 0, first.stderr
-    refused = flambe(lab.config)
+    refused = run()
     assert refused.returncode == 2
     assert "--force" in refused.stderr
-    again = flambe(lab.config, "--force")
+    again = run("--force")
     assert again.returncode == 0, again.stderr

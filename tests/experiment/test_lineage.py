@@ -11,7 +11,7 @@ import pytest
 from flambe.errors import ConfigError
 from flambe.experiment.variants.inputs import Inputs
 from flambe.progress import Status, VariantState
-from tests.experiment.lab import Lab, Outcome, flambe
+from tests.experiment.lab import Lab, Outcome
 
 _numbers = itertools.count()
 
@@ -270,31 +270,6 @@ def test_what_is_written_twice_is_run_once_and_it_is_said(mine: Mine) -> None:
     assert outcome.state.stage("a").total == 2
     assert any("written more than once" in note for note in outcome.watcher.notes)
     assert len(mine.run(resume=True).fine().of("b")) == 2
-
-
-@pytest.mark.integration
-def test_a_search_that_repeats_itself(lab: Lab) -> None:
-    """Each trial is a variant of its own, and begins with other random numbers."""
-    lab.write(
-        "a: !pieces.Drawn {other: !tune.choice [[1, 2]]}",
-        more="search: {a: {searcher: !ray.BasicVariantGenerator {random_state: 1}, "
-        "num_samples: 6}}",
-    )
-    done = flambe(lab.config)
-    assert done.returncode == 0, done.stdout + done.stderr
-    variants = list(lab.folder.read_variants().values())
-    assert len(variants) == len({v.name for v in variants}) == 6
-    assert {v.status for v in variants} == {Status.FINISHED}
-    for value in (1, 2):
-        same = [v for v in variants if v.values == {"a[other]": value}]
-        assert sorted(v.repetition for v in same) == list(range(len(same)))
-        assert len({v.metric for v in same}) == len(same)
-    before = {v.id: v.metric for v in variants}
-    again = flambe(lab.config, "--resume")
-    assert again.returncode == 0, again.stdout + again.stderr
-    kept = lab.folder.read_variants()
-    assert {v.id: v.metric for v in kept.values()} == before
-    assert {v.status for v in kept.values()} == {Status.REUSED}
 
 
 def test_stale_without_resume_is_a_mistake(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:

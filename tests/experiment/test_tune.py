@@ -363,6 +363,26 @@ def test_random_draws_without_a_searcher(lab: Lab, tuned: Any) -> None:
     assert inline.metrics("train") == outcome.metrics("train")
 
 
+def test_a_search_that_repeats_itself(lab: Lab, tuned: Any) -> None:
+    """Each trial is a variant of its own, and begins with other random numbers."""
+    lab.write(
+        "a: !pieces.Drawn {other: !tune.choice [[1, 2]]}",
+        more="search: {a: {searcher: !ray.BasicVariantGenerator {random_state: 1}, "
+        "num_samples: 6}}",
+    )
+    variants = tuned().fine().variants
+    assert len(variants) == len({v.name for v in variants}) == 6
+    assert {v.status for v in variants} == {Status.FINISHED}
+    for value in (1, 2):
+        same = [v for v in variants if v.values == {"a[other]": value}]
+        assert sorted(v.repetition for v in same) == list(range(len(same)))
+        assert len({v.metric for v in same}) == len(same)
+    before = {v.id: v.metric for v in variants}
+    kept = tuned(resume=True).fine().variants
+    assert {v.id: v.metric for v in kept} == before
+    assert {v.status for v in kept} == {Status.REUSED}
+
+
 def test_a_retry_after_resuming_goes_on_from_the_resumed_checkpoint(lab: Lab, tuned: Any) -> None:
     pipeline = "train: !pieces.Failing {at: 3, times: 3, record: RECORD, steps: 4}"
     tuned(pipeline, more="max_failures: 0").raised()

@@ -37,7 +37,7 @@ class ResumedSearch:
     unfinished
         Those of them that are to be finished.
     points
-        What the searcher is told: the points whose variants are done.
+        The points whose variants are done, for the searcher.
     """
 
     variants: list[Variant] = field(default_factory=list)

@@ -16,7 +16,7 @@ from flambe.errors import ConfigError
 from flambe.runnable import RemoteEnvironment
 
 DEFAULT_MAX_VARIANTS = 10_000
-#: How many variants a searcher tries, where nothing else is said.
+#: How many variants a searcher tries by default.
 DEFAULT_SAMPLES = 10
 
 
@@ -31,7 +31,7 @@ class SearchSpec:
     num_samples
         How many variants a searcher tries; or how many are drawn from each search space.
     max_concurrent
-        How many variants a searcher has under way at a time.
+        How many variants of a searcher may run at a time.
     """
 
     searcher: Schema | None = None

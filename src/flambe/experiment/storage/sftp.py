@@ -25,7 +25,7 @@ class SftpFiles(SSHFileSystem):  # type: ignore[misc]
     """Files over SFTP, with few requests and little waiting for each file of a checkpoint.
 
     A folder is made by one request where the one above it is there: asyncssh asks for every folder
-    from the root on, twice. That took a third of a checkpoint's way.
+    from the root on, twice. That took a third of the time of a checkpoint.
     """
 
     def __init__(self, *args: object, **kwargs: object) -> None:

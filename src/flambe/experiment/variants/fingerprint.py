@@ -206,7 +206,7 @@ class _Module:
     def definition(self, name: str) -> tuple[object, set[_Definition]]:
         """Return what the definition of a name says, and the definitions that it uses.
 
-        Nothing is said by an import of what counts: what it imports is used.
+        An import counts for what it imports, which is used.
         """
         if name not in self.nodes:
             return None, {(star, name) for star in self.stars}
@@ -324,7 +324,7 @@ def _shape(node: object) -> object:
 
 
 def _without_docstring(body: list[object]) -> list[object]:
-    """Return a list of nodes without text that stands alone in it."""
+    """Return a list of nodes without strings that are statements of their own."""
     return [
         node
         for node in body

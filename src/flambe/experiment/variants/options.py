@@ -47,7 +47,7 @@ def option_paths(value: object, path: Path = ()) -> Iterator[Path]:
 
 
 def alternatives(value: object, path: Path, seed: int) -> list[tuple[object, Choices]]:
-    """Return each way to resolve the options in a value, with the choices that were made.
+    """Return each combination of the options in a value, with the choices that lead to it.
 
     What has no options is shared between the results, so that many variants stay small.
     """
@@ -74,7 +74,7 @@ def alternatives(value: object, path: Path, seed: int) -> list[tuple[object, Cho
 
 
 def count_written(value: object) -> int:
-    """Return how many ways through the options of a value are written, equal ones included."""
+    """Return how many combinations of options are written in a value, equal ones included."""
     if isinstance(value, Grid):
         return sum(map(count_written, value.elements))
     if isinstance(value, Sample):
