@@ -35,6 +35,9 @@ pinned = $(call part,$(1)) && \
 flambe = $(call part,torch) && $(INSTALL) --requirement $(VENV)/torch.txt && \
 	$(INSTALL) --no-deps --no-build-isolation --editable .
 
+# The scripts of the Report Site's pages.
+SCRIPTS := src/flambe/report/static/js
+
 # Tests that need root are not run without it, and it is said.
 ifneq ($(shell id -u),0)
 NOT_ROOT := -m "not root"
@@ -77,10 +80,14 @@ lint: $(WITH_DEV)  ## check style, types and the direction of imports
 	@$(BIN)/ruff format --check --quiet || { echo "not formatted; run: make format"; exit 1; }
 	@$(BIN)/lint-imports --no-logo > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
 	@$(BIN)/mypy --no-error-summary
+	@$(BIN)/oxlint --quiet $(SCRIPTS)
+	@$(BIN)/oxfmt --check $(SCRIPTS) > $(VENV)/scripts.log || { \
+		cat $(VENV)/scripts.log; echo "not formatted; run: make format"; exit 1; }
 
 format: $(WITH_DEV)  ## write the code as the style checks want it
 	@$(BIN)/ruff check --quiet --fix-only
 	@$(BIN)/ruff format --quiet
+	@$(BIN)/oxfmt $(SCRIPTS) > $(VENV)/scripts.log
 
 bench: $(WITH_DEV)  ## run every benchmark, one after another
 	@for file in benchmarks/[!_]*.py; do \

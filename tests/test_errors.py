@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import pickle
+import re
+from pathlib import Path
 
 import pytest
 
+from flambe import errors
 from flambe.errors import (
     ComponentError,
     ConfigError,
@@ -102,3 +106,34 @@ def test_lists_are_cut() -> None:
     assert listed(["a", "b"]) == "a, b"
     assert listed(list("abcd"), 2) == "a, b and 2 more"
     assert listed([]) == ""
+
+
+def drawn_tree() -> dict[str, str]:
+    """Return the tree in the docstring of the module: class → the class above it."""
+    parents: dict[str, str] = {}
+    path: dict[int, str] = {}  # indentation → class
+    assert errors.__doc__ is not None
+    for line in errors.__doc__.splitlines():
+        if match := re.match(r"    ([│├└─ ]*)([A-Z]\w+)", line):
+            indent, name = len(match[1]), match[2]
+            above = [path[other] for other in sorted(path) if other < indent]
+            parents[name] = above[-1] if above else "Exception"
+            path = {other: one for other, one in path.items() if other < indent} | {indent: name}
+    return parents
+
+
+def defined_tree() -> dict[str, str]:
+    """Return the error classes of all modules: class → its first base, by their source."""
+    bases: dict[str, str] = {}
+    for module in (Path(errors.__file__).parent).rglob("*.py"):
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef) and node.bases:
+                bases[node.name] = ast.unparse(node.bases[0]).rpartition(".")[2]
+    tree = {"FlambeError": "Exception"}
+    while found := {n: base for n, base in bases.items() if base in tree and n not in tree}:
+        tree |= found
+    return tree
+
+
+def test_every_error_class_stands_in_the_tree_that_the_module_draws() -> None:
+    assert drawn_tree() == defined_tree()

@@ -169,3 +169,11 @@ def test_ci_runs_what_everyone_runs() -> None:
     lines = script.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "#!/usr/bin/env bash"
     assert lines[-1] == "make test"
+
+
+def test_pre_commit_runs_the_tools_of_make_lint() -> None:
+    rules = (ROOT / "Makefile").read_text(encoding="utf-8")
+    recipe = rules[rules.index("\nlint:") : rules.index("\nformat:")]
+    tools = set(re.findall(r"\$\(BIN\)/([\w-]+)", recipe))
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    assert tools == set(re.findall(r"entry: \.venv/bin/([\w-]+)", hooks))

@@ -1,28 +1,36 @@
-"""What can go wrong, and how it is told.
+"""The errors that flambe raises on purpose, and how they are printed.
 
 ::
 
     FlambeError
     ├── ConfigError              the configuration is wrong: exit code 2, nothing was touched
+    │   └── MissingSecretError   a secret is missing (flambe.runnable); also a KeyError
+    │       ├── MissingSectionError
+    │       └── MissingOptionError
     ├── RunError                 the run failed: exit code 1
-    │   ├── ComponentError       a component raised while it was built or run
+    │   ├── ComponentError       a component raised an exception while it was built or run
     │   ├── ResourceError        a resource could not be fetched
-    │   ├── HaltedError          what a run needs is gone: it is interrupted, --resume continues it
-    │   └── RemoteError          something failed on a host; it is named
-    │       ├── UnreachableError     no connection, or it was lost
-    │       ├── HostKeyError         the host is not the one that it was
-    │       ├── ShellError           the shell there did something else than to run our command
+    │   ├── DataError            data is missing or cannot be read (flambe.dataset)
+    │   ├── FieldError           a value cannot be turned into a tensor (flambe.field)
+    │   ├── HaltedError          something that a run needs is gone; --resume continues the run
+    │   └── RemoteError          something failed on a host, which the error names
+    │       ├── UnreachableError     the host cannot be reached, or the connection was lost
+    │       ├── HostKeyError         the host key has changed
+    │       ├── ShellError           the shell of the host did something else than run the command
+    │       ├── HeldError            another user or process holds a lock of the cluster
+    │       ├── DockerError          Docker on the host failed (flambe.cluster)
     │       ├── CommandError         a command ended with an exit code other than 0
-    │       │   └── DeadlineError    … or had not ended in time, and was killed
-    │       └── FanOutError          several hosts: the error of each
+    │       │   └── DeadlineError        … or did not end in time, and was killed
+    │       └── FanOutError          several hosts failed: the error of each
     ├── StateError               a saved component cannot be written or read
-    │   └── UnsavableError           it holds what no file of a state can: trying again is no use
-    ├── UnsafePathError          a folder that must be ours alone is a link or another user's
+    │   └── UnsavableError           it holds an object that cannot be saved at all
+    ├── UnsafePathError          a private folder is a link, or belongs to another user
     └── Interrupted              the user stopped the run: exit code 130
 
 A :class:`ConfigError` carries any number of :class:`Problem`, so that every mistake in a file is
-reported at once, each with its place, the line with a caret, what was expected and a suggestion.
-All of them survive pickling, because they cross processes.
+reported at once, each with its position, the line with a caret, what was expected and a suggestion.
+All of them survive pickling, because they cross processes. ``tests/test_errors.py`` compares the
+tree with the classes.
 """
 
 from __future__ import annotations
@@ -34,7 +42,7 @@ from dataclasses import dataclass, field
 
 from flambe._process import quote_tail
 
-# To compare two names takes a time that grows with the product of their lengths.
+# Comparing two names takes time in proportion to the product of their lengths.
 LONGEST_NAME = 64
 MOST_CANDIDATES = 1000
 
@@ -68,16 +76,16 @@ class Place:
         return f"{self.file}:{self.line}:{self.column}"
 
     def excerpt(self) -> str:
-        """Return the line with a caret below it, or nothing where the text is not known."""
+        """Return the line with a caret below it; empty if the text of the line is unknown."""
         if not self.text:
             return ""
         number = f"{self.line:>5} | "
         start = self.column - 1
         # Long lines (a JSON blob, say) are cut around the caret.
         offset = max(0, start - 70)
-        shown = self.text[offset : offset + 110].replace("\t", " ")
-        width = max(1, min(self.width, len(shown) - (start - offset)))
-        return f"{number}{shown}\n{' ' * 5} | {' ' * (start - offset)}{'^' * width}"
+        excerpt = self.text[offset : offset + 110].replace("\t", " ")
+        width = max(1, min(self.width, len(excerpt) - (start - offset)))
+        return f"{number}{excerpt}\n{' ' * 5} | {' ' * (start - offset)}{'^' * width}"
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ class Problem:
     message
         What is wrong.
     place
-        Where, if it has a place in a file.
+        Its position in a file, if it has one.
     hint
         What was expected, and what to write or type instead.
     """
@@ -141,20 +149,20 @@ class RunError(FlambeError):
 
 
 class ComponentError(RunError):
-    """A component raised while it was built or run.
+    """A component raised an exception while it was built or run.
 
     Parameters
     ----------
     message
         The original exception in one line.
     place
-        Where the component is written, if known.
+        The position of the component in its file, if known.
     what
-        What flambe was doing, for people: ``"building !Trainer"``.
+        What flambe was doing: ``"building !Trainer"``.
     traceback
         The original traceback as text; the original exception may not survive pickling.
     frame
-        The last line of the user's code that it came by, with its place, if it did.
+        The last line of the user's code in the traceback, with its position, if any.
     """
 
     def __init__(
@@ -182,7 +190,7 @@ class ResourceError(RunError):
 
 
 class HaltedError(RunError):
-    """What a run needs is gone, through no fault of its own: what is done is kept.
+    """Something that a run needs is gone, through no fault of the run; its results are kept.
 
     Parameters
     ----------
@@ -223,15 +231,15 @@ class UnreachableError(RemoteError):
 
 
 class HostKeyError(RemoteError):
-    """A host showed another key than the one that is known of it; nothing was sent."""
+    """The host key differs from the one that was recorded; nothing was sent."""
 
 
 class ShellError(RemoteError):
-    """The shell of a host printed, read the input or ended before it ran our command."""
+    """The shell of a host printed text, read input or exited before it ran the command."""
 
 
 class HeldError(RemoteError):
-    """Somebody else holds a lock of the cluster."""
+    """Another user or process holds a lock of the cluster."""
 
 
 class CommandError(RemoteError):
@@ -257,7 +265,7 @@ class CommandError(RemoteError):
 
 
 class DeadlineError(CommandError):
-    """A command had not ended in time; its process group on the host was killed."""
+    """A command did not end in time; its process group on the host was killed."""
 
     def _ended(self) -> str:
         return "not ended in time, and killed"
@@ -287,11 +295,11 @@ class StateError(FlambeError):
 
 
 class UnsavableError(StateError):
-    """A component holds what no file of its state can: trying again is of no use."""
+    """A component holds an object that cannot be saved; trying again does not help."""
 
 
 class UnsafePathError(FlambeError, PermissionError):
-    """A folder that must be ours alone is a link, not a folder, or another user's."""
+    """A private folder is a link, is not a folder, or belongs to another user."""
 
 
 class Interrupted(FlambeError):
@@ -303,7 +311,7 @@ class Interrupted(FlambeError):
 def how_to_install(extra: str) -> str:
     """Return the command that installs an extra of flambe, from where flambe was installed.
 
-    It never says ``flambe[…]``: on PyPI that name belongs to another project.
+    It never contains ``flambe[…]``: on PyPI that name belongs to another project.
     """
     import shlex
 
@@ -328,22 +336,22 @@ def _checkout() -> str | None:
     return path if "dir_info" in origin and os.path.isdir(path) else None
 
 
-def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+def did_you_mean(name: str, candidates: Iterable[str]) -> str:
     """Return ``"did you mean 'x'?"`` for the closest candidate, or an empty string."""
-    if len(str(word)) > LONGEST_NAME:
+    if len(str(name)) > LONGEST_NAME:
         return ""
-    names = (str(name) for name in candidates if len(str(name)) <= LONGEST_NAME)
-    by_lower = {name.lower(): name for name in itertools.islice(names, MOST_CANDIDATES)}
-    close = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.6)
+    known_names = (str(each) for each in candidates if len(str(each)) <= LONGEST_NAME)
+    by_lower = {each.lower(): each for each in itertools.islice(known_names, MOST_CANDIDATES)}
+    close = difflib.get_close_matches(str(name).lower(), by_lower, n=1, cutoff=0.6)
     return f"did you mean {by_lower[close[0]]!r}?" if close else ""
 
 
-def counted(number: int, one: str, many: str = "") -> str:
+def counted(number: int, singular: str, plural: str = "") -> str:
     """Return ``"1 command"`` or ``"2 commands"``."""
-    return f"{number} {one if number == 1 else many or one + 's'}"
+    return f"{number} {singular if number == 1 else plural or singular + 's'}"
 
 
-def listed(words: Sequence[str], limit: int = 12) -> str:
+def listed(names: Sequence[str], limit: int = 12) -> str:
     """Return ``"a, b, c"``, cut with the number of those left out."""
-    shown = ", ".join(words[:limit])
-    return shown if len(words) <= limit else f"{shown} and {len(words) - limit} more"
+    text = ", ".join(names[:limit])
+    return text if len(names) <= limit else f"{text} and {len(names) - limit} more"

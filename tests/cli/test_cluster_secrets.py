@@ -75,7 +75,7 @@ def test_every_command_gives_a_cluster_its_secrets(place: Place) -> None:
     assert "no section [VAULT] in the secrets" in flambe("status", file, code=2)
     assert "nothing was touched" in flambe("plan", file, *secrets)
     assert "nothing was touched" in flambe("plan", job, "-c", file, *secrets)
-    assert "do not run" in flambe("status", file, *secrets)
+    assert "are not running" in flambe("status", file, *secrets)
     try:
         flambe(file, *secrets)
         # From then on it is remembered, by the name of the cluster too, wherever one is.

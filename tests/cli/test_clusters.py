@@ -79,7 +79,7 @@ def test_whoever_leaves_can_come_back(place: Place) -> None:
     os.killpg(run.pid, signal.SIGINT)
     left = output.read()
     assert run.wait(30) == 130
-    assert "the run goes on without you" in left
+    assert "the run continues; reconnect with" in left
     assert "flambe logs here -f" in left
     output.close()
     # Another is refused, and told whose run it is.
@@ -210,7 +210,7 @@ def test_only_a_cluster_runnable_runs_on_a_cluster(place: Place) -> None:
     assert "!job_ext.Lost cannot run on a cluster: it has no keyword 'env'" in lost.stderr
     unknown = place.flambe("status", "nobody")
     assert unknown.returncode == 2
-    assert "there is no cluster 'nobody'" in unknown.stderr
+    assert "no cluster 'nobody'" in unknown.stderr
 
 
 def test_taking_it_down_leaves_the_results_and_no_process(place: Place) -> None:
@@ -218,7 +218,7 @@ def test_taking_it_down_leaves_the_results_and_no_process(place: Place) -> None:
     done = place.flambe("down", "here")
     assert done.returncode == 0, done.stderr
     assert "here is down" in done.stdout
-    assert f"flambe fetch {place.cluster}   brings the results here" in done.stdout
+    assert f"flambe fetch {place.cluster}   copies the results to this machine" in done.stdout
     mark = str(place.folder / "home")
     left = []
     for entry in Path("/proc").iterdir():
@@ -275,7 +275,7 @@ def test_extras_that_there_are_not(tmp_path: Path, text: str, told: str) -> None
 def test_what_is_told_before_anything_is_touched(tmp_path: Path) -> None:
     place = Place(tmp_path, "!LocalCluster {name: untouched, factories_num: 0}\n")
     alone = place.flambe(place.job(), "--detach")
-    assert (alone.returncode, "--detach is for runs on a cluster" in alone.stderr) == (2, True)
+    assert (alone.returncode, "--detach requires --cluster" in alone.stderr) == (2, True)
     secrets = place.folder / "secrets.ini"
     secrets.write_text("[API]\ntoken = canary-4711\n[flambe]\nfactories = APY\n")
     secrets.chmod(0o600)

@@ -156,7 +156,7 @@ def test_where_there_are_no_results(tmp_path: Path) -> None:
         assert place.flambe(place.cluster).returncode == 0
         done = place.flambe("fetch", "none")
         assert done.returncode == 1
-        assert "there are no results of none yet" in done.stderr
+        assert "no results of none yet" in done.stderr
         file = tmp_path / "a-file"
         file.write_text("x")
         refused = place.flambe("fetch", "none", "a-file")

@@ -41,7 +41,7 @@ def test_the_best_of_the_last_stage_that_has_a_figure_and_of_any_other(tmp_path:
     assert wrong.returncode == 2
     assert "did you mean 'early'" in wrong.stderr
     none = flambe(tmp_path, "results", "flambe-output", "last")
-    assert "no variant has a figure yet" in none.stdout
+    assert "no variant has a metric yet" in none.stdout
     assert flambe(tmp_path, "results", tmp_path / "no").returncode == 2
 
 
@@ -143,6 +143,6 @@ def test_what_would_fill_screens_is_in_the_log() -> None:
     made.line(variant, "stdout", "short")
     text = out.getvalue()
     assert len(text) < 10_000
-    for part in ("line 0", "line 19\n... 1,960 lines more", "line 1980\n", "line 1999", "short"):
+    for part in ("line 0", "line 19\n... 1,960 more lines", "line 1980\n", "line 1999", "short"):
         assert part in text
-    assert "zz ... 4,996,000 characters more are in the log" in text
+    assert "zz ... 4,996,000 more characters are in the log" in text

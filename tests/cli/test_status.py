@@ -126,7 +126,7 @@ def test_a_node_is_told_from_its_host() -> None:
             made.report = {"runs": {"lab.ray": node}, "facts": facts, "environment": None}
         stream = io.StringIO()
         console = TextConsole(file=stream, width=200)
-        console.print(hosts_table("lab", [made], width=200, nodes=nodes))
+        console.print(hosts_table("lab", [made], width=200, ray_nodes=nodes))
         return stream.getvalue().splitlines()[1]
 
     assert shown(True, {"factory_2": "h"}).split()[-2:] == ["joined", "ready"]

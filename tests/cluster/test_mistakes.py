@@ -226,7 +226,7 @@ def test_what_cannot_run_on_a_cluster(metal: Metal, tmp_path: Path) -> None:
         (script, place.cluster, "script.yaml:1:1: !Script cannot run on a cluster"),
         (place.cluster, place.cluster, "!SSHCluster cannot run on a cluster"),
         (place.job(), tmp_path / "nowhere.yaml", f"{tmp_path}/nowhere.yaml"),
-        (place.job(), place.job(), "a cluster is expected here, not !job_ext.Job"),
+        (place.job(), place.job(), "expected a cluster, not !job_ext.Job"),
     ):
         done = place.flambe(config, "--cluster", cluster)
         assert (done.returncode, done.stderr.count("error: ")) == (2, 1), done.stderr

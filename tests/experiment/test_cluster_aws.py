@@ -109,7 +109,7 @@ def test_from_nothing_to_results_to_nothing(cloud: Cloud, tmp_path: Path) -> Non
         )
         eventually(lambda: len(left(cloud)) == 0, "all instances end themselves", 400)
         assert not cloud.calls.of("TerminateInstances")
-        assert "its hosts do not run" in farm.flambe("status", farm.name)
+        assert "its hosts are not running" in farm.flambe("status", farm.name)
         assert "is down" in farm.flambe("down", farm.name)
 
 

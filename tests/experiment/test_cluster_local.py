@@ -223,7 +223,7 @@ def test_checkpoints_go_to_a_bucket_from_every_host(farm: Farm) -> None:
 def test_results_come_here_as_they_are_made(farm: Farm) -> None:
     file = farm.write("stream", GROWING.replace("200", "60"))
     refused = farm.flambe(file, "--fetch", code=2)
-    assert "--fetch is for runs on a cluster" in refused
+    assert "--fetch requires --cluster" in refused
     run = farm.run(file, "--fetch", "here")
     here = RunFolder(farm.folder / "here" / "flambe-output" / "output__stream")
     eventually(lambda: list(here.root.glob("grow/*/metrics.jsonl")), "figures come here")

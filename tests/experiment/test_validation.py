@@ -102,7 +102,7 @@ def test_stages_to_resume_from(lab: Lab) -> None:
     for command in (["plan"], []):
         result = flambe(*command, lab.config, "--resume-from", "walk,mor")
         assert result.returncode == 2
-        assert "config.yaml:8:1: --resume-from: there is no stage 'mor'" in result.stderr
+        assert "config.yaml:8:1: --resume-from: unknown stage 'mor'" in result.stderr
         assert "did you mean 'more'?" in result.stderr
     assert not lab.folder.root.exists()
     assert flambe("plan", lab.config, "--resume-from", "walk").returncode == 0

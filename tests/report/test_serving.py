@@ -72,10 +72,10 @@ def test_a_taken_port_is_said_and_without_one_another_is_chosen(run: Written) ->
         (["--host", "203.0.113.7"], "choose another --host"),
         (["--host", "no such host"], "choose another --host"),
         (["--port", "99999999"], "choose another --port"),
-        (["--certificate", "x.pem"], "belong together"),
+        (["--certificate", "x.pem"], "must be given together"),
         (["--certificate", "x.pem", "--key", "x.pem"], "the certificate x.pem cannot be used"),
         (["--token-file", "nothing"], "the token cannot be read: nothing: No such file"),
-        (["--token-file", "short"], "holds no token"),
+        (["--token-file", "short"], "does not hold a token"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_is_served(
@@ -89,7 +89,7 @@ def test_what_cannot_be_is_said_before_anything_is_served(
 
 
 def test_folders_without_a_run_or_with_several_are_told(tmp_path: Path) -> None:
-    for folder, said in ((tmp_path / "no", "there is no folder"), (tmp_path, "holds no run")):
+    for folder, said in ((tmp_path / "no", "no such folder"), (tmp_path, "no run in")):
         done = flambe("site", folder)
         assert done.returncode == 2
         assert said in done.stderr

@@ -137,7 +137,7 @@ def test_what_is_no_cluster_is_not_constructed(
     path.write_text(HEADER + root.replace("{mark}", str(mark)))
     before = LookedAt.built
     assert main([command, str(path)]) == 2
-    assert "a cluster is expected here" in capsys.readouterr().err
+    assert "expected a cluster" in capsys.readouterr().err
     assert not mark.exists()
     assert LookedAt.built == before
 

@@ -277,8 +277,8 @@ def test_results_are_brought_to_the_folder_that_was_named(
 ) -> None:
     """An orchestrator that named ``/x/../../victim`` had its files written there."""
     host: Any = Said(connection, f"/mnt/output__a\n{said}\n")
-    with pytest.raises(RunError, match="nothing is brought"):
-        fetch.bring(host, "c", tmp_path / "fetched")
+    with pytest.raises(RunError, match="nothing is copied"):
+        fetch.copy(host, "c", tmp_path / "fetched")
     assert not (tmp_path / "fetched").exists()
 
 
@@ -315,8 +315,8 @@ def test_nothing_is_removed_through_a_link(
     (folder / "output__a" / "stage").mkdir(parents=True)
     (folder / "output__a" / "stage" / "variant").symlink_to(victim)
     (folder / "output__a" / "stage" / "other" / "checkpoint_1").mkdir(parents=True)
-    monkeypatch.setattr(fetch, "bring", lambda host, name, folder: {})
-    fetch._stream(Said(connection, ""), "c", folder)  # type: ignore[arg-type]
+    monkeypatch.setattr(fetch, "copy", lambda host, name, folder: {})
+    fetch._sync(Said(connection, ""), "c", folder)  # type: ignore[arg-type]
     assert (victim / "checkpoint_1").is_dir()
     assert not (folder / "output__a" / "stage" / "other" / "checkpoint_1").exists()
 

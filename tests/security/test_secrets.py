@@ -109,7 +109,7 @@ def test_aws_credentials_do_not_reach_the_log_or_the_terminal(
     )
     assert done.returncode == 0, done.stderr
     text = done.stdout + done.stderr + logged()
-    assert "to be made   orchestrator, factory_1" in text
+    assert "to create    orchestrator, factory_1" in text
     for leak in (
         "SecretAccessKey",
         "SessionToken",

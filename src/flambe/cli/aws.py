@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from rich.table import Table
 from rich.text import Text
@@ -19,14 +19,30 @@ from flambe.errors import ConfigError, RemoteError, RunError, counted
 from flambe.remote.gather import outcomes
 
 
-def aws(options: argparse.Namespace) -> int:
+@dataclass(frozen=True)
+class AwsOptions:
+    """The options of ``flambe aws``."""
+
+    what: str
+
+
+@dataclass(frozen=True)
+class GcOptions:
+    """The options of ``flambe gc``."""
+
+    region: Sequence[str] | None = None
+    profile: str | None = None
+    yes: bool = False
+
+
+def aws(options: AwsOptions) -> int:
     """Print the policy."""
     assert options.what == "policy"
     print(policy_json(), end="")
     return 0
 
 
-def collect(options: argparse.Namespace) -> int:
+def collect(options: GcOptions) -> int:
     """List what flambe has in regions; remove what is orphaned, if asked to."""
     display = ClusterDisplay()
     sessions = {session.region: session for session in _sessions(options.region, options.profile)}

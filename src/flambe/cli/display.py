@@ -1,4 +1,4 @@
-"""A run as people see it: live on a terminal, plain lines elsewhere, a table at the end."""
+"""The display of a run: live on a terminal, plain lines elsewhere, tables at the end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -16,8 +15,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from flambe.cli import results_table
-from flambe.cli.results_table import COLOURS, mark, near, title, took
+from flambe.cli import results
+from flambe.cli.results import COLOURS, format_duration, label, short_path, status_mark
 from flambe.cli.terminal import console
 from flambe.compile import Schema, registry
 from flambe.errors import counted, listed
@@ -35,23 +34,23 @@ from flambe.progress import (
     steady_time,
 )
 
-LATEST = 8  # of how many variants the line that they write is shown
-PLAIN_PERIOD = 10.0  # seconds between two lines of progress, where there is no terminal
-MOST_LINES, LONGEST_LINE = 40, 4000  # of what a component says at once
+LATEST = 8  # how many variants have their unfinished line shown
+PLAIN_PERIOD = 10.0  # seconds between two lines of progress without a terminal
+MOST_LINES, LONGEST_LINE = 40, 4000  # of one message of a component
 MAX_STAGES = 1000  # how many stages the table of a plan shows
 
 
 def display(*, verbose: bool = False, live: bool = True, remote: bool = False) -> Display:
-    """Return what shows a run: live if the output is a terminal.
+    """Return the display of a run: live if the output is a terminal.
 
-    Whoever shows a remote one says where its results are.
+    Where ``remote`` is set, the client that follows the run prints where its results are.
     """
-    # The stream is taken now: what components print is taken from sys.stdout later on.
-    shown = console(steady=True)
-    live = live and shown.is_terminal and not shown.is_dumb_terminal
-    made = LiveDisplay(shown, verbose) if live else Display(shown, verbose)
-    made.remote = remote
-    return made
+    # The console keeps the present sys.stdout: later it captures what components print.
+    screen = console(steady=True)
+    live = live and screen.is_terminal and not screen.is_dumb_terminal
+    run_display = LiveDisplay(screen, verbose) if live else Display(screen, verbose)
+    run_display.remote = remote
+    return run_display
 
 
 class Display:
@@ -65,22 +64,22 @@ class Display:
         self.run: RunState | None = None
         self.variants: Mapping[str, VariantState] = {}
         self._stages: dict[str, Status] = {}
-        self._said = 0.0
-        self._working_said: dict[str, float] = {}
+        self._progress_at = 0.0  # when the last line of progress was printed
+        self._working_at: dict[str, float] = {}
         self._lock = threading.RLock()
 
     def begun(self, folder: RunFolder, run: RunState, variants: Mapping[str, VariantState]) -> None:
-        """The run begins."""
+        """Print where the results will be."""
         self.folder, self.run, self.variants = folder, run, variants
-        self.say(f"{run.name}: results in {near(folder.root)}")
+        self.say(f"{run.name}: results in {short_path(folder.root)}")
 
-    def say(self, text: str | Text, **options: Any) -> None:
+    def say(self, text: str | Text, style: str | None = None) -> None:
         """Print a line."""
         with self._lock:
-            self.console.print(text, soft_wrap=True, **options)
+            self.console.print(text, soft_wrap=True, style=style)
 
     def note(self, text: str) -> None:
-        """Say something about the run itself."""
+        """Print a message about the run itself."""
         self.say(redact.hide(text), style="dim" if self.console.is_terminal else None)
 
     def line(self, variant: VariantState | None, level: str, text: str) -> None:
@@ -92,14 +91,14 @@ class Display:
             self.say(_line_of(variant, text, "red" if level in ("ERROR", "CRITICAL") else ""))
 
     def working(self, variant: VariantState | None, text: str) -> None:
-        """Print now and then the line that a component writes and has not ended."""
+        """Print the unfinished line of a component from time to time."""
         now, identity = time.monotonic(), variant.id if variant is not None else ""
-        if variant and now - self._working_said.setdefault(identity, now) > PLAIN_PERIOD:
-            self._working_said[identity] = now
+        if variant and now - self._working_at.setdefault(identity, now) > PLAIN_PERIOD:
+            self._working_at[identity] = now
             self.say(_line_of(variant, plain(redact.hide(text))))
 
     def changed(self) -> None:
-        """Say what changed: stages at once, progress now and then."""
+        """Print what changed: stages immediately, progress from time to time."""
         if self.run is None:
             return
         with self._lock:
@@ -111,75 +110,73 @@ class Display:
             self.progress()
 
     def stage_changed(self, stage: StageState) -> None:
-        """Say where a stage stands."""
-        self._said = time.monotonic()
+        """Print the status of a stage."""
+        self._progress_at = time.monotonic()
         self.say(f"{stage.name}: {stage.status.value}, {self.counted(stage)}")
 
     def progress(self) -> None:
-        """Say how far the stage is."""
+        """Print how many variants of the running stages are done."""
         now = time.monotonic()
-        if self.run is not None and now - self._said > PLAIN_PERIOD:
-            self._said = now
+        if self.run is not None and now - self._progress_at > PLAIN_PERIOD:
+            self._progress_at = now
             for stage in self.run.stages:
                 if stage.status is Status.RUNNING:
                     self.say(f"{stage.name}: {self.counted(stage)}{self.best_so_far(stage)}")
 
-    def of(self, stage: StageState) -> list[VariantState]:
+    def variants_of(self, stage: StageState) -> list[VariantState]:
         """Return the variants of a stage."""
         return [variant for variant in self._entries() if variant.stage == stage.name]
 
     def counted(self, stage: StageState) -> str:
         """Return ``3 of 12 variants done, 2 running``."""
-        entries = self.of(stage)
+        entries = self.variants_of(stage)
         counts = {status: sum(e.status is status for e in entries) for status in Status}
         done = sum(count for status, count in counts.items() if status.done)
         planned = stage.total - counts[Status.MASKED]
         text = f"{done} of {planned} variants done"
         for status in (Status.RUNNING, Status.FAILED, Status.MASKED, Status.REUSED):
-            word = "skipped" if status is Status.MASKED else status.value
-            text += f", {counts[status]} {word}" if counts[status] else ""
+            adjective = "skipped" if status is Status.MASKED else status.value
+            text += f", {counts[status]} {adjective}" if counts[status] else ""
         return text
 
     def best_so_far(self, stage: StageState) -> str:
-        """Return the best variant of a stage up to now."""
-        entries = [entry for entry in self.of(stage) if entry.status is not Status.FAILED]
+        """Return the best variant of a stage so far, as the end of a line."""
+        entries = [entry for entry in self.variants_of(stage) if entry.status is not Status.FAILED]
         first = next(iter(ranked(entries, lambda entry: entry.best)), None)
         if first is None or not is_number(first.best):
             return ""
-        return f", best {figure_text(first.best, 4)} ({title(first, stage=False)})"
+        return f", best {figure_text(first.best, 4)} ({label(first, stage=False)})"
 
     def ended(self) -> None:
-        """Show the results, and where everything is."""
+        """Show the results, and where they are."""
         self.close()
         if self.run is None or self.folder is None:
             return
-        for table in results_table.tables(self.run, self._entries(), width=self.console.width):
+        for table in results.result_tables(self.run, self._entries(), width=self.console.width):
             self.console.print(table)
-        self._where()
+        self._print_locations()
 
     def _entries(self) -> list[VariantState]:
         return list(self.variants.values())
 
-    def _where(self) -> None:
+    def _print_locations(self) -> None:
         assert self.run is not None
         assert self.folder is not None
-        self.say(results_table.headline(self.run, self._entries()))
+        self.say(results.summary_line(self.run, self._entries()))
         if self.run.storage:
             self.say(f"  checkpoints  {self.run.storage}")
         if self.remote:
             return
-        self.say(f"  results      {near(self.folder.root)}")
-        self.say(f"  logs         {near(self.folder.log)}")
-        # It is where this Python is, if not on the path.
+        self.say(f"  results      {short_path(self.folder.root)}")
+        self.say(f"  logs         {short_path(self.folder.log)}")
+        # If it is not on the PATH, it is installed beside this Python.
         beside = Path(sys.executable).with_name("tensorboard")
-        program = "tensorboard" if shutil.which("tensorboard") else near(beside)
-        self.say(f"  TensorBoard  {program} --logdir {near(self.folder.root)}")
-        self.say(f"  Report Site  flambe site {near(self.folder.root)}")
-        best = results_table.best(self.run, self._entries())
+        program = "tensorboard" if shutil.which("tensorboard") else short_path(beside)
+        self.say(f"  TensorBoard  {program} --logdir {short_path(self.folder.root)}")
+        self.say(f"  Report Site  flambe site {short_path(self.folder.root)}")
+        best = results.best_variant(self.run, self._entries())
         if best is not None:
-            call = results_table.loading(
-                self.folder, self.run, best, registry.extensions().declared
-            )
+            call = results.load_call(self.folder, self.run, best, registry.extensions().declared)
             self.say(f"  the best     {call}")
 
     def close(self) -> None:
@@ -187,12 +184,12 @@ class Display:
 
 
 class LiveDisplay(Display):
-    """Shows a run on a terminal: its stages at the bottom, what components say above."""
+    """Shows a run on a terminal: its stages at the bottom, the output of components above."""
 
     def __init__(self, console: Console, verbose: bool = False) -> None:
         super().__init__(console, verbose)
         self._live: Live | None = None
-        # Id → the line that a component writes and has not ended, such as a progress bar.
+        # Variant id → the unfinished line of its component, such as a progress bar.
         self._latest: dict[str, str] = {}
 
     def line(self, variant: VariantState | None, level: str, text: str) -> None:
@@ -202,12 +199,12 @@ class LiveDisplay(Display):
         super().line(variant, level, text)
 
     def working(self, variant: VariantState | None, text: str) -> None:
-        """Keep the line that a component writes: it is shown with the stages."""
+        """Keep the unfinished line of a component; it is shown with the stages."""
         if variant is not None:
             self._latest[variant.id] = plain(redact.hide(text))
 
     def begun(self, folder: RunFolder, run: RunState, variants: Mapping[str, VariantState]) -> None:
-        """Begin to show."""
+        """Start the live display."""
         super().begun(folder, run, variants)
         self._live = Live(
             get_renderable=self._render,
@@ -220,10 +217,10 @@ class LiveDisplay(Display):
         self._live.start()
 
     def stage_changed(self, stage: StageState) -> None:
-        """The stages are shown anyway."""
+        """Print nothing: the live display shows the stages."""
 
     def progress(self) -> None:
-        """The stages are shown anyway."""
+        """Print nothing: the live display shows the stages."""
 
     def _render(self) -> RenderableType:
         table = Table.grid(padding=(0, 2))
@@ -231,17 +228,18 @@ class LiveDisplay(Display):
         for stage in self.run.stages:
             if not stage.runs:
                 continue
-            entries = self.of(stage)
+            entries = self.variants_of(stage)
             failed = sum(entry.status is Status.FAILED for entry in entries)
-            sign, style = mark(stage.status, failed)
+            sign, style = status_mark(stage.status, failed)
             done = sum(entry.status.done for entry in entries)
             masked = sum(entry.status is Status.MASKED for entry in entries)
-            since = (stage.ended or steady_time()) - stage.started if stage.started else None
+            end = stage.ended or steady_time()
+            elapsed = end - stage.started if stage.started else None
             table.add_row(
                 Text(f"{sign} {stage.name}", style),
                 ProgressBar(max(1, stage.total - masked), done, width=24),
                 self.counted(stage),
-                took(since) if since is not None else "",
+                format_duration(elapsed) if elapsed is not None else "",
                 self.best_so_far(stage).removeprefix(", "),
             )
         return Group(Text(""), table, *self._working_lines())
@@ -262,25 +260,27 @@ class LiveDisplay(Display):
 
 
 def _line_of(variant: VariantState, text: str, style: str = "", *, no_wrap: bool = False) -> Text:
-    """Return a line of a component, with its stage and variant in front."""
+    """Return a line of a component with its stage and variant in front."""
     colour = COLOURS[int(variant.id[:6], 16) % len(COLOURS)]
-    parts = ((title(variant), colour), (" | ", "dim"), (text, style))
+    parts = ((label(variant), colour), (" | ", "dim"), (text, style))
     return Text.assemble(*parts, no_wrap=no_wrap, overflow="ellipsis" if no_wrap else None)
 
 
 def _bounded(text: str) -> str:
-    """Return the text, its middle left out where it would fill screens: it is in the log."""
+    """Return the text, without its middle where it is very long: the log has all of it."""
     lines = text.split("\n", MOST_LINES + 1)
     if len(lines) > MOST_LINES:
         lines = text.split("\n")
-        left = f"... {len(lines) - MOST_LINES:,} lines more are in the log ..."
-        lines = [*lines[: MOST_LINES // 2], left, *lines[-MOST_LINES // 2 :]]
+        omission = f"... {len(lines) - MOST_LINES:,} more lines are in the log ..."
+        lines = [*lines[: MOST_LINES // 2], omission, *lines[-MOST_LINES // 2 :]]
     return "\n".join(map(_cut, lines))
 
 
 def _cut(line: str) -> str:
-    left = len(line) - LONGEST_LINE
-    return line if left <= 0 else f"{line[:-left]} ... {left:,} characters more are in the log"
+    excess = len(line) - LONGEST_LINE
+    if excess <= 0:
+        return line
+    return f"{line[:-excess]} ... {excess:,} more characters are in the log"
 
 
 def print_plan(root: Schema) -> None:

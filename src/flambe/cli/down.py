@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from flambe.cli import fetch
-from flambe.cli.targets import ClusterDisplay, members_of, own_errors, read_cluster
+from flambe.cli.targets import ClusterDisplay, find_hosts, read_cluster, user_errors
 from flambe.cluster import SSHCluster, job
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.cluster_host import ClusterHost
@@ -16,81 +16,92 @@ from flambe.cluster.provisioning import decommission
 from flambe.errors import ConfigError, Problem, RemoteError, RunError
 from flambe.remote.gather import outcomes
 
-# How long a host is tried that is taken down by force, in seconds.
-PATIENCE = 8.0
+# Seconds until a host that does not answer is given up, with --force.
+CONNECT_SECONDS = 8.0
 
 
-def down(options: argparse.Namespace) -> int:
-    """Take clusters down: what is ours on their hosts, and the hosts that were created."""
+@dataclass(frozen=True)
+class DownOptions:
+    """The options of ``flambe down``."""
+
+    cluster: str | None = None
+    all: bool = False
+    force: bool = False
+    secrets: str | None = None
+
+
+def down(options: DownOptions) -> int:
+    """Take clusters down: remove what is ours on their hosts, and the hosts that were created."""
     if options.all == bool(options.cluster):
         raise ConfigError(Problem("which cluster?", hint="flambe down CLUSTER, or   --all"))
-    if not options.all:
-        return _down(options.cluster, force=options.force, secrets=options.secrets)
-    shown, worst = ClusterDisplay(), 0
+    if options.cluster:
+        return _take_down(options.cluster, force=options.force, secrets=options.secrets)
+    display, code = ClusterDisplay(), 0
     for name in recorded_clusters():
         try:
-            _down(name, force=options.force, secrets=options.secrets)
+            _take_down(name, force=options.force, secrets=options.secrets)
         except (RunError, ConfigError) as error:
-            shown.note(f"{name} is not down: {error}")
-            worst = 1
-    return worst
+            display.note(f"{name} was not taken down: {error}")
+            code = 1
+    return code
 
 
-def _down(given: str, *, force: bool, secrets: str | None) -> int:
-    name, members = members_of(given, secrets)
-    shown = ClusterDisplay()
-    file = "" if os.path.isfile(given) else ClusterFiles.of(given).recall().file
-    path = file or given
-    cluster = _described(path, name, secrets)
-    cluster.observer = shown
-    # On those that were never ready there is nothing to look for.
-    reached, lost = _look([one for one in members if not one.machine.new], name, force, shown)
-    if lost and not force:
-        raise RunError(
-            "\n".join(str(error) for error in lost)
-            + f"\n  flambe down {given} --force   {_by_force(cluster)}"
-        )
-    first = next((one for one in reached if one.is_orchestrator), None)
-    results = first is not None and fetch.has_results(first, name)
-    if first is not None and not force:
-        _refuse(cluster, first, name, results=results)
-    if first is None and not force:
-        _refuse_unseen(cluster, path)
+def _take_down(target: str, *, force: bool, secrets: str | None) -> int:
+    name, hosts = find_hosts(target, secrets)
+    display = ClusterDisplay()
+    file = "" if os.path.isfile(target) else ClusterFiles.of(target).recall().file
+    path = file or target
+    cluster = _describe(path, name, secrets)
+    cluster.observer = display
+    # Hosts that were never ready have nothing of ours.
+    to_clean = [host for host in hosts if not host.machine.new]
+    reached, errors = _connect(to_clean, name, force, display)
+    if errors and not force:
+        lines = "\n".join(str(error) for error in errors)
+        raise RunError(f"{lines}\n  flambe down {target} --force   {_force_effect(cluster)}")
+    orchestrator = next((host for host in reached if host.is_orchestrator), None)
+    results = orchestrator is not None and fetch.has_results(orchestrator, name)
+    if orchestrator is not None and not force:
+        _refuse_losses(cluster, orchestrator, name, results=results)
+    if orchestrator is None and not force:
+        _refuse_stopped(cluster, path)
     cluster.hosts = tuple(reached)
     decommission.take_down(cluster.context)
     for former in decommission.clean_former_hosts(cluster, cluster.context, again=True):
         machine = former.machine
-        shown.note(f"{machine.name} ({machine.address}) keeps {_kept(name)}")
-    with own_errors(cluster):
+        display.note(f"{machine.name} ({machine.address}) keeps {_leftovers(name)}")
+    with user_errors(cluster):
         cluster.remove_machines()
-    for member in members:
-        member.connection.close()
+    for host in hosts:
+        host.connection.close()
     cluster.local.record.unlink(missing_ok=True)
-    shown.note(f"{name} is down" if members else f"{name} is down: it had no hosts")
-    for error in lost:
-        shown.note(f"{error.host} was not reached, and is forgotten; it keeps {_kept(name)}")
+    display.note(f"{name} is down" if hosts else f"{name} is down: it had no hosts")
+    for error in errors:
+        display.note(
+            f"{error.host} was not reached, and its record is removed; it keeps {_leftovers(name)}"
+        )
     if not cluster.ephemeral and reached:
-        shown.note(_left(cluster, path, results=results))
+        display.note(_remaining_files(cluster, path, results=results))
     return 0
 
 
-def _look(
-    members: Sequence[ClusterHost], name: str, force: bool, shown: ClusterDisplay
+def _connect(
+    hosts: Sequence[ClusterHost], name: str, force: bool, display: ClusterDisplay
 ) -> tuple[list[ClusterHost], list[RemoteError]]:
     """Return the hosts that were reached, and the errors of the others."""
 
-    def look(member: ClusterHost) -> ClusterHost:
-        member.connect(PATIENCE if force else None, shown.note)
-        member.refresh(name)
-        return member
+    def connect(host: ClusterHost) -> ClusterHost:
+        host.connect(CONNECT_SECONDS if force else None, display.note)
+        host.refresh(name)
+        return host
 
-    found = outcomes(look, members)
-    reached = [one for one in found if isinstance(one, ClusterHost)]
-    return reached, [one for one in found if isinstance(one, RemoteError)]
+    results = outcomes(connect, hosts)
+    reached = [result for result in results if isinstance(result, ClusterHost)]
+    return reached, [result for result in results if isinstance(result, RemoteError)]
 
 
-def _described(path: str, name: str, secrets: str | None) -> Cluster:
-    """Return the cluster of a file; machines that are reached by SSH need none to be cleaned.
+def _describe(path: str, name: str, secrets: str | None) -> Cluster:
+    """Return the cluster of a file; to clean hosts of an SSHCluster, its record is enough.
 
     Raises
     ------
@@ -99,69 +110,70 @@ def _described(path: str, name: str, secrets: str | None) -> Cluster:
     """
     record = ClusterFiles(name).recall()
     try:
-        made = read_cluster(path, secrets)
-        if made.name == name:
-            return made
-        what = f"{path} describes the cluster {made.name!r} now, not {name!r}"
+        cluster = read_cluster(path, secrets)
+        if cluster.name == name:
+            return cluster
+        reason = f"{path} now describes the cluster {cluster.name!r}, not {name!r}"
     except ConfigError as error:
-        what = str(error)
+        reason = str(error)
     if record.kind != SSHCluster.__name__ or not record.machines:
-        raise ConfigError(what)
+        raise ConfigError(reason)
     return SSHCluster(name, str(record.machines[0].address), remote_dir=record.remote_dir)
 
 
-def _refuse(cluster: Cluster, host: ClusterHost, name: str, *, results: bool) -> None:
-    """See that nothing runs, and nothing is lost.
+def _refuse_losses(cluster: Cluster, host: ClusterHost, name: str, *, results: bool) -> None:
+    """Check that no run is in progress, and that no results would be lost.
 
     Raises
     ------
     RunError
-        If it does, or would be.
+        If one is, or if they would.
     """
-    running = host.report["runs"].get(name)
-    if running and running["state"] == job.RUNNING:
-        raise RunError(f"{job.busy(running)}\n  --force stops it")
+    run = host.report["runs"].get(name)
+    if run and run["state"] == job.RUNNING:
+        raise RunError(f"{job.busy(run)}\n  --force stops it")
     fetched = cluster.local.recall().fetched
-    if cluster.ephemeral and results and fetched != fetch.seen(host, name):
+    if cluster.ephemeral and results and fetched != fetch.run_version(host, name):
         raise RunError(
             f"the results of {name} would be lost with its hosts\n"
-            f"  flambe fetch {name}   brings them here; --force takes it down without"
+            f"  flambe fetch {name}   copies them to this machine; --force discards them"
         )
 
 
-def _by_force(cluster: Cluster) -> str:
+def _force_effect(cluster: Cluster) -> str:
     if cluster.ephemeral:
-        return "takes all of it down, unseen"
-    return "takes down what is reached, and forgets the rest"
+        return "takes all of it down without checking"
+    return "takes down the hosts that are reached, and removes the record of the others"
 
 
-def _refuse_unseen(cluster: Cluster, path: str) -> None:
-    """See that no host that was stopped takes results along which nobody saw.
+def _refuse_stopped(cluster: Cluster, path: str) -> None:
+    """Check that no stopped host is removed with results that cannot be seen.
 
     Raises
     ------
     RunError
-        If one would.
+        If one would be.
     """
-    stopped = [name for name, one in cluster.instance_statuses().items() if one.is_off]
+    instances = cluster.instance_statuses()
+    stopped = [name for name, instance in instances.items() if instance.is_off]
     if stopped:
         raise RunError(
-            f"{', '.join(stopped)} of {cluster.name}: stopped, and what is on them cannot be seen\n"
+            f"{', '.join(stopped)} of {cluster.name}: stopped, so their results cannot be checked\n"
             f"  flambe {path}   starts them; --force takes them down as they are"
         )
 
 
-def _kept(name: str) -> str:
-    return f"what is the cluster's: ~/.ssh/flambe-{name}*, and a line of ~/.ssh/authorized_keys"
+def _leftovers(name: str) -> str:
+    return f"files of the cluster: ~/.ssh/flambe-{name}*, and a line of ~/.ssh/authorized_keys"
 
 
-def _left(cluster: Cluster, path: str, *, results: bool) -> str:
-    """Return what stays on hosts that stay, and how to get it or be rid of it."""
+def _remaining_files(cluster: Cluster, path: str, *, results: bool) -> str:
+    """Return what remains on hosts that are not removed, and how to fetch or remove it."""
     file = path if os.path.isfile(path) else "FILE"
     root = cluster.remote_dir
-    told = f"  packages{' and results' if results else ''} stay on its hosts, in {root}"
+    text = f"  packages{' and results' if results else ''} remain on its hosts, in {root}"
     if results:
-        told += f"\n  flambe fetch {file}   brings the results here"
+        text += f"\n  flambe fetch {file}   copies the results to this machine"
     if isinstance(cluster, SSHCluster):
-        return f"{told}\n  flambe exec {file} --all -- rm -r {root}   removes all of it"
-    return f"{told}\n  rm -r {cluster.local.folder}   removes all of it"
+        return f"{text}\n  flambe exec {file} --all -- rm -r {root}   removes all of it"
+    return f"{text}\n  rm -r {cluster.local.folder}   removes all of it"

@@ -1,8 +1,7 @@
-"""How a command ends: its errors as people read them, and its exit code."""
+"""How a command ends: signals, errors in readable form, exit codes."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import errno
 import logging
@@ -23,103 +22,103 @@ from flambe.logging.plain import plain
 
 _log = logging.getLogger(__name__)
 
-Command = Callable[[argparse.Namespace], int]
+INTERRUPT_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
-def guarded(command: Command, options: argparse.Namespace) -> int:
-    """Run a command; tell errors as people want them told; return the exit code."""
+def run_guarded(call: Callable[[], int], *, verbose: bool) -> int:
+    """Run a command; print its errors for people to read; return its exit code."""
     streams.prepare()
-    console.setup(verbose=options.verbose)
+    console.setup(verbose=verbose)
     try:
-        return command(options)
+        return call()
     except FlambeError as error:
         if isinstance(error, Interrupted):
-            _end_quietly()
-        _tell(error, verbose=options.verbose)
+            _ignore_interrupts()
+        _print_error(error, verbose=verbose)
         return error.exit_code
     except KeyboardInterrupt:
-        _end_quietly()
-        say("interrupted")
+        _ignore_interrupts()
+        print_message("interrupted")
         return 130
     except BrokenPipeError:
-        # Whoever read our output is gone; what is left of it goes nowhere.
+        # The reader of our output has exited; the rest of the output is discarded.
         streams.silence(sys.stdout)
         return 1
     except Exception as error:
         _log.debug("unexpected", exc_info=True)
-        if (refusal := refused(error)) is not None:
-            _tell(refusal, verbose=options.verbose)
+        if (refusal := disk_error(error)) is not None:
+            _print_error(refusal, verbose=verbose)
             return 1
-        say(f"error: {type(error).__name__}: {error}")
-        if options.verbose:
-            say(traceback.format_exc())
+        print_message(f"error: {type(error).__name__}: {error}")
+        if verbose:
+            print_message(traceback.format_exc())
         else:
-            say(f"  more with -v, and in {console.home() / 'logs' / 'log.log'}")
+            log = console.home() / "logs" / "log.log"
+            print_message(f"  for more, use -v or see {log}")
         return 1
     finally:
         streams.finish()
 
 
-def _end_quietly() -> None:
-    """Let a second Ctrl-C not cut off what is told of the first, and the exit code."""
+def _ignore_interrupts() -> None:
+    """Keep a second Ctrl-C from cutting off the message about the first, and the exit code."""
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
-def say(text: str) -> None:
-    """Tell people something beside the output of a command, secrets hidden."""
-    with contextlib.suppress(OSError, ValueError):  # nobody may be there to read it
+def print_message(text: str) -> None:
+    """Print a message on stderr, secrets hidden."""
+    with contextlib.suppress(OSError, ValueError):  # stderr may be closed
         print(plain(redact.hide(text)), file=sys.stderr, flush=True)
 
 
-def _tell(error: FlambeError, *, verbose: bool) -> None:
+def _print_error(error: FlambeError, *, verbose: bool) -> None:
     if isinstance(error, ConfigError):
         for problem in error.problems:
-            say(f"error: {problem}")
+            print_message(f"error: {problem}")
         if len(error.problems) > 1:
-            say(f"{len(error.problems)} errors; nothing was run")
+            print_message(f"{len(error.problems)} errors; nothing was run")
     else:
-        say(f"error: {error}" if error.exit_code == 1 else str(error))
-    # What a run on a cluster says is its log: the whole of it is wanted there.
+        print_message(f"error: {error}" if error.exit_code == 1 else str(error))
+    # The output of a run on a cluster is its log, and the log has the full traceback.
     if verbose or (isinstance(error, ComponentError) and os.environ.get("FLAMBE_HOST")):
         detail = error.traceback if isinstance(error, ComponentError) else ""
-        say(detail or "".join(traceback.format_exception(error)))
+        print_message(detail or "".join(traceback.format_exception(error)))
     elif isinstance(error, ComponentError) and error.traceback:
-        say("  the whole traceback with -v")
+        print_message("  use -v for the full traceback")
 
 
-def refused(error: Exception) -> RunError | None:
-    """Return what a disk of this machine refused, if that was it."""
+def disk_error(error: Exception) -> RunError | None:
+    """Return the error to print where a disk of this machine is full or cannot be written."""
     if not isinstance(error, OSError):
         return None
     path = str(error.filename or console.home())
-    own = Path(path).is_relative_to(console.home())
-    if error.errno not in (*_disk.FULL, errno.EROFS) and not (own and error.errno == errno.EACCES):
+    in_home = Path(path).is_relative_to(console.home())
+    is_denied = in_home and error.errno == errno.EACCES
+    if error.errno not in (*_disk.FULL, errno.EROFS) and not is_denied:
         return None
     text = _disk.reason(error, path)
-    return RunError(f"{text}, or set FLAMBE_HOME to another folder" if own else text)
-
-
-SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+    return RunError(f"{text}, or set FLAMBE_HOME to another folder" if in_home else text)
 
 
 @contextlib.contextmanager
 def as_interrupt() -> Iterator[None]:
-    """Raise KeyboardInterrupt where one of these signals would end the process.
+    """Raise KeyboardInterrupt where SIGTERM or a closed terminal would end the process.
 
-    One that is ignored stays so: ``nohup`` starts what outlives its terminal.
+    So what was started is undone, as by Ctrl-C. A signal that is ignored stays ignored: ``nohup``
+    starts what outlives its terminal.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    earlier = {}
-    for number in SIGNALS:
+    previous_handlers = {}
+    for number in INTERRUPT_SIGNALS:
         if signal.getsignal(number) is signal.SIG_DFL:
-            earlier[number] = signal.signal(number, _interrupt)
+            previous_handlers[number] = signal.signal(number, _interrupt)
     try:
         yield
     finally:
-        for number, handler in earlier.items():
+        for number, handler in previous_handlers.items():
             signal.signal(number, handler)
 
 

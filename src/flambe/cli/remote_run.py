@@ -1,91 +1,117 @@
-"""Running on a cluster, and coming back to what runs there."""
+"""Runs on a cluster: start one, follow its output, open its Report Site, stop it."""
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import time
 import webbrowser
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from flambe.cli import fetch as fetching
+from flambe.cli import fetch
+from flambe.cli.arguments import RunOptions
 from flambe.cli.exit_handling import as_interrupt
 from flambe.cli.status import INTERRUPTED
-from flambe.cli.targets import ClusterDisplay, chosen, identified, members_of
-from flambe.cluster import job as launch
+from flambe.cli.targets import ClusterDisplay, find_hosts, resolve_names, select_host
+from flambe.cluster import job
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.instance_status import outlook
 from flambe.cluster.services import report_site
 from flambe.errors import RemoteError, RunError, UnreachableError
 from flambe.logging import redact
+from flambe.logging.console import home
 from flambe.logging.plain import plain
+from flambe.runnable import ClusterRunnable
+
+
+@dataclass(frozen=True)
+class LogsOptions:
+    """The options of ``flambe logs``."""
+
+    cluster: str
+    host: str | None = None
+    follow: bool = False
+    secrets: str | None = None
+
+
+@dataclass(frozen=True)
+class StopOptions:
+    """The options of ``flambe stop``."""
+
+    cluster: str
+    secrets: str | None = None
 
 
 def run_on(
-    cluster: Cluster, runnable: Any, extensions: dict[str, str], options: argparse.Namespace
+    cluster: Cluster, runnable: ClusterRunnable, extensions: dict[str, str], options: RunOptions
 ) -> int:
     """Run a ClusterRunnable on a cluster; return the exit code of the run."""
-    from flambe.logging.console import home
-
-    shown = ClusterDisplay()
-    cluster.observer = shown
-    fetching.destination(cluster.local.key, options.fetch)
+    display = ClusterDisplay()
+    cluster.observer = display
+    fetch.destination(cluster.local.key, options.fetch)
     secrets = Path(options.secrets) if options.secrets else home() / "secrets.ini"
-    job = launch.Launch(cluster, runnable, extensions, secrets if secrets.exists() else None)
-    given = [f"--{name}" for name in ("resume", "verbose") if getattr(options, name)]
-    given += ["--resume-from", options.resume_from] if options.resume_from else []
-    given += ["--stale", options.stale] if options.stale != "rerun" else []
+    launch = job.Launch(cluster, runnable, extensions, secrets if secrets.exists() else None)
     with as_interrupt():
-        job.start(given, force=options.force, setup=options.setup)
+        launch.start(_forwarded(options), force=options.force, setup=options.setup)
     host = cluster.orchestrator
-    shown.note(f"running on {host.name}; it goes on if you leave")
+    display.note(f"running on {host.name}; the run continues if you disconnect")
     if options.detach:
-        shown.note(_ways_back(cluster.name, host))
+        display.note(_commands_to_reconnect(cluster.name, host))
         return 0
-    return attached(host, cluster.name, shown, options.fetch)
+    return attach(host, cluster.name, display, options.fetch)
 
 
-def _ways_back(name: str, host: ClusterHost) -> str:
-    """Return the commands that come back to a run."""
+def _forwarded(options: RunOptions) -> list[str]:
+    """Return the options that the command on the orchestrator gets too."""
+    flags = {"--resume": options.resume, "--verbose": options.verbose}
+    arguments = [name for name, is_set in flags.items() if is_set]
+    arguments += ["--resume-from", options.resume_from] if options.resume_from else []
+    arguments += ["--stale", options.stale] if options.stale != "rerun" else []
+    return arguments
+
+
+def _commands_to_reconnect(name: str, host: ClusterHost) -> str:
+    """Return the commands that show or stop a run."""
     commands = [f"flambe logs {name} -f", f"flambe status {name}", f"flambe stop {name}"]
     if report_site.is_running(name, host):
         commands.insert(1, f"flambe site {name}")
-    return "come back with:" + "".join(f"\n  {command}" for command in commands)
+    return "reconnect with:" + "".join(f"\n  {command}" for command in commands)
 
 
-def _show(text: str) -> None:
+def _print_line(text: str) -> None:
     print(plain(redact.hide(text)), flush=True)
 
 
-def attached(host: ClusterHost, name: str, shown: ClusterDisplay, fetch: str | None = None) -> int:
-    """Show what a run says until it ends, and lead to its Report Site; Ctrl-C leaves it.
+def attach(
+    host: ClusterHost, name: str, display: ClusterDisplay, fetch_to: str | None = None
+) -> int:
+    """Show the output of a run until it ends, and forward its Report Site; Ctrl-C disconnects.
 
-    Its results are brought here meanwhile, if there is a folder to ``fetch`` them to.
+    Results are copied to the folder ``fetch_to`` meanwhile, if it is given.
     """
     try:
         with _site(host, name) as url, contextlib.ExitStack() as stack:
-            if fetch is not None:
-                folder = fetching.destination(host.files.key, fetch)
-                stack.enter_context(fetching.streamed(host, name, folder, shown.note))
+            if fetch_to is not None:
+                folder = fetch.destination(host.files.key, fetch_to)
+                stack.enter_context(fetch.copied_meanwhile(host, name, folder, display.note))
             if url:
-                shown.note(f"Report Site: {url}")
-            code = launch.attach(host, name, _show, shown.note)
+                display.note(f"Report Site: {url}")
+            code = job.attach(host, name, _print_line, display.note)
     except UnreachableError as error:
         raise UnreachableError(
             host.name,
-            f"{error.message}\n  the run goes on if its host does; come back with:\n"
+            f"{error.message}\n  the run continues unless its host is down; reconnect with:\n"
             f"  flambe logs {name} -f",
         ) from None
     except KeyboardInterrupt:
-        shown.note(f"\nthe run goes on without you; {_ways_back(name, host)}")
+        display.note(f"\nthe run continues; {_commands_to_reconnect(name, host)}")
         return 130
     if code is None:
         with contextlib.suppress(RemoteError):
             host.refresh(name)
-            launch.settle_lost(host, name)
+            job.settle_lost(host, name)
         raise RunError(
             f"{host.name}: the run was {INTERRUPTED}\n"
             "  to continue an experiment, run the same command with --resume"
@@ -93,18 +119,20 @@ def attached(host: ClusterHost, name: str, shown: ClusterDisplay, fetch: str | N
     if code:
         with contextlib.suppress(RemoteError):
             host.refresh(name)
-    shown.note(_ended(host, name, code))
+    display.note(_summary(host, name, code))
     return code
 
 
-def _ended(host: ClusterHost, name: str, code: int) -> str:
-    """Return how a run ended, where its results are, and what goes on running."""
-    told = "the run has ended" if code == 0 else f"the run ended with exit code {code}"
-    if code and (by := launch.stopped(host, name)):
-        told = f"the run was stopped by {by}"
-    if code > 128:  # by a signal: it could not say so itself
-        told += ": it was killed\n  to continue an experiment, run the same command with --resume"
-    lines = [told, f"  flambe fetch {name}   brings the results here"]
+def _summary(host: ClusterHost, name: str, code: int) -> str:
+    """Return how a run ended, how to get its results, and what is still running."""
+    outcome = "the run has ended" if code == 0 else f"the run ended with exit code {code}"
+    if code and (user := job.stopped(host, name)):
+        outcome = f"the run was stopped by {user}"
+    if code > 128:  # by a signal: the run itself could not print this
+        outcome += (
+            ": it was killed\n  to continue an experiment, run the same command with --resume"
+        )
+    lines = [outcome, f"  flambe fetch {name}   copies the results to this machine"]
     if report_site.is_running(name, host):
         lines.append(f"  flambe site {name}    shows them, from the orchestrator")
         lines.append(f"  flambe down {name}    {outlook(host.report.get('reaper', {}))}")
@@ -113,31 +141,31 @@ def _ended(host: ClusterHost, name: str, code: int) -> str:
 
 @contextlib.contextmanager
 def _site(host: ClusterHost, name: str, port: int = 0) -> Iterator[str]:
-    """Lead to the Report Site of a cluster, if it runs; yield its address, or nothing."""
-    place = report_site.find(name, host)
-    if place is None:
+    """Forward the Report Site of a cluster, if it is running; yield its URL, or nothing."""
+    address = report_site.find(name, host)
+    if address is None:
         yield ""
-    elif place.is_local:
-        with host.tunnel(place.port, local=port) as local:
-            yield place.url(local)
+    elif address.is_local:
+        with host.tunnel(address.port, local=port) as local_port:
+            yield address.url(local_port)
     else:
-        yield place.url()
+        yield address.url()
 
 
-def site(options: argparse.Namespace) -> int:
-    """Lead to the Report Site of a cluster until Ctrl-C."""
-    name, members = members_of(options.folder, options.secrets)
-    (host,) = chosen(members, None)
+def forward_site(cluster: str, secrets: str | None, port: int | None, *, open_browser: bool) -> int:
+    """Forward the Report Site of a cluster until Ctrl-C."""
+    name, hosts = find_hosts(cluster, secrets)
+    host = select_host(hosts)
     host.connect()
     host.refresh(name)
-    launch.settle_lost(host, name)
-    with _site(host, name, options.port or 0) as url:
+    job.settle_lost(host, name)
+    with _site(host, name, port or 0) as url:
         if not url:
-            hint = "it is started with the run of an experiment, and ended by flambe down"
-            raise RunError(f"{host.name}: no Report Site runs there\n  {hint}")
+            hint = "the run of an experiment starts it, and flambe down stops it"
+            raise RunError(f"{host.name}: no Report Site is running\n  {hint}")
         print(f"Report Site of {name}: {url}")
-        print("  Ctrl-C leaves it; it goes on there", flush=True)
-        if options.open:
+        print("  Ctrl-C disconnects; the site keeps running", flush=True)
+        if open_browser:
             webbrowser.open(url)
         with contextlib.suppress(KeyboardInterrupt):
             while True:
@@ -146,26 +174,26 @@ def site(options: argparse.Namespace) -> int:
     return 0
 
 
-def logs(options: argparse.Namespace) -> int:
-    """Show what the run of a cluster said."""
-    name, members = members_of(options.cluster, options.secrets)
-    (host,) = chosen(identified(name, members, options.host), options.host)
+def logs(options: LogsOptions) -> int:
+    """Print the output of the run of a cluster."""
+    name, hosts = find_hosts(options.cluster, options.secrets)
+    host = select_host(resolve_names(name, hosts, options.host), options.host)
     host.connect()
     if options.follow:
         host.refresh(name)
-        return attached(host, name, ClusterDisplay())
-    host.agent.follow(name, _show, once=True)
+        return attach(host, name, ClusterDisplay())
+    host.agent.follow(name, _print_line, once=True)
     return 0
 
 
-def stop(options: argparse.Namespace) -> int:
+def stop(options: StopOptions) -> int:
     """Stop the run of a cluster."""
-    name, members = members_of(options.cluster, options.secrets)
-    (host,) = chosen(members, None)
+    name, hosts = find_hosts(options.cluster, options.secrets)
+    host = select_host(hosts)
     host.connect()
-    found = launch.stop(host, name)
-    if found is None:
+    status = job.stop(host, name)
+    if status is None:
         raise RunError(f"{host.name}: nothing was run there yet")
-    code = f", exit code {found['code']}" if "code" in found else ""
-    print(f"{host.name}: the run has {found['state']}{code}")
+    code = f", exit code {status['code']}" if "code" in status else ""
+    print(f"{host.name}: the run has {status['state']}{code}")
     return 0

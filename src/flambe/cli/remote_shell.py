@@ -2,54 +2,81 @@
 
 from __future__ import annotations
 
-import argparse
 import shlex
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 
-from flambe.cli.targets import ClusterDisplay, chosen, identified, members_of
+from flambe.cli.targets import (
+    ClusterDisplay,
+    find_hosts,
+    resolve_names,
+    select_host,
+    select_hosts,
+)
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.logging import redact
 from flambe.remote import each
 
-NOT_FOUND = 127  # the exit code of a program that is not there
+NOT_FOUND = 127  # the exit code of a shell for a program that it cannot find
 
 
-def execute(options: argparse.Namespace) -> int:
-    """Run a command on hosts, and show what it says."""
-    name, members = members_of(options.cluster, options.secrets)
-    members = identified(name, members, options.host)
-    hosts = chosen(members, options.host, every=options.all)
-    shown = ClusterDisplay()
-    given = len(hosts) == 1 and sys.stdin is not None and not sys.stdin.isatty()
-    content = sys.stdin.buffer.read() or None if given else None
+@dataclass(frozen=True)
+class ExecOptions:
+    """The options of ``flambe exec``."""
+
+    cluster: str
+    command: Sequence[str]
+    host: str | None = None
+    all: bool = False
+    secrets: str | None = None
+
+
+@dataclass(frozen=True)
+class SshOptions:
+    """The options of ``flambe ssh``."""
+
+    cluster: str
+    host: str | None = None
+    secrets: str | None = None
+
+
+def execute(options: ExecOptions) -> int:
+    """Run a command on hosts, and print its output."""
+    name, hosts = find_hosts(options.cluster, options.secrets)
+    hosts = resolve_names(name, hosts, options.host)
+    selected = select_hosts(hosts, options.host, all_hosts=options.all)
+    display = ClusterDisplay()
+    is_alone = len(selected) == 1
+    has_input = is_alone and sys.stdin is not None and not sys.stdin.isatty()
+    content = sys.stdin.buffer.read() or None if has_input else None
 
     def run(host: ClusterHost) -> int:
-        host.connect(note=shown.note)
+        host.connect(note=display.note)
 
-        def take(_: str, text: str) -> None:
-            if len(hosts) == 1:
+        def print_line(_: str, text: str) -> None:
+            if is_alone:
                 print(redact.hide(text), flush=True)
             else:
-                shown.host_line(host.machine.name, text)
+                display.host_line(host.machine.name, text)
 
-        done = host.run(
-            options.command, deadline=float("inf"), take=take, check=False, content=content
+        result = host.run(
+            options.command, deadline=float("inf"), take=print_line, check=False, content=content
         )
-        if done.code and len(hosts) > 1:
-            shown.note(f"{host.name}: exit code {done.code}")
-        if done.code == NOT_FOUND and len(options.command) == 1 and " " in options.command[0]:
+        if result.code and not is_alone:
+            display.note(f"{host.name}: exit code {result.code}")
+        if result.code == NOT_FOUND and len(options.command) == 1 and " " in options.command[0]:
             script = shlex.quote(options.command[0])
-            shown.note(f"  a script is for a shell:   -- bash -c {script}")
-        return done.code
+            display.note(f"  to run a shell script:   -- bash -c {script}")
+        return result.code
 
-    return max(each(run, hosts))
+    return max(each(run, selected))
 
 
-def login(options: argparse.Namespace) -> int:
+def login(options: SshOptions) -> int:
     """Log in to a host."""
-    name, members = members_of(options.cluster, options.secrets)
-    members = identified(name, members, options.host)
-    (host,) = chosen(members, options.host)
+    name, hosts = find_hosts(options.cluster, options.secrets)
+    host = select_host(resolve_names(name, hosts, options.host), options.host)
     host.connect(note=ClusterDisplay().note)
     return subprocess.call(host.connection.shell_argv())

@@ -1,29 +1,103 @@
-"""Runs whose output is on this machine: which folder is meant, and ``flambe results``."""
+"""``flambe results``, and the tables of results that every display of a run ends with."""
 
 from __future__ import annotations
 
-import argparse
+import re
+import socket
 import time
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from flambe.cli import results_table
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
 from flambe.cli.terminal import console
 from flambe.errors import ConfigError, FlambeError, Problem, did_you_mean, listed
+from flambe.logging.plain import plain
 from flambe.progress import (
     RunFolder,
+    RunState,
+    StageState,
     Status,
+    VariantState,
     figure_text,
     interrupt,
     is_alive,
+    is_number,
+    ranked,
+    steady_time,
 )
 
-if TYPE_CHECKING:
-    pass
+RANKED = 20  # how many variants of a stage a table shows
+# The colours of the names that stand in front of lines of output.
+COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan")
+NARROW, WIDE = 80, 100  # columns from which a table has all figures; and from which also reasons
+LONGEST_REASON = 160  # characters of a reason that a table shows
+
+MARKS = {
+    Status.WAITING: ("·", "dim"),
+    Status.RUNNING: ("▶", "bold cyan"),
+    Status.FINISHED: ("✔", "green"),
+    Status.STOPPED: ("✔", "green"),
+    Status.REUSED: ("↺", "green"),
+    Status.FAILED: ("✘", "bold red"),
+    Status.INTERRUPTED: ("■", "yellow"),
+    Status.MASKED: ("-", "dim"),
+}
+PARTLY_FAILED = ("✘", "yellow")  # finished, but some variants failed
+# The start of an error message that a table leaves out: its position, and what was being done.
+_POSITION = re.compile(r"^\S.*?:\d+:\d+: (?:\w+ )?!\S+: ")
 
 
-def run_folder(path: Path, command: str = "site") -> RunFolder:
-    """Return the run in a folder: itself, or the only one in there.
+# -- flambe results ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class ResultsOptions:
+    """The options of ``flambe results``."""
+
+    folder: str
+    stage: str | None = None
+    all: bool = False
+
+
+def show_results(options: ResultsOptions) -> int:
+    """Show the results of a run, or of one of its stages, and the best variant."""
+    folder = find_run(Path(options.folder), "results")
+    run = folder.read_state()
+    if run is None:
+        raise ConfigError(Problem(f"the state of the run in {folder.root} cannot be read"))
+    names = [stage.name for stage in run.stages if stage.runs]
+    if options.stage and options.stage not in names:
+        hint = did_you_mean(options.stage, names) or f"the stages: {listed(names)}"
+        raise ConfigError(Problem(f"no stage {options.stage!r} of this run has results", hint=hint))
+    variants = list(folder.read_variants().values())
+    if not is_alive(run):
+        interrupt(run)
+        for variant in variants:
+            if variant.status is Status.RUNNING:
+                variant.status = Status.INTERRUPTED
+    screen = console()
+    limit = len(variants) if options.all else RANKED
+    for table in result_tables(run, variants, options.stage or "", limit, screen.width):
+        screen.print(table)
+    screen.print(summary_line(run, variants), soft_wrap=True)
+    if run.status in (Status.INTERRUPTED, Status.FAILED):
+        screen.print("  to continue, run the same command with --resume", style="dim")
+    best = best_variant(run, variants, options.stage or "")
+    if best is None:
+        screen.print("  no variant has a metric yet", style="dim")
+        return 0
+    screen.print(f"  the best     {label(best)}: {figure_text(best.metric)}", soft_wrap=True)
+    call = load_call(folder, run, best, _declared_extensions(folder))
+    screen.print(f"               {call}", soft_wrap=True)
+    return 0
+
+
+def find_run(path: Path, command: str = "site") -> RunFolder:
+    """Return the run in a folder: the folder itself, or the only run in it.
 
     Raises
     ------
@@ -31,25 +105,27 @@ def run_folder(path: Path, command: str = "site") -> RunFolder:
         If there is none, or there are several.
     """
     if not path.is_dir():
-        raise ConfigError(
-            Problem(f"there is no folder {path}", hint="the output of a run is there")
-        )
+        hint = "give the output folder of a run"
+        raise ConfigError(Problem(f"no such folder: {path}", hint=hint))
     folder = RunFolder(path)
-    runs = [one.parent for one in path.glob("output__*/state.json")]
     if folder.state.exists() or folder.previous_state.exists() or path.name.startswith("output__"):
         return folder
+    runs = [state.parent for state in path.glob("output__*/state.json")]
     if not runs:
-        hint = "a run writes <save_path>/output__<name>, ./flambe-output/output__<name> by default"
-        raise ConfigError(Problem(f"{path} holds no run", hint=hint))
+        hint = (
+            "a run writes to <save_path>/output__<name>; the default is "
+            "./flambe-output/output__<name>"
+        )
+        raise ConfigError(Problem(f"no run in {path}", hint=hint))
     if len(runs) > 1:
-        runs.sort(key=lambda one: RunFolder(one).state.stat().st_mtime, reverse=True)
-        lines = "\n".join(f"  flambe {command} {one}   {_brief(RunFolder(one))}" for one in runs)
+        runs.sort(key=lambda run: RunFolder(run).state.stat().st_mtime, reverse=True)
+        lines = "\n".join(f"  flambe {command} {run}   {_outcome(RunFolder(run))}" for run in runs)
         raise ConfigError(f"{path} holds {len(runs)} runs, the latest first; choose one:\n{lines}")
     return RunFolder(runs[0])
 
 
-def _brief(folder: RunFolder) -> str:
-    """Return how a run stands, and since when."""
+def _outcome(folder: RunFolder) -> str:
+    """Return how a run ended or proceeds, and when."""
     state = folder.read_state()
     if state is None:
         return "its state cannot be read"
@@ -59,44 +135,175 @@ def _brief(folder: RunFolder) -> str:
     return f"{state.outcome}, {time.strftime('%Y-%m-%d %H:%M', time.localtime(when))}"
 
 
-def show_results(options: argparse.Namespace) -> int:
-    """Show the results of a run, or of one of its stages, and which is the best."""
-    folder = run_folder(Path(options.folder), "results")
-    run = folder.read_state()
-    if run is None:
-        raise ConfigError(Problem(f"{folder.root} holds no run that can be read"))
-    names = [stage.name for stage in run.stages if stage.runs]
-    if options.stage and options.stage not in names:
-        hint = did_you_mean(options.stage, names) or f"there are: {listed(names)}"
-        raise ConfigError(Problem(f"no stage {options.stage!r} of this run has results", hint=hint))
-    entries = list(folder.read_variants().values())
-    if not is_alive(run):
-        interrupt(run)
-        for entry in entries:
-            entry.status = Status.INTERRUPTED if entry.status is Status.RUNNING else entry.status
-    shown = console()
-    most = len(entries) if options.all else results_table.RANKED
-    for table in results_table.tables(run, entries, options.stage or "", most, shown.width):
-        shown.print(table)
-    shown.print(results_table.headline(run, entries), soft_wrap=True)
-    if run.status in (Status.INTERRUPTED, Status.FAILED):
-        shown.print("  to continue, run the same command with --resume", style="dim")
-    best = results_table.best(run, entries, options.stage or "")
-    if best is None:
-        shown.print("  no variant has a figure yet", style="dim")
-        return 0
-    figure = figure_text(best.metric)
-    shown.print(f"  the best     {results_table.title(best)}: {figure}", soft_wrap=True)
-    call = results_table.loading(folder, run, best, _extensions(folder))
-    shown.print(f"               {call}", soft_wrap=True)
-    return 0
-
-
-def _extensions(folder: RunFolder) -> list[str]:
+def _declared_extensions(folder: RunFolder) -> list[str]:
     """Return the extensions that the configuration of a run declares."""
     from flambe.compile.reader.document import header
 
     try:
         return sorted(header(folder.config))
-    except FlambeError:  # it was made in Python, or is gone
+    except FlambeError:  # the run was made in Python, or the file was removed
         return []
+
+
+# -- tables ------------------------------------------------------------------------------------
+
+
+def status_mark(status: Status, failed: int = 0) -> tuple[str, str]:
+    """Return a sign and its style, for a run or stage with a number of failed variants."""
+    return PARTLY_FAILED if failed and status is Status.FINISHED else MARKS[status]
+
+
+def label(variant: VariantState, *, stage: bool = True) -> str:
+    """Return the name of a variant for people: ``train lr=0.1,n=2``."""
+    from flambe.experiment.variants.expansion import choices_text
+
+    choices = plain(choices_text(variant.choices))
+    return f"{variant.stage} {choices}".strip() if stage else choices or variant.stage
+
+
+def failure_reason(variant: VariantState) -> str:
+    """Return, on one line, why a variant failed or was skipped; empty for all others."""
+    if variant.status is not Status.FAILED:
+        return variant.reason if variant.status is Status.MASKED else ""
+    return _shortened(_POSITION.sub("", plain(variant.error).strip().partition("\n")[0]))
+
+
+def stage_table(
+    stage: StageState, variants: Sequence[VariantState], limit: int = RANKED, width: int = WIDE
+) -> Table:
+    """Return the variants of a stage, the best first.
+
+    Failed ones are always in the table, with their reasons if it is wide enough.
+    """
+    by_metric = ranked(variants, lambda variant: variant.metric)
+    failed = [variant for variant in by_metric if variant.status is Status.FAILED]
+    others = [variant for variant in by_metric if variant.status is not Status.FAILED]
+    rows = [*others[:limit], *failed[:limit]]
+    names = list(dict.fromkeys(name for variant in rows for name in variant.choices))
+    table = Table(title=stage.name, title_justify="left", title_style="bold", header_style="bold")
+    table.add_column("#", justify="right", style="dim")
+    for name in names:
+        numbers = all(_is_numeric(variant.choices.get(name, 0)) for variant in rows)
+        table.add_column(name, overflow="fold", justify="right" if numbers else "left")
+    # In a narrow table, these columns are never cut.
+    columns = ("metric", "steps", "time", "state") if width >= NARROW else ("metric", "state")
+    for name in columns:
+        table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
+    if reasons := bool(failed) and width >= WIDE:
+        table.add_column("reason", overflow="fold")
+    for rank, variant in enumerate(rows, start=1):
+        cells = _progress_cells(variant)
+        choices = variant.choices
+        table.add_row(
+            str(rank) if variant.status is not Status.FAILED else "",
+            *(_choice_cell(choices[name]) if name in choices else "" for name in names),
+            *(cells[name] for name in columns),
+            *([Text(failure_reason(variant), "red")] if reasons else []),
+            style="bold" if rank == 1 and is_number(variant.metric) else None,
+        )
+    if omitted := len(by_metric) - len(rows):
+        table.caption = f"and {omitted} more"
+    return table
+
+
+def result_tables(
+    run: RunState,
+    variants: Sequence[VariantState],
+    stage_name: str = "",
+    limit: int = RANKED,
+    width: int = WIDE,
+) -> Iterator[RenderableType]:
+    """Yield the tables of the stages of a run, or of one; narrow ones with reasons below them."""
+    for stage in run.stages:
+        if not stage.runs or stage_name not in ("", stage.name):
+            continue
+        own = [variant for variant in variants if variant.stage == stage.name]
+        started = [variant for variant in own if variant.attempts or variant.status.done]
+        if started:
+            yield stage_table(stage, started, limit, width)
+        elif own and stage.status is Status.MASKED:
+            yield Text(f"{stage.name} is skipped: {failure_reason(own[0])}", "dim")
+        failed = [variant for variant in started if variant.status is Status.FAILED]
+        if width < WIDE:
+            for variant in failed[:limit]:
+                yield Text(f"{label(variant)}: {failure_reason(variant)}", "red")
+
+
+def summary_line(run: RunState, variants: Sequence[VariantState]) -> Text:
+    """Return how a run ended, or proceeds, and how long it took."""
+    sign, style = status_mark(run.status, run.failed)
+    text = f"{sign} {run.name} {run.outcome}"
+    reused = sum(variant.status is Status.REUSED for variant in variants)
+    attempted = any(variant.attempts for variant in variants)
+    if run.status is Status.FINISHED and reused and not attempted:
+        subject = "its result is" if reused == 1 else f"the results of its {reused} variants are"
+        return Text(f"{text}: there was nothing to run, {subject} from an earlier run", style)
+    if run.started:
+        preposition = "in" if run.ended else "for"
+        # The clock of another host may differ: for a run there, its own times count.
+        now = steady_time() if run.host == socket.gethostname() else run.updated or run.started
+        text += f" {preposition} {format_duration((run.ended or now) - run.started)}"
+    return Text(text, style)
+
+
+def best_variant(
+    run: RunState, variants: Sequence[VariantState], stage_name: str = ""
+) -> VariantState | None:
+    """Return the best variant: of a stage, or of the last one that has a metric."""
+    for stage in reversed(run.stages):
+        done = [v for v in variants if v.stage == stage.name and v.status.done]
+        measured = [variant for variant in done if is_number(variant.metric)]
+        if stage.runs and measured and stage_name in ("", stage.name):
+            # The state that is loaded has the last metric, not the best one on the way.
+            return ranked(measured, lambda variant: variant.metric)[0]
+    return None
+
+
+def load_call(
+    folder: RunFolder, run: RunState, variant: VariantState, extensions: Collection[str]
+) -> str:
+    """Return the Python call that loads the final state of a variant."""
+    path = folder.checkpoint(variant.stage, variant.name).relative_to(folder.root)
+    root = run.storage or str(short_path(folder.root))
+    argument = f", extensions={sorted(extensions)}" if extensions else ""
+    return f"flambe.load('{root}/{path}'{argument})"
+
+
+def short_path(path: Path) -> Path:
+    """Return a path as one types it here: relative, if it is below the current folder."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+def format_duration(seconds: float) -> str:
+    """Return a duration as text: ``12 s``, ``3 min 04 s``, ``2 h 05 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s" if whole >= 10 else f"{seconds:.1f} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def _progress_cells(variant: VariantState) -> dict[str, str | Text]:
+    sign, style = MARKS[variant.status]
+    suffix = ", kept" if variant.kept else ""
+    suffix += ", stale" if variant.stale else ""
+    is_over = variant.ended and variant.started
+    return {
+        "metric": figure_text(variant.metric),
+        "steps": str(variant.step),
+        "time": format_duration((variant.ended or 0) - (variant.started or 0)) if is_over else "",
+        "state": Text(f"{sign} {variant.status.value}{suffix}", style),
+    }
+
+
+def _is_numeric(choice: object) -> bool:
+    return isinstance(choice, int | float) and not isinstance(choice, bool)
+
+
+def _choice_cell(choice: object) -> str:
+    return _shortened(f"{choice:.6g}" if isinstance(choice, float) else str(choice))
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= LONGEST_REASON else f"{text[: LONGEST_REASON - 1]}…"

@@ -1,15 +1,16 @@
-"""``flambe CONFIG`` and ``flambe validate``: run what a file describes, or check it."""
+"""``flambe CONFIG``, ``plan`` and ``validate``: run what a file describes, or check it."""
 
 from __future__ import annotations
 
-import argparse
 import logging
 import os
 import sys
+import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from flambe.cli.exit_handling import refused, say
+from flambe.cli.arguments import RunOptions, ValidateOptions
+from flambe.cli.exit_handling import as_interrupt, disk_error, print_message
 from flambe.compile import Schema
 from flambe.compile.checks.calls import check
 from flambe.compile.reader.document import header, read_file
@@ -23,15 +24,17 @@ from flambe.errors import (
 )
 from flambe.logging import redact
 
-if TYPE_CHECKING:
-    from flambe.runnable import Secrets
+if TYPE_CHECKING:  # imported when they are needed: "flambe validate" is quick
+    from flambe.cluster.cluster import Cluster
+    from flambe.compile.component import Component
+    from flambe.runnable import Runnable, Secrets
 
 _log = logging.getLogger(__name__)
 
 _EXPERIMENT = "flambe.experiment.experiment:Experiment"
 
 
-def _document(options: argparse.Namespace) -> Document:
+def _read_document(options: ValidateOptions) -> Document:
     """Read and check the file.
 
     Raises
@@ -42,20 +45,20 @@ def _document(options: argparse.Namespace) -> Document:
     if options.install_extensions:
         from flambe.packaging.extensions import install_all
 
-        install_all(header(options.config), Path(options.config).absolute().parent, say)
+        folder = Path(options.config).absolute().parent
+        install_all(header(options.config), folder, print_message)
     document = read_file(options.config)
-    _give_places(document)
+    _restore_source_map(document)
     check(document)
-    root = document.root
     if not document.problems:
-        _expect_runnable(document, root)
-        _refuse_env(document, root)
+        _expect_runnable(document)
+        _refuse_env(document)
     document.raise_problems()
     return document
 
 
-def _give_places(document: Document) -> None:
-    """Tell errors by the file that the user wrote, where this one was made of it for a cluster."""
+def _restore_source_map(document: Document) -> None:
+    """Let errors name the user's file, where this one was generated from it for a cluster."""
     from flambe.compile import source_map
 
     path = os.environ.pop(source_map.VARIABLE, "")
@@ -63,42 +66,46 @@ def _give_places(document: Document) -> None:
         source_map.restore(document.root, Path(path).read_text(encoding="utf-8"))
 
 
-def _expect_runnable(document: Document, root: Any) -> None:
+def _root_class(document: Document) -> type | None:
+    """Return the class that the file describes an object of."""
+    target = document.root.resolve() if isinstance(document.root, Schema) else None
+    return target if isinstance(target, type) else None
+
+
+def _expect_runnable(document: Document) -> None:
     from flambe.compile.component import Component, runs
     from flambe.runnable import Runnable
 
-    target = root.resolve() if isinstance(root, Schema) else None
-    if isinstance(target, type) and issubclass(target, Runnable):
+    root, root_class = document.root, _root_class(document)
+    if root_class is not None and issubclass(root_class, Runnable):
         return
-    if isinstance(target, type) and issubclass(target, Component) and runs(target):
+    if root_class is not None and issubclass(root_class, Component) and runs(root_class):
         return
     document.problem(
-        f"!{root.tag} cannot be run"
-        if isinstance(root, Schema)
-        else "there is nothing to run here",
+        f"!{root.tag} cannot be run" if isinstance(root, Schema) else "there is nothing to run",
         (),
         "expected a Runnable, such as !Experiment",
     )
 
 
-def _refuse_env(document: Document, root: Any) -> None:
-    """See that no file says that it runs on a cluster: ssh would read the files that it names."""
+def _refuse_env(document: Document) -> None:
+    """Refuse a file that sets ``env``: ssh would read the files that it names."""
     from flambe.runnable import ClusterRunnable
 
-    target = root.resolve() if isinstance(root, Schema) else None
-    if not (isinstance(target, type) and issubclass(target, ClusterRunnable)):
+    root_class = _root_class(document)
+    if root_class is None or not issubclass(root_class, ClusterRunnable):
         return
-    if root.kwargs.get("env") is not None and "FLAMBE_HOST" not in os.environ:
+    if document.root.kwargs.get("env") is not None and "FLAMBE_HOST" not in os.environ:
         hint = "leave it out; --cluster runs the file on a cluster"
-        document.problem("env is set by flambe, where it starts a run", ("env",), hint)
+        document.problem("env is set by flambe when it starts a run", ("env",), hint)
 
 
 # -- flambe validate ----------------------------------------------------------------------------
 
 
-def validate(options: argparse.Namespace) -> int:
-    """Say what is wrong with a file, or what it would run."""
-    document = _document(options)
+def validate(options: ValidateOptions) -> int:
+    """Print what a file would run; raise what is wrong with it."""
+    document = _read_document(options)
     root: Schema = document.root
     print(f"{options.config} is valid: !{root.tag} {root.kwargs.get('name', '')}".rstrip())
     if root.target == _EXPERIMENT:
@@ -111,45 +118,20 @@ def validate(options: argparse.Namespace) -> int:
 # -- flambe CONFIG ------------------------------------------------------------------------------
 
 
-def run(options: argparse.Namespace) -> int:
+def run(options: RunOptions) -> int:
     """Run a file."""
     from flambe.compile.component import Component
-    from flambe.runnable import Runnable, Secrets
+    from flambe.runnable import ClusterRunnable, Runnable
 
-    document = _document(options)
-    cluster = _cluster(document, options.cluster, options) if options.cluster else None
-    for name, value in (("--detach", options.detach), ("--fetch", options.fetch is not None)):
-        if value and cluster is None:
-            hint = f"give --cluster, or leave {name} out"
-            raise ConfigError(Problem(f"{name} is for runs on a cluster", hint=hint))
-    _check_stages(document, _stages_to_resume(options))
-    resumed = options.resume or options.resume_from or document.root.kwargs.get("resume")
-    if options.stale == "reuse" and not resumed:
-        hint = "add --resume"
-        raise ConfigError(
-            Problem("--stale is for a run that goes on with an earlier one", hint=hint)
-        )
-    if options.detach and options.fetch is not None:
-        hint = "flambe fetch CLUSTER -f   does that later"
-        raise ConfigError(Problem("--fetch needs somebody who stays: no --detach", hint=hint))
-    if options.prune and cluster is not None:
-        hint = f"flambe {options.cluster} --prune   first"
-        raise ConfigError(Problem("--prune is for clusters, not for runs on them", hint=hint))
-    secrets = Secrets.read(Path(options.secrets) if options.secrets else None)
-    if short := secrets.unmaskable:
-        why = f"shorter than {redact.SHORTEST} characters, so logs show them"
-        _log.warning("secrets in %s are %s: %s", secrets.origin, why, ", ".join(short))
-    if cluster is not None:
-        secrets.for_factories()  # what it names is there
-    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
-        redact.add_url(os.environ.get(name, ""))
-    if redact.values():
-        redact.guard_streams()
+    document = _read_document(options)
+    cluster = _read_target(document, options.cluster, options) if options.cluster else None
+    _check_options(document, cluster, options)
+    secrets = _read_secrets(options.secrets, for_cluster=cluster is not None)
     is_cluster = _is_cluster(document.root)
-    for name in ("prune", "setup"):
-        if getattr(options, name) and cluster is None and not is_cluster:
+    for name, is_set in (("prune", options.prune), ("setup", options.setup)):
+        if is_set and cluster is None and not is_cluster:
             hint = f"flambe CLUSTER.yaml --{name}"
-            raise ConfigError(Problem(f"--{name} is for clusters", hint=hint))
+            raise ConfigError(Problem(f"--{name} applies to clusters only", hint=hint))
     if options.dry_run:
         return _dry_run(document, cluster, secrets, options)
     runnable = document.root()
@@ -160,43 +142,75 @@ def run(options: argparse.Namespace) -> int:
     if cluster is not None:
         from flambe.cli.remote_run import run_on
 
-        runnable.on_cluster = True  # type: ignore[attr-defined]
+        assert isinstance(runnable, ClusterRunnable)
+        runnable.on_cluster = True
         runnable.parse()
         return run_on(cluster, runnable, document.extensions, options)
     runnable.parse()
     if is_cluster:
-        return _up(runnable, force=options.force, prune=options.prune, setup=options.setup)
+        return _provision(runnable, options)
     if document.root.target != _EXPERIMENT:  # its workers do that
         secrets.export()
-    _run(runnable, options)
+    _run_here(runnable, options)
     return 0
 
 
+def _check_options(document: Document, cluster: Cluster | None, options: RunOptions) -> None:
+    """Refuse options that contradict one another, or the file."""
+    for name, is_set in (("--detach", options.detach), ("--fetch", options.fetch is not None)):
+        if is_set and cluster is None:
+            hint = f"add --cluster, or leave {name} out"
+            raise ConfigError(Problem(f"{name} requires --cluster", hint=hint))
+    _check_stages(document, options.stages_to_resume)
+    resumed = options.resumes or document.root.kwargs.get("resume")
+    if options.stale == "reuse" and not resumed:
+        text = "--stale applies only to a run that continues an earlier one"
+        raise ConfigError(Problem(text, hint="add --resume"))
+    if options.detach and options.fetch is not None:
+        hint = "flambe fetch CLUSTER -f   copies the results later"
+        raise ConfigError(Problem("--fetch cannot be combined with --detach", hint=hint))
+    if options.prune and cluster is not None:
+        hint = f"run   flambe {options.cluster} --prune   first"
+        raise ConfigError(Problem("--prune applies to clusters, not to runs on them", hint=hint))
+
+
+def _read_secrets(path: str | None, *, for_cluster: bool) -> Secrets:
+    """Read the file of secrets, and hide them in everything that is printed or logged."""
+    from flambe.runnable import Secrets
+
+    secrets = Secrets.read(Path(path) if path else None)
+    if short := secrets.unmaskable:
+        reason = f"shorter than {redact.SHORTEST} characters, so logs show them"
+        _log.warning("secrets in %s are %s: %s", secrets.origin, reason, ", ".join(short))
+    if for_cluster:
+        secrets.for_factories()  # raises if a section that it names is missing
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        redact.add_url(os.environ.get(name, ""))
+    if redact.values():
+        redact.guard_streams()
+    return secrets
+
+
 def _is_cluster(root: Schema) -> bool:
-    """Whether it is a kind of cluster, anybody's: they are built upon this module."""
+    """Whether it is a cluster of any kind: all of them are built on this module."""
     module, target = sys.modules.get("flambe.cluster"), root.resolve()
     return module is not None and isinstance(target, type) and issubclass(target, module.Cluster)
 
 
-def _stages_to_resume(options: argparse.Namespace) -> list[str]:
-    """Return the stages that ``--resume-from`` names."""
-    return [name.strip() for name in (options.resume_from or "").split(",") if name.strip()]
-
-
 def _check_stages(document: Document, names: list[str]) -> None:
-    """See that the stages which are named on the command line are there.
+    """Check that the stages named on the command line exist.
 
     Raises
     ------
     ConfigError
-        If one is not.
+        If one does not.
     """
     if document.root.target != _EXPERIMENT:
-        return  # what they mean is the Runnable's own
+        return  # what the names mean is up to the Runnable
     pipeline = document.root.kwargs.get("pipeline") or {}
     problems = [
         Problem(
-            f"--resume-from: there is no stage {name!r}",
+            f"--resume-from: unknown stage {name!r}",
             document.places.key(("pipeline",)),
             did_you_mean(name, pipeline) or f"the stages: {listed(list(pipeline))}",
         )
@@ -208,9 +222,9 @@ def _check_stages(document: Document, names: list[str]) -> None:
 
 
 def _dry_run(
-    document: Document, cluster: Any, secrets: Secrets, options: argparse.Namespace
+    document: Document, cluster: Cluster | None, secrets: Secrets, options: RunOptions
 ) -> int:
-    """Say what a run would do. No object that the file names is constructed for it."""
+    """Print what a run would do. No object that the file names is constructed for it."""
     from flambe.cli.plan import dry_run, plan_here
     from flambe.compile.build import outlined
 
@@ -226,62 +240,58 @@ def _dry_run(
         experiment.on_cluster = cluster is not None
         experiment.parse()
     if cluster is not None:
-        extensions, resume = document.extensions, options.resume or bool(options.resume_from)
+        extensions, resume = document.extensions, options.resumes
         return dry_run(cluster, extensions, root, experiment, options.config, resume=resume)
     if experiment is None:
-        raise ConfigError(
-            Problem("--dry-run is for experiments and clusters", hint="see: flambe validate")
-        )
-    resume = options.resume or bool(options.resume_from)
-    return plan_here(root, experiment, resume=resume)
+        hint = "flambe validate   checks any file"
+        raise ConfigError(Problem("--dry-run applies to experiments and clusters", hint=hint))
+    return plan_here(root, experiment, resume=options.resumes)
 
 
-def _cluster(document: Document, path: str, options: argparse.Namespace) -> Any:
-    """Read the file of a cluster, and see that what is to be run can run there.
+def _read_target(document: Document, path: str, options: RunOptions) -> Cluster:
+    """Read the file of a cluster, and check that the document can run there.
 
     Raises
     ------
     ConfigError
-        If it cannot, or the file describes no cluster.
+        If it cannot, or the file does not describe a cluster.
     """
     from flambe.cli.targets import read_cluster
     from flambe.compile import signatures
     from flambe.runnable import ClusterRunnable
 
-    root: Schema = document.root
-    target = root.resolve()
-    if not (isinstance(target, type) and issubclass(target, ClusterRunnable)):
+    root, root_class = document.root, _root_class(document)
+    if root_class is None or not issubclass(root_class, ClusterRunnable):
         hint = "leave --cluster out, or build it on ClusterRunnable"
         document.problem(f"!{root.tag} cannot run on a cluster", (), hint)
-    elif not signatures.takes(target, "env"):
+    elif not signatures.takes(root_class, "env"):
         hint = "add env=None to its __init__, and call super().__init__(env)"
         document.problem(f"!{root.tag} cannot run on a cluster: it has no keyword 'env'", (), hint)
     document.raise_problems()
     if options.debug:
         raise ConfigError(Problem("--debug works on this machine only", hint="leave it out"))
     cluster = read_cluster(path, options.secrets)
-    assert isinstance(target, type)
-    if issubclass(target, ClusterRunnable) and target.needs_workers and not cluster.has_workers:
-        hint = "add a factory, or say   orchestrator_works: true   in its file"
+    assert root_class is not None
+    assert issubclass(root_class, ClusterRunnable)
+    if root_class.needs_workers and not cluster.has_workers:
+        hint = "add a factory, or set   orchestrator_works: true   in its file"
         text = f"the cluster {cluster.name!r} has no factories: no host would run the variants"
         raise ConfigError(Problem(text, hint=hint))
     return cluster
 
 
-def _run(runnable: Any, options: argparse.Namespace) -> None:
+def _run_here(runnable: Runnable, options: RunOptions) -> None:
+    """Run something in this process, and show its progress."""
     from flambe.cli.display import display
+    from flambe.cli.site import SiteDisplay
     from flambe.compile.build import run_error
     from flambe.experiment.observer import guard
 
-    resume: bool | list[str] = _stages_to_resume(options) or options.resume
+    resume: bool | list[str] = options.stages_to_resume or options.resume
     # A debugger needs the terminal for itself.
     remote = getattr(runnable, "env", None) is not None
-    shown: Any = display(verbose=options.verbose, live=not options.debug, remote=remote)
-    if options.site:
-        from flambe.cli.site import SiteDisplay
-
-        shown = SiteDisplay(shown)
-    shown = guard(shown)
+    plain = display(verbose=options.verbose, live=not options.debug, remote=remote)
+    observer = guard(SiteDisplay(plain) if options.site else plain)
     try:
         runnable.run(
             force=options.force,
@@ -289,38 +299,37 @@ def _run(runnable: Any, options: argparse.Namespace) -> None:
             stale=options.stale,
             debug=options.debug,
             verbose=options.verbose,
-            observer=shown,
+            observer=observer,
         )
     except (FlambeError, KeyboardInterrupt):
         raise
     except Exception as error:
-        raise refused(error) or run_error(runnable, error) from error
+        raise disk_error(error) or run_error(runnable, error) from error
     finally:
-        shown.close()
+        observer.close()
 
 
-def _up(cluster: Any, **options: bool) -> int:
-    """Make a cluster ready, and show its hosts."""
-    import time
-
-    from flambe.cli.exit_handling import as_interrupt
+def _provision(cluster: Runnable, options: RunOptions) -> int:
+    """Provision a cluster, and show its hosts."""
     from flambe.cli.hosts_table import hosts_table
-    from flambe.cli.results_table import took
-    from flambe.cli.targets import ClusterDisplay, own_errors
+    from flambe.cli.results import format_duration
+    from flambe.cli.targets import ClusterDisplay, user_errors
+    from flambe.cluster.cluster import Cluster
 
-    shown = ClusterDisplay()
-    begun = time.monotonic()
-    with own_errors(cluster), as_interrupt():
-        cluster.run(**options, observer=shown)
-    shown.console.print(
-        hosts_table(cluster.name, cluster.hosts, prepared=True, width=shown.console.width)
+    assert isinstance(cluster, Cluster)
+    display = ClusterDisplay()
+    started = time.monotonic()
+    with user_errors(cluster), as_interrupt():
+        cluster.run(force=options.force, prune=options.prune, setup=options.setup, observer=display)
+    display.console.print(
+        hosts_table(cluster.name, cluster.hosts, prepared=True, width=display.console.width)
     )
-    shown.note(f"{cluster.name} is ready, in {took(time.monotonic() - begun)}")
+    display.note(f"{cluster.name} is ready, in {format_duration(time.monotonic() - started)}")
     return 0
 
 
-def _run_component(component: Any) -> int:
-    """Run a component that stands alone, a script for example, to its end."""
+def _run_component(component: Component) -> int:
+    """Run a single component, a script for example, to its end."""
     from flambe.compile.stepping import Stepper
 
     stepper = Stepper(component, interrupt=KeyboardInterrupt)

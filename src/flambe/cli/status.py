@@ -1,8 +1,7 @@
-"""``flambe status``: the hosts of clusters, what runs or ran there last, and what to do next."""
+"""``flambe status``: the hosts of clusters, their current or last run, and what to do next."""
 
 from __future__ import annotations
 
-import argparse
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,12 +10,11 @@ from typing import Any
 from rich.text import Text
 
 from flambe.cli import fetch
-from flambe.cli.hosts_table import hosts_table, standing_told
-from flambe.cli.results_table import took
-from flambe.cli.targets import ClusterDisplay, standing_of
-from flambe.cluster import job as launch
+from flambe.cli.hosts_table import hosts_table, instance_lines
+from flambe.cli.results import format_duration
+from flambe.cli.targets import ClusterDisplay, TargetStatus, read_status
+from flambe.cluster import job
 from flambe.cluster.cluster_host import ClusterHost
-from flambe.cluster.instance_status import InstanceStatus
 from flambe.cluster.local_state import recorded_clusters
 from flambe.cluster.machine import order
 from flambe.cluster.services import ray_node, ray_service
@@ -26,153 +24,170 @@ from flambe.logging.plain import plain
 from flambe.progress import RunState, Status, read_state_text
 from flambe.remote.gather import outcomes
 
-#: What became of a run that could not say so itself.
+#: How a run is reported that could not record its own end.
 INTERRUPTED = "interrupted: it was killed, or its host went down"
 
-# How long a host is tried before it is shown as unreachable, in seconds.
-PATIENCE = 8.0
+# Seconds until a host that does not answer is shown as unreachable.
+CONNECT_SECONDS = 8.0
 
 
 @dataclass
 class ClusterReport:
-    """A cluster as it was just seen.
+    """A cluster as its hosts have just reported it.
 
     Attributes
     ----------
-    name, members, standing
-        Of the cluster, its hosts, and how those stand that were created.
+    target
+        The cluster as this machine and its provider know it.
+    hosts
+        Its hosts.
     experiment
-        What its orchestrator runs or ran last, where that is an experiment.
-    ray
-        The nodes that Ray has, name → address; None where it does not say.
+        Its current or last run, if that is an experiment.
+    ray_nodes
+        The nodes that Ray has, name → address; None if Ray does not answer.
+    errors
+        Of the hosts that were not reached.
     """
 
-    name: str
-    members: Sequence[ClusterHost]
-    standing: Mapping[str, InstanceStatus]
+    target: TargetStatus
+    hosts: Sequence[ClusterHost] = ()
     experiment: RunState | None = None
-    ray: dict[str, str] | None = None
+    ray_nodes: dict[str, str] | None = None
     errors: list[RemoteError] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The name of the cluster."""
+        return self.target.name
 
     @property
     def orchestrator(self) -> ClusterHost | None:
         """The orchestrator, if it was reached."""
-        return next((one for one in self.members if one.is_orchestrator and one.report), None)
+        return next((host for host in self.hosts if host.is_orchestrator and host.report), None)
 
     @property
-    def job(self) -> dict[str, Any] | None:
-        """What the supervisor on the orchestrator tells of the run; None if there was none."""
+    def is_running(self) -> bool:
+        """Whether a run is in progress."""
         host = self.orchestrator
-        return host.report["runs"].get(self.name) if host is not None else None
+        run = host.report["runs"].get(self.name) if host is not None else None
+        return run is not None and run["state"] == job.RUNNING
 
-    def refresh(self, shown: ClusterDisplay) -> None:
+    def refresh(self, display: ClusterDisplay) -> None:
         """Ask all hosts."""
 
-        def look(member: ClusterHost) -> None:
-            member.connect(PATIENCE, shown.note)
-            member.refresh(self.name)
-            runs = member.report["runs"]
-            used = runs.get(self.name, {}).get("about", {}).get("environment", "")
-            used = used or member.files.recall().environment
-            member.refresh(self.name, used)
-            if member.is_orchestrator:
-                self.ray = ray_service.registered_nodes(self.name, member)
-                self.experiment = newest_run(member, self.name) if self.name in runs else None
+        def ask(host: ClusterHost) -> None:
+            host.connect(CONNECT_SECONDS, display.note)
+            host.refresh(self.name)
+            runs = host.report["runs"]
+            environment = runs.get(self.name, {}).get("about", {}).get("environment", "")
+            environment = environment or host.files.recall().environment
+            host.refresh(self.name, environment)
+            if host.is_orchestrator:
+                self.ray_nodes = ray_service.registered_nodes(self.name, host)
+                self.experiment = newest_run(host, self.name) if self.name in runs else None
 
-        self.errors = [one for one in outcomes(look, self.members) if isinstance(one, RemoteError)]
-        self.members = sorted(self.members, key=lambda member: order(member.machine.name))
+        results = outcomes(ask, self.target.hosts)
+        self.errors = [result for result in results if isinstance(result, RemoteError)]
+        self.hosts = sorted(self.target.hosts, key=lambda host: order(host.machine.name))
 
-    def strangers(self) -> dict[str, str]:
-        """Return the nodes that Ray has and the cluster has not: name → address."""
+    def foreign_ray_nodes(self) -> dict[str, str]:
+        """Return the nodes that Ray has but the cluster does not: name → address."""
         service = services.name_of(self.name, ray_node.SERVICE)
-        reached = [member for member in self.members if member.report]
-        own = {ray_node.node_name(member.report["runs"].get(service, {})) for member in reached}
-        own |= {member.machine.name for member in self.members}
-        return {name: where for name, where in (self.ray or {}).items() if name not in own}
+        reached = [host for host in self.hosts if host.report]
+        own = {ray_node.node_name(host.report["runs"].get(service, {})) for host in reached}
+        own |= {host.machine.name for host in self.hosts}
+        return {name: node for name, node in (self.ray_nodes or {}).items() if name not in own}
 
 
-def status(options: argparse.Namespace) -> int:
-    """Show the hosts of one cluster, or of all that were used from here, each as it is known."""
+@dataclass(frozen=True)
+class StatusOptions:
+    """The options of ``flambe status``."""
+
+    cluster: str | None = None
+    secrets: str | None = None
+
+
+def status(options: StatusOptions) -> int:
+    """Show the hosts of one cluster, or of every cluster used from this machine."""
     names = [options.cluster] if options.cluster else recorded_clusters()
-    shown = ClusterDisplay()
+    display = ClusterDisplay()
     if not names:
-        shown.console.print("no cluster was used from this machine yet")
-    # Many clusters are looked at at once; the errors of their hosts are shown in their tables.
-    found = outcomes(
-        lambda name: _status(name, shown, options.secrets, alone=len(names) == 1), names
+        display.console.print("no cluster was used from this machine yet")
+    # All clusters are asked at the same time; each table shows the errors of its hosts.
+    results = outcomes(
+        lambda name: _print_status(name, display, options.secrets, alone=len(names) == 1), names
     )
-    for one in found:
-        if isinstance(one, RemoteError):
-            shown.note(str(one))
-    return max((code if isinstance(code, int) else 1 for code in found), default=0)
+    for result in results:
+        if isinstance(result, RemoteError):
+            display.note(str(result))
+    return max((code if isinstance(code, int) else 1 for code in results), default=0)
 
 
-def _status(given: str, shown: ClusterDisplay, secrets: str | None, *, alone: bool) -> int:
+def _print_status(
+    cluster: str, display: ClusterDisplay, secrets: str | None, *, alone: bool
+) -> int:
     try:
-        report = ClusterReport(*standing_of(given, secrets))
-    except (ConfigError, RunError) as wrong:
+        report = ClusterReport(read_status(cluster, secrets))
+    except (ConfigError, RunError) as error:
         if alone:
             raise
-        raise RemoteError(given, str(wrong)) from None  # the others are shown all the same
-    report.refresh(shown)
-    with shown.lock:
-        shown.console.print(Text(report.name, "bold"))
+        raise RemoteError(cluster, str(error)) from None  # the others are shown all the same
+    report.refresh(display)
+    instances = report.target.instances
+    with display.lock:
+        display.console.print(Text(report.name, "bold"))
         table = hosts_table(
             report.name,
-            report.members,
-            width=shown.console.width,
-            standing=report.standing,
-            nodes=report.ray,
+            report.hosts,
+            width=display.console.width,
+            instances=instances,
+            ray_nodes=report.ray_nodes,
         )
-        shown.console.print(table)
-        for text in [*standing_told(report.standing, report.members), *_lines(report)]:
-            shown.console.print(text, soft_wrap=True, style="dim")
-        for error in report.errors:
-            shown.console.print(Text(str(error), "red"), soft_wrap=True)
-        if report.errors and not _is_running(report):
-            does = "forgets it, if they are gone"
-            does = "takes its hosts down, unseen" if report.standing else does
-            text = f"flambe down {given} --force   {does}"
-            shown.console.print(text, style="dim", soft_wrap=True)
-        if not report.members:
-            shown.console.print("its hosts do not run", style="dim")
+        display.console.print(table)
+        for text in [*instance_lines(instances, report.hosts), *_run_lines(report)]:
+            display.console.print(text, soft_wrap=True, style="dim")
+        for unreachable in report.errors:
+            display.console.print(Text(str(unreachable), "red"), soft_wrap=True)
+        if report.errors and not report.is_running:
+            effect = "removes the record of the cluster, if its hosts no longer exist"
+            effect = "takes its hosts down without checking them" if instances else effect
+            text = f"flambe down {cluster} --force   {effect}"
+            display.console.print(text, style="dim", soft_wrap=True)
+        if not report.hosts:
+            display.console.print("its hosts are not running", style="dim")
     return 1 if report.errors else 0
 
 
-def _is_running(report: ClusterReport) -> bool:
-    return report.job is not None and report.job["state"] == launch.RUNNING
-
-
-def _lines(report: ClusterReport) -> list[str]:
-    """Return what people want to know of a cluster beside the table of its hosts."""
+def _run_lines(report: ClusterReport) -> list[str]:
+    """Return the lines below the table of hosts."""
     lines = [
-        f"Ray has {name} ({where}) too, which is not in the cluster: the next run keeps it out"
-        for name, where in sorted(report.strangers().items())
+        f"Ray also has {name} ({address}), which is not in the cluster: the next run removes it"
+        for name, address in sorted(report.foreign_ray_nodes().items())
     ]
     host = report.orchestrator
     return [*lines, *run_lines(report.name, host, report.experiment)] if host else lines
 
 
 def run_lines(name: str, host: ClusterHost, experiment: RunState | None) -> list[str]:
-    """Return how the run of a cluster stands, and the command that follows it or continues it.
+    """Return the status of the run of a cluster, and the command that follows or continues it.
 
     Parameters
     ----------
     name, host
-        The cluster, and its orchestrator as it was looked at.
+        The cluster, and its orchestrator with its latest report.
     experiment
-        What its run has written of itself, if it is an experiment.
+        The state that the run has written, if it is an experiment.
     """
-    job = host.report["runs"].get(name)
-    if job is None:
+    run = host.report["runs"].get(name)
+    if run is None:
         return ["nothing was run on it yet"]
-    command = str(job["about"]["command"])
-    running = job["state"] == launch.RUNNING
-    lines = [f"{_job_text(job, launch.stopped(host, name))}: {command}"]
+    command = str(run["about"]["command"])
+    running = run["state"] == job.RUNNING
+    lines = [f"{_job_text(run, job.stopped(host, name))}: {command}"]
     if experiment is not None:
         outcome = experiment.outcome
         if experiment.status is Status.RUNNING and not running:
-            outcome = Status.INTERRUPTED.value  # it could not write that itself
+            outcome = Status.INTERRUPTED.value  # the run could not record it
         lines.append(f"{plain(experiment.name)}: {outcome}, {counted_variants(experiment)}")
         if not running and experiment.status is not Status.FINISHED:
             lines.append(f"  to continue:   {resuming(command)}")
@@ -181,44 +196,44 @@ def run_lines(name: str, host: ClusterHost, experiment: RunState | None) -> list
     return lines
 
 
-def _job_text(job: Mapping[str, Any], stopped_by: str) -> str:
-    """Return how a run stands, as its supervisor saw it."""
-    if job["state"] == launch.RUNNING:
-        return f"running for {took(job['started_ago'])}, started by {launch.who(job)}"
-    if "code" not in job:
+def _job_text(run: Mapping[str, Any], stopped_by: str) -> str:
+    """Return the status of a run as its supervisor reports it."""
+    if run["state"] == job.RUNNING:
+        return f"running for {format_duration(run['started_ago'])}, started by {job.who(run)}"
+    if "code" not in run:
         return f"the last run was {INTERRUPTED}"
-    ago = took(job["ended_ago"])
-    if job["code"] and stopped_by:
+    ago = format_duration(run["ended_ago"])
+    if run["code"] and stopped_by:
         return f"the last run was stopped {ago} ago by {stopped_by.partition(':')[0]}"
-    if job["code"] > 128:  # by a signal
-        return f"the last run was interrupted {ago} ago: it was killed (exit code {job['code']})"
-    return f"the last run ended {ago} ago with exit code {job['code']}"
+    if run["code"] > 128:  # by a signal
+        return f"the last run was interrupted {ago} ago: it was killed (exit code {run['code']})"
+    return f"the last run ended {ago} ago with exit code {run['code']}"
 
 
 def resuming(command: str) -> str:
     """Return the command that continues a run that a command started."""
-    words = [word for word in shlex.split(command) if word != "--force"]
-    if not any(word.startswith("--resume") for word in words):
-        words.append("--resume")
-    return shlex.join(words)
+    arguments = [argument for argument in shlex.split(command) if argument != "--force"]
+    if not any(argument.startswith("--resume") for argument in arguments):
+        arguments.append("--resume")
+    return shlex.join(arguments)
 
 
-# Prints the newest state of a run in some folders, if there is one.
+# Prints the newest state file of the runs in some folders, if there is one.
 _NEWEST = """\
-for one; do ls -1dt "$one"output__*/state.json "$one"*/output__*/state.json; done 2>/dev/null |
-head -n 1 | while IFS= read -r one; do cat "$one"; done"""
+for folder; do ls -1dt "$folder"output__*/state.json "$folder"*/output__*/state.json
+done 2>/dev/null | head -n 1 | while IFS= read -r state; do cat "$state"; done"""
 
 
 def newest_run(host: ClusterHost, name: str) -> RunState | None:
-    """Return the state of the experiment that a cluster runs or ran last; None if it was none."""
+    """Return the state of the current or last run of a cluster; None if it is not an experiment."""
     started = host.report["runs"].get(name, {}).get("started", 0.0)
     try:
-        folders = list(fetch.results(host, name))
+        folders = list(fetch.result_folders(host, name))
         text = host.run(["sh", "-c", _NEWEST, "sh", *folders], repeat=True).stdout
         run = read_state_text(text)
     except (FlambeError, ValueError, TypeError, KeyError, RecursionError):
         return None
-    # Else it was of an earlier run.
+    # An older state belongs to an earlier run.
     return run if (run.started or 0.0) >= started else None
 
 

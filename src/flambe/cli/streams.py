@@ -1,4 +1,4 @@
-"""The output of this process: it takes any text, and fails nothing once its reader is gone."""
+"""The standard streams of this process: any text can be written, also without a reader."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ import os
 import sys
 from typing import IO, Any
 
-# Signs of ours, for an output whose encoding does not have them; others are written as "\u1234".
+# What replaces our signs in an encoding without them; other characters are written as "\u1234".
 _ASCII = {"✔": "+", "✘": "x", "▶": ">", "↺": "~", "■": "#", "·": ".", "…": ".", "–": "-", "→": ">"}
 _ERRORS = "flambe.ascii"
 _log = logging.getLogger(__name__)
 
 
 def prepare() -> None:
-    """See that whatever is printed can be: no sign and no closed output fails what is shown.
+    """Prepare stdout and stderr for any text, even if they are closed.
 
-    To be called once, at the start of a command.
+    Call it once, at the start of a command.
     """
     for descriptor in range(3):
         try:
             os.fstat(descriptor)
-        except OSError:  # closed: a file that is opened later would be written in its place
+        except OSError:  # closed: the next file to be opened would get its number
             os.open(os.devnull, os.O_RDWR)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "backslashreplace"):
@@ -33,7 +33,7 @@ def prepare() -> None:
 
 
 def silence(stream: IO[str]) -> None:
-    """Let what is written go nowhere: what waits in a buffer would fail again at the exit."""
+    """Discard what is written from now on: a buffer would fail again when the process exits."""
     with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())
@@ -41,9 +41,9 @@ def silence(stream: IO[str]) -> None:
 
 
 def finish() -> None:
-    """See that the exit code of this process is not that of a terminal that is gone.
+    """Flush stdout and stderr, so that a closed terminal does not change the exit code.
 
-    To be called once, at the end of a command.
+    Call it once, at the end of a command.
     """
     for stream in filter(None, (sys.stdout, sys.stderr)):
         try:
@@ -65,14 +65,14 @@ codecs.register_error(_ERRORS, _in_ascii)
 
 
 class SteadyStream:
-    """An output that takes everything: once it cannot be written, nothing is; the log says so."""
+    """An output stream that never fails: after the first error, it discards text and logs that."""
 
     def __init__(self, stream: IO[str]) -> None:
         self._stream = stream
         self._broken = False
 
     def write(self, text: str) -> int:
-        """Write, if that is possible."""
+        """Write a text, or discard it."""
         if not self._broken:
             try:
                 self._stream.write(text)
@@ -83,7 +83,7 @@ class SteadyStream:
         return len(text)
 
     def flush(self) -> None:
-        """Write what waits, if that is possible."""
+        """Flush the stream, or discard its buffer."""
         if not self._broken:
             try:
                 self._stream.flush()
@@ -93,7 +93,7 @@ class SteadyStream:
     def _give_up(self, error: Exception) -> None:
         self._broken = True
         silence(self._stream)
-        _log.info("nothing more is shown, as the output cannot be written: %s", error)
+        _log.info("the output cannot be written, so nothing more is shown: %s", error)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stream, name)

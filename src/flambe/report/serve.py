@@ -101,7 +101,7 @@ def serve(
     tensorboard_port: int | None = None,
     names: Sequence[str] = (),
     parent: int | None = None,
-    told: Callable[[Address], None] = lambda address: None,
+    on_ready: Callable[[Address], None] = lambda address: None,
 ) -> None:
     """Serve the site of a run until it is interrupted.
 
@@ -122,7 +122,7 @@ def serve(
         What else it is opened by: a name of the host, where it listens on all addresses.
     parent
         The process that started this one: the site ends with it.
-    told
+    on_ready
         Called with the address as soon as the site answers.
 
     Raises
@@ -166,7 +166,7 @@ def serve(
         address = Address(
             host, int(taken.getsockname()[1]), str(app.state.token), certificate is not None
         )
-        told(address)
+        on_ready(address)
         with contextlib.suppress(KeyboardInterrupt):
             uvicorn.Server(config).run(sockets=sockets)
 

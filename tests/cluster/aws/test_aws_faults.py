@@ -171,7 +171,7 @@ def test_disks_of_stopped_instances_are_not_thrown_away(
     client = Client(paper, tmp_path)
     code, said = client.run("down", client.file)
     assert code == 1
-    assert "cannot be seen" in said
+    assert "cannot be checked" in said
     assert "starts them; --force" in said
     assert len(left(paper)) == 2
     code, said = client.run("down", client.file, "--force")

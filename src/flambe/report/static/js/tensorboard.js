@@ -11,22 +11,22 @@ const isOver = $("live").dataset.status !== "running";
 const begun = Date.now();
 
 async function look() {
-  let runs = [];
-  try {
-    const answer = await fetch(`${base}/tensorboard/app/data/runs`);
-    if (answer.ok) runs = await answer.json();
-  } catch {
-    // The site is away for a moment.
-  }
-  const there = runs.some((run) => run.startsWith(frame.dataset.folder));
-  if (there || (isOver && Date.now() - begun > PATIENCE)) {
-    waiting.remove();
-    frame.src = frame.dataset.src;
-    frame.hidden = false;
-  } else {
-    waiting.hidden = false;
-    setTimeout(look, EVERY);
-  }
+    let runs = [];
+    try {
+        const answer = await fetch(`${base}/tensorboard/app/data/runs`);
+        if (answer.ok) runs = await answer.json();
+    } catch {
+        // The site is away for a moment.
+    }
+    const there = runs.some((run) => run.startsWith(frame.dataset.folder));
+    if (there || (isOver && Date.now() - begun > PATIENCE)) {
+        waiting.remove();
+        frame.src = frame.dataset.src;
+        frame.hidden = false;
+    } else {
+        waiting.hidden = false;
+        setTimeout(look, EVERY);
+    }
 }
 
 look();
