@@ -415,7 +415,11 @@ COMMANDS: dict[str, Command] = {
         needs_arguments=False,
     ),
     "aws": Command(
-        "Print the IAM policy with the fewest permissions that AWSCluster needs.", _aws, "aws", "aws", "AwsOptions"
+        "Print the IAM policy with the fewest permissions that AWSCluster needs.",
+        _aws,
+        "aws",
+        "aws",
+        "AwsOptions",
     ),
     "completion": Command(
         "Print a shell completion script. For bash: flambe completion bash > "
