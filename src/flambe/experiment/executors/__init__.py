@@ -1,1 +1,1 @@
-"""Who runs the variants of a stage, and what runs one."""
+"""What runs the variants of a stage: the interface of executors, and its implementations."""

@@ -1,1 +1,1 @@
-"""Ray Tune: the driver of a stage, its trials on their workers, and the nodes that they run on."""
+"""Ray Tune: the driver of a stage, the trials on their workers, and the nodes that they run on."""
