@@ -123,13 +123,13 @@ def read_record(crash_folder: str) -> CrashRecord:
     folder = Path(crash_folder)
     poll((folder / witness.NAME).exists, seconds=WITNESS_SECONDS, pause=0.02)
     record = CrashRecord()
-    with contextlib.suppress(OSError, ValueError, KeyError):
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         last = json.loads((folder / witness.NAME).read_text(encoding="utf-8"))
         record.status, record.out_of_memory = last["status"], last["out_of_memory"]
         for name in ("stdout", "stderr"):
             lines = capture.lines_of(_MARK.sub("\n", last[name]))
             record.printed[name] = lines[1:] if name in last["cut"] else lines
-    with contextlib.suppress(OSError, ValueError):
+    with contextlib.suppress(OSError, ValueError, TypeError):
         code, line = json.loads((folder / EXIT).read_text(encoding="utf-8"))
         record.exit = (code, line)
     with contextlib.suppress(OSError):
