@@ -87,7 +87,7 @@ def _amount(number: float) -> str:
     )
 
 
-def patiently(
+def retry_when_full(
     do: Callable[[], T],
     path: str | os.PathLike[str],
     notify: Callable[[str], None],

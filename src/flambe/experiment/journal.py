@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, TypedDict
 
-from flambe._disk import Appender, patiently
+from flambe._disk import Appender, retry_when_full
 from flambe.experiment.observer import Observer
 from flambe.experiment.variants.expansion import Variant, choices_text
 from flambe.logging import redact
@@ -96,9 +96,9 @@ class Journal:
 
     def _append(self, changes: Mapping[str, object]) -> None:
         line = change_line(changes).encode("utf-8")
-        self._patiently(lambda: self._lines.append(line))
+        self._write_when_possible(lambda: self._lines.append(line))
 
-    def _patiently(self, write: Callable[[], None]) -> None:
+    def _write_when_possible(self, write: Callable[[], None]) -> None:
         """Write; where the disk is full the run waits for room, and says so.
 
         The last error is kept, for Tune replaces it by errors of its own
@@ -106,7 +106,7 @@ class Journal:
         """
         patience = 0.0 if self._ending else None
         try:
-            patiently(write, self.folder.root, self.observer.note, host_name(), patience)
+            retry_when_full(write, self.folder.root, self.observer.note, host_name(), patience)
         except OSError as problem:
             self.disk_error = problem
             raise
@@ -114,7 +114,7 @@ class Journal:
     def begin(self) -> None:
         """Write the first state, and call the observer."""
         self.run.started, self.run.status = steady_time(), Status.RUNNING
-        self._patiently(self._begin)
+        self._write_when_possible(self._begin)
         self.observer.begun(self.folder, self.run, self.variants)
 
     def _begin(self) -> None:
@@ -186,7 +186,7 @@ class Journal:
         """Write the state."""
         with self._lock:
             self._count()
-            self._patiently(lambda: self.folder.write_state(self.run))
+            self._write_when_possible(lambda: self.folder.write_state(self.run))
             self._written = time.monotonic()
 
     def _count(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from flambe.progress import RunFolder, RunState, VariantState
@@ -80,40 +80,40 @@ class GuardedObserver:
 
     def begun(self, folder: RunFolder, run: RunState, variants: Mapping[str, VariantState]) -> None:
         """See :class:`Observer`."""
-        self._call("begun", folder, run, variants)
+        self._call(lambda: self._observer.begun(folder, run, variants))
 
     def changed(self) -> None:
         """See :class:`Observer`."""
         if not self._failed:
-            self._call("changed")
+            self._call(self._observer.changed)
 
     def line(self, variant: VariantState | None, level: str, text: str) -> None:
         """See :class:`Observer`."""
         if not self._failed:
-            self._call("line", variant, level, text)
+            self._call(lambda: self._observer.line(variant, level, text))
 
     def working(self, variant: VariantState | None, text: str) -> None:
-        """See :class:`Observer`."""
+        """See :class:`Observer`; an observer may be without it."""
         if not self._failed and hasattr(self._observer, "working"):
-            self._call("working", variant, text)
+            self._call(lambda: self._observer.working(variant, text))
 
     def note(self, text: str) -> None:
         """See :class:`Observer`."""
         if not self._failed:
-            self._call("note", text)
+            self._call(lambda: self._observer.note(text))
 
     def ended(self) -> None:
         """See :class:`Observer`."""
-        self._call("ended")
+        self._call(self._observer.ended)
 
     def close(self) -> None:
         """Close the observer, which gives back the terminal."""
-        if hasattr(self._observer, "close"):
-            self._call("close")
+        if (close := getattr(self._observer, "close", None)) is not None:
+            self._call(close)
 
-    def _call(self, name: str, *arguments: object) -> None:
+    def _call(self, call: Callable[[], object]) -> None:
         try:
-            getattr(self._observer, name)(*arguments)
+            call()
         except (Exception, SystemExit) as error:
             if not self._failed:
                 self._failed = True

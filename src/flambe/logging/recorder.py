@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from flambe._disk import Appender, patiently
+from flambe._disk import Appender, retry_when_full
 from flambe.logging import redact
 from flambe.logging.capture import PROGRESS
 from flambe.logging.event_file import event_path, summary_writer
@@ -340,7 +340,7 @@ class DirectChannel:
 
     def send(self, record: Record) -> None:
         """Write it; where the disk is full, when there is room."""
-        patiently(lambda: self.recorder.write([record]), self.recorder.root, _log.warning)
+        retry_when_full(lambda: self.recorder.write([record]), self.recorder.root, _log.warning)
 
     def flush(self) -> None:
         """Nothing waits."""

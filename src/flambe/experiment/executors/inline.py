@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from flambe._disk import patiently
+from flambe._disk import retry_when_full
 from flambe.errors import FlambeError, listed
 from flambe.experiment.executors.base import StageOptions, VariantListener
 from flambe.experiment.executors.crash_record import quote_last_lines
@@ -150,7 +150,7 @@ class _InlineAttempt:
         while more:
             more = running.step()
             save = partial(self.executor.save_checkpoint, running, self.folder)
-            patiently(save, self.folder, _log.warning)
+            retry_when_full(save, self.folder, _log.warning)
             self.listener.on_step(
                 self.variant, running.step_count, running.metric, socket.gethostname()
             )

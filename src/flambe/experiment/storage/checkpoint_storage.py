@@ -157,7 +157,7 @@ class Storage:
         """
         if self.is_here:
             return Path(checkpoint)
-        return patiently(lambda: self._fetch_copy(checkpoint), f"{checkpoint} is read")
+        return retry_access(lambda: self._fetch_copy(checkpoint), f"{checkpoint} is read")
 
     def _fetch_copy(self, checkpoint: str) -> Path:
         files = self.files()
@@ -257,7 +257,7 @@ def _connected(storage: Storage) -> sftp.SftpFiles:
         raise RunError(f"cannot write to the orchestrator by SFTP ({where}): {error}") from error
 
 
-def patiently(do: Callable[[], T], activity: str, storage: Storage | None = None) -> T:
+def retry_access(do: Callable[[], T], activity: str, storage: Storage | None = None) -> T:
     """Do something that needs the orchestrator; when the connection is lost, do it again.
 
     Parameters

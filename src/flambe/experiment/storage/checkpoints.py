@@ -275,7 +275,7 @@ class Upkeep:
 
         self._pending.append(self._pool.submit(settle))
 
-    def settled(self) -> None:
+    def wait_settled(self) -> None:
         """Wait until all are settled.
 
         Raises

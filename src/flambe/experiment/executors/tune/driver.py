@@ -220,7 +220,7 @@ class TuneExecutor:
                     "same command with --resume"
                 ) from None
             raise
-        self._history.upkeep.settled()
+        self._history.upkeep.wait_settled()
         return stage.lost
 
     def _tuner(self, stage: StageRun, variants: Sequence[Variant], options: StageOptions) -> Tuner:

@@ -207,7 +207,7 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
         first = (self.attempt - 1) * MAX_CHECKPOINTS
         self._storage.current_checkpoint_index = max(self._storage.current_checkpoint_index, first)
         with tempfile.TemporaryDirectory(prefix="flambe-checkpoint-") as empty:
-            saved = checkpoint_storage.patiently(lambda: save(empty), purpose, storage)
+            saved = checkpoint_storage.retry_access(lambda: save(empty), purpose, storage)
 
         # Output before a checkpoint is kept as long as the checkpoint is: a run that is killed
         # resumes after it, and does not print it again.
@@ -217,14 +217,14 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
             with storage.writing(saved.checkpoint.path) as folder:
                 self._run_variant().save(folder)
 
-        checkpoint_storage.patiently(write, purpose, storage)
+        checkpoint_storage.retry_access(write, purpose, storage)
         return saved
 
     @_reporting
     def restore(self, checkpoint_path: object) -> None:
         """Continue from a checkpoint; reconnects where necessary."""
         restore = super().restore
-        checkpoint_storage.patiently(lambda: restore(checkpoint_path), "a checkpoint is read")
+        checkpoint_storage.retry_access(lambda: restore(checkpoint_path), "a checkpoint is read")
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Leave the folder empty: see :meth:`save`."""
