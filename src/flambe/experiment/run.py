@@ -130,7 +130,7 @@ class Run:
 
         if self.spec.env is None:
             return TuneExecutor(root, halt=self.interruption.halt)
-        from flambe.experiment.executors.tune.node_monitor import RayNodeMonitor
+        from flambe.experiment.executors.tune.ray_nodes import RayNodeMonitor
 
         nodes = RayNodeMonitor(self.spec.env, self.observer.note, self.interruption.halt)
         return TuneExecutor(root, nodes, self.interruption.halt)

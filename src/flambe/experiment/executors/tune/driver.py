@@ -27,8 +27,8 @@ from flambe.experiment.executors.tune.collector_client import CollectorClient
 from flambe.experiment.executors.tune.diagnosis import FailureDiagnosis
 from flambe.experiment.executors.tune.import_path import job_config
 from flambe.experiment.executors.tune.local_ray import LocalRay
-from flambe.experiment.executors.tune.node_monitor import RayNodeMonitor
 from flambe.experiment.executors.tune.ranking import ranked_scheduler
+from flambe.experiment.executors.tune.ray_nodes import RayNodeMonitor
 from flambe.experiment.executors.tune.ray_process import keep_sigterm, log_raylet, quiet_ray
 from flambe.experiment.executors.tune.resumed_searcher import search_algorithm
 from flambe.experiment.executors.tune.stage_run import StageCallback, StageRun, settle_resumed

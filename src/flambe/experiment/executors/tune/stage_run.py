@@ -13,7 +13,7 @@ from flambe.experiment.executors.base import VariantListener
 from flambe.experiment.executors.failures import Failure
 from flambe.experiment.executors.stage_task import StageTask
 from flambe.experiment.executors.tune.diagnosis import FailureDiagnosis
-from flambe.experiment.executors.tune.node_monitor import RayNodeMonitor
+from flambe.experiment.executors.tune.ray_nodes import RayNodeMonitor
 from flambe.experiment.executors.tune.trial import ATTEMPT, REPETITION, TrialConfig, TrialResult
 from flambe.experiment.executors.tune.trial_history import TrialHistory
 from flambe.experiment.storage.checkpoints import FINAL, RESUMED, Checkpoints
