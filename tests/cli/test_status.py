@@ -24,6 +24,7 @@ from flambe.errors import ConfigError
 from flambe.experiment.devices import refuse_too_large
 from flambe.progress import RunState, StageState, Status
 from flambe.remote import Address
+from flambe.remote.agent.protocol import HostReport
 from flambe.report.store import Store
 from tests.cluster.place import Place, local, typed
 from tests.experiment.lab import until
@@ -41,7 +42,7 @@ def host(run: dict[str, Any] | None, **marks: Any) -> ClusterHost:
     made = ClusterHost(
         Machine("orchestrator", address, address, "u"), ClusterFiles("lab"), ".flambe"
     )
-    made.report = {"runs": {"lab": run} if run else {}, "marks": marks}
+    made.report = HostReport.from_json({"runs": {"lab": run} if run else {}, "marks": marks})
     return made
 
 
@@ -122,8 +123,8 @@ def test_a_node_is_told_from_its_host() -> None:
             Machine("factory_2", address, address, "u"), ClusterFiles("lab"), ".flambe"
         )
         if report:
-            facts = {"cpus": 2, "gpus": [], "memory": 1, "python": "3.12.1"}
-            made.report = {"runs": {"lab.ray": node}, "facts": facts, "environment": None}
+            facts = {"cpus": 2, "gpus": [], "memory": 1, "python": "3.12.1", "home": "/home/u"}
+            made.report = HostReport.from_json({"runs": {"lab.ray": node}, "facts": facts})
         stream = io.StringIO()
         console = TextConsole(file=stream, width=200)
         console.print(hosts_table("lab", [made], width=200, ray_nodes=nodes))

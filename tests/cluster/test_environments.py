@@ -40,11 +40,12 @@ def proven(cluster: Any, *, runs: bool = True) -> None:
     """Every host has what is here; the run of a module shows where it comes from."""
     name = cluster.local.recall().environment
     for member in cluster.hosts:
-        found = member.report["environment"]
-        assert found["ours"]["flambe"]["hash"] == wheel.wheel_of("flambe").content
-        assert found["ours"]["flambe"]["wrong"] == []
+        found = member.report.environment
+        assert found is not None
+        assert found.ours["flambe"].hash == wheel.wheel_of("flambe").content
+        assert found.ours["flambe"].wrong == []
         versions = closure.compute_closure(["flambe"]).versions
-        assert found["distributions"]["ray"] == versions["ray"]
+        assert found.distributions["ray"] == versions["ray"]
         if not runs:
             continue
         command = [
@@ -229,4 +230,4 @@ def test_a_bare_debian(bare: Path) -> None:
 def test_connections_are_enough_to_ask(tmp_path: Path) -> None:
     with lent(1) as metal:
         (member,) = connected(ssh_cluster(metal))
-        assert member.refresh("x")["facts"]["python"].startswith("3.")
+        assert member.refresh("x").facts.python.startswith("3.")

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flambe.cli.hosts_table import hosts_table
-from flambe.cluster.provisioning import gpu_selection
+from flambe.cluster.provisioning.gpu_selection import UNKNOWN_USER, other_users
 from flambe.remote import command
+from flambe.remote.agent.protocol import Gpu, GpuProcess
 from tests.cluster.conftest import Told, said_of, ssh_cluster
 from tests.metal import Host, Metal
 
@@ -73,7 +75,7 @@ def test_those_of_others_are_shown_and_left_to_them(metal: Metal) -> None:
         cluster = ssh_cluster(metal, gpus="free")
         told = make(cluster)
         assert [member.gpus for member in cluster.hosts] == [[], ["GPU-1", "GPU-2"], []]
-        text = f"2 of 4 × {KIND}, 2 in use by ann, somebody"
+        text = f"2 of 4 × {KIND}, 2 in use by an unknown user, ann"
         assert any(f"gpus: free leaves {text}" in note for note in told.notes)
         assert shown(cluster, 1) == text
         assert shown(cluster, 0) == "-"
@@ -81,7 +83,7 @@ def test_those_of_others_are_shown_and_left_to_them(metal: Metal) -> None:
         everything = ssh_cluster(metal)
         assert "leaves" not in "".join(make(everything).notes)
         assert everything.hosts[1].gpus == ["GPU-0", "GPU-1", "GPU-2", "GPU-3"]
-        assert shown(everything, 1) == f"4 × {KIND}, 2 in use by ann, somebody"
+        assert shown(everything, 1) == f"4 × {KIND}, 2 in use by an unknown user, ann"
     # It is looked at again each time.
     plug_in(host, [3, 3])
     again = ssh_cluster(metal, gpus="free")
@@ -98,8 +100,8 @@ def test_what_the_cluster_itself_runs_does_not_count(metal: Metal) -> None:
     given: dict[str, Any] = {"folder": ".", "env": {}, "about": {}}
     for name in ("metal", "metal.node", "metal-2"):
         member.agent.call("start", name=name, command=["sleep", "600"], **given)
-    runs = member.refresh("metal")["runs"]
-    own, node, other = (runs[name]["pid"] for name in ("metal", "metal.node", "metal-2"))
+    runs = member.refresh("metal").runs
+    own, node, other = (runs[name].pid for name in ("metal", "metal.node", "metal-2"))
     rows = [f"GPU-0, {own}, 8990", f"GPU-1, {node}, [N/A]", f"GPU-2, {other}, 8990"]
     plug_in(host, [9000, 9000, 9000], "".join(f"{row}\n" for row in rows))
     make(cluster)
@@ -132,17 +134,16 @@ def test_an_nvidia_smi_that_fails_is_no_gpu(metal: Metal) -> None:
     metal.hosts[1].run("tee", "/usr/local/bin/nvidia-smi", input="#!/bin/sh\nexit 9\n")
     cluster = ssh_cluster(metal, gpus="free")
     make(cluster)
-    assert cluster.hosts[1].facts["gpus"] == []
+    assert cluster.hosts[1].facts.gpus == []
 
 
 def test_who_uses_a_gpu() -> None:
-    gpu = {"uuid": "GPU-0", "memory": 1000, "used": 50, "processes": []}
-    ours = {"user": "me", "run": "lab", "pid": 1, "memory": 0}
-    assert gpu_selection.others(gpu, "lab") == []
-    assert gpu_selection.others({**gpu, "used": 51}, "lab") == ["somebody"]
-    assert gpu_selection.others({**gpu, "used": 900, "processes": [ours]}, "lab") == []
-    hidden = {**ours, "user": "", "run": ""}
-    assert gpu_selection.others({**gpu, "processes": [ours, hidden]}, "lab") == ["somebody"]
+    gpu = Gpu(uuid="GPU-0", memory=1000, used=50)
+    ours, hidden = GpuProcess(user="me", run="lab", pid=1), GpuProcess(pid=2)
+    assert other_users(gpu, "lab") == []
+    assert other_users(replace(gpu, used=51), "lab") == [UNKNOWN_USER]
+    assert other_users(replace(gpu, used=900, processes=[ours]), "lab") == []
+    assert other_users(replace(gpu, processes=[ours, hidden]), "lab") == [UNKNOWN_USER]
 
 
 @pytest.mark.parametrize(

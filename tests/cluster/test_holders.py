@@ -46,7 +46,7 @@ def had(cluster: LocalCluster) -> bool:
 
 def test_a_holder_is_gone_only_where_that_can_be_seen(cluster: LocalCluster) -> None:
     with subprocess.Popen(["sleep", "1000"]) as process:
-        mine = {**lock.this_process("preparing the cluster"), "pid": process.pid}
+        mine: Any = {**lock.this_process("preparing the cluster").to_json(), "pid": process.pid}
         mine["process"] = identity.of_process(process.pid)
         taken(cluster, mine)
         assert not had(cluster), "it lives"

@@ -8,7 +8,6 @@ import socket
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -200,8 +199,7 @@ def test_a_supervised_process_is_followed_to_its_end(members: list[ClusterHost])
 def test_the_agent_is_shipped_when_it_is_not_there(members: list[ClusterHost]) -> None:
     member = members[1]
     member.run(["rm", "-rf", ".flambe/agent"])
-    report: dict[str, Any] = member.refresh("any")
-    assert report["facts"]["home"].startswith("/")
+    assert member.refresh("any").facts.home.startswith("/")
     assert member.run(["ls", member.agent.path]).code == 0
     # Whoever looks at a log may have another flambe than whoever started the run.
     member.agent.call(

@@ -18,6 +18,7 @@ import sys
 import tarfile
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ import pytest
 
 from flambe.cluster.environment import interpreter
 from flambe.errors import ConfigError, RemoteError, RunError
+from flambe.remote.agent.protocol import Facts
 from tests.cluster.conftest import said_of, ssh_cluster
 from tests.cluster.test_environments import cut_off, make, proven
 from tests.cluster.test_pythons import Interpreter, interpreters
@@ -33,7 +35,7 @@ from tests.metal.conftest import lent
 
 pytestmark = [pytest.mark.xdist_group("metal-interpreter")]
 
-FACTS = {"platform": "linux-x86_64", "libc": "glibc-2.36", "python": "3.11.2"}
+FACTS = Facts(platform="linux-x86_64", libc="glibc-2.36", python="3.11.2")
 
 
 def pack(one: Interpreter, folder: Path) -> dict[str, Any]:
@@ -226,9 +228,9 @@ def test_the_newest_patch_is_taken_of_those_that_uv_knows() -> None:
     assert tuple(map(int, found.version.split("."))) >= (3, 12, 1)
     exact = interpreter._build("3.12.4", (), FACTS)
     assert (exact.version, exact.key) == ("3.12.4", "cpython-3.12.4-linux-x86_64-gnu")
-    alpine = interpreter._build("3.12", (), {**FACTS, "libc": "-"})
+    alpine = interpreter._build("3.12", (), replace(FACTS, libc="-"))
     assert alpine.key == f"cpython-{alpine.version}-linux-x86_64-musl"
-    arm = interpreter._build("3.12.4", (), {**FACTS, "platform": "linux-aarch64"})
+    arm = interpreter._build("3.12.4", (), replace(FACTS, platform="linux-aarch64"))
     assert arm.key == "cpython-3.12.4-linux-aarch64-gnu"
     with pytest.raises(ConfigError, match="there is no Python 3.12.99 for linux-x86_64"):
         interpreter._build("3.12.99", (), FACTS)

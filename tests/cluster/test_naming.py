@@ -13,8 +13,9 @@ from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.cluster_record import ClusterRecord, FormerMachine, WorkerRecord
 from flambe.cluster.machine import Machine, order
 from flambe.cluster.provisioning import factory_names
-from flambe.cluster.services import ray_node, ray_service, service
+from flambe.cluster.services import ray_node, ray_service
 from flambe.remote import Address
+from flambe.remote.agent.protocol import RunState, RunStatus
 
 pytestmark = pytest.mark.xdist_group("local-cluster")
 
@@ -106,12 +107,13 @@ def test_what_hosts_claim_is_checked() -> None:
 
 @pytest.mark.parametrize("noted", [True, False])
 def test_the_name_of_a_node_that_runs(noted: bool) -> None:
-    about = {"name": "factory_2"} if noted else {"port": 1}
+    about: dict[str, object] = {"name": "factory_2"} if noted else {"port": 1}
     command = ["python3", "x.pyz", "ray-node", '{"name": "factory_2", "port": 1}']
-    status = {"state": service.RUNNING, "about": about, "command": command}
+    status = RunStatus(state=RunState.RUNNING, about=about, command=command)
     assert ray_node.node_name(status) == "factory_2"
-    assert ray_node.node_name({**status, "state": "ended"}) == ""
-    assert ray_node.node_name({"state": service.RUNNING, "about": {}, "command": ["x"]}) == ""
+    assert ray_node.node_name(replace(status, state=RunState.ENDED)) == ""
+    assert ray_node.node_name(RunStatus(state=RunState.RUNNING, command=["x"])) == ""
+    assert ray_node.node_name(None) == ""
 
 
 def looked(members: Sequence[ClusterHost], name: str) -> None:
@@ -160,9 +162,8 @@ def test_the_token_is_replaced_when_one_that_had_it_is_not_in_the_cluster(local:
     orchestrator, first, second = members
     nodes = ray_service.RayNodes(cluster.context)
     held = nodes.distribute_token("")
-    assert set(orchestrator.report["marks"][ray_service.TOKEN_HOLDERS]) == {
-        one.identity for one in members
-    }
+    holders: Any = orchestrator.report.marks[ray_service.TOKEN_HOLDERS]
+    assert set(holders) == {one.identity for one in members}
     assert not nodes.has_former_holders()
     cluster.hosts = (orchestrator, first)
     nodes = ray_service.RayNodes(cluster.context)
@@ -172,6 +173,6 @@ def test_the_token_is_replaced_when_one_that_had_it_is_not_in_the_cluster(local:
     # Of an earlier version nobody knows who has it.
     looked([orchestrator], cluster.name)
     assert not nodes.has_former_holders()
-    del orchestrator.report["marks"][ray_service.TOKEN_HOLDERS]
+    del orchestrator.report.marks[ray_service.TOKEN_HOLDERS]
     assert nodes.has_former_holders()
     assert nodes.distribute_token("") != held

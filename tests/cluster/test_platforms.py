@@ -22,6 +22,7 @@ from flambe.errors import ConfigError, RemoteError, RunError
 from flambe.packaging import closure, wheel
 from flambe.remote import Address, Connection, Login, transfer
 from flambe.remote.agent import record
+from flambe.remote.agent.protocol import Facts
 from tests.cluster.conftest import connected, ssh_cluster
 from tests.cluster.test_environments import cut_off, make, proven
 from tests.experiment.lab import COMMAND
@@ -61,7 +62,7 @@ def test_a_mac_prepares_hosts_that_reach_an_index(mac: None) -> None:
 
 
 def _target(cluster: Any) -> Target:
-    return target.target_of(cluster.hosts, cluster.hosts[0].facts["python"])
+    return target.target_of(cluster.hosts, cluster.hosts[0].facts.python)
 
 
 @pytest.mark.long
@@ -144,13 +145,13 @@ def test_hosts_of_several_platforms_are_refused() -> None:
         def __init__(self, name: str, platform: str) -> None:
             self.name = name
             self.machine = self
-            self.facts = {"platform": platform, "libc": "glibc-2.31"}
+            self.facts = Facts(platform=platform, libc="glibc-2.31")
 
     hosts: Any = [Named("orchestrator", "linux-x86_64"), Named("factory_1", "linux-aarch64")]
     told = "linux-x86_64 on orchestrator; linux-aarch64 on factory_1"
     with pytest.raises(ConfigError, match=told):
         target.target_of(hosts, "3.11.2")
-    hosts[1].facts = {"platform": "linux-x86_64", "libc": "glibc-2.28"}
+    hosts[1].facts = Facts(platform="linux-x86_64", libc="glibc-2.28")
     assert target.target_of(hosts, "3.11.2").glibc == 28
 
 

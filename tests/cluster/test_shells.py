@@ -75,7 +75,7 @@ def check(host: ClusterHost, write: Write, folder: Path) -> None:
         assert (done.code, done.stdout, done.stderr) == (7, "out\n", "err"), kind
         assert sorted(lines) == [("stderr", "err"), ("stdout", "out")], kind
         assert host.run(["cat"], content="one\ntwo").stdout == "one\ntwo", kind
-        assert host.refresh("c")["facts"]["home"], kind
+        assert host.refresh("c").facts.home, kind
         assert isinstance(host.connection, Connection)
         assert host.connection.alive()
         if kind in ("prints elsewhere", "says goodbye"):

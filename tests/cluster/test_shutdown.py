@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from flambe.cluster.cluster_host import ClusterHost
-from flambe.cluster.instance_status import ends
+from flambe.cluster.instance_status import describe_end
 from flambe.cluster.services import idle_shutdown
 from flambe.cluster.services.service import Service
+from flambe.remote.agent.protocol import ReaperStatus
 from tests.cluster.conftest import said_of, ssh_cluster
 from tests.experiment.lab import until
 from tests.metal import Metal
@@ -21,8 +22,8 @@ pytestmark = pytest.mark.xdist_group("metal-shutdown")
 
 def states(cluster: Any, member: ClusterHost) -> dict[str, str]:
     """Return the state of each service of a host."""
-    runs = member.refresh(cluster.name)["runs"]
-    return {name: run["state"] for name, run in runs.items()}
+    runs = member.refresh(cluster.name).runs
+    return {name: run.state.value for name, run in runs.items()}
 
 
 def ended(cluster: Any, member: ClusterHost) -> bool:
@@ -46,8 +47,12 @@ def test_what_nobody_needs_ends_and_nothing_else(
     for member in (orchestrator, factory):
         service = Service(cluster.context, member, "site")
         service.start(service.start_request(["sleep", "1000"], {}, {}))
-    seen = until(lambda: factory.refresh("metal")["reaper"].get("seen"), "it looks", 20)
-    assert ends({"settings": {"timeout": 0}, "seen": seen}) == "not while a run needs it"
+
+    def observed() -> ReaperStatus | None:
+        reaper = factory.refresh("metal").reaper
+        return reaper if reaper is not None and reaper.seen.time else None
+
+    assert describe_end(until(observed, "it looks", 20)) == "not while a run needs it"
     until(lambda: states(cluster, factory).get("metal.site") == "ended", "it is stopped", 60)
     assert time.monotonic() - begun > 4.0
     assert factory.run(["kill", "-0", pid], check=False).code == 0
@@ -81,9 +86,12 @@ def test_factories_may_not_outlive_their_orchestrator(tmp_path: Any) -> None:
         ({"settings": {"timeout": 0}, "seen": {"idle": 60, "time": 999}}, "at any moment"),
         ({"settings": {"timeout": 1}, "seen": {"idle": 600, "time": 990, "problems": ["GPUs cannot be read: no answer"]}},
          "in 50 min, if nothing happens; GPUs cannot be read: no answer"),
-        ({"settings": {"timeout": 1}, "seen": {"use": "a run needs it", "time": -500}}, "unknown: its reaper has not looked for 25 min"),
+        ({"settings": {"timeout": 1}, "seen": {"use": "a run needs it", "time": -500}}, "unknown: its reaper has not checked for 25 min"),
         ({"settings": {"timeout": 1}, "seen": {"idle": 600, "time": 9999}}, "in 50 min, if nothing happens"),
     ],
 )  # fmt: skip
 def test_when_a_host_ends_is_told(reaper: dict[str, Any], told: str) -> None:
-    assert ends({**reaper, "now": 1000.0} if reaper else {}) == told
+    if reaper:
+        settings = {"command": ["halt"], **reaper["settings"]}
+        reaper = {"seen": {}, **reaper, "settings": settings, "now": 1000.0}
+    assert describe_end(ReaperStatus.from_json(reaper)) == told

@@ -63,8 +63,9 @@ def test_a_cluster_is_made_ready_once(metal: Metal) -> None:
     # The connection that is there is used.
     assert [host.handshakes() for host in metal.hosts] == before
     for member in cluster.hosts:
-        assert member.report["environment"]["distributions"]["ray"]
-        assert member.facts["user"] == "ubuntu"
+        assert member.report.environment is not None
+        assert member.report.environment.distributions["ray"]
+        assert member.facts.user == "ubuntu"
 
 
 def test_hosts_reach_one_another_by_a_plain_ssh(metal: Metal) -> None:
@@ -451,7 +452,7 @@ def test_another_users_run_is_left_alone(metal: Metal) -> None:
         member.agent.call("start", name="metal", **given)
     stopped = mine.agent.call("stop", name="metal", grace=2.0)
     assert stopped["state"] == "ended"
-    assert theirs.refresh("metal")["runs"]["metal"]["state"] == "running"
+    assert theirs.refresh("metal").runs["metal"].state.value == "running"
     theirs.agent.call("stop", name="metal", grace=2.0)
 
 
@@ -501,5 +502,5 @@ def test_a_host_that_is_restarted_loses_its_run_and_says_so(metal: Metal) -> Non
     given: dict[str, Any] = {"folder": ".", "env": {}, "about": {}}
     member.agent.call("start", name="metal", command=["sleep", "1000"], **given)
     host.reboot()
-    assert member.refresh("metal")["runs"]["metal"]["state"] == "lost"
+    assert member.refresh("metal").runs["metal"].state.value == "lost"
     assert member.agent.follow("metal", lambda line: None) is None

@@ -19,6 +19,7 @@ from flambe.errors import ConfigError
 from flambe.logging import redact
 from flambe.packaging.extensions import install
 from flambe.remote import Address
+from flambe.remote.agent.protocol import ClusterKeys, HostReport
 from flambe.remote.ssh_config import quoted
 from flambe.runnable import RemoteEnvironment
 
@@ -184,7 +185,7 @@ class _Host:
     def __init__(self, machine: Machine, home: str) -> None:
         self.machine, self.name = machine, machine.name
         self.home = home
-        self.report = {"keys": {"host_keys": ["ssh-ed25519 AAAA\nHost * me"]}}
+        self.report = HostReport(keys=ClusterKeys(host_keys=["ssh-ed25519 AAAA\nHost * me"]))
 
 
 def resolved(folder: Path, text: str, host: str) -> dict[str, str]:
@@ -201,7 +202,7 @@ def test_the_configuration_on_hosts_says_what_is_meant(tmp_path: Path, home: str
     address = Address("fe80::1%eth0")
     machine = Machine("factory_1", address, address, "LAB\\ann")
     host: Any = _Host(machine, home)
-    text, known = cluster_keys._peers("c", host, [host])
+    text, known = cluster_keys._ssh_files("c", host, [host])
     found = resolved(tmp_path, text, "factory_1.c")
     assert found["hostname"] == "fe80::1%eth0"
     assert found["user"] == "LAB\\ann"
@@ -218,7 +219,7 @@ def test_a_user_that_no_file_was_checked_for_is_refused_as_well() -> None:
     machine = Machine("orchestrator", address, address, "a\n  ProxyCommand touch PWN")
     host: Any = _Host(machine, "/home/a")
     with pytest.raises(RemoteError, match="not the name of a user"):
-        cluster_keys._peers("c", host, [host])
+        cluster_keys._ssh_files("c", host, [host])
     from flambe.cluster.machine import check_machines
 
     with pytest.raises(RunError, match="not the name of a user"):

@@ -342,7 +342,7 @@ def test_what_a_host_is_names_no_file_here(
     address = Address("10.0.0.1")
     member = ClusterHost(Machine("factory_1", address, address, "u"), ClusterFiles("c"), ".flambe")
     facts = dict(FACTS)
-    monkeypatch.setattr(member.agent, "call", lambda *a, **k: {"facts": facts})
+    monkeypatch.setattr(member.agent, "ask", lambda request: request.read_answer({"facts": facts}))
     member.refresh("c")
     facts[name] = value
     with pytest.raises(RemoteError):

@@ -129,9 +129,9 @@ def _refuse_losses(cluster: Cluster, host: ClusterHost, name: str, *, results: b
     RunError
         If one is, or if they would.
     """
-    run = host.report["runs"].get(name)
-    if run and run["state"] == job.RUNNING:
-        raise RunError(f"{job.busy(run)}\n  --force stops it")
+    run = host.report.runs.get(name)
+    if run is not None and run.runs:
+        raise RunError(f"{job.describe_active(run)}\n  --force stops it")
     fetched = cluster.local.recall().fetched
     if cluster.ephemeral and results and fetched != fetch.run_version(host, name):
         raise RunError(

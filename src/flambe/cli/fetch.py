@@ -44,7 +44,7 @@ def fetch(options: FetchOptions) -> int:
         folder = destination(host.files.key, options.to)
         host.connect(note=display.note)
         host.refresh(name)
-        job.settle_lost(host, name)
+        job.record_interruption(host, name)
         if options.follow:
             follow(host, name, folder)
         if not has_results(host, name):
@@ -101,8 +101,8 @@ def run_version(host: ClusterHost, name: str) -> tuple[str, float, float]:
     All of its results are here if they were copied after such a report, and the next report says
     the same. No clocks are compared: those of two machines differ.
     """
-    run = host.report["runs"].get(name, {})
-    return run.get("state", ""), run.get("started", 0), run.get("ended", 0)
+    run = host.report.runs.get(name)
+    return (run.state.value, run.started, run.ended or 0) if run is not None else ("", 0, 0)
 
 
 def destination(name: str, path: str | None) -> Path:
@@ -161,7 +161,8 @@ def follow(host: ClusterHost, name: str, folder: Path) -> None:
     """Copy results until the run ends, and once more then."""
     while True:
         host.refresh(name)
-        is_over = host.report["runs"].get(name, {}).get("state") != job.RUNNING
+        run = host.report.runs.get(name)
+        is_over = run is None or not run.runs
         with contextlib.nullcontext() if is_over else contextlib.suppress(RemoteError):
             _sync(host, name, folder)  # a file may be removed while it is copied
         if is_over:

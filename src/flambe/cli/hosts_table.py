@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from flambe.cli.results import format_duration
-from flambe.cluster import job
 from flambe.cluster.cluster_host import ClusterHost
-from flambe.cluster.instance_status import InstanceStatus, ends
+from flambe.cluster.instance_status import InstanceStatus, describe_end
 from flambe.cluster.provisioning import gpu_selection
 from flambe.cluster.services import ray_node, service
+from flambe.remote.agent.protocol import OwnDistribution
 
 EXTENSIONS, RAY = "extensions", "Ray"
 
@@ -104,26 +103,26 @@ def _row(
     row["address"] = Text(str(host.machine.address))
     if (instance := instances.get(host.machine.name)) is not None:
         row["up"] = Text(format_duration(instance.age))
-    if not host.report:
+    if not host.has_report:
         return {**row, "state": Text("unreachable", "bold red")}
     facts, own = host.facts, _own_distributions(host)
-    gpus = gpu_selection.told(facts["gpus"], name, len(host.gpus) if prepared else None)
-    run = host.report["runs"].get(name)
-    if any(distribution["wrong"] for distribution in own.values()):
+    gpus = gpu_selection.summarize(facts.gpus, name, len(host.gpus) if prepared else None)
+    run = host.report.runs.get(name)
+    if any(distribution.wrong for distribution in own.values()):
         state = Text("altered", "bold red")
-    elif run is not None and run["state"] == job.RUNNING:
+    elif run is not None and run.runs:
         state = Text("running", "bold cyan")
     else:
         state = Text("ready", "green")
     return {
         **row,
-        "CPUs": Text(str(facts["cpus"])),
+        "CPUs": Text(str(facts.cpus)),
         "GPUs": Text(gpus),
-        "memory": Text(_size(facts["memory"])),
-        "Python": Text(facts["python"]),
+        "memory": Text(_size(facts.memory)),
+        "Python": Text(facts.python),
         "flambe": Text(_hash(own.get("flambe"))),
         EXTENSIONS: Text(_extensions(host)),
-        "ends": Text(ends(host.report.get("reaper", {}))),
+        "ends": Text(describe_end(host.report.reaper)),
         "state": state,
     }
 
@@ -148,37 +147,39 @@ def instance_lines(
 def _ray_cell(name: str, host: ClusterHost, ray_nodes: Mapping[str, str] | None) -> Text:
     """Return whether Ray has the node of a host, and its name in Ray if that is another one."""
     host_name = host.machine.name
-    if not host.report:
+    if not host.has_report:
         return Text("joined" if host_name in (ray_nodes or ()) else "")
-    status = host.report["runs"].get(service.name_of(name, ray_node.SERVICE), {})
-    if not (node := ray_node.node_name(status)):
+    status = host.report.runs.get(service.name_of(name, ray_node.SERVICE))
+    node = ray_node.node_name(status)
+    if status is None or not node:
         return Text("")
     if ray_nodes is None:
         return Text("not known", "yellow")
     if node not in ray_nodes:
-        restarts = f", {status['restarts']} restarts" if status.get("restarts") else ""
+        restarts = f", {status.restarts} restarts" if status.restarts else ""
         return Text(f"not joined{restarts}", "yellow")
     if node != host_name:
         return Text(f"as {node}", "yellow")
     return Text("head" if host.is_orchestrator else "joined", "green")
 
 
-def _own_distributions(host: ClusterHost) -> Mapping[str, Any]:
+def _own_distributions(host: ClusterHost) -> Mapping[str, OwnDistribution]:
     """Return flambe and the extensions on a host, with the hashes of their files."""
-    environment = host.report.get("environment")
-    return dict(environment["ours"]) if environment is not None else {}
+    environment = host.report.environment
+    return environment.ours if environment is not None else {}
 
 
-def _hash(distribution: Mapping[str, Any] | None) -> str:
+def _hash(distribution: OwnDistribution | None) -> str:
     if distribution is None:
         return ""
-    return "altered" if distribution["wrong"] else str(distribution["hash"])[:8]
+    return "altered" if distribution.wrong else distribution.hash[:8]
 
 
 def _extensions(host: ClusterHost) -> str:
     """Return the extensions on a host: name, version, and the start of the hash of their files."""
     own = _own_distributions(host)
-    versions = host.report["environment"]["distributions"] if own else {}
+    environment = host.report.environment
+    versions = environment.distributions if environment is not None else {}
     names = sorted(name for name in own if name != "flambe")
     return ", ".join(f"{name} {versions[name]} ({_hash(own[name])})" for name in names)
 

@@ -96,7 +96,11 @@ def _print_code(
     from flambe.cluster.environment import environment
     from flambe.packaging import closure, wheel
 
-    needs = job.distributions_of(extensions) if root is None else job.needs(root, extensions)
+    needs = (
+        job.extension_distributions(extensions)
+        if root is None
+        else job.required_distributions(root, extensions)
+    )
     roots = environment.roots_of(cluster.environment, needs)
     wheels = [wheel.wheel_of(name.partition("[")[0]) for name in roots]
     size = sum(wheel.path.stat().st_size for wheel in wheels)
@@ -151,10 +155,10 @@ def _running_job(cluster: Cluster, host: ClusterHost) -> str:
     # Without an agent nothing can run, and asking would install one.
     if host.run(["test", "-e", host.agent.path], check=False).code:
         return ""
-    run = host.refresh(cluster.name)["runs"].get(cluster.name)
-    if run is None or run["state"] != job.RUNNING:
+    run = host.refresh(cluster.name).runs.get(cluster.name)
+    if run is None or not run.runs:
         return ""
-    return f"{job.busy(run)}\n  --force would stop it"
+    return f"{job.describe_active(run)}\n  --force would stop it"
 
 
 def plan_here(root: Schema, experiment: Experiment, *, resume: bool = False) -> int:

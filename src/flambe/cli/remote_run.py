@@ -17,7 +17,7 @@ from flambe.cli.targets import ClusterDisplay, find_hosts, resolve_names, select
 from flambe.cluster import job
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.cluster_host import ClusterHost
-from flambe.cluster.instance_status import outlook
+from flambe.cluster.instance_status import describe_down
 from flambe.cluster.services import report_site
 from flambe.errors import RemoteError, RunError, UnreachableError
 from flambe.logging import redact
@@ -52,9 +52,16 @@ def run_on(
     cluster.observer = display
     fetch.destination(cluster.local.key, options.fetch)
     secrets = Path(options.secrets) if options.secrets else home() / "secrets.ini"
-    launch = job.Launch(cluster, runnable, extensions, secrets if secrets.exists() else None)
+    spec = job.JobSpec(
+        runnable,
+        extensions,
+        secrets if secrets.exists() else None,
+        _forwarded(options),
+        force=options.force,
+        setup_again=options.setup,
+    )
     with as_interrupt():
-        launch.start(_forwarded(options), force=options.force, setup=options.setup)
+        job.start(cluster, spec)
     host = cluster.orchestrator
     display.note(f"running on {host.name}; the run continues if you disconnect")
     if options.detach:
@@ -98,7 +105,7 @@ def attach(
                 stack.enter_context(fetch.copied_meanwhile(host, name, folder, display.note))
             if url:
                 display.note(f"Report Site: {url}")
-            code = job.attach(host, name, _print_line, display.note)
+            code = host.agent.follow(name, _print_line, notify=display.note)
     except UnreachableError as error:
         raise UnreachableError(
             host.name,
@@ -111,7 +118,7 @@ def attach(
     if code is None:
         with contextlib.suppress(RemoteError):
             host.refresh(name)
-            job.settle_lost(host, name)
+            job.record_interruption(host, name)
         raise RunError(
             f"{host.name}: the run was {INTERRUPTED}\n"
             "  to continue an experiment, run the same command with --resume"
@@ -126,7 +133,7 @@ def attach(
 def _summary(host: ClusterHost, name: str, code: int) -> str:
     """Return how a run ended, how to get its results, and what is still running."""
     outcome = "the run has ended" if code == 0 else f"the run ended with exit code {code}"
-    if code and (user := job.stopped(host, name)):
+    if code and (user := job.stopped_by(host, name)):
         outcome = f"the run was stopped by {user}"
     if code > 128:  # by a signal: the run itself could not print this
         outcome += (
@@ -135,7 +142,7 @@ def _summary(host: ClusterHost, name: str, code: int) -> str:
     lines = [outcome, f"  flambe fetch {name}   copies the results to this machine"]
     if report_site.is_running(name, host):
         lines.append(f"  flambe site {name}    shows them, from the orchestrator")
-        lines.append(f"  flambe down {name}    {outlook(host.report.get('reaper', {}))}")
+        lines.append(f"  flambe down {name}    {describe_down(host.report.reaper)}")
     return "\n".join(lines)
 
 
@@ -158,7 +165,7 @@ def forward_site(cluster: str, secrets: str | None, port: int | None, *, open_br
     host = select_host(hosts)
     host.connect()
     host.refresh(name)
-    job.settle_lost(host, name)
+    job.record_interruption(host, name)
     with _site(host, name, port or 0) as url:
         if not url:
             hint = "the run of an experiment starts it, and flambe down stops it"
@@ -194,6 +201,6 @@ def stop(options: StopOptions) -> int:
     status = job.stop(host, name)
     if status is None:
         raise RunError(f"{host.name}: nothing was run there yet")
-    code = f", exit code {status['code']}" if "code" in status else ""
-    print(f"{host.name}: the run has {status['state']}{code}")
+    code = f", exit code {status.code}" if status.code is not None else ""
+    print(f"{host.name}: the run has {status.state.value}{code}")
     return 0

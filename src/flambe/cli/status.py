@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from rich.text import Text
 
@@ -22,6 +21,7 @@ from flambe.cluster.services import service as services
 from flambe.errors import ConfigError, FlambeError, RemoteError, RunError
 from flambe.logging.plain import plain
 from flambe.progress import RunState, Status, read_state_text
+from flambe.remote.agent.protocol import LockHolder, RunStatus
 from flambe.remote.gather import outcomes
 
 #: How a run is reported that could not record its own end.
@@ -63,14 +63,14 @@ class ClusterReport:
     @property
     def orchestrator(self) -> ClusterHost | None:
         """The orchestrator, if it was reached."""
-        return next((host for host in self.hosts if host.is_orchestrator and host.report), None)
+        return next((host for host in self.hosts if host.is_orchestrator and host.has_report), None)
 
     @property
     def is_running(self) -> bool:
         """Whether a run is in progress."""
         host = self.orchestrator
-        run = host.report["runs"].get(self.name) if host is not None else None
-        return run is not None and run["state"] == job.RUNNING
+        run = host.report.runs.get(self.name) if host is not None else None
+        return run is not None and run.runs
 
     def refresh(self, display: ClusterDisplay) -> None:
         """Ask all hosts."""
@@ -78,10 +78,9 @@ class ClusterReport:
         def ask(host: ClusterHost) -> None:
             host.connect(CONNECT_SECONDS, display.note)
             host.refresh(self.name)
-            runs = host.report["runs"]
-            environment = runs.get(self.name, {}).get("about", {}).get("environment", "")
-            environment = environment or host.files.recall().environment
-            host.refresh(self.name, environment)
+            runs = host.report.runs
+            environment = runs[self.name].about.get("environment") if self.name in runs else ""
+            host.refresh(self.name, str(environment or host.files.recall().environment))
             if host.is_orchestrator:
                 self.ray_nodes = ray_service.registered_nodes(self.name, host)
                 self.experiment = newest_run(host, self.name) if self.name in runs else None
@@ -93,8 +92,8 @@ class ClusterReport:
     def foreign_ray_nodes(self) -> dict[str, str]:
         """Return the nodes that Ray has but the cluster does not: name → address."""
         service = services.name_of(self.name, ray_node.SERVICE)
-        reached = [host for host in self.hosts if host.report]
-        own = {ray_node.node_name(host.report["runs"].get(service, {})) for host in reached}
+        reached = [host for host in self.hosts if host.has_report]
+        own = {ray_node.node_name(host.report.runs.get(service)) for host in reached}
         own |= {host.machine.name for host in self.hosts}
         return {name: node for name, node in (self.ray_nodes or {}).items() if name not in own}
 
@@ -178,12 +177,12 @@ def run_lines(name: str, host: ClusterHost, experiment: RunState | None) -> list
     experiment
         The state that the run has written, if it is an experiment.
     """
-    run = host.report["runs"].get(name)
+    run = host.report.runs.get(name)
     if run is None:
         return ["nothing was run on it yet"]
-    command = str(run["about"]["command"])
-    running = run["state"] == job.RUNNING
-    lines = [f"{_job_text(run, job.stopped(host, name))}: {command}"]
+    command = LockHolder.from_json(run.about).command
+    running = run.runs
+    lines = [f"{_job_text(run, job.stopped_by(host, name))}: {command}"]
     if experiment is not None:
         outcome = experiment.outcome
         if experiment.status is Status.RUNNING and not running:
@@ -196,18 +195,18 @@ def run_lines(name: str, host: ClusterHost, experiment: RunState | None) -> list
     return lines
 
 
-def _job_text(run: Mapping[str, Any], stopped_by: str) -> str:
+def _job_text(run: RunStatus, stopped_by: str) -> str:
     """Return the status of a run as its supervisor reports it."""
-    if run["state"] == job.RUNNING:
-        return f"running for {format_duration(run['started_ago'])}, started by {job.who(run)}"
-    if "code" not in run:
+    if run.runs:
+        return f"running for {format_duration(run.started_ago)}, started by {job.started_by(run)}"
+    if run.code is None:
         return f"the last run was {INTERRUPTED}"
-    ago = format_duration(run["ended_ago"])
-    if run["code"] and stopped_by:
+    ago = format_duration(run.ended_ago or 0.0)
+    if run.code and stopped_by:
         return f"the last run was stopped {ago} ago by {stopped_by.partition(':')[0]}"
-    if run["code"] > 128:  # by a signal
-        return f"the last run was interrupted {ago} ago: it was killed (exit code {run['code']})"
-    return f"the last run ended {ago} ago with exit code {run['code']}"
+    if run.code > 128:  # by a signal
+        return f"the last run was interrupted {ago} ago: it was killed (exit code {run.code})"
+    return f"the last run ended {ago} ago with exit code {run.code}"
 
 
 def resuming(command: str) -> str:
@@ -226,7 +225,7 @@ done 2>/dev/null | head -n 1 | while IFS= read -r state; do cat "$state"; done""
 
 def newest_run(host: ClusterHost, name: str) -> RunState | None:
     """Return the state of the current or last run of a cluster; None if it is not an experiment."""
-    started = host.report["runs"].get(name, {}).get("started", 0.0)
+    started = host.report.runs[name].started if name in host.report.runs else 0.0
     try:
         folders = list(fetch.result_folders(host, name))
         text = host.run(["sh", "-c", _NEWEST, "sh", *folders], repeat=True).stdout

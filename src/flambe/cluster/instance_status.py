@@ -1,22 +1,22 @@
-"""How the hosts of a cluster stand: for how long they have run, and when they end by themselves."""
+"""The status of created instances, and when the reapers of hosts end them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-SILENT = 900.0  # seconds without a look of a reaper: a step that ends a host may take some minutes
+from flambe.remote.agent.protocol import ReaperStatus
+
+SILENT = 900.0  # seconds without a check of a reaper: a step that ends a host may take minutes
 
 
 @dataclass(frozen=True)
 class InstanceStatus:
-    """One host that was created, as whoever bills it sees it.
+    """One host that was created, as its provider reports it.
 
     Attributes
     ----------
     identity
-        What it is called there.
+        Its name there.
     state
         ``running``, ``stopped``, ``pending``.
     age
@@ -29,7 +29,7 @@ class InstanceStatus:
 
     @property
     def is_off(self) -> bool:
-        """Whether it was stopped: it may be started again, with what is on it."""
+        """Whether it was stopped: it may be started again, with its disk."""
         return self.state in ("stopped", "stopping")
 
     @property
@@ -38,47 +38,42 @@ class InstanceStatus:
         return self.age / 3600 if self.state == "running" else 0.0
 
 
-def ends(reaper: Mapping[str, Any]) -> str:
+def describe_end(reaper: ReaperStatus | None) -> str:
     """Return when a host ends by itself, or why it does not: ``in 25 min``, ``a run needs it``.
 
-    Parameters
-    ----------
-    reaper
-        What the agent tells of the host's reaper: its ``settings``, what it has ``seen`` last,
-        whether the host was ``ready``, and the time ``now``, by the clock of the host.
+    Empty for a host without a reaper.
     """
-    settings, seen = reaper.get("settings") or {}, reaper.get("seen") or {}
-    if not settings:
+    if reaper is None or not reaper.settings.command:
         return ""
-    hours = float(settings.get("timeout", -1.0))
-    if not reaper.get("ready", True):
-        return f"unless it is ready within {_took(float(settings['provisioning']) * 3600)}"
-    if hours < 0:
+    settings, seen = reaper.settings, reaper.seen
+    if not reaper.ready:
+        return f"unless it is ready within {_duration(settings.provisioning * 3600)}"
+    if settings.timeout < 0:
         return "never"
-    since = max(0.0, float(reaper.get("now", 0.0)) - float(seen.get("time", 0.0)))
-    if seen.get("time") and since > SILENT + 10 * float(settings.get("check", 0.0)):
-        return f"unknown: its reaper has not looked for {_took(since)}"
-    if seen.get("use"):
-        return f"not while {seen['use']}"
-    if not seen:
-        return f"after {_took(hours * 3600)} of low use"
-    left = hours * 3600 - float(seen.get("idle", 0.0)) - since
-    text = f"in {_took(left)}, if nothing happens" if left > 0 else "at any moment"
-    return "; ".join([text, *(str(problem) for problem in seen.get("problems", ()))])
+    since = max(0.0, reaper.now - seen.time)
+    if seen.time and since > SILENT + 10 * settings.check:
+        return f"unknown: its reaper has not checked for {_duration(since)}"
+    if seen.use:
+        return f"not while {seen.use}"
+    if not seen.time:
+        return f"after {_duration(settings.timeout * 3600)} of low use"
+    left = settings.timeout * 3600 - seen.idle - since
+    text = f"in {_duration(left)}, if nothing happens" if left > 0 else "at any moment"
+    return "; ".join([text, *seen.problems])
 
 
-def outlook(reaper: Mapping[str, Any]) -> str:
+def describe_down(reaper: ReaperStatus | None) -> str:
     """Return what ``flambe down`` does after a run, and what happens without it."""
-    settings = reaper.get("settings") or {}
-    hours = float(settings.get("timeout", -1.0))
-    is_machine = bool(settings) and "cluster" not in settings
-    what = "takes its hosts down" if is_machine else "ends Ray and the Report Site"
+    hours, ends_machine = -1.0, False
+    if reaper is not None and reaper.settings.command:
+        hours, ends_machine = reaper.settings.timeout, not reaper.settings.cluster
+    action = "takes its hosts down" if ends_machine else "ends Ray and the Report Site"
     if hours < 0:
-        return f"{what}, which stay up until then"
-    after = f"after {_took(hours * 3600)} of low use" if hours else "as soon as they are idle"
-    return f"{what}; they end by themselves {after}"
+        return f"{action}, which stay up until then"
+    after = f"after {_duration(hours * 3600)} of low use" if hours else "as soon as they are idle"
+    return f"{action}; they end by themselves {after}"
 
 
-def _took(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     minutes = max(1, round(seconds / 60))
     return f"{minutes} min" if minutes < 100 else f"{seconds / 3600:.1f} h"

@@ -1,12 +1,12 @@
-"""A ClusterRunnable on a cluster: prepared from here, run there, under a supervisor of its own."""
+"""Jobs on a cluster: prepared on this machine, run on the orchestrator under a supervisor."""
 
 from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from flambe.cluster.cluster import Cluster
 from flambe.cluster.cluster_host import ClusterHost
@@ -19,153 +19,159 @@ from flambe.errors import ConfigError, FlambeError, Problem, RunError
 from flambe.packaging.extras import extras_of
 from flambe.packaging.wheel import distribution_of
 from flambe.remote import each
+from flambe.remote.agent.protocol import (
+    LockHolder,
+    RunState,
+    RunStatus,
+    StartRequest,
+    StopRequest,
+)
 from flambe.runnable import ClusterRunnable, RemoteEnvironment, Secrets
 
-RUN = "run"  # a lock: of the run of a cluster
-RUNNING, ENDED, LOST = "running", "ended", "lost"
+LOCK = "run"  # held while a run is started
 STOPPED = "stopped"  # a mark: who stopped the run last
+STOP_SECONDS = 120.0
 
 
-class Launch:
-    """Starts one runnable on a cluster.
+@dataclass(frozen=True)
+class JobSpec:
+    """A runnable, and how it is to run on a cluster.
 
-    Parameters
+    Attributes
     ----------
-    cluster
-        Where.
     runnable
-        What.
+        The runnable; its ``setup`` prepares the cluster.
     extensions
         Name → origin, as the configuration declares them.
     secrets
         The file of secrets; sent to the orchestrator, and deleted at the end of the run.
+    options
+        Options of the command that the run gets too: ``--resume``, ``--verbose``.
+    force
+        Whether an active run is stopped first.
+    setup_again
+        Whether the setup commands run again.
     """
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        runnable: ClusterRunnable,
-        extensions: Mapping[str, str],
-        secrets: Path | None = None,
-    ) -> None:
-        self.cluster = cluster
-        self.runnable = runnable
-        self.extensions = dict(extensions)
-        self.secrets = secrets
+    runnable: ClusterRunnable
+    extensions: Mapping[str, str]
+    secrets: Path | None = None
+    options: Sequence[str] = ()
+    force: bool = False
+    setup_again: bool = False
 
-    def start(
-        self, options: Sequence[str], *, force: bool = False, setup: bool = False
-    ) -> dict[str, Any]:
-        """Make the cluster ready and start the run; return its status.
-
-        Parameters
-        ----------
-        options
-            Options of the command to give on: ``--resume``, ``--verbose``.
-        force
-            Whether a run that is there is stopped first.
-        setup
-            Whether the setup commands are run though they have.
-
-        Raises
-        ------
-        RunError
-            If another run is there.
-        """
-        cluster = self.cluster
+    @property
+    def blueprint(self) -> Schema | None:
+        """What the runnable was built from; None for one that was made in Python."""
         origin = vars(self.runnable).get("_flambe_origin")
-        needed = needs(origin.schema if origin is not None else None, self.extensions)
-        ready = cluster.provision(needed, setup_again=setup, repair=force)
-        with lock.held(ready, RUN, "starting a run"):
-            self._make_way(force)
-            resume = any(option.startswith("--resume") for option in options)
-            self._set_up(force=force, resume=resume)
-            run_setup = self.runnable.run_setup
-            env = remote_environment(ready, run_setup.resources)
-            self.runnable.env = env
-            self.runnable.set_serializable_attr("env", env)
-            folder = f"{ready.folder}/job"
-            host = ready.orchestrator
-            host.run(["rm", "-rf", folder], repeat=True)
-            host.put(yaml.dump(self.runnable), f"{folder}/config.yaml")
-            config = host.path(f"{folder}/config.yaml")
-            places = {source_map.VARIABLE: host.path(f"{folder}/places.json")}
-            if (origin := vars(self.runnable).get("_flambe_origin")) is not None:
-                host.put(source_map.source_map(origin.schema), f"{folder}/places.json")
-            command = [ready.python(host), "-m", "flambe", config, *options]
-            removed, after = self._send_secrets(ready, folder)
-            if removed:
-                command += ["--secrets", removed[0]]
-            if force:
-                command.append("--force")
-            return _started(
-                host,
-                host.agent.call(
-                    "start",
-                    repeat=False,
-                    name=cluster.name,
-                    command=command,
-                    folder=ready.work,
-                    env={**service.variables(ready, host), **run_setup.variables, **places},
-                    about={**lock.this_process("running"), "environment": ready.environment_name},
-                    removed=removed,
-                    after=[*after, *map(list, run_setup.cleanup_commands)],
-                    lease=ready.stall_timeout,
-                ),
-            )
+        schema: Schema | None = origin.schema if origin is not None else None
+        return schema
 
-    def _set_up(self, **options: bool) -> None:
-        """Let the runnable prepare the cluster; what its own code raises is shown at its line."""
-        try:
-            self.runnable.setup(self.cluster, self.extensions, **options)
-        except FlambeError:
-            raise
-        except Exception as error:
-            raise run_error(self.runnable, error, "preparing the cluster for") from error
 
-    def _send_secrets(
-        self, cluster: ClusterContext, folder: str
-    ) -> tuple[list[str], list[list[str]]]:
-        """Send the secrets to the orchestrator, and to the factories what the file gives them.
+@dataclass(frozen=True)
+class _SecretFiles:
+    """The files of secrets of one run.
 
-        Returns
-        -------
-        tuple
-            The files that are deleted at the end of the run, that of the orchestrator first, and
-            the commands that do so elsewhere.
-        """
-        if self.secrets is None:
-            return [], []
-        # Hosts may share the folder: what the factories get is another file.
-        path, all_of_them = f"{folder}/secrets.ini", f"{folder}/orchestrator/secrets.ini"
-        orchestrator = cluster.orchestrator
-        known = Secrets.read(self.secrets)
-        orchestrator.put(known.for_orchestrator(), all_of_them, mode=0o600)
-        text = known.for_factories()
-        after = []
-        if text:
-            each(lambda host: host.put(text, path, mode=0o600), cluster.workers)
-            for factory in cluster.factories:
-                ssh = ["ssh", "-F", cluster.ssh_config, "-o", "BatchMode=yes"]
-                after.append([*ssh, cluster.ssh_alias(factory), f"rm -f {path}"])
-        removed = [orchestrator.path(all_of_them)]
-        if text and orchestrator in cluster.workers:
-            removed.append(orchestrator.path(path))
-        return removed, after
+    Attributes
+    ----------
+    on_orchestrator
+        Those on the orchestrator, deleted when the run has ended; its own comes first.
+    cleanup_commands
+        The commands that delete those on other hosts.
+    """
 
-    def _make_way(self, force: bool) -> None:
-        """Stop what runs, if it may be stopped; remove what a run left that could not do it."""
-        host, name = self.cluster.orchestrator, self.cluster.name
-        known = host.refresh(name)["runs"].get(name)
-        if known is None or known["state"] == ENDED:
-            return
-        if known["state"] != RUNNING:
-            host.agent.call("stop", name=name, deadline=120.0)
-            return
-        if not force:
-            raise RunError(f"{host.name}: {busy(known)}\n  --force stops it, and starts this one")
-        self.cluster.observer.note(f"stopping the run of {who(known)}")
-        stop(host, name)
+    on_orchestrator: tuple[str, ...] = ()
+    cleanup_commands: tuple[list[str], ...] = ()
+
+
+def start(cluster: Cluster, job: JobSpec) -> RunStatus:
+    """Provision a cluster and start a job on it; return the status of its run.
+
+    Raises
+    ------
+    RunError
+        If another run is active.
+    """
+    distributions = required_distributions(job.blueprint, job.extensions)
+    ready = cluster.provision(distributions, setup_again=job.setup_again, repair=job.force)
+    with lock.held(ready, LOCK, "starting a run"):
+        _clear_earlier_run(ready, force=job.force)
+        _set_up(cluster, job)
+        env = remote_environment(ready, job.runnable.run_setup.resources)
+        job.runnable.env = env
+        job.runnable.set_serializable_attr("env", env)
+        host = ready.orchestrator
+        status = host.agent.ask(_upload(ready, job), repeat=False)
+        if not status.started_now:
+            raise RunError(_refusal(host, status))
+        return status
+
+
+def _set_up(cluster: Cluster, job: JobSpec) -> None:
+    """Let the runnable prepare the cluster; an error of its code is shown at its line."""
+    resume = any(option.startswith("--resume") for option in job.options)
+    try:
+        job.runnable.setup(cluster, dict(job.extensions), force=job.force, resume=resume)
+    except FlambeError:
+        raise
+    except Exception as error:
+        raise run_error(job.runnable, error, "preparing the cluster for") from error
+
+
+def _upload(cluster: ClusterContext, job: JobSpec) -> StartRequest:
+    """Upload the configuration and the secrets of a job; return the request that starts it."""
+    folder, host = f"{cluster.folder}/job", cluster.orchestrator
+    host.run(["rm", "-rf", folder], repeat=True)
+    host.put(yaml.dump(job.runnable), f"{folder}/config.yaml")
+    positions = f"{folder}/places.json"
+    if job.blueprint is not None:
+        host.put(source_map.source_map(job.blueprint), positions)
+    secrets = _send_secrets(cluster, job.secrets, folder)
+    config = host.path(f"{folder}/config.yaml")
+    command = [cluster.python(host), "-m", "flambe", config, *job.options]
+    if secrets.on_orchestrator:
+        command += ["--secrets", secrets.on_orchestrator[0]]
+    if job.force:
+        command.append("--force")
+    run_setup = job.runnable.run_setup
+    return StartRequest(
+        name=cluster.name,
+        command=command,
+        folder=cluster.work,
+        env={
+            **service.variables(cluster, host),
+            **run_setup.variables,
+            source_map.VARIABLE: host.path(positions),
+        },
+        about={
+            **lock.this_process("running").to_json(),
+            "environment": cluster.environment_name,
+        },
+        removed=list(secrets.on_orchestrator),
+        after=[*secrets.cleanup_commands, *map(list, run_setup.cleanup_commands)],
+        lease=cluster.stall_timeout,
+    )
+
+
+def _send_secrets(cluster: ClusterContext, file: Path | None, folder: str) -> _SecretFiles:
+    """Send the secrets to the orchestrator, and to the workers those that are meant for them."""
+    if file is None:
+        return _SecretFiles()
+    # Hosts may share the folder: the workers get another file.
+    shared, own = f"{folder}/secrets.ini", f"{folder}/orchestrator/secrets.ini"
+    orchestrator = cluster.orchestrator
+    secrets = Secrets.read(file)
+    orchestrator.put(secrets.for_orchestrator(), own, mode=0o600)
+    content = secrets.for_factories()
+    if not content:
+        return _SecretFiles((orchestrator.path(own),))
+    each(lambda host: host.put(content, shared, mode=0o600), cluster.workers)
+    ssh = ["ssh", "-F", cluster.ssh_config, "-o", "BatchMode=yes"]
+    paths = [own, *([shared] if orchestrator in cluster.workers else [])]
+    return _SecretFiles(
+        tuple(map(orchestrator.path, paths)),
+        tuple([*ssh, cluster.ssh_alias(host), f"rm -f {shared}"] for host in cluster.factories),
+    )
 
 
 def remote_environment(cluster: ClusterContext, resources: Mapping[str, str]) -> RemoteEnvironment:
@@ -192,20 +198,7 @@ def remote_environment(cluster: ClusterContext, resources: Mapping[str, str]) ->
     )
 
 
-def _started(host: ClusterHost, status: dict[str, Any]) -> dict[str, Any]:
-    """Return the status of a run that was started.
-
-    Raises
-    ------
-    RunError
-        If another one was there after all.
-    """
-    if not status["started_now"]:
-        raise RunError(f"{host.name}: {busy(status)}\n  --force stops it, and starts this one")
-    return status
-
-
-def needs(root: Schema | None, extensions: Mapping[str, str]) -> list[str]:
+def required_distributions(root: Schema | None, extensions: Mapping[str, str]) -> list[str]:
     """Return what hosts need for a runnable: extras of flambe, and its extensions.
 
     Parameters
@@ -216,10 +209,10 @@ def needs(root: Schema | None, extensions: Mapping[str, str]) -> list[str]:
         Name → origin, as the configuration declares them.
     """
     extras = sorted(extras_of(root)) if root is not None else []
-    return [*(f"flambe[{extra}]" for extra in extras), *distributions_of(extensions)]
+    return [*(f"flambe[{extra}]" for extra in extras), *extension_distributions(extensions)]
 
 
-def distributions_of(extensions: Mapping[str, str]) -> list[str]:
+def extension_distributions(extensions: Mapping[str, str]) -> list[str]:
     """Return the distributions that extensions were installed from here.
 
     Raises
@@ -227,72 +220,101 @@ def distributions_of(extensions: Mapping[str, str]) -> list[str]:
     ConfigError
         If one is not installed by pip: it cannot be shipped.
     """
-    found = {name: distribution_of(name) for name in extensions}
-    missing = [name for name, distribution in found.items() if distribution is None]
+    distributions = {name: distribution_of(name) for name in extensions}
+    missing = [name for name, distribution in distributions.items() if distribution is None]
     if missing:
         raise ConfigError(
             [
                 Problem(
-                    f"extension {name!r} was not installed by pip, so that it cannot be shipped",
+                    f"extension {name!r} was not installed by pip, and cannot be shipped",
                     hint=f"run with -i, which installs it from {extensions[name]}",
                 )
                 for name in missing
             ]
         )
-    return list(dict.fromkeys(name for name in found.values() if name))
+    return list(dict.fromkeys(name for name in distributions.values() if name))
 
 
-def who(running: Mapping[str, Any]) -> str:
-    """Return who started a run."""
-    about = running["about"]
-    return f"{about['user']} on {about['host']}"
+# -- the run of a cluster -----------------------------------------------------------------------
 
 
-def stopped(host: ClusterHost, name: str) -> str:
-    """Return who stopped the run of a cluster, as it was looked at last; nothing if nobody did."""
-    mark = host.report["marks"].get(STOPPED)
-    run = host.report["runs"].get(name)
-    # Of a run that an earlier version stopped, only the time is noted, by another clock.
-    if not mark or not run or mark.get("run", run["started"]) != run["started"]:
-        return ""
-    if "run" not in mark and mark["at"] < run["started"]:
-        return ""
-    return f"{mark['user']} on {mark['host']}: {mark['command']}"
+def _clear_earlier_run(cluster: ClusterContext, *, force: bool) -> None:
+    """Stop an active run, if that is allowed; complete one that could not record its own end.
 
-
-def busy(running: Mapping[str, Any]) -> str:
-    """Return what people are told of a run that is there."""
-    minutes, command = running["started_ago"] / 60, running["about"]["command"]
-    ago = f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
-    return f"the cluster is in use: {who(running)} started a run {ago} ago\n  {command}"
-
-
-def attach(
-    host: ClusterHost, cluster: str, take: Callable[[str], None], note: Callable[[str], None]
-) -> int | None:
-    """Give what the run of a cluster says to a function until its end; return its exit code.
-
-    ``note`` is told when the connection is lost, and when it is there again.
+    Raises
+    ------
+    RunError
+        If a run is active, and not to be stopped.
     """
-    return host.agent.follow(cluster, take, notify=note)
+    host, name = cluster.orchestrator, cluster.name
+    status = host.refresh(name).runs.get(name)
+    if status is None or status.state is RunState.ENDED:
+        return
+    if not status.runs:
+        host.agent.ask(StopRequest(name), deadline=STOP_SECONDS)
+        return
+    if not force:
+        raise RunError(_refusal(host, status))
+    cluster.observer.note(f"stopping the run of {started_by(status)}")
+    stop(host, name)
 
 
-def settle_lost(host: ClusterHost, name: str) -> None:
-    """Do at last what follows a run whose supervisor was killed too: it is noted as interrupted.
+def _refusal(host: ClusterHost, status: RunStatus) -> str:
+    return f"{host.name}: {describe_active(status)}\n  --force stops it, and starts this one"
+
+
+def started_by(status: RunStatus) -> str:
+    """Return who started a run: the user, and their machine."""
+    holder = LockHolder.from_json(status.about)
+    return f"{holder.user} on {holder.host}"
+
+
+def describe_active(status: RunStatus) -> str:
+    """Return a sentence about an active run: who started it, when, and the command."""
+    minutes = status.started_ago / 60
+    ago = f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+    command = LockHolder.from_json(status.about).command
+    return f"the cluster is in use: {started_by(status)} started a run {ago} ago\n  {command}"
+
+
+def stopped_by(host: ClusterHost, name: str) -> str:
+    """Return who stopped the last run of a cluster, by the report of its orchestrator.
+
+    Empty if the run ended by itself.
+    """
+    mark, run = host.report.marks.get(STOPPED), host.report.runs.get(name)
+    if not isinstance(mark, dict) or run is None:
+        return ""
+    # An earlier version recorded only the time, by another clock.
+    if mark.get("run", run.started) != run.started:
+        return ""
+    if "run" not in mark and not _is_after(mark.get("at"), run.started):
+        return ""
+    holder = LockHolder.from_json(mark)
+    return f"{holder.user} on {holder.host}: {holder.command}"
+
+
+def _is_after(moment: object, start: float) -> bool:
+    return isinstance(moment, int | float) and moment >= start
+
+
+def record_interruption(host: ClusterHost, name: str) -> None:
+    """Record a run whose supervisor was killed as interrupted, and run its cleanup commands.
 
     Parameters
     ----------
     host, name
-        The orchestrator, as it was looked at, and the cluster.
+        The orchestrator with its report, and the name of the cluster.
     """
-    if host.report["runs"].get(name, {}).get("state") == LOST:
-        host.agent.call("stop", name=name, deadline=120.0)
+    run = host.report.runs.get(name)
+    if run is not None and run.state is RunState.LOST:
+        host.agent.ask(StopRequest(name), deadline=STOP_SECONDS)
 
 
-def stop(host: ClusterHost, name: str) -> dict[str, Any] | None:
+def stop(host: ClusterHost, name: str) -> RunStatus | None:
     """Stop exactly the run of that name, and all that it started; return its status."""
-    run = host.refresh(name)["runs"].get(name, {})
-    note = {**lock.this_process("stopping"), "at": time.time(), "run": run.get("started", 0.0)}
-    host.mark(name, STOPPED, note)
-    found = host.agent.call("stop", name=name, deadline=120.0)
-    return dict(found) if found is not None else None
+    run = host.refresh(name).runs.get(name)
+    holder = lock.this_process("stopping")
+    started = run.started if run is not None else 0.0
+    host.mark(name, STOPPED, {**holder.to_json(), "at": time.time(), "run": started})
+    return host.agent.ask(StopRequest(name), deadline=STOP_SECONDS)

@@ -60,7 +60,7 @@ def prepare(spec: ExperimentSpec, cluster: Cluster, *, force: bool, resume: bool
             )
         )
     offers = {
-        worker.machine.name: {"cpu": worker.facts["cpus"], "gpu": len(worker.gpus)}
+        worker.machine.name: {"cpu": worker.facts.cpus, "gpu": len(worker.gpus)}
         for worker in context.workers
     }
     if not offers:

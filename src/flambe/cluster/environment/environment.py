@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -17,6 +16,7 @@ from flambe.cluster.environment.target import Target, refuse_compiled, target_of
 from flambe.cluster.options import EnvironmentOptions
 from flambe.packaging import wheel
 from flambe.packaging.closure import Closure, compute_closure
+from flambe.remote.agent.protocol import EnvironmentContents
 
 
 @dataclass(frozen=True)
@@ -91,22 +91,22 @@ class Environment:
         """Whether the dependencies are those of the hosts' own Python."""
         return self.options.system
 
-    def differences(self, contents: Mapping[str, Any] | None) -> list[str]:
+    def differences(self, contents: EnvironmentContents | None) -> list[str]:
         """Return how the contents of a host's environment differ, as recomputed from its files."""
         if contents is None:
             return ["it does not exist"]
         differences = []
         for own in self.wheels:
-            installed = contents["ours"].get(own.name)
+            installed = contents.ours.get(own.name)
             if installed is None:
                 differences.append(f"{own.name} is not installed")
-            elif installed["wrong"]:
-                differences.append(f"{own.name}: {installed['wrong'][0]} was altered")
-            elif installed["hash"] != own.content:
+            elif installed.wrong:
+                differences.append(f"{own.name}: {installed.wrong[0]} was altered")
+            elif installed.hash != own.content:
                 differences.append(f"{own.name} is not the code of this machine")
         versions = {} if self.system else self.closure.versions
         for name, version in versions.items():
-            installed_version = contents["distributions"].get(canonicalize_name(name), version)
+            installed_version = contents.distributions.get(canonicalize_name(name), version)
             if installed_version.partition("+")[0] != version:
                 differences.append(f"{name} is {installed_version}, and {version} here")
         return differences

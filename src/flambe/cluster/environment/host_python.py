@@ -12,14 +12,14 @@ from flambe.packaging import closure
 
 def missing_packages(environment: Environment, host: ClusterHost) -> dict[str, str]:
     """Return the packages that a host lacks: name → the package that requires it."""
-    packages = host.report["system"]
+    packages = host.report.system
     own = {wheel.name for wheel in environment.wheels}
 
     def requirements(name: str) -> Sequence[str]:
         # The host's versions may require other packages than those that are here.
         if name in own:
             return closure.installed_requirements(name)
-        return list(packages.get(name, {}).get("requires", ()))
+        return packages[name].requires if name in packages else []
 
     markers = closure.marker_environment(environment.target.python, environment.target.platform)
     required = closure.required_by(environment.roots, requirements, markers)
@@ -52,9 +52,9 @@ def version_warnings(environment: Environment, hosts: Sequence[ClusterHost]) -> 
     """Return a warning for each package of which hosts have another version than this machine."""
     hosts_by_warning: dict[str, list[str]] = {}
     for host in hosts:
-        packages = host.report["system"]
+        packages = host.report.system
         for name, version in environment.closure.versions.items():
-            installed = packages.get(name, {}).get("version", version)
+            installed = packages[name].version if name in packages else version
             if installed.partition("+")[0] != version:
                 warning = f"warning: {name} is {version} here, and {installed} on"
                 hosts_by_warning.setdefault(warning, []).append(host.machine.name)

@@ -33,7 +33,7 @@ def install(
     # Where homes are shared, they have it now.
     others = [host for host in hosts if not host.is_orchestrator]
     each(lambda host: host.refresh(cluster.name, name), others)
-    factories = [host for host in others if host.report["environment"] is None]
+    factories = [host for host in others if host.report.environment is None]
     if factories:
         count = counted(len(factories), "factory", "factories")
         cluster.observer.note(f"environment: installing it on {count}")

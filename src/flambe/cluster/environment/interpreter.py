@@ -9,7 +9,6 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from packaging.version import Version
 
@@ -19,6 +18,7 @@ from flambe.cluster.options import EnvironmentOptions
 from flambe.errors import ConfigError, Problem, RunError
 from flambe.logging import redact
 from flambe.logging.console import home_folder
+from flambe.remote.agent.protocol import Facts
 
 OLDEST = Version("3.10")
 DEADLINE = 1800  # seconds for a download
@@ -99,7 +99,7 @@ def _own(hosts: Sequence[ClusterHost]) -> str:
     """Return the version of the python3 that all hosts have."""
     versions: dict[str, list[str]] = {}
     for host in hosts:
-        versions.setdefault(host.facts["python"], []).append(host.machine.name)
+        versions.setdefault(host.facts.python, []).append(host.machine.name)
     hint = "install the same one on all, or let flambe do it:   environment: {python: '3.12'}"
     if len(versions) > 1:
         groups = [f"{version} on {', '.join(names)}" for version, names in versions.items()]
@@ -120,10 +120,10 @@ def _mirror(location: str) -> tuple[str, ...]:
     return option, location
 
 
-def _build(version: str, mirror: tuple[str, ...], facts: dict[str, Any]) -> Interpreter:
+def _build(version: str, mirror: tuple[str, ...], facts: Facts) -> Interpreter:
     """Return the newest build of a version for the hosts' platform, of those that uv knows."""
-    system, _, machine = facts["platform"].partition("-")
-    libc = "gnu" if facts["libc"].startswith("glibc") else "musl"
+    system, _, machine = facts.platform.partition("-")
+    libc = "gnu" if facts.libc.startswith("glibc") else "musl"
     kind = f"cpython-{version}-{system}-{machine}-{libc}"
     arguments = ["python", "list", "--no-config", "--all-versions", "--only-downloads"]
     arguments += ["--output-format", "json", *(mirror if mirror[:1] != ("--mirror",) else ())]
@@ -142,9 +142,8 @@ def _build(version: str, mirror: tuple[str, ...], facts: dict[str, Any]) -> Inte
     if not builds:
         raise ConfigError(
             Problem(
-                f"environment: python: there is no Python {version} for {facts['platform']} "
-                f"({libc})",
-                hint=f"the hosts' own is {facts['python']}; see: uv python list --all-versions",
+                f"environment: python: there is no Python {version} for {facts.platform} ({libc})",
+                hint=f"the hosts' own is {facts.python}; see: uv python list --all-versions",
             )
         )
     newest = max(builds)

@@ -18,7 +18,7 @@ def provide_pip(host: ClusterHost, root: str) -> None:
 
     Setup commands may call it, and the environment honours its settings.
     """
-    if host.facts["pip"]:
+    if host.facts.pip:
         return
     wheel = pip_wheel()
     path = f"{root}/bin/{wheel.name}"

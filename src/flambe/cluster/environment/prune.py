@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from flambe.cluster.context import ClusterContext
-from flambe.cluster.services.service import RUNNING
 from flambe.errors import counted
 from flambe.remote import each
 
@@ -26,8 +25,8 @@ done
 def prune(cluster: ClusterContext) -> None:
     """Remove the environments of hosts but the current one, those in use, and the last two."""
     # Hosts may share the folder: an environment that one of them uses is in use.
-    runs = [run for host in cluster.hosts for run in host.report["runs"].values()]
-    running = [run["about"].get("environment", "") for run in runs if run["state"] == RUNNING]
+    runs = [run for host in cluster.hosts for run in host.report.runs.values()]
+    running = [str(run.about.get("environment") or "") for run in runs if run.runs]
     used = " ".join(dict.fromkeys([cluster.environment_name, *running]))
     command = ["sh", "-c", _SCRIPT, "sh", cluster.remote_dir, str(KEPT), used]
     done = each(lambda host: host.run(command, deadline=600, repeat=True), cluster.hosts)

@@ -96,7 +96,7 @@ def target_of(hosts: Sequence[ClusterHost], python: str) -> Target:
     """
     names: dict[str, list[str]] = {}
     for host in hosts:
-        names.setdefault(host.facts["platform"], []).append(host.machine.name)
+        names.setdefault(host.facts.platform, []).append(host.machine.name)
     if len(names) > 1:
         summary = "; ".join(f"{name} on {', '.join(group)}" for name, group in names.items())
         raise ConfigError(
@@ -105,7 +105,7 @@ def target_of(hosts: Sequence[ClusterHost], python: str) -> Target:
                 hint="make a cluster of each: what is installed on one does not run on the other",
             )
         )
-    libcs = [host.facts["libc"] for host in hosts]
+    libcs = [host.facts.libc for host in hosts]
     targets = [Target(next(iter(names)), libc, python) for libc in libcs]
     # What fits the oldest fits all.
     return min(targets, key=lambda target: target.glibc or 0)

@@ -1,4 +1,4 @@
-"""The cluster's own key pair: its hosts reach one another by it, and the user's stays here."""
+"""The key pair of a cluster, for connections between its hosts: the user's key stays here."""
 
 from __future__ import annotations
 
@@ -13,62 +13,52 @@ from flambe.cluster import layout
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.errors import RemoteError
 from flambe.remote import each
+from flambe.remote.agent.protocol import ForgetKeysRequest, KeysRequest
 from flambe.remote.known_hosts import listed
 from flambe.remote.ssh_config import quoted
 
 
-def agree(name: str, members: Sequence[ClusterHost]) -> bool:
-    """Whether all hosts have the same pair, and know one another."""
-    found = [member.report["keys"] for member in members]
+def agree(name: str, hosts: Sequence[ClusterHost]) -> bool:
+    """Whether all hosts have the same pair, and the host keys of one another."""
+    keys = [host.report.keys for host in hosts]
     return (
-        len({keys["pair"] for keys in found}) == 1
-        and all(keys["pair"] and keys["authorized"] for keys in found)
-        and all(
-            member.report["keys"]["peers"] == _digest(*_peers(name, member, members))
-            for member in members
-        )
+        len({entry.pair for entry in keys}) == 1
+        and all(entry.pair and entry.authorized for entry in keys)
+        and all(host.report.keys.peers == _digest(*_ssh_files(name, host, hosts)) for host in hosts)
     )
 
 
-def distribute(name: str, members: Sequence[ClusterHost]) -> None:
-    """Make a new pair, and give it to all hosts, with the host keys of the others."""
+def distribute(name: str, hosts: Sequence[ClusterHost]) -> None:
+    """Make a new pair, and install it on all hosts, with the host keys of the others."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "key")
         command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"flambe:{name}"]
         subprocess.run([*command, "-f", str(path)], check=True, capture_output=True)
         private, public = path.read_text(), path.with_suffix(".pub").read_text()
 
-    def give(member: ClusterHost) -> None:
-        config, known_hosts = _peers(name, member, members)
-        member.agent.call(
-            "keys",
-            cluster=name,
-            private=private,
-            public=public,
-            config=config,
-            known_hosts=known_hosts,
-        )
+    def install(host: ClusterHost) -> None:
+        config, known_hosts = _ssh_files(name, host, hosts)
+        host.agent.ask(KeysRequest(name, private, public, config, known_hosts))
 
-    each(give, members)
+    each(install, hosts)
 
 
-def remove(name: str, members: Sequence[ClusterHost]) -> None:
+def remove(name: str, hosts: Sequence[ClusterHost]) -> None:
     """Remove the pair from hosts."""
-    each(lambda member: member.agent.call("forget_keys", cluster=name), members)
+    each(lambda host: host.agent.ask(ForgetKeysRequest(name)), hosts)
 
 
-def _peers(name: str, member: ClusterHost, members: Sequence[ClusterHost]) -> tuple[str, str]:
-    """Return ssh's configuration on a host, and the host keys of all: pinned, never asked."""
-    base = layout.key_path(member.home, name)
-    named, plain, known = [], [], []
-    for other in members:
+def _ssh_files(name: str, host: ClusterHost, hosts: Sequence[ClusterHost]) -> tuple[str, str]:
+    """Return ssh's configuration on a host, and the pinned host keys of all hosts."""
+    base = layout.key_path(host.home, name)
+    by_alias, by_address, known_hosts = [], [], []
+    for other in hosts:
         machine = other.machine
-        told = machine.host_keys or other.report["keys"]["host_keys"]
-        keys = [key for key in told if key]
+        keys = [key for key in machine.host_keys or other.report.keys.host_keys if key]
         if not keys:
             raise RemoteError(other.name, "its public host keys cannot be read in /etc/ssh")
-        if what := wrong_user(machine.user):
-            raise RemoteError(other.name, what)
+        if problem := wrong_user(machine.user):
+            raise RemoteError(other.name, problem)
         hostname = machine.private.host.replace("%", "%%")  # ssh_config(5), TOKENS
         block = (
             f"  HostName {hostname}\n"
@@ -78,11 +68,12 @@ def _peers(name: str, member: ClusterHost, members: Sequence[ClusterHost]) -> tu
             f"  UserKnownHostsFile {quoted(f'{base}.known_hosts')}\n"
             "  StrictHostKeyChecking yes\n"
         )
-        named.append(f"Host {layout.ssh_alias(name, machine.name)}\n{block}")
-        plain.append(f"Host {machine.private.host}\n{block}")
-        known += [f"{listed(machine.private)} {' '.join(key.split()[:2])}\n" for key in keys]
-    # What follows an Include is read as if it stood outside of every Host.
-    return "".join([*named, *plain, "Match all\n"]), "".join(known)
+        by_alias.append(f"Host {layout.ssh_alias(name, machine.name)}\n{block}")
+        by_address.append(f"Host {machine.private.host}\n{block}")
+        address = listed(machine.private)
+        known_hosts += [f"{address} {' '.join(key.split()[:2])}\n" for key in keys]
+    # What follows an Include is read as if it stood outside of every Host block.
+    return "".join([*by_alias, *by_address, "Match all\n"]), "".join(known_hosts)
 
 
 def _digest(*texts: str) -> str:

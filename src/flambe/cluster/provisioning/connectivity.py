@@ -1,4 +1,4 @@
-"""Whether hosts reach one another: by the pair of the cluster, at their private addresses."""
+"""Whether hosts reach one another, with the cluster's key pair at their private addresses."""
 
 from __future__ import annotations
 
@@ -15,43 +15,44 @@ MARK = "reached"
 TIMEOUT = 10  # seconds to connect
 
 
-def pending(members: Sequence[ClusterHost]) -> bool:
-    """Whether it was not seen yet that these hosts, at these addresses, reach one another."""
-    return bool(members[0].report["marks"].get(MARK) != _digest(members))
+def is_unverified(hosts: Sequence[ClusterHost]) -> bool:
+    """Whether the connections between these hosts, at these addresses, were not verified yet."""
+    return bool(hosts[0].report.marks.get(MARK) != _digest(hosts))
 
 
-def check(cluster: ClusterContext) -> None:
-    """See that the orchestrator reaches each factory and is reached by it; remember that it is so.
+def verify(cluster: ClusterContext) -> None:
+    """Check that the orchestrator and each factory reach one another; mark the hosts as verified.
 
     Raises
     ------
     RemoteError
-        If not: it names the private address.
+        If one does not reach another: the error names the private address.
     """
     orchestrator, *factories = cluster.hosts
-    pairs = [pair for one in factories for pair in ((orchestrator, one), (one, orchestrator))]
+    pairs = [
+        pair for factory in factories for pair in ((orchestrator, factory), (factory, orchestrator))
+    ]
     each(lambda pair: _connect(cluster, *pair), pairs)
     orchestrator.mark(cluster.name, MARK, _digest(cluster.hosts))
 
 
 def _connect(cluster: ClusterContext, source: ClusterHost, target: ClusterHost) -> None:
-    name = cluster.ssh_alias(target)
-    # ~/ is the home of each: users may differ.
-    path = f"{layout.key_path(source.home, cluster.name)}.config"
-    command = ["ssh", "-F", path, "-o", "BatchMode=yes", "-o", f"ConnectTimeout={TIMEOUT}"]
-    where = target.machine.private
+    alias, address = cluster.ssh_alias(target), target.machine.private
+    # The users of two hosts may differ, and so their homes.
+    config = f"{layout.key_path(source.home, cluster.name)}.config"
+    command = ["ssh", "-F", config, "-o", "BatchMode=yes", "-o", f"ConnectTimeout={TIMEOUT}"]
     try:
-        source.run([*command, name, "true"], deadline=4 * TIMEOUT, repeat=True)
+        source.run([*command, alias, "true"], deadline=4 * TIMEOUT, repeat=True)
     except CommandError as error:
-        said = (error.stderr.strip().splitlines() or ["it says nothing"])[-1]
+        reason = (error.stderr.strip().splitlines() or ["ssh printed nothing"])[-1]
         raise RemoteError(
             source.name,
-            f"cannot reach {target.machine.name} at its private address {where}: {said}\n"
-            f"  = is {where} right? It is the second of   [public, private]   in the file; between "
-            f"hosts, port {where.port} must be open",
+            f"cannot reach {target.machine.name} at its private address {address}: {reason}\n"
+            f"  = is {address} right? It is the second of   [public, private]   in the file; "
+            f"between hosts, port {address.port} must be open",
         ) from None
 
 
-def _digest(members: Sequence[ClusterHost]) -> str:
-    told = repr([(one.machine.name, str(one.machine.private)) for one in members])
-    return hashlib.sha256(told.encode()).hexdigest()[:16]
+def _digest(hosts: Sequence[ClusterHost]) -> str:
+    addresses = repr([(host.machine.name, str(host.machine.private)) for host in hosts])
+    return hashlib.sha256(addresses.encode()).hexdigest()[:16]

@@ -18,6 +18,7 @@ from flambe.cluster.services.docker import Docker
 from flambe.cluster.services.ray_service import RayNodes
 from flambe.errors import HostKeyError, RemoteError, RunError
 from flambe.remote import each
+from flambe.remote.agent.protocol import ForgetRequest, LockHolder, StopRequest
 
 # How long flambe tries to connect to a host that has left, in seconds.
 CONNECT_SECONDS = 5.0
@@ -33,11 +34,11 @@ def take_down(cluster: ClusterContext) -> None:
 
 
 def _clean(cluster: ClusterContext, host: ClusterHost) -> None:
-    for name in service.names_of(cluster.name, host.report["runs"]):
-        host.agent.call("stop", name=name, deadline=120.0)
-        host.report["runs"].pop(name, None)
+    for name in service.names_of(cluster.name, host.report.runs):
+        host.agent.ask(StopRequest(name), deadline=120.0)
+        host.report.runs.pop(name, None)
     RayNodes(cluster).remove(host)
-    host.agent.call("forget", cluster=cluster.name)
+    host.agent.ask(ForgetRequest(cluster.name))
     job = f"{cluster.folder}/job"
     certificates = [report_site.certificate_path(cluster, kind) for kind in site_address.FILES]
     host.run(["rm", "-rf", job, proxy.path(cluster), *certificates], repeat=True)
@@ -65,7 +66,7 @@ def refuse_another_orchestrator(provider: MachineProvider, cluster: ClusterConte
     if present is hosts[0]:
         return  # it has another address now
     try:
-        run = (present or _connected(cluster, former)).report["runs"].get(cluster.name, {})
+        run = (present or _connected(cluster, former)).report.runs.get(cluster.name)
     except RemoteError as error:
         changed = isinstance(error, HostKeyError)
         problem = "has another host key now" if changed else "cannot be reached"
@@ -74,10 +75,10 @@ def refuse_another_orchestrator(provider: MachineProvider, cluster: ClusterConte
             "a run may still be active there"
         )
         return
-    if run.get("state") == service.RUNNING:
+    if run is not None and run.runs:
         raise RunError(
             f"{cluster.name}: a run is active on {former.address}, which was the orchestrator"
-            f" until now\n  {run['about']['command']}\n"
+            f" until now\n  {LockHolder.from_json(run.about).command}\n"
             f"  flambe stop {cluster.name}   stops it; or give this cluster another name"
         )
     cluster.observer.note(f"the results of earlier runs are on {former.address}, not fetched here")
@@ -105,8 +106,8 @@ def clean_former_hosts(
     former = _former(provider, cluster, present)
     if not former:
         return []
-    run = cluster.hosts[0].report["runs"].get(cluster.name, {}) if cluster.hosts else {}
-    if run.get("state") == service.RUNNING:
+    run = cluster.hosts[0].report.runs.get(cluster.name) if cluster.hosts else None
+    if run is not None and run.runs:
         names = ", ".join(str(entry.machine.address) for entry in former)
         cluster.observer.note(f"{names}: no longer in the file; cleaned when the run has ended")
         return [replace(entry, tried=0) for entry in former]

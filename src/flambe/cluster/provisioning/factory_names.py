@@ -84,17 +84,17 @@ def settle(
     names = assigned(claims, {former.machine.name for former in waiting})
     for host, name in zip(hosts, names, strict=True):
         host.rename(name)
-    unmarked = [host for host in hosts if host.report["marks"].get(NAME) != host.machine.name]
+    unmarked = [host for host in hosts if host.report.marks.get(NAME) != host.machine.name]
     each(lambda host: host.mark(cluster, NAME, host.machine.name), unmarked)
     return sorted(hosts, key=lambda host: order(host.machine.name))
 
 
 def _claim(cluster: str, host: ClusterHost, record: ClusterRecord) -> str:
     """Return the name that a host has: by its own disk, its Ray node, or the record."""
-    marked = host.report["marks"].get(NAME)
+    marked = host.report.marks.get(NAME)
     if is_factory(marked):
         return str(marked)
-    status = host.report["runs"].get(service.name_of(cluster, ray_node.SERVICE), {})
+    status = host.report.runs.get(service.name_of(cluster, ray_node.SERVICE))
     if name := ray_node.node_name(status):
         return name
     for machine in record.machines:

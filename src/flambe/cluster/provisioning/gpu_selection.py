@@ -1,47 +1,48 @@
-"""Which GPUs of a host a cluster may use: all, or those that nobody else uses."""
+"""Which GPUs of a host a cluster may use: all, or those that nothing else uses."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-# Without a process that could be seen, this share of its memory tells that somebody uses a GPU:
-# drivers and desktops take a little.
-SHARE = 1 / 20
-SOMEBODY = "somebody"
+from flambe.remote.agent.protocol import Gpu
+
+# Drivers and desktops take a little memory. More than this share, without a visible process,
+# means that the GPU is in use.
+MEMORY_SHARE = 1 / 20
+UNKNOWN_USER = "an unknown user"
 
 
-def others(gpu: Mapping[str, Any], cluster: str) -> list[str]:
-    """Return who uses a GPU, the cluster itself left out; nobody, if it is free.
+def other_users(gpu: Gpu, cluster: str) -> list[str]:
+    """Return who uses a GPU besides the cluster itself; empty if it is free.
 
     Parameters
     ----------
     gpu
-        One of the facts of a host; see :mod:`flambe.remote.agent.gpus`.
+        The GPU, as its host reports it.
     cluster
-        Its name. What runs for it is supervised under its name, or its name, a dot and more.
+        The name of the cluster. Its processes are supervised under its name, or under its name, a
+        dot and more.
     """
-    processes = gpu["processes"]
-    foreign = [one for one in processes if one["run"].partition(".")[0] != cluster]
-    if foreign:
-        return sorted({one["user"] or SOMEBODY for one in foreign})
-    taken = not processes and gpu["used"] > gpu["memory"] * SHARE
-    return [SOMEBODY] if taken else []
+    others = [process for process in gpu.processes if process.run.partition(".")[0] != cluster]
+    if others:
+        return sorted({process.user or UNKNOWN_USER for process in others})
+    in_use = not gpu.processes and gpu.used > gpu.memory * MEMORY_SHARE
+    return [UNKNOWN_USER] if in_use else []
 
 
-def free(gpus: Sequence[Mapping[str, Any]], cluster: str) -> list[Mapping[str, Any]]:
-    """Return the GPUs that nobody but the cluster uses."""
-    return [gpu for gpu in gpus if not others(gpu, cluster)]
+def free_gpus(gpus: Sequence[Gpu], cluster: str) -> list[Gpu]:
+    """Return the GPUs that only the cluster uses, or that are idle."""
+    return [gpu for gpu in gpus if not other_users(gpu, cluster)]
 
 
-def told(gpus: Sequence[Mapping[str, Any]], cluster: str, usable: int | None = None) -> str:
-    """Return the GPUs of a host for people: which, who uses them, and how many may be used."""
+def summarize(gpus: Sequence[Gpu], cluster: str, usable: int | None = None) -> str:
+    """Return a text about the GPUs of a host: their kinds, their users, how many may be used."""
     if not gpus:
         return "-"
-    names = ", ".join(dict.fromkeys(gpu["name"] for gpu in gpus))
+    kinds = ", ".join(dict.fromkeys(gpu.name for gpu in gpus))
     count = str(len(gpus)) if usable in (None, len(gpus)) else f"{usable} of {len(gpus)}"
-    users = [who for gpu in gpus if (who := others(gpu, cluster))]
+    users = [others for gpu in gpus if (others := other_users(gpu, cluster))]
     if not users:
-        return f"{count} × {names}"
-    by = ", ".join(sorted({name for who in users for name in who}))
-    return f"{count} × {names}, {len(users)} in use by {by}"
+        return f"{count} × {kinds}"
+    names = ", ".join(sorted({name for group in users for name in group}))
+    return f"{count} × {kinds}, {len(users)} in use by {names}"

@@ -12,11 +12,17 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from typing import Any
 
 from flambe.cluster.context import ClusterContext
 from flambe.errors import HeldError, RemoteError
 from flambe.remote import each, identity
+from flambe.remote.agent.protocol import (
+    LeaseRequest,
+    LockAnswer,
+    LockHolder,
+    LockRequest,
+    UnlockRequest,
+)
 
 PROVISION = "provision"
 # A lock whose holder is gone expires after so many seconds.
@@ -24,7 +30,7 @@ LOCK_SECONDS, RENEW_SECONDS = 60.0, 15.0
 LEASE_SECONDS = 60.0
 
 
-def this_process(action: str) -> dict[str, Any]:
+def this_process(action: str) -> LockHolder:
     """Return the holder of a lock that this process takes, for other users to see.
 
     Parameters
@@ -32,23 +38,22 @@ def this_process(action: str) -> dict[str, Any]:
     action
         What the lock is held for: "starting a run".
     """
-    return {
-        "user": getpass.getuser(),
-        "host": socket.gethostname(),
-        "pid": os.getpid(),
-        "process": identity.of_process(os.getpid()),
-        "what": action,
-        "command": shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
-    }
+    return LockHolder(
+        user=getpass.getuser(),
+        host=socket.gethostname(),
+        pid=os.getpid(),
+        process=identity.of_process(os.getpid()),
+        doing=action,
+        command=shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
+    )
 
 
-def _is_gone(holder: dict[str, Any]) -> bool:
+def _is_gone(holder: LockHolder) -> bool:
     """Whether a holder was a process of this machine that has ended.
 
     An earlier version did not record the machine: then it is unknown, and false.
     """
-    process = holder.get("process")
-    return isinstance(process, dict) and identity.is_gone(process)
+    return bool(holder.process) and identity.is_gone(holder.process)
 
 
 @contextlib.contextmanager
@@ -62,24 +67,20 @@ def held(cluster: ClusterContext, name: str, action: str) -> Iterator[None]:
     """
     orchestrator, token = cluster.orchestrator, uuid.uuid4().hex
     lock = f"{cluster.name}/{name}"
-    request: dict[str, Any] = {
-        "name": lock,
-        "token": token,
-        "holder": this_process(action),
-        "seconds": LOCK_SECONDS,
-    }
-    answer = orchestrator.agent.call("lock", **request)
-    if not answer["taken"] and _is_gone(answer["holder"]):
-        orchestrator.agent.call("unlock", name=lock, token=answer["token"])
-        answer = orchestrator.agent.call("lock", **request)
-    if not answer["taken"]:
+    agent = orchestrator.agent
+    request = LockRequest(lock, token, this_process(action), LOCK_SECONDS)
+    answer = agent.ask(request)
+    if not answer.taken and _is_gone(answer.holder):
+        agent.ask(UnlockRequest(lock, answer.token))
+        answer = agent.ask(request)
+    if not answer.taken:
         raise HeldError(orchestrator.name, _busy(answer))
     released = threading.Event()
 
     def renew() -> None:
         while not released.wait(RENEW_SECONDS):
             with contextlib.suppress(RemoteError):
-                orchestrator.agent.call("lock", **request)
+                agent.ask(request)
             with contextlib.suppress(RemoteError):
                 _lease(cluster)
 
@@ -92,22 +93,21 @@ def held(cluster: ClusterContext, name: str, action: str) -> Iterator[None]:
         released.set()
         thread.join()
         with contextlib.suppress(RemoteError):
-            orchestrator.agent.call("unlock", name=lock, token=token)
+            agent.ask(UnlockRequest(lock, token))
 
 
 def _lease(cluster: ClusterContext) -> None:
     """Keep hosts from ending while they are provisioned; the lease lapses by itself."""
     if cluster.is_reaped:
-        request: dict[str, Any] = {"name": PROVISION, "seconds": LEASE_SECONDS}
-        each(lambda host: host.agent.call("lease", **request), cluster.hosts)
+        request = LeaseRequest(PROVISION, LEASE_SECONDS)
+        each(lambda host: host.agent.ask(request), cluster.hosts)
 
 
-def _busy(answer: dict[str, Any]) -> str:
-    holder = answer["holder"]
-    since = time.strftime("%H:%M:%S", time.localtime(answer["since"]))
+def _busy(answer: LockAnswer) -> str:
+    holder = answer.holder
+    since = time.strftime("%H:%M:%S", time.localtime(answer.since))
     return (
-        f"the cluster is in use: {holder['user']} on {holder['host']} is {holder['what']} "
-        f"since {since}"
-        f"\n  {holder['command']}\n  try again when that is done; a lock whose holder is gone "
+        f"the cluster is in use: {holder.user} on {holder.host} is {holder.doing} since {since}"
+        f"\n  {holder.command}\n  try again when that is done; a lock whose holder is gone "
         f"expires after {LOCK_SECONDS:.0f} s"
     )

@@ -155,7 +155,7 @@ def verify(cluster: ClusterContext, environment: Environment) -> None:
     if environment.system:
         host_python.refuse_missing(environment, cluster.hosts)
     for host in cluster.hosts:
-        if differences := environment.differences(host.report["environment"]):
+        if differences := environment.differences(host.report.environment):
             raise RunError(
                 f"{host.name}: the environment {environment.name} is not what is here: "
                 + "; ".join(differences[:5])
@@ -167,8 +167,8 @@ def verify(cluster: ClusterContext, environment: Environment) -> None:
 
 def _altered(cluster: ClusterContext, environment: Environment) -> list[ClusterHost]:
     """Return the hosts that have the environment, but not as it should be."""
-    having = [host for host in cluster.hosts if host.report["environment"] is not None]
-    return [host for host in having if environment.differences(host.report["environment"])]
+    having = [host for host in cluster.hosts if host.report.environment is not None]
+    return [host for host in having if environment.differences(host.report.environment)]
 
 
 def _discard(cluster: ClusterContext, hosts: Sequence[ClusterHost]) -> None:
@@ -183,11 +183,11 @@ def _discard(cluster: ClusterContext, hosts: Sequence[ClusterHost]) -> None:
 def _select_gpus(cluster: ClusterContext) -> None:
     """Record on each host which GPUs may be used; its report says who uses them."""
     for host in cluster.hosts:
-        gpus = host.facts["gpus"]
-        usable = gpu_selection.free(gpus, cluster.name) if cluster.gpus == "free" else gpus
-        host.gpus = [gpu["uuid"] for gpu in usable]
+        gpus = host.facts.gpus
+        usable = gpu_selection.free_gpus(gpus, cluster.name) if cluster.gpus == "free" else gpus
+        host.gpus = [gpu.uuid for gpu in usable]
         if len(usable) < len(gpus):
-            summary = gpu_selection.told(gpus, cluster.name, len(usable))
+            summary = gpu_selection.summarize(gpus, cluster.name, len(usable))
             cluster.observer.note(f"{host.name}: gpus: free leaves {summary}")
 
 
@@ -195,9 +195,9 @@ def _is_incomplete(cluster: ClusterContext) -> bool:
     """Whether a host lacks something that provisioning gives it."""
     return (
         not cluster_keys.agree(cluster.name, cluster.hosts)
-        or connectivity.pending(cluster.hosts)
-        or bool(setup_commands.pending(cluster))
-        or any(host.report["environment"] is None for host in cluster.hosts)
+        or connectivity.is_unverified(cluster.hosts)
+        or bool(setup_commands.pending_hosts(cluster))
+        or any(host.report.environment is None for host in cluster.hosts)
     )
 
 
@@ -207,14 +207,14 @@ def _prepare(cluster: ClusterContext, environment: Environment, *, setup_again: 
         cluster.observer.note("keys: a new pair for the cluster")
         cluster_keys.distribute(cluster.name, hosts)
         _refresh(cluster)
-    if connectivity.pending(hosts):
-        connectivity.check(cluster)
-    pending = list(hosts) if setup_again else setup_commands.pending(cluster)
+    if connectivity.is_unverified(hosts):
+        connectivity.verify(cluster)
+    pending = list(hosts) if setup_again else setup_commands.pending_hosts(cluster)
     if pending and cluster.setup_cmds:
         commands = counted(len(cluster.setup_cmds), "command")
         cluster.observer.note(f"setup: {commands} on {counted(len(pending), 'host')}")
         setup_commands.run(cluster, pending)
-    lacking_it = [host for host in hosts if host.report["environment"] is None]
+    lacking_it = [host for host in hosts if host.report.environment is None]
     if lacking_it:
         _check_rsync(cluster)
         installer.install(cluster, environment, lacking_it)
@@ -228,11 +228,11 @@ def _check_rsync(cluster: ClusterContext) -> None:
     RemoteError
         If one has none.
     """
-    if not all(host.facts["rsync"] for host in cluster.hosts):
+    if not all(host.facts.rsync for host in cluster.hosts):
         _refresh(cluster)
 
     def check(host: ClusterHost) -> None:
-        if not host.facts["rsync"]:
+        if not host.facts.rsync:
             raise resumable_copy.missing(host.name)
 
     each(check, cluster.hosts)
@@ -256,7 +256,7 @@ def _remember(cluster: ClusterContext, left: Sequence[FormerMachine]) -> None:
         WorkerRecord(
             host.machine.name,
             str(host.machine.private),
-            cpu=host.facts.get("cpus", 0),
+            cpu=host.facts.cpus,
             gpu=len(host.gpus),
         )
         for host in (cluster.workers if cluster.hosts else ())

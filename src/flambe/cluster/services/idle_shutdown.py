@@ -38,7 +38,7 @@ def arm(cluster: ClusterContext, hosts: Sequence[ClusterHost], hours: Mapping[bo
             if service.is_running:
                 service.stop()
             return
-        own = host.path(f"{host.agent.root}/hosts/{host.facts['hostname']}")
+        own = host.path(f"{host.agent.root}/hosts/{host.facts.hostname}")
         path = reaper_status.settings_path(own, cluster.name)
         settings = {
             "timeout": timeout,

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from flambe.cluster.services.service import RUNNING
+from flambe.remote.agent.protocol import RunStatus
 
 SERVICE = "ray"
 
@@ -48,7 +48,7 @@ class RayNode:
     path: str
 
     @classmethod
-    def running(cls, status: Mapping[str, object]) -> RayNode | None:
+    def running(cls, status: RunStatus | None) -> RayNode | None:
         """Return the node that a supervisor runs, or None; what it does not report is empty.
 
         Parameters
@@ -56,13 +56,12 @@ class RayNode:
         status
             What the supervisor reports.
         """
-        if status.get("state") != RUNNING:
+        if status is None or not status.runs:
             return None
-        about = status.get("about")
-        values = about if isinstance(about, Mapping) else {}
+        values = status.about
         gpus = values.get("gpus")
         return cls(
-            name=_text(values, "name") or _name_in_command(status.get("command")),
+            name=_text(values, "name") or _name_in_command(status.command),
             environment=_text(values, "environment"),
             head=_text(values, "head"),
             port=_integer(values, "port"),
@@ -87,7 +86,7 @@ class RayNode:
         )
 
 
-def node_name(status: Mapping[str, object]) -> str:
+def node_name(status: RunStatus | None) -> str:
     """Return the name under which the Ray node of a host runs; empty if none does.
 
     Parameters
@@ -109,10 +108,10 @@ def _integer(values: Mapping[str, object], name: str) -> int:
     return value if isinstance(value, int) else 0
 
 
-def _name_in_command(command: object) -> str:
+def _name_in_command(command: Sequence[str]) -> str:
     """Return the name of a node that an earlier version started: it is only in the command."""
     try:
-        settings = json.loads(command[-1]) if isinstance(command, list) else {}
-    except (IndexError, TypeError, ValueError):
+        settings = json.loads(command[-1])
+    except (IndexError, ValueError):
         return ""
     return _text(settings, "name") if isinstance(settings, dict) else ""

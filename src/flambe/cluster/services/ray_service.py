@@ -108,13 +108,13 @@ class RayNodes:
 
     def forget_holders(self, orchestrator: ClusterHost, identities: Collection[str]) -> None:
         """Record that machines, by their identities, no longer have the token."""
-        holders = orchestrator.report["marks"].get(TOKEN_HOLDERS)
+        holders = _token_holders(orchestrator)
         if holders and (others := sorted(set(holders) - set(identities))) != holders:
             orchestrator.mark(self.cluster.name, TOKEN_HOLDERS, others)
 
     def has_former_holders(self) -> bool:
         """Whether a machine that is not in the cluster may have the token."""
-        holders = self.cluster.orchestrator.report["marks"].get(TOKEN_HOLDERS)
+        holders = _token_holders(self.cluster.orchestrator)
         if holders is None:  # an earlier version kept no record
             return True
         return not {host.identity for host in self.cluster.hosts}.issuperset(holders)
@@ -155,7 +155,7 @@ class RayNodes:
             port=port,
             token=token,
             address=str(host.machine.private),
-            cpus=host.facts["cpus"] if works else 0,
+            cpus=host.facts.cpus if works else 0,
             gpus=tuple(host.gpus) if works else (),
             path=host.login_path,
         )
@@ -191,7 +191,7 @@ class RayNodes:
             host.machine.name: {
                 "command": host.agent.argv("start"),
                 "content": json.dumps(self._start_request(host, node).to_json()),
-                "log": self._service(host).status.get("log", ""),
+                "log": status.log if (status := self._service(host).status) is not None else "",
             }
             for host, node in nodes.items()
         }
@@ -202,7 +202,7 @@ class RayNodes:
 
     def _scratch(self, host: ClusterHost) -> str:
         # The paths of the sockets in it may have 107 characters.
-        root, user = host.path(self.cluster.remote_dir), host.facts["user"]
+        root, user = host.path(self.cluster.remote_dir), host.facts.user
         digest = _digest(f"{self.cluster.name} {root} {user} {host.machine.name}")
         return f"/tmp/flambe-ray-{digest[:10]}"
 
@@ -224,7 +224,7 @@ class RayNodes:
         if not recipients:
             return current
         token = head.read(self._token_file(head)).strip() if current else ""
-        holders: list[str] | None = head.report["marks"].get(TOKEN_HOLDERS)
+        holders = _token_holders(head)
         if not current or _digest(token) != current:
             token, recipients, holders = secrets.token_hex(32), hosts, []
         if holders is not None:  # else an earlier version distributed it without a record
@@ -252,7 +252,7 @@ def registered_nodes(name: str, orchestrator: ClusterHost) -> dict[str, str] | N
     orchestrator
         Its orchestrator, with its report.
     """
-    head = RayNode.running(orchestrator.report["runs"].get(name_of(name, SERVICE), {}))
+    head = RayNode.running(orchestrator.report.runs.get(name_of(name, SERVICE)))
     if head is None or not head.environment:
         return None
     root, address = orchestrator.agent.root, Address.parse(head.address).host
@@ -273,6 +273,12 @@ def registered_nodes(name: str, orchestrator: ClusterHost) -> dict[str, str] | N
     if not isinstance(nodes, dict) or not nodes:
         return None
     return {str(name): str(address) for name, address in nodes.items()}
+
+
+def _token_holders(orchestrator: ClusterHost) -> list[str] | None:
+    """Return the identities of the machines that have the token; None without a record."""
+    holders = orchestrator.report.marks.get(TOKEN_HOLDERS)
+    return [str(identity) for identity in holders] if isinstance(holders, list) else None
 
 
 def _token_path(folder: str, host: str) -> str:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from flambe.cluster import layout
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.context import ClusterContext
-from flambe.cluster.services.service import RUNNING, Service, name_of, variables
+from flambe.cluster.services.service import Service, name_of, variables
 from flambe.cluster.services.site_address import SiteOptions
 from flambe.remote import ssh_config
 
@@ -171,15 +171,14 @@ class ReportSite:
 
 def is_running(name: str, host: ClusterHost) -> bool:
     """Whether the site of a cluster runs, by the report of its orchestrator."""
-    status: Mapping[str, object] = host.report["runs"].get(name_of(name, SERVICE), {})
-    return status.get("state") == RUNNING
+    status = host.report.runs.get(name_of(name, SERVICE))
+    return status is not None and status.runs
 
 
 def find(name: str, host: ClusterHost) -> SiteAddress | None:
     """Return the address of the site of a cluster, if it runs."""
-    if not is_running(name, host):
-        return None
-    running = RunningSite.of(host.report["runs"][name_of(name, SERVICE)].get("about", {}))
+    status = host.report.runs.get(name_of(name, SERVICE))
+    running = RunningSite.of(status.about) if status is not None and status.runs else None
     if running is None:
         return None
     token = _read_token(layout.of(host.agent.root, name), host)

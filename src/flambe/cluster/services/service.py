@@ -7,9 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.context import ClusterContext
 from flambe.cluster.environment import proxy
-from flambe.remote.agent.protocol import StartRequest, StopRequest
+from flambe.remote.agent.protocol import RunStatus, StartRequest, StopRequest
 
-RUNNING = "running"
 STOP_SECONDS = 120.0
 
 
@@ -52,20 +51,19 @@ class Service:
         self.name = name_of(cluster.name, name)
 
     @property
-    def status(self) -> dict[str, object]:
-        """What its supervisor reports; empty if the host has no such service."""
-        return dict(self.host.report["runs"].get(self.name, {}))
+    def status(self) -> RunStatus | None:
+        """What its supervisor reports; None if the host has no such service."""
+        return self.host.report.runs.get(self.name)
 
     @property
     def is_running(self) -> bool:
         """Whether it runs."""
-        return self.status.get("state") == RUNNING
+        return self.status is not None and self.status.runs
 
     @property
     def about(self) -> Mapping[str, object]:
         """What decides how it runs, as it was noted at its start; empty unless it runs."""
-        about = self.status.get("about") if self.is_running else None
-        return about if isinstance(about, Mapping) else {}
+        return self.status.about if self.status is not None and self.status.runs else {}
 
     def start_request(
         self, command: Sequence[str], about: Mapping[str, object], env: Mapping[str, str]
@@ -96,10 +94,9 @@ class Service:
             if self.about == request.about:
                 return
             self.stop()
-        status = self.host.agent.ask(request, repeat=False)
-        self.host.report["runs"][self.name] = status.to_json()
+        self.host.report.runs[self.name] = self.host.agent.ask(request, repeat=False)
 
     def stop(self) -> None:
         """Stop it, with everything that it started."""
         self.host.agent.ask(StopRequest(self.name), deadline=STOP_SECONDS)
-        self.host.report["runs"].pop(self.name, None)
+        self.host.report.runs.pop(self.name, None)

@@ -72,7 +72,7 @@ def update_reapers(fleet: Fleet, hosts: Sequence[ClusterHost]) -> None:
 
     def update(host: ClusterHost) -> None:
         settings = config.reaper_settings(config.role_of(host.machine.name))
-        if host.report["marks"].get(REAPER_MARK) != settings or host.machine.new:
+        if host.report.marks.get(REAPER_MARK) != settings or host.machine.new:
             command = ["sudo", "sh", "-c", _WRITE_SETTINGS]
             host.run(command, content=json.dumps(settings), shown="updating its reaper")
             host.mark(config.name, REAPER_MARK, settings)
@@ -90,7 +90,7 @@ def arm_alarms(fleet: Fleet, hosts: Sequence[ClusterHost]) -> None:
     outdated = [
         host
         for host in hosts
-        if not host.is_orchestrator and host.report["marks"].get(ALARM_MARK) != hours
+        if not host.is_orchestrator and host.report.marks.get(ALARM_MARK) != hours
     ]
     try:
         for host in outdated:

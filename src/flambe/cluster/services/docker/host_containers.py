@@ -45,8 +45,8 @@ class HostContainers:
     @cached_property
     def home(self) -> str:
         """The home of the user on the host."""
-        home = self.host.facts.get("home")
-        return str(home or self.host.run(["sh", "-c", 'printf %s "$HOME"'], repeat=True).stdout)
+        print_home = ["sh", "-c", 'printf %s "$HOME"']
+        return self.host.home or self.host.run(print_home, repeat=True).stdout
 
     @property
     def labels(self) -> list[str]:
