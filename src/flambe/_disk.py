@@ -1,4 +1,4 @@
-"""Writing to a disk that is full for a while, and what people are told of one that refuses."""
+"""Writing to a disk that may be full for a while, and explaining why one refuses."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TypeVar
 
 T = TypeVar("T")
-#: For how long room is waited for, in seconds: this variable, or the default.
+#: How long to wait for space, in seconds: this variable, or the default.
 DEADLINE = "FLAMBE_DISK_DEADLINE"
 SECONDS = 300.0
 PAUSE = 1.0  # seconds between two tries
@@ -18,7 +18,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def deadline() -> float:
-    """Return for how many seconds room is waited for."""
+    """Return how many seconds to wait for space."""
     try:
         return float(os.environ.get(DEADLINE, SECONDS))
     except ValueError:
@@ -103,7 +103,7 @@ def retry_when_full(
     path
         What it writes.
     notify
-        Called once before the first wait, with what people want to know.
+        Called once before the first wait, with the reason.
     host
         Whose disk it is.
     seconds
@@ -112,7 +112,7 @@ def retry_when_full(
     Raises
     ------
     OSError
-        If there is no room by then; or at once, if it is for another reason.
+        If there is no space by then; at once, if the reason is another one.
     """
     patience = deadline() if seconds is None else seconds
     end: float | None = None
@@ -124,7 +124,9 @@ def retry_when_full(
                 raise
             if end is None:
                 end = time.monotonic() + patience
-                notify(f"{reason(error, path, host)}; the run waits {patience:.0f} s for it")
+                notify(
+                    f"{reason(error, path, host)}; the run waits up to {patience:.0f} s for space"
+                )
             elif time.monotonic() > end:
                 raise
         time.sleep(PAUSE)

@@ -1,8 +1,8 @@
 """What text from a file must look like before it becomes a path, an argument or a line.
 
 Files come from strangers, and programs take more for a command than their users expect: an option
-where a name is meant, a second line where there should be one. Each kind of text is checked once,
-where the file is read, by one of these; each says what is wrong, or nothing.
+where a name is expected, a second line where there should be one. Each kind of text is checked
+once, where the file is read, by one of these; each says what is wrong, or nothing.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def wrong_path(path: str) -> str:
     if not path:
         return "a path cannot be empty"
     if not is_one_line(path):
-        return f"the path {path!r} has characters that cannot be printed"
+        return f"the path {path!r} contains characters that cannot be printed"
     return _too_long(path, LONGEST_PATH, "path")
 
 
@@ -95,7 +95,7 @@ def wrong_url(url: str, *schemes: str) -> str:
     if parts.scheme == "s3":
         return _wrong_bucket(parts.netloc, parts.path)
     if any(letter.isspace() for letter in url):
-        return "has spaces in it"
+        return "contains spaces"
     if parts.scheme == "file":
         return "" if parts.path.startswith("/") else "has no path that starts with '/'"
     if not is_host(host):
@@ -117,7 +117,7 @@ def _wrong_bucket(bucket: str, key: str) -> str:
     if not _BUCKET.match(bucket):
         return "names no bucket"
     if {".", ".."} & set(key.split("/")):
-        return "cannot have '.' or '..' in it"
+        return "cannot contain '.' or '..'"
     return ""
 
 

@@ -240,7 +240,7 @@ def test_the_text_of_an_error_shows_the_line_and_a_caret() -> None:
         f"{path}:8:1: duplicate key 'eggs'\n"
         "    8 | eggs: 2\n"
         "      | ^^^^\n"
-        "      = it stands in line 6 already"
+        "      = it is already on line 6"
     )
 
 

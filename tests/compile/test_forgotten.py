@@ -99,7 +99,7 @@ def test_what_changed_is_named_with_its_line_and_what_mends_it() -> None:
     assert found["values"].key == f"{__name__}.ForgetsAll.values"
     lines = found["values"].text.splitlines()
     assert lines[0] == (
-        "ForgetsAll.values changed while it ran (None → 0.7) and is in no state: after a resume, "
+        "ForgetsAll.values changed during the run (None → 0.7) but is not saved: after a resume, "
         "in later stages and when it is loaded it is None again"
     )
     number = ForgetsAll.set.__code__.co_firstlineno + 1
@@ -119,7 +119,7 @@ def test_what_others_set_is_named_with_its_class() -> None:
     found = lost(component, change)
     assert list(found) == ["more", "seen"]
     assert found["seen"].path == "part"
-    assert "ForgetsAll.more was set while it ran" in found["more"].text
+    assert "ForgetsAll.more was set during the run" in found["more"].text
     assert "when it is loaded it is missing" in found["more"].text
     assert "class ForgetsAll" in found["more"].text
 
@@ -152,11 +152,11 @@ def test_what_belongs_to_torch_is_not_named() -> None:
 def test_what_is_made_while_it_runs_cannot_be_loaded() -> None:
     component, net = ForgetsAll(), ForgetsNet()
     made = lost(component, lambda: component.set(torch.optim.SGD([torch.zeros(1)], lr=0.1)))
-    assert "ForgetsAll.values was made while it ran: it is not there" in made["values"].text
+    assert "ForgetsAll.values was created during the run: it is missing" in made["values"].text
     assert "make self.values in __init__" in made["values"].text
-    assert "was made" in lost(component, lambda: component.set(ForgetsPart()))["values"].text
+    assert "was created" in lost(component, lambda: component.set(ForgetsPart()))["values"].text
     layer = torch.nn.Parameter(torch.zeros(1))
-    assert "was made" in lost(net, lambda: setattr(net, "later", layer))["later"].text
+    assert "was created" in lost(net, lambda: setattr(net, "later", layer))["later"].text
 
 
 @dataclasses.dataclass

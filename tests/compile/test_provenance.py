@@ -70,13 +70,13 @@ def test_packages_of_another_name_are_not_meant(tmp_path: Path) -> None:
     (tmp_path / "a.yaml").write_text("yaml: ./yaml\n---\n!Experiment {name: a, pipeline: {}}\n")
     told = [str(problem.message) for problem in read_file(tmp_path / "a.yaml").problems]
     assert told[0].startswith(
-        f"extension 'yaml': there is no folder {tmp_path}/yaml, but Python imports it of PyYAML "
+        f"extension 'yaml': there is no folder {tmp_path}/yaml, but Python imports it from PyYAML "
     )
     package(tmp_path / "yaml", "yaml")
     assert "(of PyYAML " in mismatch("yaml", "./yaml", str(tmp_path))
     assert mismatch("yaml", "pyyaml>=5", str(tmp_path)) == ""
     assert mismatch("yaml", "PyYAML<5", str(tmp_path)).endswith(" is installed")
-    assert "but Python imports it of PyYAML" in mismatch("yaml", "ruamel.yaml", str(tmp_path))
+    assert "but Python imports it from PyYAML" in mismatch("yaml", "ruamel.yaml", str(tmp_path))
     assert mismatch("no_such_module", "./yaml", str(tmp_path)) == ""
 
 

@@ -89,7 +89,7 @@ def test_an_archive(client: Any) -> None:
 def test_nothing_is_overwritten_unless_asked(client: Any, name: str) -> None:
     flambe.save(whole(5, RemotePart()), f"s3://marsh/{name}")
     flambe.save(whole(6), f"s3://marsh/{name}-other")
-    with pytest.raises(StateError, match=f"s3://marsh/{name} exists already"):
+    with pytest.raises(StateError, match=f"s3://marsh/{name} already exists"):
         flambe.save(whole(7), f"s3://marsh/{name}")
     assert flambe.load(f"s3://marsh/{name}").steps == 5
     flambe.save(whole(7), f"s3://marsh/{name}", overwrite=True)

@@ -260,7 +260,7 @@ def test_nothing_is_overwritten_unless_asked(tmp_path: Path, name: str) -> None:
     made = trainer()
     flambe.save(made, tmp_path / name)
     made.steps = 8
-    with pytest.raises(StateError, match="exists already"):
+    with pytest.raises(StateError, match="already exists"):
         flambe.save(made, tmp_path / name)
     assert flambe.load(tmp_path / name).steps == 7
     flambe.save(made, tmp_path / name, overwrite=True)
@@ -275,7 +275,7 @@ def test_whatever_is_there_can_be_overwritten(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "folder")
     (tmp_path / "folder.tar.gz").mkdir()
     for name in ("file", "link", "folder.tar.gz"):
-        with pytest.raises(StateError, match="exists already"):
+        with pytest.raises(StateError, match="already exists"):
             flambe.save(trainer(), tmp_path / name)
         flambe.save(trainer(), tmp_path / name, overwrite=True)
         assert flambe.load(tmp_path / name).steps == 7

@@ -18,7 +18,7 @@ from tests.experiment.lab import Lab, Outcome
 HERE = {
     "exit": r"SystemExit: it called sys.exit\(0\), .*",
     "argparse": r"SystemExit: it called sys.exit\(2\), .*",
-    "interrupt": "KeyboardInterrupt: it was raised by the component, not by Ctrl-C",
+    "interrupt": "KeyboardInterrupt: raised by the component, not by Ctrl-C",
     "two": "NeedsTwo: 1 and 2",
     "half": r"ValueError: bad \\udcff text",
     "huge": r"ValueError: startx+ \[… 2,99\d,\d+ characters …\] x+end",

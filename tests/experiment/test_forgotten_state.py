@@ -141,7 +141,7 @@ def test_what_is_lost_is_named_once_and_everywhere(run: Callable[..., Outcome], 
     outcome = run(pipeline).fine()
     lines = advice(outcome)
     assert lines[0].startswith(
-        "Learn.threshold changed while it ran (0.0 → 0.7) and is in no state"
+        "Learn.threshold changed during the run (0.0 → 0.7) but is not saved"
     )
     assert lines[1].endswith("site/forgetful/__init__.py:9, in run")
     assert lines[2] == '  to keep it:  self.register_attrs("threshold")   in __init__'
@@ -180,7 +180,7 @@ def test_what_is_registered_arrives_by_both_kinds_of_link(run: Callable[..., Out
 
 def test_what_appears_at_the_end_is_named(run: Callable[..., Outcome]) -> None:
     lines = advice(run("train: !forgetful.Late").fine())
-    assert lines[0].startswith("Late.summary was set while it ran and is in no state")
+    assert lines[0].startswith("Late.summary was set during the run but is not saved")
     assert lines[0].endswith("it is missing")
 
 
@@ -221,7 +221,7 @@ def test_an_estimator_that_is_not_registered_is_named_with_what_keeps_it(
 ) -> None:
     outcome = run("fit: !forgetful.Fit")
     lines = advice(outcome.fine())
-    assert lines[0].startswith("Fit.clf changed while it ran and is in no state")
+    assert lines[0].startswith("Fit.clf changed during the run but is not saved")
     assert lines[2] == (
         '  to keep it:  self.register_attrs("clf", pickle=True)   in __init__: a GaussianNB needs '
         "pickle"

@@ -87,7 +87,7 @@ def test_a_run_waits_for_room_says_for_what_and_continues(
     lab.write(FAT)
     folder = on(lab, small)
     run = Going(command(lab.config), environment(), lab.root)
-    run.says(f"{re.escape(words)}.*the run waits 300 s for it")
+    run.says(f"{re.escape(words)}.*the run waits up to 300 s for space")
     assert str(small) in run.text
     subprocess.run(["mount", "-o", f"remount,{more}", str(small)], check=True)
     said = run.ends()

@@ -1,7 +1,7 @@
-"""From blueprints to objects, with links resolved.
+"""Building objects from blueprints, with links resolved.
 
 One small memoised walk: each path of the configuration is built once, so that a link gives the very
-object that stands there.
+object that was built there.
 """
 
 from __future__ import annotations
@@ -202,7 +202,7 @@ class Builder:
             raise ConfigError(
                 Problem(
                     f"!@ {path_text(path)} leads to nothing: there is no {name!r}",
-                    hint="links start at a stage or resource that stands above",
+                    hint="links start at a stage or resource above them",
                 )
             )
         other = self.elsewhere(name)
@@ -219,7 +219,7 @@ class Builder:
         return self._through(path)
 
     def _through(self, path: Path) -> object:
-        """Walk the configuration to a path, on through the links that stand on the way."""
+        """Walk the configuration to a path, following the links along it."""
         value = self.names[str(path[0])]
         for position, key in enumerate(path[1:], start=1):
             value = child_at(value, key)
@@ -235,13 +235,13 @@ class Builder:
         raise ConfigError(
             Problem(
                 f"!@ {path_text(path)} leads to nothing that is built before it",
-                hint="link to what stands above; use a dot for an attribute of the object",
+                hint="link to what is above; use a dot for an attribute of the object",
             )
         )
 
 
 def outlined(schema: Blueprint) -> Any:
-    """Construct the object of a blueprint alone, to look at it: what its keywords name is not."""
+    """Construct only the root of a blueprint, to inspect it; its keywords stay blueprints."""
     return Builder({}, outline=True).build(schema, ())
 
 
@@ -267,7 +267,7 @@ class Origin:
 def folder_of(component: object) -> FilePath:
     """Return the folder of the file that an object was read from, which its paths start from.
 
-    For what was made in Python it is the current folder.
+    For an object that was made in Python it is the current folder.
     """
     origin: Origin | None = vars(component).get("_flambe_origin")
     position = origin.schema.place if origin is not None else None

@@ -22,7 +22,7 @@ class Component(Registered, Stateful):
     """
 
     #: The folder of the variant, for files of its own: they are kept in its checkpoints, and are
-    #: there again when it goes on. Nobody else writes there.
+    #: restored when the variant continues. No other variant writes there.
     folder: Any = workspace.OwnFolder()
 
     def run(self) -> object:
@@ -112,7 +112,7 @@ class Component(Registered, Stateful):
         Returns
         -------
         Iterable
-            Paths, from the current folder on. Files that are not there are passed over.
+            Paths, relative to the current folder. Files that do not exist are ignored.
         """
         return ()
 
@@ -128,6 +128,6 @@ def runs(cls: type[Component]) -> bool:
 
 
 def component_class(target: object) -> type[Component] | None:
-    """Return the class of components that a class, or a factory of one, makes; None if of none."""
+    """Return the class of components that a class, or a factory of one, makes, if it makes any."""
     owner = target if inspect.isclass(target) else getattr(target, "__self__", None)
     return owner if inspect.isclass(owner) and issubclass(owner, Component) else None

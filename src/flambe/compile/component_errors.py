@@ -1,4 +1,4 @@
-"""What components raise, as bounded text that every file, socket and terminal takes."""
+"""What components raise, as bounded text that is safe in any file, socket or terminal."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ def whole_message(error: BaseException) -> str:
     """Return ``ValueError: what it says``, for whatever was raised."""
     name = type(error).__name__
     if isinstance(error, SystemExit):
-        return f"{name}: it called {_exit_call(error.code)}, as a program does that ends"
+        return f"{name}: it called {_exit_call(error.code)}, which ends a program"
     if isinstance(error, KeyboardInterrupt) and not error.args:
-        return f"{name}: it was raised by the component, not by Ctrl-C"
+        return f"{name}: raised by the component, not by Ctrl-C"
     try:
         text = str(error)
     except Exception as another:
-        text = f"(its own text fails with {type(another).__name__})"
+        text = f"(its str() failed with {type(another).__name__})"
     parts = getattr(error, "exceptions", None)  # of a group, which Python 3.10 does not have
     if isinstance(parts, tuple) and all(isinstance(part, BaseException) for part in parts):
         text += "".join(f"\n  - {whole_message(part)}" for part in parts[:_MOST_PARTS])

@@ -43,7 +43,7 @@ class ForgottenWarning(UserWarning):
     """An attribute of a component was not saved."""
 
 
-_EXISTS = "{} exists already: choose another path, or pass overwrite=True"
+_EXISTS = "{} already exists: choose another path, or pass overwrite=True"
 
 
 def save(obj: Component, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -56,7 +56,7 @@ def save(obj: Component, path: str | os.PathLike[str], *, overwrite: bool = Fals
     path
         The folder; one that ends in ``.tar.gz`` is packed, and ``s3://bucket/key`` is uploaded.
     overwrite
-        Whether to replace what is there.
+        Whether to replace what is at the path.
 
     Raises
     ------
@@ -76,7 +76,7 @@ def save(obj: Component, path: str | os.PathLike[str], *, overwrite: bool = Fals
         raise StateError(_EXISTS.format(target))
     parent = os.path.dirname(os.path.abspath(target))
     os.makedirs(parent, exist_ok=True)
-    # Written beside, then moved into place: what stands at the path is always whole.
+    # Written beside, then moved into place: what is at the path is always complete.
     with tempfile.TemporaryDirectory(dir=parent, prefix=".flambe-save-") as folder:
         written = os.path.join(folder, "component")
         write(obj, written)
@@ -108,9 +108,9 @@ def write(
     values
         Its state, if it was collected before.
     forgotten
-        Path → attribute → what is to be said where the state is read without it.
+        Path → attribute → the warning for those who read the state without it.
     key
-        Who reads with this key trusts what is pickled.
+        Readers that have this key trust what is pickled.
 
     Raises
     ------
@@ -144,10 +144,10 @@ def _encoded(
 
 
 def _description(component: Stateful, *, alone: bool) -> dict[str, str]:
-    """Return the files that say what a component is; they are made once, and written each time.
+    """Return the files that describe a component; they are composed once, and written each time.
 
-    What cannot be built on its own is an error where it stands alone; below another component,
-    which builds it, the file says why.
+    A component that cannot be built on its own is an error if it is saved alone; below another
+    component, which builds it, the file says why.
     """
     description: dict[str, str] | None = vars(component).get("_flambe_description")
     if description is None:
@@ -182,8 +182,8 @@ def load(
 ) -> Any:
     """Load a component that :func:`save` wrote, or one below it.
 
-    Nobody needs to be trusted for it: it builds Components of flambe, modules of ``torch``, and
-    classes of extensions that *you* declared. What the files name is not imported for that alone.
+    The author of the files need not be trusted: only Components of flambe, modules of ``torch`` and
+    classes of extensions that *you* declared are built. Naming a module does not import it.
 
     Parameters
     ----------
@@ -194,13 +194,13 @@ def load(
         Modules that it may be built from: ``["my_ext"]``. Those of the run that this is called in
         count too, and so do Components that you have imported yourself.
     trust
-        Whether it may import and build whatever it names, and an archive may be of any size. Such
-        a component can run code as you.
+        Whether the files may have anything that they name imported and built, and an archive may
+        have any size. Such a component can run code as you.
 
     Raises
     ------
     StateError
-        If there is no component there, or its state does not fit its class any more.
+        If there is no component there, or its state no longer fits its class.
     ConfigError
         If it names a class that it may not be built from.
     """
@@ -232,7 +232,7 @@ def _load_folder(folder: str, extensions: Collection[str], *, trust: bool) -> Co
     with workspace.using(workspace.of_saved(Path(folder).absolute())):
         obj = yaml.load_standalone(config, extensions, trust=trust)
     if not isinstance(obj, Component):
-        raise StateError(f"{config} describes a {type(obj).__name__}, which is no component")
+        raise StateError(f"{config} describes a {type(obj).__name__}, which is not a component")
     component_state.restore(obj, read(folder, obj, trust=Trust(everybody=trust)))
     return obj
 
@@ -249,8 +249,7 @@ def read(
 ) -> component_state.State:
     """Read the state of a component from its folder, comparing versions.
 
-    Folders of components that the object does not have are read too, so that they are not passed
-    over in silence.
+    Folders of components that the object does not have are read too, so that they are reported.
 
     Parameters
     ----------
@@ -260,7 +259,7 @@ def read(
         The component.
     notify
         Called with each attribute that was not saved: the path of its component, its class and
-        name, and what is to be said. By default it is a warning.
+        name, and the text. By default it warns.
     trust
         Whose pickles are read.
 
@@ -293,7 +292,7 @@ def read(
 
 
 def _forgotten_in(folder: str) -> dict[str, str]:
-    """Return what a folder says of attributes that were not saved; broken files say nothing."""
+    """Return what a folder says of attributes that were not saved; broken files are ignored."""
     try:
         text = _read_text(os.path.join(folder, FORGOTTEN_FILE), MAX_FORGOTTEN)
         entries: object = parse_json(text)

@@ -1,8 +1,8 @@
-"""One step of a component: what its ``run`` and ``metric`` returned, made sense of.
+"""One step of a component: what its ``run`` and ``metric`` return, interpreted.
 
 ``run`` does a step and says whether there is more to do, or it is a generator whose every ``yield``
 is a step. Both may give figures. Anything else is an error that names the method: a value that is
-merely true would be stepped for ever.
+merely truthy would be stepped forever.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ class Stepper:
     component
         The component.
     interrupt
-        What ends the run, as whoever runs it wants: all else that is raised is the component's.
+        The exception that interrupts the run; all others are the component's own.
 
     Attributes
     ----------
     call
         Calls a function; a debugger may.
     counts
-        Whether the last step did something: to learn that a generator is at its end is no step.
+        Whether the last step did something: finding a generator exhausted is not a step.
     """
 
     def __init__(self, component: Any, interrupt: type[BaseException] = UserInterrupt) -> None:
@@ -66,7 +66,7 @@ class Stepper:
         Raises
         ------
         ComponentError
-            If the component raises anything, exits, or returns what means nothing.
+            If the component raises anything, exits, or returns something that has no meaning here.
         """
         try:
             return self._step()
@@ -136,7 +136,7 @@ class Stepper:
         Raises
         ------
         ComponentError
-            If it raises, or is no number.
+            If it raises, or does not return a number.
         """
         try:
             value = self.component.metric()
@@ -170,7 +170,7 @@ def _flat(figures: Mapping[object, object], prefix: str = "") -> list[tuple[str,
 
 
 def _single(value: object) -> object:
-    """Return the one element of an array or a tensor, or None if it has not one."""
+    """Return the one element of an array or a tensor, or None if it has another number of them."""
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(value, torch.Tensor):
         return value.detach().item() if value.numel() == 1 else None
@@ -181,13 +181,13 @@ def _single(value: object) -> object:
 
 
 def _truth(value: object) -> bool | None:
-    """Return a bool, NumPy's and torch's too, or None if it is none."""
+    """Return a bool, NumPy's and torch's too, or None if it is something else."""
     value = _single(value)
     return value if isinstance(value, bool) else None
 
 
 def _number(value: object) -> float | None:
-    """Return a number as a float, or None if it is none."""
+    """Return a number as a float, or None if it is something else."""
     single = _single(value)
     if not isinstance(single, numbers.Real | Decimal):
         return None
@@ -209,7 +209,7 @@ def _described(value: object) -> str:
     )
     article = "an" if name[0] in "aeiou" else "a"
     if inspect.iscoroutine(value) or inspect.isasyncgen(value):
-        return f"{article} {name}, which nobody awaits"
+        return f"{article} {name}, which is never awaited"
     try:
         text = reprlib.repr(value).replace("\n", " ")
     except Exception:

@@ -134,7 +134,7 @@ def resolve(
         if len(classes) > 1:
             raise UnknownTagError(
                 f"!{tag} is ambiguous: {', '.join(import_path(cls) for cls in classes)}",
-                "declare the extension, and write its module in front",
+                "declare the extension, and put its module in front",
             )
         return _located(_member(classes[0], rest if CLASSES.tagged(head) else "", tag))
     if rest and head.isidentifier():
@@ -218,7 +218,8 @@ def _registered_in(name: str, rest: str, tag: str) -> object:
     if cls := _registered(name, modules, last):
         return cls
     raise UnknownTagError(
-        f"!{tag} is of the extension {name!r}, which you have not declared", _to_declare([name])
+        f"!{tag} belongs to the extension {name!r}, which you have not declared",
+        _to_declare([name]),
     )
 
 
@@ -261,7 +262,7 @@ def _in_extension(name: str, rest: str, tag: str) -> object:
         if inspect.ismodule(owner) and inspect.isclass(target) and not _defined_in(name, target):
             raise UnknownTagError(
                 f"unknown tag !{tag}: {walked} imports {part!r} from elsewhere",
-                f"a tag reaches what {name} defines: derive a class from it there",
+                f"tags reach only what {name} defines: derive a class from it there",
             )
         if inspect.isclass(owner) and not is_factory(target):
             raise UnknownTagError(

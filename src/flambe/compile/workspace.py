@@ -21,7 +21,7 @@ _ATTRIBUTE = "_flambe_workspace"
 
 
 class Workspace:
-    """A folder that is made when somebody asks for it.
+    """A folder that is created at first use.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ class Workspace:
 
     @property
     def created(self) -> Path | None:
-        """The folder, if somebody has asked for it."""
+        """The folder, if it was created."""
         return self._path
 
 
@@ -61,7 +61,7 @@ def using(workspace: Workspace) -> Iterator[None]:
 
 
 def give(component: object) -> None:
-    """Let a component that is being made have the folder of now, for good."""
+    """Give a component that is being built the current folder, permanently."""
     if _Current.workspace is not None:
         vars(component).setdefault(_ATTRIBUTE, _Current.workspace)
 
@@ -126,7 +126,7 @@ def _is_plain(path: str) -> bool:
 
 
 def working_folder() -> AbstractContextManager[Path]:
-    """Make a folder for the folders of a process; it is gone with it, however it ends."""
+    """Create a folder for the folders of a process; it disappears with it, however it ends."""
     return locked_folder(Path(tempfile.gettempdir()), _PREFIX, _remove)
 
 

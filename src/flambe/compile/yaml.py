@@ -205,7 +205,9 @@ _SCALARS = (bool, int, float, str)
 def _key(key: object, where: str) -> object:
     if type(key) in _SCALARS:
         return key
-    raise StateError(f"cannot write {where or 'it'} as YAML: a key of it is a {type(key).__name__}")
+    raise StateError(
+        f"cannot write {where or 'it'} as YAML: one of its keys is a {type(key).__name__}"
+    )
 
 
 def _named(schema: Schema, where: str) -> Schema:
@@ -217,7 +219,7 @@ def _named(schema: Schema, where: str) -> Schema:
     kinds = [p.kind for p in parameters[: len(schema.args)]]
     if len(kinds) < len(schema.args) or set(kinds) != {inspect.Parameter.POSITIONAL_OR_KEYWORD}:
         raise StateError(
-            f"cannot write {where} as YAML: it has values without a name, and keywords besides"
+            f"cannot write {where} as YAML: it has both positional values and keywords"
         )
     named = {p.name: arg for p, arg in zip(parameters, schema.args, strict=False)}
     return dataclasses.replace(schema, args=[], kwargs={**named, **schema.kwargs})
@@ -235,7 +237,7 @@ def _blueprint(obj: Registered, where: str) -> Schema:
     if isinstance(obj, Registrable) and not isinstance(obj, MappedRegistrable):
         schema.content = _plain(obj.to_yaml(), where)
         if isinstance(schema.content, Schema | Link | Grid | Sample | ClusterResource):
-            raise StateError(f"cannot write {where} as YAML: its to_yaml() is a tag of its own")
+            raise StateError(f"cannot write {where} as YAML: its to_yaml() returns a tagged value")
         return schema
     arguments = obj.to_yaml() if isinstance(obj, MappedRegistrable) else _arguments(obj)
     signature = signatures.signature(type(obj))
@@ -261,7 +263,7 @@ def _positional(schema: Schema, signature: inspect.Signature | None, where: str)
         before.append(parameter.name)
     if list(schema.kwargs) != before:
         raise StateError(
-            f"cannot write {where} as YAML: it has values without a name, and keywords besides"
+            f"cannot write {where} as YAML: it has both positional values and keywords"
         )
     return dataclasses.replace(schema, args=[*schema.kwargs.values(), *schema.args], kwargs={})
 

@@ -1,4 +1,4 @@
-"""``log()`` and its kin, what components print and log, and where all of it goes."""
+"""``log()`` and its variants, what components print and log, and where it goes."""
 
 from flambe.logging.events import (
     log,

@@ -1,4 +1,4 @@
-"""What a component prints and logs, taken live, line by line."""
+"""Captures what a component prints and logs, live, line by line."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from flambe.logging.plain import plain
 
 OnLine = Callable[[str, str], None]  # (level, line)
 
-#: The level of what is on a line that is not ended, such as a progress bar. The next that is taken
-#: of the same source stands instead of it, and none of it is for logs.
+#: The level of an unfinished line, such as a progress bar. The next one of the same source replaces
+#: it, and none of them goes to a log.
 PROGRESS = "progress"
 PROGRESS_PERIOD = 0.5  # seconds between two states of a line
 LONGEST_LINE = 16_000_000  # characters; a longer one is taken in parts
 SETTLE_SECONDS = 2.0
 
-# What runs components speaks for itself: its messages are not theirs.
+# The engine that runs components has messages of its own: they are not the components'.
 _ENGINE = "flambe.experiment"
 
 
@@ -49,7 +49,7 @@ class _Handler(logging.Handler):
             return
         if _is_printed(record):
             return
-        if self.taking:  # whoever takes the line may log it
+        if self.taking:  # on_line may log something itself
             return
         self.taking = True
         try:
@@ -62,7 +62,7 @@ class _Handler(logging.Handler):
 
 
 def _is_printed(record: logging.LogRecord) -> bool:
-    """Whether a library prints its records by a handler of its own: then they are taken there."""
+    """Whether a library prints its records with its own handler: they are captured as output."""
     logger: logging.Logger | None = logging.getLogger(record.name)
     while logger is not None and logger.parent is not None:
         for handler in logger.handlers:
@@ -84,7 +84,7 @@ def _text(line: str) -> str:
 
 @contextlib.contextmanager
 def logged(on_line: OnLine) -> Iterator[None]:
-    """Take what is logged, INFO and up."""
+    """Capture what is logged, INFO and up."""
     root = logging.getLogger()
     level, others = root.level, root.handlers[:]
     handler = _Handler(on_line, others)
@@ -98,7 +98,7 @@ def logged(on_line: OnLine) -> Iterator[None]:
 
 
 class _Assembly:
-    """Makes lines of pieces of text, and tells now and then what is on one that is not ended."""
+    """Assembles lines from pieces of text, and reports unfinished ones now and then."""
 
     def __init__(self, on_line: OnLine, level: str) -> None:
         self.on_line, self.level = on_line, level
@@ -120,7 +120,7 @@ class _Assembly:
             self.end()
 
     def report(self) -> None:
-        """Take what is on the line, if there is something new and it is time."""
+        """Report what is on the line, if it changed and the last report is old enough."""
         now = time.monotonic()
         if self.rest and self.rest != self.reported and now >= self.due:
             self.reported, self.due = self.rest, now + PROGRESS_PERIOD
@@ -171,7 +171,7 @@ class _Lines(io.TextIOBase):
 
 @contextlib.contextmanager
 def printed_here(on_line: OnLine) -> Iterator[None]:
-    """Take what Python code in this process prints; what programs print passes by."""
+    """Capture what Python code in this process prints, not what other programs print."""
     out, err = _Lines(on_line, "stdout"), _Lines(on_line, "stderr")
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), logged(on_line):
         try:
@@ -182,17 +182,17 @@ def printed_here(on_line: OnLine) -> Iterator[None]:
 
 
 class Printed:
-    """Takes all that this process and the programs that it starts print: file descriptors 1 and 2.
+    """Captures what this process and the programs that it starts print: file descriptors 1 and 2.
 
     It is for processes that run components only. :meth:`start` and :meth:`stop` may be called again
     and again; :meth:`stop` and :meth:`settle` return when all that was printed has been taken.
 
     Parameters
     ----------
-    take
-        Takes it.
+    on_line
+        Called with the level and the text of each line.
     folder
-        Where a witness writes what was printed last, if this process dies.
+        Where the witness writes what was printed last, if this process dies: see :mod:`.witness`.
     """
 
     def __init__(self, on_line: OnLine, folder: Path | None = None) -> None:
@@ -202,7 +202,7 @@ class Printed:
         self._witness: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Begin to take."""
+        """Start capturing."""
         _flush()
         self._streams = [_Stream(1, "stdout", self.on_line), _Stream(2, "stderr", self.on_line)]
         if self.folder is not None:
@@ -211,7 +211,7 @@ class Printed:
             stream.start()
 
     def settle(self) -> None:
-        """Wait for what was printed before; what came without the end of a line is one, too."""
+        """Wait until all output so far was reported; an unfinished line counts as a line."""
         _flush()
         for stream in self._streams:
             stream.mark()
@@ -220,7 +220,7 @@ class Printed:
             stream.marked.wait(max(0.0, deadline - time.monotonic()))
 
     def stop(self) -> None:
-        """Give the descriptors back, and wait for what was printed before."""
+        """Restore the descriptors, and wait until all output so far was reported."""
         _flush()
         for stream in self._streams:
             stream.give_back()
@@ -249,7 +249,7 @@ class _Stream:
         self.read, self.write = os.pipe()
         self.assembly = _Assembly(on_line, level)
         self.marked = threading.Event()
-        # What nobody prints, and Python's own text layer takes as it is.
+        # Text that no program prints, and that Python's text layer passes on unchanged.
         self._mark = f"\0{secrets.token_hex(8)}\0"
         self.thread = threading.Thread(target=self._run, name=f"flambe-{level}", daemon=True)
 
@@ -259,6 +259,11 @@ class _Stream:
         self.thread.start()
 
     def mark(self) -> None:
+        """Send a mark through the pipe: what the reader saw before it was printed before.
+
+        A pipe cannot be asked whether it is empty: its reader may hold a piece that it has not
+        reported yet. ``test_to_settle_is_to_have_taken_all_even_what_has_no_end`` fails without it.
+        """
         self.marked.clear()
         os.dup2(self.write, self.descriptor)  # it may have been closed or replaced
         os.write(self.write, self._mark.encode())
@@ -281,7 +286,7 @@ class _Stream:
                 self.assembly.feed(before.replace(self._mark, ""))
                 self.assembly.end()
                 self.marked.set()
-            # The start of a mark may be at the end of a piece.
+            # A mark may be cut between two reads: its beginning waits for the rest.
             cut = text.rfind("\0", -len(self._mark))
             pending = text[cut:] if cut >= 0 and self._mark.startswith(text[cut:]) else ""
             self.assembly.feed(text[: len(text) - len(pending)])
@@ -294,7 +299,11 @@ class _Stream:
 
 
 def _place_witness(folder: Path, streams: list[_Stream]) -> subprocess.Popen[bytes]:
-    """Let a process stand between the pipes and their readers that survives this one."""
+    """Put a process between the pipes and their readers that survives this one.
+
+    A process that is killed cannot report its last output: what it had printed and not yet read
+    is gone with its pipes. ``test_a_witness_keeps_the_last_words`` kills one in several ways.
+    """
     ends: list[int] = []
     for stream in streams:
         read, write = os.pipe()

@@ -23,7 +23,7 @@ def home() -> Path:
 
 
 def home_folder(*names: str) -> Path:
-    """Make a folder below :func:`home`, which its owner alone reaches, as all above it in there.
+    """Make a folder below :func:`home`, accessible to its owner only, like those above it.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def _is_own(record: logging.LogRecord) -> bool:
 
 
 def _is_loud(record: logging.LogRecord) -> bool:
-    """Whether the console shows a record; what Ray has to tell, flambe tells."""
+    """Whether the console shows a record; flambe reports what matters of Ray's."""
     is_ray = record.name.partition(".")[0] == "ray"
     return _is_own(record) or record.levelno >= (logging.CRITICAL if is_ray else logging.WARNING)
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import configparser
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 from flambe.logging import redact
 
@@ -15,7 +15,16 @@ _SECRET_VARIABLES = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 _SECRET_OPTIONS = tuple(name.lower() for name in _SECRET_VARIABLES)
 
 
-def mask_aws(session: Any) -> None:
+class _Events(Protocol):
+    def register(self, name: str, handler: Callable[..., None], *, unique_id: str) -> object: ...
+
+
+class _Session(Protocol):
+    @property
+    def events(self) -> _Events: ...
+
+
+def mask_aws(session: _Session) -> None:
     """Hide the credentials of a boto3 session, of each role it assumes too, from their first use.
 
     They are not looked up for that: a role or a single sign-on may ask AWS, or a person.

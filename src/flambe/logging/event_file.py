@@ -7,9 +7,12 @@ import socket
 import struct
 import time
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from flambe._disk import Appender
+
+if TYPE_CHECKING:  # loaded at the first event
+    from tensorboardX import SummaryWriter
 
 _numbers = itertools.count()
 
@@ -22,12 +25,15 @@ def event_path(folder: Path) -> Path:
     return path
 
 
-def summary_writer(file: Appender) -> Any:
+def summary_writer(file: Appender) -> SummaryWriter:
     """Return a SummaryWriter of tensorboardX whose events wait in a file."""
     from tensorboardX import SummaryWriter
     from tensorboardX.writer import FileWriter
 
     folder = str(file.path.parent)
+    # Its FileWriter opens a file and starts a thread that writes when it likes. The recorder writes
+    # events with the logs or not at all, so a FileWriter is made without its constructor, around a
+    # file of ours (test_the_recorder_writes_what_tensorboard_and_people_read).
     summaries = SummaryWriter(folder, write_to_disk=False)
     writer = FileWriter.__new__(FileWriter)
     writer.event_writer = _EventFile(file)

@@ -1,4 +1,4 @@
-"""What components have to say: lines and figures, sent over one channel.
+"""What components log: lines and figures, sent over one channel.
 
 A component calls :func:`log`; where it runs, the current channel takes the record to the one
 recorder of the run, in this process or on another host. Without a channel a figure is logged as
@@ -29,7 +29,7 @@ METRICS_FILE = "FLAMBE_METRICS"
 
 @dataclass(frozen=True)
 class Record:
-    """One thing that was said.
+    """One thing that was logged.
 
     Attributes
     ----------
@@ -38,8 +38,8 @@ class Record:
     kind
         ``line``, ``scalar``, ``text``, ``histogram``, ``image`` or ``pr_curve``; ``config`` for the
         configuration of the source, ``end`` for its end, ``load`` for how busy a host is, and
-        ``advice`` for lines that are said once in a run, whoever says them; ``progress`` for a line
-        that is not ended, and ``whole`` for text that is for its log only.
+        ``advice`` for lines that are logged once in a run, however many sources send them;
+        ``progress`` for an unfinished line, and ``whole`` for text that is for its log only.
     tag
         The name of a figure; for a line its level (``INFO``, ``stdout``, ``stderr`` …); for advice
         what it is about.
@@ -79,14 +79,14 @@ _current = _Current()
 
 
 def use(channel: Channel | None, source: str = "") -> None:
-    """Send what is said in this process from now on over a channel, as a source."""
+    """Send what is logged in this process from now on over a channel, as a source."""
     _current.channel = channel
     _current.source = source
     _current.step = None
 
 
 def at_step(step: int) -> None:
-    """Say which step figures without a step belong to."""
+    """Set the step of figures that are logged without one."""
     _current.step = step
 
 
@@ -108,10 +108,8 @@ def _array(values: object) -> npt.NDArray[Any]:
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(values, torch.Tensor):
         tensor = values.detach().cpu()
-        array: npt.NDArray[Any] = (
-            tensor.float() if tensor.dtype == torch.bfloat16 else tensor
-        ).numpy()
-        return array
+        # NumPy has no bfloat16.
+        return np.asarray(tensor.float() if tensor.dtype == torch.bfloat16 else tensor)
     return np.asarray(values)
 
 

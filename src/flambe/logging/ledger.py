@@ -1,7 +1,7 @@
-"""What of a run's logs and figures is written for good, as one process tells the next.
+"""Which of a run's logs and figures are on disk for good: a note from one process to the next.
 
-The process that writes them may be killed at any moment. Who sent it something that was not
-acknowledged sends it once more to the process that follows: this says what of it is there already.
+The process that writes them may be killed at any moment. Senders repeat what was not acknowledged
+to its successor; the ledger says what was written already.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ def _counts(value: object) -> TypeGuard[dict[str, int]]:
 
 
 class Ledger:
-    """How long each open file is, and which was the last batch of each sender.
+    """The length of each open file, and the last batch of each sender.
 
     Parameters
     ----------
     root
         The folder of the run.
     identity
-        Tells this run from earlier ones in the same folder: what they left says nothing.
+        Tells this run from earlier ones in the same folder, whose ledgers are ignored.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Ledger:
     senders
         Who sends → the number of the last batch.
     advised
-        What was said that is said once.
+        Advice that was given, and is given once per run.
     """
 
     def __init__(self, root: Path, identity: str) -> None:
@@ -85,7 +85,7 @@ class Ledger:
             del self.senders[next(iter(self.senders))]
 
     def write(self) -> None:
-        """Write it down, whole or not at all.
+        """Write it, completely or not at all.
 
         Raises
         ------

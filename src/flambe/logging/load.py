@@ -1,4 +1,4 @@
-"""How busy a host is: told now and then by those who work on it."""
+"""How busy a host is, reported periodically by the workers on it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from flambe._nvidia_smi import MIB, NvidiaSmiError, Query
 from flambe.logging.events import Record
 from flambe.progress import host_name
 
-PERIOD = 5.0  # seconds between two looks
+PERIOD = 5.0  # seconds between two measurements
 DEADLINE = 10.0  # seconds that nvidia-smi has to answer
 _QUERY = "gpu=utilization.gpu,memory.used,memory.total"
 
@@ -35,7 +35,7 @@ class HostLoad(TypedDict):
 
 
 def watch(send: Callable[[Record], None]) -> None:
-    """Tell how busy this host is for as long as this process lives."""
+    """Report how busy this host is for as long as this process lives."""
     threading.Thread(target=_watch, args=(send,), name="flambe-load", daemon=True).start()
 
 

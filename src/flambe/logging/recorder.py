@@ -1,4 +1,4 @@
-"""The one writer of what a run has to say: logs, metrics and TensorBoard events, per variant."""
+"""The only writer of a run's logs, metrics and TensorBoard events, per variant."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from flambe._disk import Appender, retry_when_full
 from flambe.logging import redact
@@ -23,6 +23,9 @@ from flambe.logging.event_file import event_path, summary_writer
 from flambe.logging.events import Record
 from flambe.logging.ledger import Ledger
 from flambe.progress import METRICS, TENSORBOARD, VARIANT_CONFIG, VARIANT_LOG
+
+if TYPE_CHECKING:  # loaded at the first event
+    from tensorboardX import SummaryWriter
 
 _log = logging.getLogger(__name__)
 # A line of a variant's log: when, its level, its text.
@@ -63,11 +66,11 @@ class Recorder:
         self._run_log = Appender(self.root / "run.log", lines=lines)
         self._loads = Appender(self.root / "hosts.jsonl", lines=lines)
         self._changes = _Changes()
-        with contextlib.suppress(OSError):  # there is no room for it yet
+        with contextlib.suppress(OSError):  # the disk is full for now
             self._run_log.open()
 
     def open(self, source: str, folder: str, name: str) -> None:
-        """Say where a source's files go, below the root, and what people call it."""
+        """Set where a source's files go, below the root, and its name in logs."""
         with self._lock:
             if source not in self._sources:
                 self._sources[source] = _Source(self.root / folder, name, self.recovered)
@@ -186,7 +189,7 @@ class Recorder:
             source.event(_masked(record))
 
     def _load(self, record: Record) -> None:
-        # Every worker of a host tells the same.
+        # Every worker of a host reports the same.
         if (
             record.time - (self._load_times | self._changes.load_times).get(record.tag, 0.0)
             > LOAD_PERIOD
@@ -250,7 +253,7 @@ class _Source:
         self.folder = folder
         self.name = name
         self.files: dict[str, Appender] = {}
-        self._events: Any = None
+        self._events: SummaryWriter | None = None
         self._recovered = recovered
         self.tail: collections.deque[tuple[str, str]] = collections.deque(maxlen=TAIL_LINES)
         if recovered:

@@ -18,7 +18,7 @@ from flambe.errors import ComponentError, FlambeError, RunError
 from flambe.logging.encodings import encodings
 
 MASK = "***"
-# Shorter values would blot out ordinary words.
+# Shorter values would mask ordinary words.
 SHORTEST = 4
 
 _values: set[str] = set()
@@ -44,7 +44,7 @@ def _index() -> None:
 
 
 def add_url(url: str) -> None:
-    """Hide the password of a URL, as it is written in it and as it is meant."""
+    """Hide the password of a URL, both percent-encoded, as written, and decoded."""
     login, at, _ = (url.partition("://")[2] or url).rpartition("@")
     password = login.partition(":")[2]
     if at and password:

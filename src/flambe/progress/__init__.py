@@ -1,10 +1,9 @@
-"""The state of a run, as JSON that anyone may read while it goes on.
+"""The state of a run, as JSON that can be read while it runs.
 
 ``state.json`` is small: the run and its stages. It is written beside and moved into place, and the
 one before is kept, so that a reader always finds a whole one. What happens to variants is appended
-to ``variants.jsonl``, a line per change: the first of a variant holds all that is known of it,
-others what changed. A line that was cut off is passed over, and
-so is a file that is not a regular one.
+to ``variants.jsonl``, a line per change: the first of a variant holds all of its fields,
+others those that changed. A truncated line is ignored, and so is a file that is not a regular one.
 
 ==================================  ===============================================================
 ``<run>/state.json``                the run, its stages, their counts (:class:`RunState`)

@@ -2,7 +2,7 @@
 
 A figure is a number, and higher is better. An infinity is a number like others: ``inf`` is the
 best there is, ``-inf`` the worst. After all numbers comes NaN, a figure that is not defined, and
-after that None, where there is no figure.
+and last None, where there is no figure.
 
 JSON has no NaN and no infinities. They are written as null, and the entry :data:`NOT_FINITE` beside
 them names each: ``{"metric": null, "not_finite": {"metric": "nan"}}``.

@@ -47,7 +47,7 @@ def open_regular(path: str | os.PathLike[str], *, dir_fd: int | None = None) -> 
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the objects of a file of JSON lines; a broken line is passed over."""
+    """Yield the objects of a file of JSON lines; a broken line is skipped."""
     try:
         stream = open_regular(path)
     except OSError:
@@ -57,14 +57,14 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def objects(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Yield the objects of JSON lines; a broken line is passed over."""
+    """Yield the objects of JSON lines; a broken line is skipped."""
     for line in lines:
         if (value := _object(line)) is not None:
             yield value
 
 
 def bounded_lines(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines of a stream; of one that is too long, pieces that are no JSON."""
+    """Yield the lines of a stream; of one that is too long, pieces, which are not JSON."""
     return iter(partial(stream.readline, LONGEST_LINE), b"")
 
 
@@ -134,7 +134,7 @@ class Tail:
         self._file = 0
 
     def read(self) -> Iterator[dict[str, Any]]:
-        """Yield the objects of the whole lines that are new; a broken one is passed over."""
+        """Yield the objects of the whole lines that are new; a broken one is skipped."""
         try:
             stream = open_regular(self.path)
         except OSError:

@@ -1,4 +1,4 @@
-"""Whether a run that calls itself running can still go on: one that was killed could not say so."""
+"""Whether a run whose state says *running* is alive: one that was killed could not update it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SILENT = 120.0  # seconds without a sign of life after which a run on another ho
 
 
 def is_alive(run: RunState) -> bool:
-    """Whether a run that is not at its end can go on: its process lives, or was heard of lately."""
+    """Whether an unfinished run is alive: its process exists, or it was heard from recently."""
     if run.status is not Status.RUNNING:
         return True
     if run.host == socket.gethostname():
@@ -21,7 +21,7 @@ def is_alive(run: RunState) -> bool:
 
 
 def interrupt(run: RunState) -> None:
-    """Call a run interrupted, and its stages: at the time at which it was heard of last."""
+    """Mark a run and its stages as interrupted, at the time of its last sign of life."""
     for stage in run.stages:
         if stage.status is Status.RUNNING:
             stage.status, stage.ended = Status.INTERRUPTED, run.updated

@@ -58,7 +58,7 @@ class VariantState:
         Of a variant that a search suggested: how often it had suggested the same values before.
     config_id, code, data
         What the identity is made of: its configuration with its ancestors', the code of its
-        components, and the content of what it reads. Empty where nobody noted it.
+        components, and the content of what it reads. Empty if it was not recorded.
     stale
         What had changed since the result was made, though it is used again; empty if nothing had.
     reason
@@ -178,7 +178,7 @@ def variants_of(lines: Iterable[Mapping[str, object]]) -> dict[str, VariantState
 def apply_line(variants: dict[str, VariantState], line: Mapping[str, object]) -> str | None:
     """Bring variants up to date with a line of the journal; return the id that it is about.
 
-    None if it is about no variant that is known: then it says nothing.
+    None if it is about an unknown variant: such a line is ignored.
     """
     identity = line.get("id")
     if not isinstance(identity, str):
@@ -212,7 +212,7 @@ def change_line(changes: Mapping[str, object]) -> str:
 
     What is not finite is null in it, and named beside it: see :mod:`flambe.progress.figures`.
 
-    ``gone`` says that a variant of an earlier configuration is no part of the run any more.
+    ``gone`` says that a variant of an earlier configuration is no longer part of the run.
     """
     return json.dumps(finite(with_names(changes))) + "\n"
 
@@ -267,7 +267,7 @@ def _sound_fields(kind: type[RunState] | type[StageState], values: object) -> di
     Raises
     ------
     TypeError
-        If it is no object.
+        If it is not an object.
     """
     if not isinstance(values, dict):
         raise TypeError(f"expected an object, not {type(values).__name__}")

@@ -1,4 +1,4 @@
-"""What can be known of a configuration without building it.
+"""What can be checked in a configuration without building it.
 
 Every mistake is noted in the document: keywords, types, links, options out of place.
 """
@@ -59,9 +59,9 @@ def check(document: Document, *, alone: bool = False) -> None:
 
 
 def _check_plain(document: Document, path: Path, schema: Schema) -> None:
-    """See that tags stand where a class takes them, if it says where that is.
+    """Check that tags are used only where a class takes them, if it says where.
 
-    Commands that only look at a file construct its root alone, of what is not a tag.
+    Commands that only inspect a file construct its root alone, from what is not a tag.
     """
     target = schema.resolve()
     tagged = getattr(target, "_flambe_tagged", None)
@@ -85,8 +85,8 @@ def _check_plain(document: Document, path: Path, schema: Schema) -> None:
 def _check_itself(document: Document, path: Path, schema: Schema, method: str) -> None:
     """Let a class that has more to check than keywords and types do so.
 
-    ``check_schema`` is asked always; ``check_size``, whether the blueprint describes more than is
-    allowed, where nothing else is wrong.
+    ``check_schema`` is always called; ``check_size``, which checks whether the blueprint describes
+    more than is allowed, only if nothing else is wrong.
     """
     own = getattr(schema.resolve(), method, None)
     sound = _sound(schema) if own is not None else None
@@ -98,7 +98,7 @@ def _check_itself(document: Document, path: Path, schema: Schema, method: str) -
 def _sound(root: Schema) -> Schema | None:
     """Return a blueprint with the keywords that are of their type; None if there are no stages.
 
-    What is wrong is told already, and a class that checks more need not expect it.
+    What is wrong has been reported, and a class that checks more need not expect it.
     """
     target = root.resolve()
     hints = types.hints(target)
@@ -253,19 +253,21 @@ def _check_links(document: Document, scope: Scope) -> None:
         if not isinstance(link, Link):
             continue
         if path[:2] not in starts:  # a keyword, and a name in it
-            document.problem(f"!@ {link}: no link can stand here", path, "links stand in a stage")
+            document.problem(
+                f"!@ {link}: links are not allowed here", path, "links belong in a stage"
+            )
         elif link.root not in scope:
             document.problem(
                 f"!@ {link} leads to nothing: there is no stage or resource {link.root!r}",
                 path,
-                did_you_mean(link.root, scope) or f"there are: {listed(list(scope))}",
+                did_you_mean(link.root, scope) or f"available: {listed(list(scope))}",
             )
         else:
             try:
                 _check_target(document, path, link, reach)
                 reach.alternatives(path, link)  # remembered: links below lead on from here
             except RecursionError:
-                document.problem(f"!@ {link} leads on through too many other links", path)
+                document.problem(f"!@ {link} leads through too many other links", path)
     if not document.problems:
         links.check(document, reach)
 
@@ -273,7 +275,7 @@ def _check_links(document: Document, scope: Scope) -> None:
 def _order(root: object, keywords: Sequence[str]) -> dict[Path, int]:
     """Return the position of each path, as if keywords that links start from came last, in order.
 
-    Where a keyword stands in the file means nothing; resources are there before any stage.
+    The order of keywords in the file does not matter: resources exist before any stage.
     """
     ranks = {keyword: rank for rank, keyword in enumerate(dict.fromkeys(keywords), start=1)}
     paths = sorted(
@@ -288,7 +290,7 @@ def _check_target(document: Document, path: Path, link: Link, reach: Reach) -> N
         return
     start, _ = reach.scope[link.root]
     position = reach.order[path]
-    later = "links lead to what stands above them"
+    later = "links lead to what is above them"
     if path[: len(start)] != start and reach.order[start] > position:
         document.problem(f"!@ {link} leads to something later", path, later)
         return
@@ -306,9 +308,9 @@ def _check_target(document: Document, path: Path, link: Link, reach: Reach) -> N
             return
     if link.attributes and reach.is_plain(link.path):
         document.problem(
-            f"!@ {link}: {path_text(link.path)} is no component, and has no attributes",
+            f"!@ {link}: {path_text(link.path)} is not a component, and has no attributes",
             path,
-            "does it lack its tag? A component is written   !Tag",
+            "is its tag missing? A component is written   !Tag",
         )
         return
     earliest = reach.earliest(link.path)
@@ -327,6 +329,6 @@ def _check_places(document: Document, scope: Scope) -> None:
     for path, value in walk(document.root):
         inside = path[:2] in starts
         if isinstance(value, Grid | Sample) and not (inside and path[0] == "pipeline"):
-            document.problem("an option stands in a pipeline only", path)
+            document.problem("options are allowed in a pipeline only", path)
         if isinstance(value, ClusterResource) and not (len(path) == 2 and path[0] == "resources"):
-            document.problem("!cluster stands under resources only", path)
+            document.problem("!cluster is allowed under resources only", path)

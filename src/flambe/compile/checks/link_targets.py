@@ -26,8 +26,8 @@ def is_known(value: object) -> bool:
 class Reach:
     """Walks from value to value as links do.
 
-    What a value stands for, and what is below it, is found once, so that many ways to the same
-    place cost nothing.
+    What a value stands for, and what is below it, is looked up once, so that several routes to the
+    same value cost nothing.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class Reach:
         self._earliest: dict[Path, int | None] = {}
 
     def follow(self, target: Path) -> list[Found]:
-        """Return what stands at the path of a link, in all ways through options on the way."""
+        """Return the values at the path of a link, one for each way through options before it."""
         if len(target) == 1:
             return [self.scope[str(target[0])]]
         if target not in self._reached:
@@ -70,7 +70,7 @@ class Reach:
         return self._below[target]
 
     def is_plain(self, target: Path) -> bool:
-        """Whether there is no component at the path of a link, but lists or mappings."""
+        """Whether the path of a link leads to a list or a mapping, which has no attributes."""
         if target not in self._plain:
             alternatives = self._bounded(self._all_alternatives(self.follow(target)))
             self._plain[target] = all(
@@ -79,21 +79,21 @@ class Reach:
         return self._plain[target]
 
     def earliest(self, target: Path) -> int | None:
-        """Return where in the file the first value stands that a link leads to, if it is known."""
+        """Return the position of the first value that a link leads to, if it is known."""
         if target not in self._earliest:
             positions = (self.order[path] for path, _ in self.follow(target) if path in self.order)
             self._earliest[target] = min(positions, default=None)
         return self._earliest[target]
 
     def alternatives(self, path: Path, value: object) -> list[Found]:
-        """Return what a value may turn out to be: no option and no link any more."""
+        """Return what a value may turn out to be, with options and links resolved."""
         if not isinstance(value, Grid | Link):
             return [(path, value)]
         origin = path
         if isinstance(value, Link) and not value.attributes:
             origin = ("!@", *value.path)  # links to the same place share what is behind them
         if origin not in self._alternatives:
-            self._alternatives[origin] = []  # where links run in a circle, they lead to nothing
+            self._alternatives[origin] = []  # links that form a cycle lead to nothing
             self._alternatives[origin] = self._bounded(self._resolved(path, value))
         return self._alternatives[origin]
 

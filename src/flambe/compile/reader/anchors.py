@@ -31,7 +31,7 @@ class Sharing:
         self._first: dict[int, Schema] = {}
 
     def add(self, node: Node, schema: Schema) -> None:
-        """Take the blueprint that was read from a node, each time that it is."""
+        """Register the blueprint that was read from a node, each time that it is read."""
         if search_spaces.is_space(schema):
             return  # an option, which is drawn from wherever it stands
         first = self._first.setdefault(id(node), schema)
@@ -41,7 +41,7 @@ class Sharing:
 
     @contextlib.contextmanager
     def copying(self, copy: Sharing) -> Iterator[None]:
-        """Read what ``<<`` merges into a mapping: it is written again, of objects of its own."""
+        """Read what ``<<`` merges into a mapping: it is a copy, with objects of its own."""
         before, self._first = self._first, copy._first
         try:
             yield
@@ -171,7 +171,7 @@ class _Linker:
 
 
 def _blueprints(schema: Schema) -> Iterator[Key]:
-    """Yield the keys of a blueprint whose values are blueprints for whoever takes them."""
+    """Yield the keys of a blueprint whose values the object takes as blueprints."""
     if not schema.target:
         return
     target = schema.resolve()

@@ -190,7 +190,7 @@ def _compose(source: Source) -> list[Node]:
         raise ConfigError(f"{source.name}: nested too deeply") from None
     except (YAMLError, ValueError, LookupError, AttributeError, TypeError, AssertionError) as error:
         # The parser stumbles over some broken documents with errors of its own.
-        reason = str(error) if isinstance(error, YAMLError) else f"the parser stumbles ({error!r})"
+        reason = str(error) if isinstance(error, YAMLError) else f"the parser failed ({error!r})"
         raise ConfigError(f"{source.name}: not valid YAML: {reason}") from None
     if not nodes or all(_empty(node) for node in nodes):
         raise ConfigError(
@@ -234,11 +234,11 @@ def _yaml_hint(position: Place | None, message: str) -> str:
     if position.column > 1 and rest.startswith(("`", "%")):
         return "quote the value"
     if "mapping values are not allowed" in message:
-        return "keywords stand under a tag, not under text: does the line above lack a '!'?"
+        return "keywords stand under a tag, not under text: is a '!' missing in the line above?"
     if "expected <block end>" in message:
         return "keywords of one component start in the same column: see the indentation"
     if "could not find expected ':'" in message:
-        return "does the line above lack a ':'?"
+        return "is a ':' missing in the line above?"
     return ""
 
 
@@ -256,7 +256,7 @@ def _read_extensions(document: Document, node: Node) -> None:
     for key, value in node.value:
         position = source.position_of(key.start_mark, len(str(key.value)))
         if not isinstance(key, ScalarNode) or not str(key.value).isidentifier():
-            document.add(Problem("an extension is named by its top-level module", position))
+            document.add(Problem("an extension must be named by its top-level module", position))
         elif key.value in document.extensions:
             document.add(Problem(f"duplicate extension {key.value!r}", position))
         elif key.value in (*tags.PREFIXES, "flambe") or key.value in sys.stdlib_module_names:

@@ -49,11 +49,11 @@ def wrong_origin(origin: str) -> str:
     git and pip are given it as an argument, and would take some for an option.
     """
     if not is_one_line(origin):
-        return "it has characters that cannot be printed"
+        return "it contains characters that cannot be printed"
     if (source := git_source(origin)) is not None:
         return _wrong_git(source.url) or _wrong_ref(source.rest)
     if origin.startswith("-"):
-        return f"{origin!r} would be an option of pip"
+        return f"{origin!r} would be read as an option by pip"
     required = requirement(origin)
     return _wrong_requirement(required) if required is not None else ""
 

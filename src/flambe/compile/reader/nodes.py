@@ -95,7 +95,7 @@ class NodeReader:
                 Problem(
                     f"more than {MAX_VALUES:,} values, or nested deeper than {MAX_DEPTH}",
                     self.document.source.position_of(node.start_mark),
-                    "aliases count each time that they are used",
+                    "each use of an alias counts",
                 )
             )
 
@@ -167,7 +167,7 @@ class NodeReader:
                     Problem(
                         f"duplicate key {key!r}",
                         position,
-                        f"it stands in line {first.line} already" if first else "",
+                        f"it is already on line {first.line}" if first else "",
                     )
                 )
                 continue
@@ -198,7 +198,9 @@ class NodeReader:
         for source in value.value if isinstance(value, SequenceNode) else [value]:
             if not isinstance(source, MappingNode) or id(source) in self.open:
                 self.document.add(
-                    Problem("'<<' merges a mapping that stands above", self._position_of(source))
+                    Problem(
+                        "'<<' merges a mapping that is defined above", self._position_of(source)
+                    )
                 )
                 continue
             self.open.add(id(source))
@@ -218,7 +220,7 @@ class NodeReader:
                 return key
         self.document.add(
             Problem(
-                "a keyword is expected" if names else "a key is a word or a number",
+                "expected a keyword" if names else "a key must be text or a number",
                 self._position_of(node),
             )
         )

@@ -19,7 +19,7 @@ from flambe.compile.reader.extension_origins import git_source, requirement
 def mismatch(name: str, origin: str, folder: str) -> str:
     """Return how an extension is imported from elsewhere than declared; nothing if it is not.
 
-    Nothing is imported for it. Where it cannot be known, nothing is said.
+    Nothing is imported for it. If it cannot be determined, nothing is reported.
 
     Parameters
     ----------
@@ -40,13 +40,13 @@ def mismatch(name: str, origin: str, folder: str) -> str:
         return _not_of_folder(name, origin, declared, path)
     if not origin.startswith((".", "/", "~")):
         return _not_of_package(name, origin, path)
-    # Its folder is elsewhere; but what a package of another name installed is not meant.
+    # The folder may be elsewhere; a package of another name is not the extension.
     owner = _distribution_of(name, path)
     if owner is None or _origin_of(owner) or _same(owner.name, name):
         return ""
     return (
         f"extension {name!r}: there is no folder {declared}, "
-        f"but Python imports it of {_titled(owner, path)}"
+        f"but Python imports it from {_titled(owner, path)}"
     )
 
 
@@ -86,7 +86,7 @@ def _not_of_package(name: str, origin: str, path: Path) -> str:
     if owner is None:
         return f"{declared}, but Python imports it from {path}"
     if not _same(owner.name, required.name):
-        return f"{declared}, but Python imports it of {_titled(owner, path)}"
+        return f"{declared}, but Python imports it from {_titled(owner, path)}"
     if not required.specifier.contains(owner.version, prereleases=True):
         return f"{declared}, but {_titled(owner)} is installed"
     return ""
@@ -102,7 +102,7 @@ def _not_of_repository(name: str, origin: str, path: Path) -> str:
     if _url(installed) == _url(source.url) or f"/extensions/{short}-" in installed:
         return ""
     where = f", installed from {installed}" if installed else ""
-    message = f"extension {name!r} is declared as {origin}, but Python imports it of "
+    message = f"extension {name!r} is declared as {origin}, but Python imports it from "
     return f"{message}{_titled(owner, path)}{where}"
 
 

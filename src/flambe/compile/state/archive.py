@@ -1,7 +1,7 @@
-"""Unpacking an archive that anybody may have made.
+"""Unpacking an archive from an untrusted source.
 
-Python's own ``filter="data"`` was got round more than once (CVE-2025-4517: a file outside of the
-folder was overwritten, by links), and bounds neither sizes nor numbers. What :func:`flambe.save`
+Python's own ``filter="data"`` has been bypassed more than once (CVE-2025-4517: links overwrote a
+file outside of the folder), and bounds neither sizes nor counts. What :func:`flambe.save`
 packs is plain files and folders: only those are unpacked, and only so much.
 """
 
@@ -72,7 +72,7 @@ def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> 
         or ".." in parts
         or not member.name.isprintable()
     ):
-        raise StateError(f"{member.name[:200]!r} is not a plain file of its folder")
+        raise StateError(f"{member.name[:200]!r} is not a regular file in its folder")
     if len(parts) > MAX_DEPTH or len(member.name) > MAX_NAME:
         raise StateError(f"{member.name[:80]!r} … is nested deeper than {MAX_DEPTH} folders")
     target = folder.joinpath(*parts)
@@ -82,7 +82,7 @@ def _unpack(archive: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> 
     target.parent.mkdir(parents=True, exist_ok=True)
     content = archive.extractfile(member)
     assert content is not None
-    with open(target, "xb") as file:  # a name that comes twice is no archive of ours
+    with open(target, "xb") as file:  # flambe's archives name each file once
         shutil.copyfileobj(content, file)
 
 
@@ -107,7 +107,7 @@ class _Counted(io.BufferedIOBase):
         self.given += len(data)
         if self.limit is not None and self.given > self.limit:
             raise StateError(
-                f"more than {self.limit // 1024**2:,} MiB come out of it\n"
+                f"it unpacks to more than {self.limit // 1024**2:,} MiB\n"
                 "  if you trust it:   flambe.load(path, trust=True)"
             )
         return data

@@ -11,7 +11,7 @@ import datetime
 import importlib.util
 import sys
 import zoneinfo
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 MARK = "__flambe__"
@@ -42,11 +42,11 @@ def integer(value: object) -> int:
     return value
 
 
-def sequence(value: object) -> list[object]:
-    """Return the elements of a list or a tuple, or raise ValueError."""
-    if not isinstance(value, list | tuple):
-        raise ValueError("not a list")
-    return list(value)
+def sequence(value: object) -> Sequence[object]:
+    """Return a list or a tuple, or raise ValueError."""
+    if type(value) is list or type(value) is tuple:
+        return value
+    raise ValueError("not a list")
 
 
 def integers(values: object) -> list[int]:

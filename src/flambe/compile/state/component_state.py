@@ -94,7 +94,7 @@ def _held(component: object) -> Iterator[tuple[str, Stateful]]:
 
 
 def _inside(module: object, path: str = "") -> Iterator[tuple[str, Stateful]]:
-    """Yield the outermost components in a module that is none (a ``torch.nn.ModuleList``)."""
+    """Yield the outermost components in a module that is not one (a ``torch.nn.ModuleList``)."""
     if inspect.isclass(module) or not hasattr(module, "__dict__"):
         return
     for key, child in (vars(module).get("_modules") or {}).items():
@@ -111,7 +111,7 @@ def _components_in(holder: object, values: Mapping[str, object]) -> set[str]:
 
 
 def _holders(component: object) -> Iterator[tuple[str, HasState]]:
-    """Yield what has a state_dict and is no component."""
+    """Yield what has a state_dict and is not a component."""
     for name, value in _attributes(component):
         if has_state(value) and not isinstance(value, Stateful):
             yield name, value
@@ -198,7 +198,7 @@ def _set(component: object, values: dict[str, Any]) -> Iterator[str]:
             yield f"{name!r} is not known"
 
 
-#: Of random numbers: they are equal if they go on in the same way.
+#: Random number generators: equal if they continue with the same numbers.
 _GENERATORS = ("Random", "Generator", "RandomState")
 
 
@@ -224,5 +224,5 @@ def same(first: Any, second: Any) -> bool:
         return digest(first) == digest(second)  # of their states
     try:
         return bool(first == second)
-    except Exception:  # of an object that compares in its own way
+    except Exception:  # raised by the object's own comparison
         return False

@@ -221,7 +221,7 @@ def decode(value: object, depth: int = 0) -> Any:
     Raises
     ------
     Exception
-        Of some kind, if it is none that was.
+        Of some kind, if it was not encoded.
     """
     if depth > MAX_DEPTH + 1:
         raise ValueError("nested too deeply")

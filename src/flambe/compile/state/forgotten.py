@@ -1,6 +1,6 @@
 """What a component forgot: attributes that change while it runs, and are in no state.
 
-They are missing after a resume and in what is loaded, so they are named where they can be mended:
+They are missing after a resume and in what is loaded, so they are reported where they can be fixed:
 with the line of code that sets them, and the line that keeps them.
 """
 
@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from types import CodeType
 from typing import Any
 
-from flambe.compile.component import Component
 from flambe.compile.state import component_state
 from flambe.compile.state.component_state import Stateful
 from flambe.compile.state.digest import digest
@@ -40,7 +39,7 @@ class Forgotten:
     name
         Its name.
     text
-        What people read.
+        The warning.
     """
 
     path: str
@@ -50,7 +49,7 @@ class Forgotten:
 
 
 class Watch:
-    """Remembers what the components of a tree hold, to tell later what changed.
+    """Remembers what the components of a tree hold, to report later what changed.
 
     Parameters
     ----------
@@ -58,7 +57,7 @@ class Watch:
         The tree, as it is before it runs.
     """
 
-    def __init__(self, root: Component) -> None:
+    def __init__(self, root: Stateful) -> None:
         self.root = root
         tree = dict(itertools.islice(component_state.components(root), MOST_COMPONENTS))
         self._ids = {id(component) for component in tree.values()}
@@ -111,12 +110,12 @@ class _Held:
         self.components = {
             name: id(value)
             for name, value in component_state._attributes(component)
-            if isinstance(value, Component)
+            if isinstance(value, Stateful)
         }
 
 
 def _never_named(component: Stateful) -> set[str]:
-    """Return what is no state, because its class says so or because a framework keeps it."""
+    """Return what is not state, because its class says so or because a framework keeps it."""
     cls: Any = type(component)
     names = {
         "training",
@@ -183,7 +182,7 @@ def _codes(function: object) -> Iterator[CodeType]:
 def _lost(
     component: Stateful, before: _Held, now: _Held, saved: Mapping[str, object]
 ) -> Iterator[tuple[str, str]]:
-    """Yield the names of attributes that are lost, with what people read of them."""
+    """Yield the names of attributes that are lost, each with its warning."""
     cls: Any = type(component)
     new = (now.holders - before.holders) | (now.tensors - before.tensors)
     new |= {name for name, i in now.components.items() if before.components.get(name) != i}
@@ -217,7 +216,7 @@ def _text(cls: Any, name: str, value: object, change: _Change, assignment: str) 
     after = again if change.existed else "missing"
     verb = "changed" if change.existed else "was set"
     lines = [
-        f"{cls.__name__}.{name} {verb} while it ran{values} and is in no state: after a resume, "
+        f"{cls.__name__}.{name} {verb} during the run{values} but is not saved: after a resume, "
         f"in later stages and when it is loaded it is {after}",
         f"  at {assignment or _class_position(cls)}",
         *_advice(name, value),
@@ -229,7 +228,7 @@ def _text(cls: Any, name: str, value: object, change: _Change, assignment: str) 
 def _advice(name: str, value: object) -> list[str]:
     if callable(getattr(value, "state_dict", None)):
         return ["  to keep it:  give it a name without the underscore, so that its state is saved"]
-    if isinstance(value, Component):
+    if isinstance(value, Stateful):
         return ["  to keep it:  give it a name without the underscore, so that its state is saved"]
     kind = needs_pickle(value)
     if kind is None:
@@ -246,8 +245,8 @@ def _advice(name: str, value: object) -> list[str]:
 
 def _made_late(cls: Any, name: str) -> str:
     return (
-        f"{cls.__name__}.{name} was made while it ran: it is not there when it is built again, so "
-        "it can be neither resumed, nor loaded, nor used by later stages\n"
+        f"{cls.__name__}.{name} was created during the run: it is missing when the component is "
+        "built again, so it can be neither resumed, nor loaded, nor used by later stages\n"
         f"  at {_assignment(cls, name) or _class_position(cls)}\n"
         f"  make self.{name} in __init__"
     )
@@ -261,7 +260,7 @@ def _assignment(cls: type, name: str) -> str:
     """Return where a component's own code sets an attribute, rather not in its constructor."""
     assignments: list[tuple[bool, str]] = []
     for base in cls.__mro__:
-        if not issubclass(base, Component) or base is Component:
+        if not issubclass(base, Stateful) or base is Stateful:
             continue
         for key, function in base.__dict__.items():
             for code in _codes(inspect.unwrap(function) if callable(function) else None):

@@ -22,7 +22,7 @@ def check_nesting(data: bytes) -> None:
     Raises
     ------
     pickle.UnpicklingError
-        If they are, or it is no pickle.
+        If they are, or it is not a pickle.
     """
     if sum(data.count(maker) for maker in _MAKERS) > _HARMLESS and _depth(data) > MAX_TUPLES:
         raise pickle.UnpicklingError("nested too deeply")
@@ -57,5 +57,5 @@ def _depth(data: bytes) -> int:
                 deepest = max(deepest, depth)
                 stack[taken:] = [depth] * len(opcode.stack_after)
     except (ValueError, LookupError) as error:
-        raise pickle.UnpicklingError(f"no pickle: {error}") from None
+        raise pickle.UnpicklingError(f"not a pickle: {error}") from None
     return deepest

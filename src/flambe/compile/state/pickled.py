@@ -2,9 +2,9 @@
 
 A pickle runs what it names when it is read. So it is a form of state that a component asks for
 (``register_attrs("clf", pickle=True)``), kept apart from the rest: beside ``state.pt`` there is
-``clf.pickle``, and ``clf.pickle.mac``, a code (HMAC-SHA256) that only who has the key of the user
-can compute. A run reads what was written with the key of its user, and nothing else: a folder that
-somebody else made has no such code. ``flambe.load(path, trust=True)`` reads any.
+``clf.pickle``, and ``clf.pickle.mac``, a code (HMAC-SHA256) that takes the key of the user to
+compute. A run reads what was written with the key of its user, and nothing else: a folder that
+someone else made has no such code. ``flambe.load(path, trust=True)`` reads any.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ NOBODY = Trust()
 def user_key() -> bytes:
     """Return the key of this user on this machine, made at first use.
 
-    Where flambe's own folder cannot be written it is a new one: good for this run alone.
+    If flambe's own folder cannot be written, it is a new one, for this run only.
     """
     try:
         path = home_folder() / _KEY_FILE
@@ -123,7 +123,7 @@ def read(folder: str, name: str, entry: PickleEntry, where: str, trust: Trust) -
     """
     path = os.path.join(folder, f"{name}.pickle")
     if not name.isidentifier():
-        raise StateError(f"cannot read the state in {folder}: {name[:80]!r} is no attribute")
+        raise StateError(f"cannot read the state in {folder}: {name[:80]!r} is not an attribute")
     digest = entry["sha256"]
     if not trust.everybody and not _is_ours(path, name, digest, trust.key):
         raise StateError(
@@ -164,10 +164,10 @@ def _is_ours(path: str, name: str, digest: str, key: bytes) -> bool:
 
 
 def trust(path: str | os.PathLike[str]) -> int:
-    """Let your runs on this machine read the pickles in a folder, whoever wrote them.
+    """Let your runs on this machine read the pickles in a folder, no matter who wrote them.
 
     Call it for a folder of results that you brought here from another machine of yours, and want
-    to resume. Whoever wrote the pickles can run code as you when they are read.
+    to resume. The author of a pickle can run code as you when it is read.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """The state of the random number generators of this process, as plain values.
 
-Python's is always there; NumPy's and torch's where they are loaded.
+Python's generator always; NumPy's and torch's if they are loaded.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def capture() -> RandomState:
         state["numpy"] = [legacy[0], legacy[1].tolist(), *map(float, legacy[2:])]
     if (torch := sys.modules.get("torch")) is not None:
         state["torch"] = torch.get_rng_state()
-        # To ask a GPU that nobody uses would take memory of it.
+        # Asking a GPU that is not in use would allocate memory on it.
         if torch.cuda.is_initialized():
             state["cuda"] = torch.cuda.get_rng_state_all()
     return state
@@ -51,7 +51,7 @@ def restore(state: RandomState) -> None:
 
 @contextlib.contextmanager
 def undrawn() -> Iterator[None]:
-    """Keep the numbers of Python's generator from what draws meanwhile, an import say."""
+    """Restore Python's generator afterwards, whatever draws from it meanwhile (an import, say)."""
     state = random.getstate()
     try:
         yield

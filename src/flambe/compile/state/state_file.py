@@ -1,7 +1,7 @@
 """The file of one component's state: what may be in it, and how it is written and read.
 
 Where torch is installed, it is a file of ``torch.save``, read with ``weights_only=True``. Elsewhere
-all values are plain, and it is a pickle that is read by one who knows no class and no function
+all values are plain, and it is a pickle, read by an unpickler that knows no class and no function
 (docs.python.org/3/library/pickle.html, "Restricting Globals"): unlike JSON, it keeps tuples and the
 types of keys, as torch does. What it holds is encoded, the same in both: see :mod:`encoding`.
 """
@@ -89,12 +89,12 @@ def read_state(
         }
     except StateError:
         raise
-    except pickle.UnpicklingError as error:  # torch's tells how to load it all the same
+    except pickle.UnpicklingError as error:  # torch's message tells how to load it anyway
         if match := re.search(r"GLOBAL ([\w.]+)", str(error)):
             reason = f"it holds more than tensors and plain values ({match[1]})"
             raise StateError(f"the state in {folder} is refused: {reason}") from None
         raise StateError(f"cannot read the state in {folder}: it is damaged") from None
-    except Exception as error:  # what is damaged raises what it will
+    except Exception as error:  # damaged files may raise anything
         raise StateError(f"cannot read the state in {folder}: {str(error)[:2000]}") from None
 
 
@@ -113,7 +113,7 @@ def _read_torch(file: str) -> Any:
         safe = ".".join(map(str, SAFE_TORCH))
         hint = f"a file can have torch {torch.__version__} run code: pip install 'torch>={safe}'"
         raise StateError(f"{file} is not read\n  {hint}")
-    # Once opened, it is the file that was looked at: not a pipe, nor one that was put in its way.
+    # Opened once and checked: not a pipe, and not a file that replaced it meanwhile.
     with open(file, "rb", opener=regular_opener) as stream:
         _check_zip(stream)
         return torch.load(stream, map_location="cpu", weights_only=True)
