@@ -85,7 +85,7 @@ def result_folders(host: ClusterHost, name: str) -> dict[str, str]:
         If the host names a folder that would be copied elsewhere.
     """
     folder = layout.of(host.agent.root, name)
-    output = host.run(["sh", "-c", _FOLDERS, "sh", layout.beside(folder)], repeat=True).stdout
+    output = host.run(["sh", "-c", _FOLDERS, "sh", layout.external_results(folder)], repeat=True).stdout
     lines = output.removesuffix("\n").split("\n") if output else []
     for path in lines:
         if not path.startswith("/") or wrong_path(path) or ".." in path.split("/"):

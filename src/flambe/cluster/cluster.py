@@ -42,18 +42,17 @@ class Cluster(MachineProvider, Runnable):
         Letters, digits, ``-`` and ``_``. A cluster is found again by it.
     setup_cmds
         Commands for bash, run on every host as the cluster's user, one after another; again when
-        the list changes, or a host was started anew.
+        the list changes, or a host was restarted.
     environment
-        How hosts are given their Python packages: ``index_url``, ``find_links``, ``offline``
-        (wheels are uploaded, the hosts reach no index), ``proxy`` (that leads to the index),
-        ``system`` (what the hosts' own Python has is used), ``python`` and ``python_mirror`` (one
-        that is brought to them), ``extras`` (of flambe).
+        How hosts get their Python packages: ``index_url``, ``find_links``, ``offline`` (wheels are
+        uploaded, the hosts reach no index), ``proxy`` (the one that leads to the index), ``system``
+        (the packages of the hosts' own Python), ``python`` and ``python_mirror`` (a Python that is
+        installed on them), ``extras`` (of flambe).
     remote_dir
-        flambe's folder on the hosts, from the home of the user, or absolute: on another disk. Hosts
-        may share it.
+        flambe's folder on the hosts: relative to the home of the user, or absolute, on another
+        disk. Hosts may share it.
     gpus
-        ``all``, or ``free``: those that somebody else uses when the cluster is made ready are left
-        to them.
+        ``all``, or ``free``: GPUs that others use when the cluster is provisioned are left to them.
     site
         Where the Report Site listens, if not on the loopback of the orchestrator: ``host``, and
         ``certificate`` and ``key``, files of this machine, for TLS.
@@ -64,9 +63,9 @@ class Cluster(MachineProvider, Runnable):
         one machine then.
     """
 
-    #: The keywords whose tags are constructed: none, for ``flambe status FILE`` only looks.
+    #: The keywords whose tags are constructed: none, because ``flambe status FILE`` only reads.
     _flambe_tagged: ClassVar[tuple[str, ...]] = ()
-    #: Hours of low use after which a host, or what runs there, ends; -1 never.
+    #: Hours of low use after which a host, or the services on it, end; -1 for never.
     orchestrator_timeout: float = -1
     factories_timeout: float = -1
 
@@ -100,27 +99,27 @@ class Cluster(MachineProvider, Runnable):
 
     @classmethod
     def check_schema(cls, schema: Schema) -> Iterator[Finding]:
-        """Yield what is wrong with a configuration that keywords and types do not tell."""
+        """Yield the problems of a configuration that its keywords and types do not show."""
         yield from findings(schema.kwargs, folder=written_in(schema))
 
     # -- running ------------------------------------------------------------------------------
 
     def run(self, force: bool = False, **kwargs: Any) -> None:
-        """Make the cluster ready.
+        """Provision the cluster.
 
         Parameters
         ----------
         force
-            Whether the setup commands are run again.
+            Whether the setup commands run again.
         kwargs
-            ``observer``: who is told how it goes, a :class:`ClusterObserver`. ``prune``: whether
-            hosts that were created, and are no longer in the file, are removed. ``setup``: as
-            ``force``.
+            ``observer``: a :class:`ClusterObserver`, which is notified of what happens. ``prune``:
+            whether hosts that were created, and are no longer in the file, are removed. ``setup``:
+            as ``force``.
         """
         self.prune = bool(kwargs.get("prune"))
         self.observer = kwargs.get("observer") or self.observer
         self.provision(setup_again=force or bool(kwargs.get("setup")))
-        # Hosts that came later join what runs.
+        # Hosts that were added join the Ray that runs.
         self.ray.join()
 
     def provision(
@@ -173,7 +172,7 @@ class Cluster(MachineProvider, Runnable):
 
     @property
     def orchestrator(self) -> ClusterHost:
-        """The host that runs what is run on the cluster."""
+        """The host that runs jobs and keeps their results."""
         return self.context.orchestrator
 
     @property
@@ -217,24 +216,24 @@ class Cluster(MachineProvider, Runnable):
         Raises
         ------
         RemoteError
-            If one fails: with the host, the command, its exit code and what it said last.
+            If one fails: with the host, the command, its exit code and the end of its output.
         """
         commands = as_list(commands, "run_cmds() takes a list of commands")
 
-        def on(host: ClusterHost) -> Result:
-            done = Result(host.name, "", 0, "", "")
+        def run_on(host: ClusterHost) -> Result:
+            result = Result(host.name, "", 0, "", "")
             for command in commands:
-                done = host.run(shell.login(command), deadline=3600, shown=command)
-            return done
+                result = host.run(shell.login(command), deadline=3600, shown=command)
+            return result
 
-        return each(on, self.context.selected(hosts))
+        return each(run_on, self.context.selected(hosts))
 
     def create_dirs(self, folders: Sequence[str | os.PathLike[str]]) -> None:
-        """Make folders on all hosts; relative ones start at the home of the user."""
+        """Create folders on all hosts; relative ones start at the home of the user."""
         self.files.make(as_list(folders, "create_dirs() takes a list of folders"))
 
     def send(self, source: str | Path, target: str, *, delete: bool = False) -> None:
-        """Bring a local file or folder to the same path on all hosts."""
+        """Copy a local file or folder to the same path on all hosts."""
         self.files.send(Path(source), target, delete=delete)
 
     def send_content(self, content: str | bytes, target: str) -> None:
@@ -245,10 +244,10 @@ class Cluster(MachineProvider, Runnable):
 def _origin_of(cluster: Cluster) -> ClusterOrigin:
     """Return where a cluster is described."""
     origin: Any = vars(cluster).get("_flambe_origin")
-    place = origin.schema.place if origin is not None else None
+    source = origin.schema.place if origin is not None else None
     secrets = cluster.config.origin
     return ClusterOrigin(
-        file=os.path.abspath(place.file) if place is not None and place.folder else "",
+        file=os.path.abspath(source.file) if source is not None and source.folder else "",
         kind=type(cluster).__name__,
         scope=cluster.scope,
         secrets=os.path.abspath(secrets) if secrets else "",
@@ -256,14 +255,14 @@ def _origin_of(cluster: Cluster) -> ClusterOrigin:
 
 
 def written_in(schema: Schema) -> Path:
-    """Return the folder that paths of a file start from."""
+    """Return the folder that the paths in a file are relative to."""
     return Path(schema.place.folder) if schema.place and schema.place.folder else Path.cwd()
 
 
 def findings(
     values: Mapping[str, Any], *, absolute: bool = True, folder: Path | None = None
 ) -> Iterator[Finding]:
-    """Yield what is wrong with the keywords that all clusters have.
+    """Yield the problems of the keywords that all clusters have.
 
     Parameters
     ----------
@@ -272,13 +271,13 @@ def findings(
     absolute
         Whether ``remote_dir`` may be an absolute path.
     folder
-        What paths start from; by default the current folder.
+        The folder that paths are relative to; by default the current one.
     """
     name = values.get("name")
-    if isinstance(name, str) and (what := wrong_ascii_name(name)):
-        yield ("name",), what, NAME_HINT
+    if isinstance(name, str) and (problem := wrong_ascii_name(name)):
+        yield ("name",), problem, NAME_HINT
     yield from spec.findings(values.get("environment") or {})
     yield from site_address.findings(values.get("site"), folder or Path.cwd())
     remote = values.get("remote_dir")
-    if isinstance(remote, str) and (what := layout.wrong(remote, absolute=absolute)):
-        yield ("remote_dir",), what, "such as .flambe" + (" or /data/flambe" if absolute else "")
+    if isinstance(remote, str) and (problem := layout.wrong(remote, absolute=absolute)):
+        yield ("remote_dir",), problem, "such as .flambe" + (" or /data/flambe" if absolute else "")

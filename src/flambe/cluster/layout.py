@@ -1,11 +1,11 @@
-"""Paths of flambe's folder on hosts: below the home of the user, or absolute."""
+"""Every path of a cluster on its hosts: relative to the home of the user, or absolute."""
 
 from __future__ import annotations
 
 import re
 import shlex
 
-# No part starts with a dash: programs would take it for an option.
+# No part starts with a dash, which programs would take for an option.
 _PATH = re.compile(r"/?[A-Za-z0-9_.][A-Za-z0-9_.-]*(/[A-Za-z0-9_.][A-Za-z0-9_.-]*)*\Z")
 
 
@@ -34,8 +34,8 @@ def ssh_alias(cluster: str, host: str) -> str:
     return f"{host}.{cluster}"
 
 
-def beside(folder: str) -> str:
-    """Return the file that names the folders of results beside those in the folder of a cluster."""
+def external_results(folder: str) -> str:
+    """Return the file that lists folders of results outside the folder of a cluster."""
     return f"{folder}/results.txt"
 
 
@@ -45,12 +45,12 @@ def in_shell(path: str) -> str:
 
 
 def wrong(path: str, *, absolute: bool) -> str:
-    """Return what is wrong with ``remote_dir``, or nothing.
+    """Return what is wrong with ``remote_dir``; empty if nothing is.
 
     Parameters
     ----------
     path
-        What was written.
+        The value in the file.
     absolute
         Whether it may be an absolute path.
     """

@@ -1,4 +1,4 @@
-"""Who is told what happens to a cluster."""
+"""Observers of a cluster: they show what happens to it."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ class ClusterObserver(Protocol):
     """Shows what happens, and changes nothing. Called from several threads."""
 
     def note(self, text: str) -> None:
-        """Something that people want to know."""
+        """Show a note for the user."""
 
     def host_line(self, host: str, text: str) -> None:
-        """A line that a command on a host said."""
+        """Show a line of output of a command on a host."""
 
 
 class LogClusterObserver:
-    """Tells it in the log."""
+    """Writes to the log."""
 
     def note(self, text: str) -> None:
         """Log it."""
