@@ -85,7 +85,8 @@ def result_folders(host: ClusterHost, name: str) -> dict[str, str]:
         If the host names a folder that would be copied elsewhere.
     """
     folder = layout.of(host.agent.root, name)
-    output = host.run(["sh", "-c", _FOLDERS, "sh", layout.external_results(folder)], repeat=True).stdout
+    command = ["sh", "-c", _FOLDERS, "sh", layout.external_results(folder)]
+    output = host.run(command, repeat=True).stdout
     lines = output.removesuffix("\n").split("\n") if output else []
     for path in lines:
         if not path.startswith("/") or wrong_path(path) or ".." in path.split("/"):

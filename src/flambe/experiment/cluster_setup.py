@@ -71,7 +71,10 @@ def prepare(spec: ExperimentSpec, cluster: Cluster, *, force: bool, resume: bool
     variables.update({name: os.environ[name] for name in _DEADLINES if name in os.environ})
     host.run(["mkdir", "-p", "--", root], repeat=True)
     if not root.startswith(f"{context.work}/"):
-        host.run(["sh", "-c", _REMEMBER, "sh", layout.external_results(context.folder), root], repeat=True)
+        host.run(
+            ["sh", "-c", _REMEMBER, "sh", layout.external_results(context.folder), root],
+            repeat=True,
+        )
     cluster.report.start(root)
     # Records how the run ended, where the run was killed before it could.
     interrupted = [context.python(host), "-m", "flambe.experiment.storage.mark_interrupted", root]
