@@ -10,7 +10,8 @@ copyright = "The flambe authors"  # noqa: A001 (Sphinx's name)
 release = version = __version__
 
 # Names that are loaded at first use are no members of their modules until then.
-for _name in ("", ".dataset", ".experiment", ".field", ".learn", ".metric", ".nn", ".sampler"):
+LAZY = " .dataset .experiment .field .learn .metric .nn .sampler .testing"
+for _name in LAZY.split(" "):
     _module = importlib.import_module(f"flambe{_name}")
     for _member in _module.__all__:
         setattr(_module, _member, getattr(_module, _member))

@@ -25,7 +25,9 @@ PUBLIC = {
     "flambe.experiment": "Experiment",
     "flambe.cluster": "AWSCluster Cluster LocalCluster LoopbackHost Machine SSHCluster",
     "flambe.remote": "Address Command Connection Copy Host Login Result Transport each",
-    "flambe.testing": "FakeConnection RecordedCommand",
+    "flambe.testing": (
+        "FakeAgent FakeConnection RecordedCommand RecordingCluster RecordingObserver fake_machine"
+    ),
     "flambe.report": "create_app",
     "flambe.learn": "Evaluator Script Trainer",
     "flambe.dataset": "BaseDataset DataError SklearnDataset Table TabularDataset",

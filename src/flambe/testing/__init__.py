@@ -1,5 +1,34 @@
-"""Fakes for the tests of those who build on flambe, and for flambe's own."""
+"""Fakes for the tests of code that builds on flambe, and for flambe's own."""
 
-from flambe.testing.fake_connection import FakeConnection, RecordedCommand
+from __future__ import annotations
 
-__all__ = ["FakeConnection", "RecordedCommand"]
+from typing import TYPE_CHECKING
+
+from flambe._lazy import lazy_exports
+
+if TYPE_CHECKING:
+    from flambe.testing.fake_agent import FakeAgent
+    from flambe.testing.fake_connection import FakeConnection, RecordedCommand
+    from flambe.testing.recording_cluster import RecordingCluster, RecordingObserver, fake_machine
+
+__all__ = [
+    "FakeAgent",
+    "FakeConnection",
+    "RecordedCommand",
+    "RecordingCluster",
+    "RecordingObserver",
+    "fake_machine",
+]
+
+# Loaded when they are used: a test of one host needs no cluster.
+__getattr__ = lazy_exports(
+    __name__,
+    {
+        "FakeAgent": "fake_agent",
+        "FakeConnection": "fake_connection",
+        "RecordedCommand": "fake_connection",
+        "RecordingCluster": "recording_cluster",
+        "RecordingObserver": "recording_cluster",
+        "fake_machine": "recording_cluster",
+    },
+)

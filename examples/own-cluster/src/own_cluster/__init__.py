@@ -4,13 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from flambe.cluster import Cluster, LoopbackHost, Machine
 from flambe.errors import RunError
 
 
-class Pool:
-    """Machines that are booked and given back: a stand-in for a lab's or a cloud's.
+class Pool(Protocol):
+    """What lends machines: a lab's booking system, or a cloud."""
+
+    def machines_of(self, cluster: str) -> list[Machine]:
+        """Return the machines that a cluster has booked."""
+
+    def book(self, cluster: str, name: str) -> Machine:
+        """Book a machine."""
+
+    def give_back(self, cluster: str, name: str) -> None:
+        """Give a machine back."""
+
+
+class LocalPool:
+    """A pool of machines that are processes of this one: a stand-in for a real one.
 
     Parameters
     ----------
@@ -24,19 +38,20 @@ class Pool:
         self.folder = folder
         self.size = size
 
-    def booked(self, cluster: str) -> list[LoopbackHost]:
-        """Return the machines that a cluster has."""
-        places = self.folder.glob(f"{cluster}.*")
-        return [LoopbackHost(place, place.name.partition(".")[2]) for place in places]
+    def machines_of(self, cluster: str) -> list[Machine]:
+        """Return the machines that a cluster has booked, and that run."""
+        paths = self.folder.glob(f"{cluster}.*")
+        hosts = [LoopbackHost(path, path.name.partition(".")[2]) for path in paths]
+        return [machine for host in hosts if (machine := host.machine()) is not None]
 
     def book(self, cluster: str, name: str) -> Machine:
-        """Book one."""
+        """Book a machine."""
         if len(list(self.folder.glob("*.*"))) >= self.size:
             raise RunError(f"the pool has {self.size} machines, and all are booked")
         return LoopbackHost(self.folder / f"{cluster}.{name}", name).start()
 
     def give_back(self, cluster: str, name: str) -> None:
-        """Give one back."""
+        """Give a machine back."""
         LoopbackHost(self.folder / f"{cluster}.{name}", name).remove()
 
 
@@ -48,7 +63,7 @@ class PoolCluster(Cluster):
     name
         Letters, digits, ``-`` and ``_``.
     pool
-        The folder of the pool.
+        The folder of the pool; tests have another :class:`Pool`.
     factories_num
         How many factories.
     size
@@ -60,41 +75,40 @@ class PoolCluster(Cluster):
     def __init__(
         self,
         name: str,
-        pool: str,
+        pool: str | Pool,
         factories_num: int = 1,
         size: int = 4,
         setup_cmds: Sequence[str] | None = None,
     ) -> None:
         super().__init__(name, setup_cmds)
-        self.pool = Pool(Path(pool), size)
+        self.pool: Pool = LocalPool(Path(pool), size) if isinstance(pool, str) else pool
         self.names = ["orchestrator", *(f"factory_{n + 1}" for n in range(factories_num))]
 
     def find_machines(self) -> list[Machine]:
         """Return the machines that are booked already, the orchestrator first."""
-        machines = [host.machine() for host in self.pool.booked(self.name)]
-        known = {machine.name: machine for machine in machines if machine is not None}
-        return [known[name] for name in self.names if name in known]
+        machines = {machine.name: machine for machine in self.pool.machines_of(self.name)}
+        return [machines[name] for name in self.names if name in machines]
 
     def missing_machines(self) -> list[str]:
         """Return the names of those that would be booked."""
-        known = {machine.name for machine in self.find_machines()}
-        return [name for name in self.names if name not in known]
+        existing = {machine.name for machine in self.find_machines()}
+        return [name for name in self.names if name not in existing]
 
     def create_machines(self, found: Sequence[Machine]) -> list[Machine]:
-        """Book what is missing; if one cannot be had, give back those that were booked here."""
-        known = {machine.name: machine for machine in found}
+        """Book what is missing; if that fails, give back what was booked here."""
+        machines = {machine.name: machine for machine in found}
         booked = []
         try:
             for name in self.missing_machines():
-                known[name] = self.pool.book(self.name, name)
+                machines[name] = self.pool.book(self.name, name)
                 booked.append(name)
         except BaseException:
             for name in booked:
                 self.pool.give_back(self.name, name)
             raise
-        return [known[name] for name in self.names]
+        return [machines[name] for name in self.names]
 
     def remove_machines(self) -> None:
         """Give everything back."""
-        for host in self.pool.booked(self.name):
-            self.pool.give_back(self.name, host.name)
+        for machine in self.pool.machines_of(self.name):
+            self.pool.give_back(self.name, machine.name)
