@@ -18,9 +18,11 @@ pytestmark = [pytest.mark.root, pytest.mark.xdist_group("metal-leaving")]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Place, Metal]]:
+def place(
+    tmp_path_factory: pytest.TempPathFactory, installed: Path | None
+) -> Iterator[tuple[Place, Metal]]:
     folder = tmp_path_factory.mktemp("leaving")
-    with lent(3) as metal:
+    with lent(3, layer=installed) as metal:
         made = Place(folder, metal.cluster_yaml("lab"))
         ready = made.flambe(made.cluster)
         assert ready.returncode == 0, ready.stderr

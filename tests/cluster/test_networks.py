@@ -68,8 +68,8 @@ def proven(place: Place, metal: Metal) -> None:
 
 
 @pytest.mark.long
-def test_a_lab_where_only_ssh_is_open_between_hosts(hello: Place) -> None:
-    with lent(3) as metal:
+def test_a_lab_where_only_ssh_is_open_between_hosts(hello: Place, installed: Path | None) -> None:
+    with lent(3, layer=installed) as metal:
         hello.cluster.write_text(metal.cluster_yaml("lab"))
         inside = ["-s", metal.claim.network]
         tcp = [*inside, "-p", "tcp", "--syn", "!", "--dport", "22"]
@@ -81,9 +81,9 @@ def test_a_lab_where_only_ssh_is_open_between_hosts(hello: Place) -> None:
 
 
 @pytest.mark.long
-def test_factories_that_are_reached_by_a_jump(hello: Place) -> None:
+def test_factories_that_are_reached_by_a_jump(hello: Place, installed: Path | None) -> None:
     """``ProxyJump`` in the user's configuration of ssh, here one of the test's own."""
-    with lent(3) as metal:
+    with lent(3, layer=installed) as metal:
         first, *factories = (host.address for host in metal.hosts)
         known = hello.folder / "known"
         config = hello.folder / "ssh-config"

@@ -1,9 +1,9 @@
 #!/bin/sh
-# boot.sh BASE FOLDER: become the first process of a host. Everything that it mounts is in a mount
+# boot.sh BASE FOLDER LAYER: become the first process of a host. Everything that it mounts is in a mount
 # namespace of its own, and goes with it.
 set -eu
 umask 022
-base=$1 folder=$2
+base=$1 folder=$2 layer=$3
 cd "$folder/root"
 mount -t overlay metal -o "lowerdir=$base,upperdir=$folder/upper,workdir=$folder/work" "$folder/root"
 cd "$folder/root"
@@ -25,6 +25,11 @@ mount -t devpts -o newinstance,ptmxmode=666,mode=620,gid=5 devpts dev/pts
 ln -s pts/ptmx dev/ptmx
 mount -t tmpfs -o mode=1777 tmpfs dev/shm
 chmod 1777 run/lock
+if [ -n "$layer" ]; then
+    mkdir -p run/layer/lower run/layer/own "$folder/layer/upper" "$folder/layer/work"
+    mount --bind "$layer" run/layer/lower
+    mount --bind "$folder/layer" run/layer/own
+fi
 
 # On the disk, which has more room than memory has, and emptied at each boot, as Debian does.
 rm -rf tmp

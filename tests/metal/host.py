@@ -30,6 +30,14 @@ install -d -o "$1" -g "$group" -m 700 "$home/.ssh"
 cat > "$home/.ssh/authorized_keys"
 chown "$1:$group" "$home/.ssh/authorized_keys"
 """
+LAYER = """
+home=$(getent passwd "$1" | cut -d: -f6)
+group=$(id -g "$1")
+install -d -o "$1" -g "$group" -m 700 "$home/.flambe" "$home/.flambe/envs"
+chown "$1:$group" /run/layer/own/upper
+own=upperdir=/run/layer/own/upper,workdir=/run/layer/own/work
+mount -t overlay environments -o "lowerdir=/run/layer/lower,$own" "$home/.flambe/envs"
+"""
 FILL = """
 mkdir -p "$2"
 mount -t tmpfs -o "size=$3m,mode=755,uid=$(id -u "$1"),gid=$(id -g "$1")" metal "$2"
@@ -48,8 +56,9 @@ class Host(Node):
         base: str | Path,
         key: Path,
         undo: ExitStack,
+        layer: Path | None = None,
     ) -> None:
-        super().__init__(claim, number, base)
+        super().__init__(claim, number, base, layer)
         self.user = user
         self._key = key
         self._undo = undo
@@ -64,6 +73,7 @@ class Host(Node):
         make_key(self.disk.upper / HOST_KEY, f"root@{self.name}")
         self.boot()
         self._let_in(self.user, public(self._key))
+        self._mount_layer()
 
     def boot(self) -> None:
         """Switch it on, and wait for the banner of its sshd."""
@@ -86,6 +96,12 @@ class Host(Node):
         """Switch it off and on: the same disk, and nothing else of before, no cut and no rules."""
         self.power_off()
         self.boot()
+        self._mount_layer()
+
+    def _mount_layer(self) -> None:
+        """Show its user the environments of a layer as their own, which they may change."""
+        if self.layer is not None:
+            self.run("sh", "-euc", LAYER, "sh", self.user)
 
     def _answers(self) -> bool:
         if not self.first:  # which raises when it has ended

@@ -29,12 +29,21 @@ class Metal:
     base : str | Path
         The folder that their root folders start as: this machine's own, less what is this
         machine's alone, or a tree such as debootstrap makes.
+    layer : Path, optional
+        The environments that they have from the beginning: see :mod:`tests.metal.layer`.
     """
 
-    def __init__(self, count: int = 1, user: str = "ubuntu", base: str | Path = "/") -> None:
+    def __init__(
+        self,
+        count: int = 1,
+        user: str = "ubuntu",
+        base: str | Path = "/",
+        layer: Path | None = None,
+    ) -> None:
         self.count = count
         self.user = user
         self.base = base
+        self.layer = layer
         self.hosts: list[Host] = []
         self._added = 0
         self._claim: Claim | None = None
@@ -130,6 +139,7 @@ class Metal:
             number,
             user=user or self.user,
             base=base or self.base,
+            layer=self.layer,
             key=self.key,
             undo=self._undo,
         )

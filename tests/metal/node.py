@@ -49,13 +49,16 @@ def enter(first: int, argv: Iterable[str], user: str | None = None) -> list[str]
 class Node:
     """Namespaces, a disk and a network card."""
 
-    def __init__(self, claim: Claim, number: int, base: str | Path) -> None:
+    def __init__(
+        self, claim: Claim, number: int, base: str | Path, layer: Path | None = None
+    ) -> None:
         self.claim = claim
         self.number = number
         self.name = claim.host_name(number)
         self.address = claim.address(number)
         self.folder = claim.folder / self.name
         self.disk = Disk(self.folder, Path(base))
+        self.layer = layer
         self._holder: subprocess.Popen[bytes] | None = None
         self._first = 0
 
@@ -80,7 +83,15 @@ class Node:
         """Start its first process and plug it in."""
         with (self.folder / "boot.log").open("ab") as log:
             self._holder = subprocess.Popen(
-                ["unshare", *NAMESPACES, "/bin/sh", BOOT, self.disk.base, self.folder],
+                [
+                    "unshare",
+                    *NAMESPACES,
+                    "/bin/sh",
+                    BOOT,
+                    self.disk.base,
+                    self.folder,
+                    self.layer or "",
+                ],
                 cwd="/",
                 env=CLEAN,
                 stdin=subprocess.DEVNULL,
