@@ -12,6 +12,7 @@ from flambe.cluster.options import Finding
 from flambe.cluster.services.service import Service
 from flambe.remote import each
 from flambe.remote.agent.reaper import reaper_status
+from flambe.remote.agent.reaper.settings import ReaperSettings
 
 SERVICE = "reaper"
 FOREVER = -1
@@ -40,17 +41,17 @@ def arm(cluster: ClusterContext, hosts: Sequence[ClusterHost], hours: Mapping[bo
             return
         own = host.path(f"{host.agent.root}/hosts/{host.facts.hostname}")
         path = reaper_status.settings_path(own, cluster.name)
-        settings = {
-            "timeout": timeout,
-            "cluster": cluster.name,
-            "lease": f"{own}/lease-*.json",
-            "command": host.agent_argv("retire", cluster.name),
-            "once": True,
-            "patience": PATIENCE,
-            "typing": 0,
-            "check": CHECK,
-            "seen": f"{path}.seen",
-        }
+        settings = ReaperSettings(
+            timeout=timeout,
+            cluster=cluster.name,
+            lease=f"{own}/lease-*.json",
+            command=host.agent_argv("retire", cluster.name),
+            once=True,
+            patience=PATIENCE,
+            typing=0,
+            check=CHECK,
+            seen=f"{path}.seen",
+        ).to_json()
         if service.about != settings:
             host.put(json.dumps(settings), path, mode=0o600)
             command = host.agent_argv("reap", path)

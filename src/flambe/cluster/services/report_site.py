@@ -79,10 +79,10 @@ class RunningSite:
     def of(cls, about: Mapping[str, object]) -> RunningSite | None:
         """Return the site that a supervisor keeps; None if that cannot be read."""
         ports = about.get("ports")
-        if not isinstance(ports, list) or len(ports) != 2:
+        if not isinstance(ports, list) or [type(port) for port in ports] != [int, int]:
             return None
-        host = about.get("host", LOOPBACK)
-        return cls((int(ports[0]), int(ports[1])), str(host), bool(about.get("secure")))
+        host = str(about.get("host", LOOPBACK))
+        return cls((ports[0], ports[1]), host, bool(about.get("secure")))
 
 
 class ReportSite:
