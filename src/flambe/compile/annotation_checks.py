@@ -232,7 +232,7 @@ def misfits(value: object, annotation: object) -> Iterator[tuple[Path, object, o
         yield (), value, annotation
 
 
-def wrong_keys(value: object, annotation: object) -> list[Any]:
+def wrong_keys(value: object, annotation: object) -> list[Key]:
     """Return the keys of a mapping that do not fit, where that is all that is wrong with it."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if not isinstance(value, Mapping) or origin not in _MAPPINGS or len(args) != 2:

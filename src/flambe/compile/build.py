@@ -161,7 +161,7 @@ class Builder:
 
     # -- links --------------------------------------------------------------------------------
 
-    def follow(self, link: Link) -> Any:
+    def follow(self, link: Link) -> object:
         """Return what a link leads to."""
         if link.reserved:
             raise ConfigError(Problem(f"!@ {link}: no link leads to {link.reserved}", link.place))
@@ -195,7 +195,7 @@ class Builder:
         corrected = Link(link.root, (*link.keys, *min(below, key=len)), tuple(rest))
         return f"{name!r} is in the configuration; brackets walk there:   !@ {corrected}"
 
-    def at(self, path: Path) -> Any:
+    def at(self, path: Path) -> object:
         """Return the built object at a path."""
         name = str(path[0])
         if name not in self.names:

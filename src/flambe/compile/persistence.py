@@ -151,7 +151,7 @@ def _description(component: Stateful, *, alone: bool) -> dict[str, str]:
     """
     description: dict[str, str] | None = vars(component).get("_flambe_description")
     if description is None:
-        cls: Any = type(component)
+        cls: type = type(component)
         stream = io.StringIO()
         try:
             yaml.dump_standalone(component, stream)
@@ -170,7 +170,7 @@ def _description(component: Stateful, *, alone: bool) -> dict[str, str]:
 
 
 @functools.cache
-def _source(cls: Any) -> str:
+def _source(cls: type) -> str:
     try:
         return inspect.getsource(cls)
     except (OSError, TypeError):

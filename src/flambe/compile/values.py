@@ -48,7 +48,7 @@ class Link:
     place: Place | None = field(default=None, repr=False, compare=False)
 
     @classmethod
-    def parse(cls, text: str, place: Place | None = None) -> Link:
+    def parse(cls, text: str, position: Place | None = None) -> Link:
         """Read the text behind ``!@``.
 
         Raises
@@ -64,7 +64,7 @@ class Link:
             match["root"],
             tuple(_key(key) for key in keys),
             tuple(match["attributes"].split(".")[1:]),
-            place,
+            position,
         )
 
     @property

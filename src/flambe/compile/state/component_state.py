@@ -202,7 +202,7 @@ def _set(component: object, values: dict[str, Any]) -> Iterator[str]:
 _GENERATORS = ("Random", "Generator", "RandomState")
 
 
-def same(first: Any, second: Any) -> bool:
+def same(first: object, second: object) -> bool:
     """Whether two states are equal: tensors, arrays and tables by value, NaN equal to NaN."""
     if first is second:
         return True
@@ -214,10 +214,14 @@ def same(first: Any, second: Any) -> bool:
     if torch is not None and isinstance(first, torch.Tensor):
         return isinstance(second, torch.Tensor) and bool(torch.equal(first.cpu(), second.cpu()))
     if numpy is not None and isinstance(first, numpy.ndarray):
-        alike = isinstance(second, numpy.ndarray) and first.dtype == second.dtype
-        return alike and first.shape == second.shape and first.tobytes() == second.tobytes()
+        return (
+            isinstance(second, numpy.ndarray)
+            and first.dtype == second.dtype
+            and first.shape == second.shape
+            and first.tobytes() == second.tobytes()
+        )
     if pandas is not None and isinstance(first, pandas.DataFrame | pandas.Series | pandas.Index):
-        return type(first) is type(second) and bool(first.equals(second))
+        return bool(first.equals(second)) and type(second) is type(first)
     if isinstance(first, float) and isinstance(second, float) and math.isnan(first):
         return math.isnan(second)
     if type(first) is type(second) and type(first).__name__ in _GENERATORS:

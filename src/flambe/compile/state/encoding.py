@@ -11,7 +11,7 @@ import datetime
 import random
 import sys
 from collections import Counter, OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 from typing import Any
@@ -258,25 +258,25 @@ def _read(written: Fields, depth: int) -> object:
     raise ValueError(f"it holds a {kind[:40]!r}, which this version of flambe does not know")
 
 
-def _dict(written: Fields, items: list[Any]) -> dict[Any, Any]:
-    return {key: child for key, child in items}  # noqa: C416 (an item of three is an error)
+def _dict(items: Sequence[object]) -> dict[object, object]:
+    return {key: child for key, child in map(sequence, items)}  # noqa: C416 (two in each)
 
 
-def _defaultdict(written: Fields, items: list[Any]) -> object:
+def _defaultdict(written: Fields, items: Sequence[object]) -> object:
     factory = written["factory"]
     kind = None if factory is None else _FACTORIES[str(factory)]
-    return defaultdict(kind, _dict(written, items))
+    return defaultdict(kind, _dict(items))
 
 
-def _deque(written: Fields, items: list[Any]) -> object:
+def _deque(written: Fields, items: Sequence[object]) -> object:
     most = written["most"]
     return deque(items, None if most is None else integer(most))
 
 
-_CONTAINERS: dict[str, Callable[[Fields, list[Any]], object]] = {
-    "dict": _dict,
-    "Counter": lambda written, items: Counter(_dict(written, items)),
-    "OrderedDict": lambda written, items: OrderedDict(_dict(written, items)),
+_CONTAINERS: dict[str, Callable[[Fields, Sequence[object]], object]] = {
+    "dict": lambda written, items: _dict(items),
+    "Counter": lambda written, items: Counter(_dict(items)),
+    "OrderedDict": lambda written, items: OrderedDict(_dict(items)),
     "defaultdict": _defaultdict,
     "set": lambda written, items: set(items),
     "frozenset": lambda written, items: frozenset(items),

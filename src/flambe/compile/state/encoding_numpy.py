@@ -33,7 +33,7 @@ def write(value: object) -> Encoded | None:
         return {MARK: "numpy.RandomState", "state": legacy_state(value)}
     if type(value) is not np.ndarray and not isinstance(value, np.generic):
         return None
-    array: np.ndarray[Any, np.dtype[np.generic]] = np.asarray(value)
+    array = np.asarray(value)
     if not _is_safe(array.dtype):
         return None
     # The order in memory decides the order of sums, and with it the last digit.

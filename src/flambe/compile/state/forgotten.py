@@ -14,7 +14,6 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from types import CodeType
-from typing import Any
 
 from flambe.compile.state import component_state
 from flambe.compile.state.component_state import Stateful
@@ -116,7 +115,7 @@ class _Held:
 
 def _never_named(component: Stateful) -> set[str]:
     """Return what is not state, because its class says so or because a framework keeps it."""
-    cls: Any = type(component)
+    cls: type = type(component)
     names = {
         "training",
         *(vars(component).get("_flambe_attributes") or ()),
@@ -183,7 +182,7 @@ def _lost(
     component: Stateful, before: _Held, now: _Held, saved: Mapping[str, object]
 ) -> Iterator[tuple[str, str]]:
     """Yield the names of attributes that are lost, each with its warning."""
-    cls: Any = type(component)
+    cls: type = type(component)
     new = (now.holders - before.holders) | (now.tensors - before.tensors)
     new |= {name for name, i in now.components.items() if before.components.get(name) != i}
     for name in sorted(new & (set(saved) | set(now.components))):
@@ -209,7 +208,7 @@ class _Change:
     existed: bool
 
 
-def _text(cls: Any, name: str, value: object, change: _Change, assignment: str) -> str:
+def _text(cls: type, name: str, value: object, change: _Change, assignment: str) -> str:
     was = change.before
     values = f" ({was} → {change.now})" if was is not None and change.now is not None else ""
     again = f"{was} again" if was is not None else "as it was built"
@@ -243,7 +242,7 @@ def _advice(name: str, value: object) -> list[str]:
     ]
 
 
-def _made_late(cls: Any, name: str) -> str:
+def _made_late(cls: type, name: str) -> str:
     return (
         f"{cls.__name__}.{name} was created during the run: it is missing when the component is "
         "built again, so it can be neither resumed, nor loaded, nor used by later stages\n"

@@ -19,7 +19,7 @@ def capture() -> RandomState:
     version, internal, gauss = random.getstate()
     state: RandomState = {"python": [version, list(internal), gauss]}
     if (numpy := sys.modules.get("numpy")) is not None:
-        legacy: Any = numpy.random.get_state(legacy=True)
+        legacy = numpy.random.get_state(legacy=True)
         state["numpy"] = [legacy[0], legacy[1].tolist(), *map(float, legacy[2:])]
     if (torch := sys.modules.get("torch")) is not None:
         state["torch"] = torch.get_rng_state()

@@ -14,7 +14,7 @@ import os
 import pickle
 import re
 import zipfile
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import IO, Any, NoReturn
 
@@ -80,7 +80,9 @@ def read_state(
     """
     plain, tensors = os.path.join(folder, PLAIN_FILE), os.path.join(folder, STATE_FILE)
     try:
-        written = dict(_read_plain(plain) if os.path.exists(plain) else _read_torch(tensors))
+        written = _read_plain(plain) if os.path.exists(plain) else _read_torch(tensors)
+        if not isinstance(written, Mapping):
+            raise ValueError("it is not a mapping")
         return {
             name: decode(value)
             if (entry := pickle_entry(value)) is None
@@ -98,13 +100,13 @@ def read_state(
         raise StateError(f"cannot read the state in {folder}: {str(error)[:2000]}") from None
 
 
-def _read_plain(file: str) -> Any:
+def _read_plain(file: str) -> object:
     data = read_regular(file)
     check_nesting(data)
     return _Plain(io.BytesIO(data)).load()
 
 
-def _read_torch(file: str) -> Any:
+def _read_torch(file: str) -> object:
     if importlib.util.find_spec("torch") is None:
         raise StateError(f"{os.path.dirname(file)} needs torch: {how_to_install('learn')}")
     import torch
