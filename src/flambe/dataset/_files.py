@@ -6,7 +6,6 @@ import contextlib
 import csv
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from flambe._grammar import as_list
 from flambe.dataset._text import Lines, Quoting, other_separator
@@ -36,7 +35,7 @@ class Rows:
     """
 
     names: list[str] | None
-    rows: list[Sequence[Any]]
+    rows: list[Sequence[object]]
     file: str = ""
     lines: list[int] = field(default_factory=list)
     sep: str = ""
@@ -74,10 +73,10 @@ class Rows:
                 f"{error}\n  = columns chooses by the names in the first line of the file; "
                 f"transform gives others:   {missing[0]}: {{field: …, columns: {other}}}"
             ) from None
-        rows: list[Sequence[Any]] = [[row[index] for index in indices] for row in self.rows]
+        rows: list[Sequence[object]] = [[row[index] for index in indices] for row in self.rows]
         return Rows(list(names), rows, self.file, self.lines, self.sep, self.drawn)
 
-    def column(self, key: str | int, why: str) -> int:
+    def column(self, key: object, why: str) -> int:
         """Return the index of a column.
 
         Raises
@@ -92,17 +91,17 @@ class Rows:
             return key % self.width
         if not self.names:
             raise DataError(f"{where}{why}: the columns have no names; give their numbers")
-        if key not in self.names:
+        if not isinstance(key, str) or key not in self.names:
             sep = other_separator(self.names, self.sep) if self.file else ""
             hint = (
                 (f"the columns seem to be separated by {sep!r} (set sep)" if sep else "")
-                or did_you_mean(key, self.names)
+                or did_you_mean(str(key), self.names)
                 or f"there are {listed(self.names)}"
             )
             raise DataError(f"{where}{why}: no column {key!r}: {hint}")
         return self.names.index(key)
 
-    def place(self, row: int, column: int) -> str:
+    def location(self, row: int, column: int) -> str:
         """Return where a value stands, as a prefix of a message."""
         name = repr(self.names[column]) if self.names else str(column)
         if not self.lines:
@@ -142,7 +141,7 @@ def read_file(
     if names and (twice := [name for name in names if names.count(name) > 1]):
         raise DataError(f"{path}: columns: {twice[0]!r} stands there twice")
     chosen: list[str] | None = None
-    rows: list[Sequence[Any]] = []
+    rows: list[Sequence[object]] = []
     lines: list[int] = []
     with _long_fields():
         text = Lines(path, sep, encoding, quoting)

@@ -114,9 +114,9 @@ class Lines:
                     yield start, row
                 start = reader.line_num + 1
         except csv.Error as error:
-            what = "a quote is not closed" if "unexpected end" in str(error) else str(error)
+            reason = "a quote is not closed" if "unexpected end" in str(error) else str(error)
             raise DataError(
-                f"{self.path}:{start}: column {self._column(lines.kept)}: {what} "
+                f"{self.path}:{start}: column {self._column(lines.kept)}: {reason} "
                 "(if quotes are part of the text, set quoting: none)"
             ) from None
 
@@ -157,8 +157,8 @@ class Lines:
         return 1, 1
 
     def _separator(self) -> str:
-        if known := _SEPARATORS.get(Path(self.path).suffix.lower()):
-            return known
+        if separator := _SEPARATORS.get(Path(self.path).suffix.lower()):
+            return separator
         with open(self.path, encoding=self.encoding, errors="replace") as stream:
             first = stream.readline()
         return max(_USUAL, key=first.count)
@@ -209,20 +209,22 @@ def _codec(path: str, encoding: str) -> str:
                 start = stream.read(4096)
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from None
-    for magic, (what, command) in _PACKED.items():
+    for magic, (kind, command) in _PACKED.items():
         if start.startswith(magic):
             how = f"unpack it:   {command} {path}" if command else "write it as csv"
-            raise DataError(f"{path} is {what}: {how}")
+            raise DataError(f"{path} is {kind}: {how}")
     if name.startswith(("utf-16", "utf-32")):
         return name
-    mark = next((known for mark, known in _MARKS.items() if start.startswith(mark)), "")
-    if mark or start.count(b"\0") > len(start) / 4:
-        raise DataError(f"{path}:1: column 1: not {name}: it is {mark or 'utf-16'} (set encoding)")
+    detected = next((name for mark, name in _MARKS.items() if start.startswith(mark)), "")
+    if detected or start.count(b"\0") > len(start) / 4:
+        raise DataError(
+            f"{path}:1: column 1: not {name}: it is {detected or 'utf-16'} (set encoding)"
+        )
     # Excel marks UTF-8 files in a way that would become a part of the first name.
     return "utf-8-sig" if name == "utf-8" else name
 
 
 def other_separator(names: list[str], sep: str) -> str:
     """Return what else may separate the columns, where there is a single one."""
-    found = max(_USUAL, key=names[0].count) if len(names) == 1 else ""
-    return found if found and found != sep and found in names[0] else ""
+    separator = max(_USUAL, key=names[0].count) if len(names) == 1 else ""
+    return separator if separator and separator != sep and separator in names[0] else ""

@@ -6,7 +6,7 @@ import contextlib
 import inspect
 import random
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from flambe._grammar import as_list
 from flambe.compile import Schema, registrable_factory
@@ -15,7 +15,7 @@ from flambe.dataset.dataset import BaseDataset, DataError
 from flambe.dataset.table import Column, Table
 from flambe.field import Field, FieldError
 
-Transform = Mapping[str, Field | Mapping[str, Any]]
+Transform = Mapping[str, Field | Mapping[str, object]]
 
 
 class TabularDataset(BaseDataset):
@@ -50,9 +50,9 @@ class TabularDataset(BaseDataset):
 
     def __init__(
         self,
-        train: Sequence[Sequence[Any]],
-        val: Sequence[Sequence[Any]] | None = None,
-        test: Sequence[Sequence[Any]] | None = None,
+        train: Sequence[Sequence[object]],
+        val: Sequence[Sequence[object]] | None = None,
+        test: Sequence[Sequence[object]] | None = None,
         named_columns: Sequence[str] | None = None,
         transform: Transform | None = None,
     ) -> None:
@@ -173,7 +173,7 @@ class TabularDataset(BaseDataset):
         return cls(train, val, test, transform=transform)  # type: ignore[arg-type]
 
 
-def _checked(split: str, rows: list[Sequence[Any]], names: list[str] | None) -> Rows:
+def _checked(split: str, rows: list[Sequence[object]], names: list[str] | None) -> Rows:
     width = len(names) if names else (len(rows[0]) if rows else 0)
     for index, row in enumerate(rows):
         if len(row) != width:
@@ -206,19 +206,21 @@ def _tables(splits: Mapping[str, Rows], transform: Transform | None) -> list[Tab
         for table, own, rows in zip(tables, columns, splits.values(), strict=True):
             if len(rows):
                 with _placed(rows, indices, own):
-                    made = field.process_columns(own)
-                names = [name] if len(made) == 1 else [f"{name}_{i}" for i in range(len(made))]
-                table.update(zip(names, made, strict=True))
+                    processed = field.process_columns(own)
+                names = [name]
+                if len(processed) != 1:
+                    names = [f"{name}_{index}" for index in range(len(processed))]
+                table.update(zip(names, processed, strict=True))
     return [Table(table) for table in tables]
 
 
 def _field(
-    name: str, entry: Field | Mapping[str, Any], position: int, rows: Rows
+    name: str, entry: Field | Mapping[str, object], position: int, rows: Rows
 ) -> tuple[Field, list[int]]:
     """Return a field of the transform, and the columns that it is for."""
     why = f"transform {name!r}"
     if isinstance(entry, Field):
-        key: Any = name if rows.names else position
+        key: str | int = name if rows.names else position
         return entry, [rows.column(key, why)]
     unknown = sorted(set(entry) - {"field", "columns"})
     field, keys = entry.get("field"), entry.get("columns", name if rows.names else position)
@@ -231,7 +233,7 @@ def _field(
 
 
 @contextlib.contextmanager
-def _placed(rows: Rows, indices: list[int], columns: list[list[Any]]) -> Iterator[None]:
+def _placed(rows: Rows, indices: list[int], columns: list[list[object]]) -> Iterator[None]:
     """Give the error of a field the place of the value."""
     try:
         yield
@@ -253,4 +255,4 @@ def _placed(rows: Rows, indices: list[int], columns: list[list[Any]]) -> Iterato
             if error.unseen and rows.drawn
             else ""
         )
-        raise DataError(f"{rows.place(error.row, column)}: {error}{why}") from None
+        raise DataError(f"{rows.location(error.row, column)}: {error}{why}") from None

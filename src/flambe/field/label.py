@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
@@ -81,20 +81,20 @@ class LabelField(Field):
         """One over the share of each label, as weights of a loss: shape (labels,)."""
         return 1.0 / self.label_freq
 
-    def _split(self, value: Any) -> list[str]:
+    def _split(self, value: object) -> list[str]:
         text = str(value)
         if self.multilabel_sep is None:
             return [text]
         return [part for part in text.split(self.multilabel_sep) if part]
 
-    def setup(self, train: Sequence[Any], *others: Sequence[Any]) -> None:
+    def setup(self, train: Sequence[object], *others: Sequence[object]) -> None:
         """Collect and count the labels of the training data."""
         counts = Counter(label for value in train for label in self._split(value))
         if self.labels is None:
             self.vocabulary = sorted(counts)
         self.counts = [counts[label] for label in self.vocabulary]
 
-    def process(self, value: Any) -> torch.Tensor:
+    def process(self, value: object) -> torch.Tensor:
         """Return the index of a label, shape (), or its vector, shape (labels,)."""
         indices = [self._lookup(label) for label in self._split(value)]
         if not self.one_hot:
@@ -103,16 +103,16 @@ class LabelField(Field):
         vector[indices] = 1.0
         return vector
 
-    def process_column(self, values: Sequence[Any]) -> torch.Tensor:
+    def process_column(self, values: Sequence[object]) -> torch.Tensor:
         """Return the indices, shape (n,), or the vectors, shape (n, labels)."""
         rows, indices = [], []
         for row, value in enumerate(values):
             try:
-                found = [self._lookup(label) for label in self._split(value)]
+                labels = [self._lookup(label) for label in self._split(value)]
             except FieldError as error:
                 raise FieldError(error.message, row, error.unseen) from None
-            rows += [row] * len(found)
-            indices += found
+            rows += [row] * len(labels)
+            indices += labels
         if not self.one_hot:
             return torch.tensor(indices, dtype=torch.int64)
         vectors = torch.zeros(len(values), self.vocab_size)

@@ -38,7 +38,7 @@ class NumberField(Field):
         self.register_attrs("means", "deviations")
 
     def setup_columns(
-        self, train: Sequence[Sequence[Any]], *others: Sequence[Sequence[Any]]
+        self, train: Sequence[Sequence[object]], *others: Sequence[Sequence[object]]
     ) -> None:
         """Measure the columns of the training data."""
         if not self.scale:
@@ -49,19 +49,19 @@ class NumberField(Field):
         # A constant column stays at zero.
         self.deviations = torch.where(spread == 0, 1.0, spread).tolist()
 
-    def setup(self, train: Sequence[Any], *others: Sequence[Any]) -> None:
+    def setup(self, train: Sequence[object], *others: Sequence[object]) -> None:
         """Measure a single column of the training data."""
         self.setup_columns([train])
 
-    def process(self, value: Any) -> torch.Tensor:
+    def process(self, value: object) -> torch.Tensor:
         """Return one number as it is, not scaled: shape ()."""
         return self._parsed([value])[0]
 
-    def process_column(self, values: Sequence[Any]) -> torch.Tensor:
+    def process_column(self, values: Sequence[object]) -> torch.Tensor:
         """Return the numbers of a column as they are: shape (n,)."""
         return self._parsed(values)
 
-    def process_columns(self, columns: Sequence[Sequence[Any]]) -> list[torch.Tensor | Ragged]:
+    def process_columns(self, columns: Sequence[Sequence[object]]) -> list[torch.Tensor | Ragged]:
         """Return one tensor: shape (n, columns), or (n,) if there is one."""
         values = torch.stack([self._parsed(column) for column in columns], dim=1)
         if self.scale:
@@ -69,13 +69,13 @@ class NumberField(Field):
             values = (values - means) / deviations
         return [values.squeeze(1) if len(columns) == 1 else values]
 
-    def _parsed(self, values: Sequence[Any]) -> torch.Tensor:
+    def _parsed(self, values: Sequence[object]) -> torch.Tensor:
         numbers: list[float] = []
         for row, value in enumerate(values):
             number = self._number(value, row)
             if self.integers:
                 if not -(2**63) <= number < 2**63:
-                    raise FieldError(f"{_shown(value)} is too large for int64", row)
+                    raise FieldError(f"{_shorten(value)} is too large for int64", row)
             elif not math.isfinite(number):
                 raise FieldError(f"{value!r} is not a finite number", row)
             elif abs(number) >= _TOO_LARGE:
@@ -90,12 +90,12 @@ class NumberField(Field):
             whole = int(value)
         except (TypeError, ValueError, OverflowError):
             kind = "whole number" if self.integers else "number"
-            raise FieldError(f"{_shown(value)} is not a {kind}", row) from None
+            raise FieldError(f"{_shorten(value)} is not a {kind}", row) from None
         if isinstance(value, float) and whole != value:
             raise FieldError(f"{value!r} is not a whole number", row)
         return whole
 
 
-def _shown(value: Any) -> str:
+def _shorten(value: object) -> str:
     text = repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…"

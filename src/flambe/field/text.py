@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 
@@ -112,7 +112,7 @@ class TextField(Field):
         """The index to pad with: what a sampler's ``pad_index`` should be."""
         return 0 if self.pad_token is None else self._index[self.pad_token]
 
-    def tokenize(self, text: Any) -> list[str]:
+    def tokenize(self, text: object) -> list[str]:
         """Split a text, without adding anything."""
         if not isinstance(text, str):
             raise FieldError(f"{text!r} is not text")
@@ -120,7 +120,7 @@ class TextField(Field):
             raise TypeError(f"the tokenizer is a {type(self.tokenizer).__name__}")
         return list(self.tokenizer(text.lower() if self.lowercase else text))
 
-    def setup(self, train: Sequence[Any], *others: Sequence[Any]) -> None:
+    def setup(self, train: Sequence[object], *others: Sequence[object]) -> None:
         """Make the vocabulary: the most frequent tokens first."""
         splits = (train, *others) if self.all_splits else (train,)
         counts: Counter[str] = Counter()
@@ -137,10 +137,10 @@ class TextField(Field):
             padding = [] if self.pad_token is None else [self.pad_index]
             self.embedding_matrix = read_vectors(self.embeddings, self._index, padding)
 
-    def _indices(self, text: Any) -> list[int]:
+    def _indices(self, text: object) -> list[int]:
         unknown = None if self.unk_token is None else self._index.get(self.unk_token)
-        found = (self._index.get(token, unknown) for token in self.tokenize(text))
-        indices = [index for index in found if index is not None]
+        looked_up = (self._index.get(token, unknown) for token in self.tokenize(text))
+        indices = [index for index in looked_up if index is not None]
         ends = [self._index[t] for t in (self.bos_token,) if t is not None]
         tail = [self._index[t] for t in (self.eos_token,) if t is not None]
         if self.max_length is not None:
@@ -149,21 +149,21 @@ class TextField(Field):
         # A model cannot take a sequence of nothing.
         return indices or [unknown if unknown is not None else self.pad_index]
 
-    def process(self, value: Any) -> torch.Tensor:
+    def process(self, value: object) -> torch.Tensor:
         """Return the indices of a text's tokens: shape (tokens,), int64, at least one."""
         return torch.tensor(self._indices(value), dtype=torch.int64)
 
-    def process_column(self, values: Sequence[Any]) -> Ragged:
+    def process_column(self, values: Sequence[object]) -> Ragged:
         """Return the indices of the tokens of all texts."""
         indices: list[int] = []
         lengths: list[int] = []
         for row, value in enumerate(values):
             try:
-                found = self._indices(value)
+                row_indices = self._indices(value)
             except FieldError as error:
                 raise FieldError(error.message, row) from None
-            indices += found
-            lengths.append(len(found))
+            indices += row_indices
+            lengths.append(len(row_indices))
         return Ragged(
             torch.tensor(indices, dtype=torch.int64), torch.tensor(lengths, dtype=torch.int64)
         )

@@ -53,10 +53,10 @@ def read_vectors(path: str, index: Mapping[str, int], zeros: Sequence[int] = ())
                     raise FieldError(f"{path}:{number}: {error}") from None
     if not rows:
         raise FieldError(f"{path} has no vector for any of the {len(index)} tokens")
-    found = torch.tensor(list(rows.values()))
-    spread, mean = torch.std_mean(found, correction=0)
+    vectors = torch.tensor(list(rows.values()))
+    spread, mean = torch.std_mean(vectors, correction=0)
     generator = torch.Generator().manual_seed(0)
     matrix = mean + spread * torch.randn(len(index), dimension, generator=generator)
-    matrix[list(rows)] = found
+    matrix[list(rows)] = vectors
     matrix[list(zeros)] = 0.0
     return matrix

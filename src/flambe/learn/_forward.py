@@ -12,6 +12,8 @@ import torch
 from flambe.errors import RunError
 
 Precision = Literal["fp32", "bf16", "fp16"]
+# A model takes the columns of a batch, and returns predictions; or, given the target too, both.
+Model = Callable[..., Any]
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -28,7 +30,7 @@ def wants_target(model: torch.nn.Module) -> bool:
 
 
 def predict(
-    call: Callable[..., Any], batch: Sequence[torch.Tensor], with_target: bool
+    call: Model, batch: Sequence[torch.Tensor], with_target: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the predictions for a batch, and the target to compare them with.
 
@@ -47,7 +49,9 @@ def to_device(batch: Sequence[torch.Tensor], device: torch.device) -> Sequence[t
     return [column.to(device, non_blocking=True) for column in batch]
 
 
-def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[Any]:
+def autocast(
+    device: torch.device, precision: Precision
+) -> contextlib.AbstractContextManager[object]:
     """Return what the forward pass is done in."""
     if precision == "fp32":
         return contextlib.nullcontext()
@@ -55,13 +59,13 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
 
 
 @contextlib.contextmanager
-def determinism(wanted: bool) -> Iterator[None]:
+def determinism(enabled: bool) -> Iterator[None]:
     """Let torch choose deterministic algorithms only, for a while.
 
     See https://docs.pytorch.org/docs/stable/notes/randomness.html; on a GPU it takes
     ``CUBLAS_WORKSPACE_CONFIG=:4096:8`` in the environment as well.
     """
-    if not wanted:
+    if not enabled:
         yield
         return
     before = torch.are_deterministic_algorithms_enabled()

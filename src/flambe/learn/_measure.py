@@ -5,11 +5,10 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
 
 import torch
 
-from flambe.learn._forward import predict, to_device
+from flambe.learn._forward import Model, predict, to_device
 from flambe.metric import Metric
 
 
@@ -26,10 +25,10 @@ def measure(
     batches: Iterable[Sequence[torch.Tensor]],
     metrics: Mapping[str, Metric],
     *,
-    call: Callable[..., Any],
+    call: Model,
     with_target: bool,
     device: torch.device,
-    cast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+    cast: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
     loss_fn: Callable[..., torch.Tensor] | None = None,
 ) -> tuple[dict[str, float], float]:
     """Return the metrics over batches, and the mean loss of an example.

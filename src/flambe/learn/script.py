@@ -102,8 +102,9 @@ class Script(Component):
     @classmethod
     def input_files(cls, schema: Schema) -> Iterator[str]:
         """Yield the script, and what it imports from its own folder."""
-        given = dict(zip(("script", "args", "kwargs"), schema.args, strict=False)) | schema.kwargs
-        script, folder = given.get("script"), given.get("folder")
+        keywords = dict(zip(("script", "args", "kwargs"), schema.args, strict=False))
+        keywords |= schema.kwargs
+        script, folder = keywords.get("script"), keywords.get("folder")
         base = schema.place.folder if schema.place is not None else os.getcwd()
         if isinstance(script, str) and isinstance(folder, str | None):
             path = _folder(Path(base), folder) / script
@@ -156,8 +157,8 @@ class Script(Component):
                 + "".join(f"\n  | {text}" for text in tail)
             )
         if self.metric_tag is not None and self.metric_tag not in self.figures:
-            known = ", ".join(self.figures) or "nothing"
-            raise RunError(f"the script logged no {self.metric_tag!r}; it logged {known}")
+            logged = ", ".join(self.figures) or "nothing"
+            raise RunError(f"the script logged no {self.metric_tag!r}; it logged {logged}")
         return False
 
     def metric(self) -> float | None:

@@ -7,7 +7,7 @@ import copy
 import itertools
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +18,7 @@ from flambe.compile.state import random_state
 from flambe.dataset import BaseDataset
 from flambe.errors import ConfigError, RunError
 from flambe.learn._forward import (
+    Model,
     Precision,
     autocast,
     choose_device,
@@ -31,6 +32,7 @@ from flambe.learn._measure import measure, named
 from flambe.logging import log
 from flambe.metric import Metric
 from flambe.sampler import BaseSampler
+from flambe.sampler._collate import Batch
 
 _logger = logging.getLogger(__name__)
 
@@ -169,10 +171,10 @@ class Trainer(Component):
 
         self._device = choose_device(device)
         self.scaler = torch.amp.GradScaler(self._device.type, enabled=precision == "fp16")
-        self._call: Callable[..., Any] = model
+        self._call: Model = model
         self._prepared = False
         self._with_target = wants_target(model)
-        self._stream: Iterator[Any] | None = None
+        self._stream: Iterator[Batch] | None = None
 
         self.step = 0
         self.best_metric: float | None = None
@@ -187,12 +189,12 @@ class Trainer(Component):
         )  # fmt: skip
 
     def _check_scheduler(self) -> None:
-        wanted = "min" if self.lower_is_better else "max"
-        if isinstance(self.scheduler, ReduceLROnPlateau) and self.scheduler.mode != wanted:
+        expected_mode = "min" if self.lower_is_better else "max"
+        if isinstance(self.scheduler, ReduceLROnPlateau) and self.scheduler.mode != expected_mode:
             name = next(iter(self._metrics))
             raise ConfigError(
                 f"ReduceLROnPlateau has mode: {self.scheduler.mode}, but {name} is better when it "
-                f"is {'lower' if wanted == 'min' else 'higher'}: give it mode: {wanted}"
+                f"is {'lower' if self.lower_is_better else 'higher'}: give it mode: {expected_mode}"
             )
 
     # -- running --------------------------------------------------------------------------------
@@ -247,10 +249,10 @@ class Trainer(Component):
             self._call = torch.compile(self.model)
         self._prepared = True
 
-    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+    def _autocast(self) -> contextlib.AbstractContextManager[object]:
         return autocast(self._device, self.precision)
 
-    def _loss(self, batch: Any) -> torch.Tensor:
+    def _loss(self, batch: Sequence[torch.Tensor]) -> torch.Tensor:
         with self._autocast():
             pred, target = predict(self._call, to_device(batch, self._device), self._with_target)
             return self.loss_fn(pred, target)
@@ -322,8 +324,8 @@ class Trainer(Component):
         figures = losses | {f"val {name}": value for name, value in metrics.items()}
         for tag, value in (figures | {"learning rate": rate}).items():
             log(tag, value, self.step)
-        told = ", ".join(f"{tag} {value:.4g}" for tag, value in figures.items())
-        _logger.info("step %d of %d: %s", self.step, self.max_steps, told)
+        summary = ", ".join(f"{tag} {value:.4g}" for tag, value in figures.items())
+        _logger.info("step %d of %d: %s", self.step, self.max_steps, summary)
 
     def _schedule(self, value: float) -> None:
         if isinstance(self.scheduler, ReduceLROnPlateau):
@@ -370,7 +372,7 @@ class Trainer(Component):
                 self.last_weights = None
             self.finished = False
 
-    def _load_state(self, values: dict[str, Any]) -> dict[str, Any]:
+    def _load_state(self, values: dict[str, object]) -> dict[str, object]:
         # The position in the data comes from the sampler's state.
         self._stream = None
         return values

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 
@@ -21,7 +21,7 @@ class Metric(Component):
     #: Whether a smaller figure is a better one. What ranks (a ``metric()``) is negated then.
     lower_is_better: ClassVar[bool] = False
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
+    def __init_subclass__(cls, **kwargs: object) -> None:
         super().__init_subclass__(**kwargs)
         # What is forgotten at each measurement anyhow need not be kept.
         if "reset" in cls.__dict__:

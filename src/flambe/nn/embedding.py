@@ -68,11 +68,11 @@ class Embeddings(Module):
                 "a TextField has one if it is given a file of embeddings"
             )
         tokens, size = embeddings.shape
-        made = cls(tokens, size, padding_idx, max_positions)
+        embedder = cls(tokens, size, padding_idx, max_positions)
         with torch.no_grad():
-            made.weight.copy_(embeddings)
-        made.weight.requires_grad_(not freeze)
-        return made
+            embedder.weight.copy_(embeddings)
+        embedder.weight.requires_grad_(not freeze)
+        return embedder
 
     @property
     def output_size(self) -> int:

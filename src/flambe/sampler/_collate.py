@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 
@@ -14,7 +13,7 @@ Batch = tuple[torch.Tensor, ...]
 Columns = list[torch.Tensor | Ragged]
 
 
-def columns_of(data: Sequence[Any]) -> Columns | None:
+def columns_of(data: Sequence[object]) -> Columns | None:
     """Return data that is in memory as columns, and None for what is not.
 
     Raises
@@ -54,7 +53,7 @@ class Collate:
     def __init__(self, pad_index: int) -> None:
         self.pad_index = pad_index
 
-    def __call__(self, rows: Sequence[Sequence[Any]]) -> Batch:
+    def __call__(self, rows: Sequence[Sequence[object]]) -> Batch:
         every = torch.arange(len(rows))
         columns = [
             _column([row[index] for row in rows], str(index)) for index in range(len(rows[0]))
@@ -65,7 +64,7 @@ class Collate:
         )
 
 
-def _column(values: Sequence[Any], name: str) -> torch.Tensor | Ragged:
+def _column(values: Sequence[object], name: str) -> torch.Tensor | Ragged:
     try:
         if not isinstance(values[0], torch.Tensor | list | tuple) and not hasattr(
             values[0], "shape"

@@ -75,20 +75,20 @@ class BaseSampler(Component):
         self.pin_memory = pin_memory
         self.epoch = 0
         self.position = 0
-        self._prepared: list[tuple[Sequence[Any], Columns | None]] = []
+        self._prepared: list[tuple[Sequence[object], Columns | None]] = []
         self.register_attrs("seed", "epoch", "position")
 
-    def length(self, data: Sequence[Any]) -> int:
+    def length(self, data: Sequence[object]) -> int:
         """Return the number of batches of an epoch."""
         full, rest = divmod(len(data), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
-    def sample(self, data: Sequence[Any], n_epochs: int = 1) -> Iterator[Batch]:
+    def sample(self, data: Sequence[object], n_epochs: int = 1) -> Iterator[Batch]:
         """Yield the batches of some epochs from the first on; the position does not matter."""
         for epoch in range(n_epochs):
             yield from self._batches(data, epoch, 0)
 
-    def stream(self, data: Sequence[Any]) -> Iterator[Batch]:
+    def stream(self, data: Sequence[object]) -> Iterator[Batch]:
         """Yield batches without end, from the current position on.
 
         Raises
@@ -129,7 +129,7 @@ class BaseSampler(Component):
         # A large odd factor keeps the orders of neighbouring seeds and epochs apart.
         return torch.Generator().manual_seed((self.seed * 0x9E3779B97F4A7C15 + epoch) % 2**63)
 
-    def _batches(self, data: Sequence[Any], epoch: int, start: int) -> Iterator[Batch]:
+    def _batches(self, data: Sequence[object], epoch: int, start: int) -> Iterator[Batch]:
         columns = self._columns(data)
         lengths = self._lengths(data, columns) if self.bucket_by_length else None
         order = self._order(len(data), epoch, lengths)[start:]
@@ -140,12 +140,12 @@ class BaseSampler(Component):
             batch = from_columns(columns, rows, self.pad_index)
             yield tuple(column.pin_memory() for column in batch) if self.pin_memory else batch
 
-    def _columns(self, data: Sequence[Any]) -> Columns | None:
+    def _columns(self, data: Sequence[object]) -> Columns | None:
         """Return data as columns, made once; None if it is not in memory."""
         if isinstance(data, Table):
             return columns_of(data)
-        for known, columns in self._prepared:
-            if known is data:
+        for earlier, columns in self._prepared:
+            if earlier is data:
                 return columns
         columns = columns_of(data)
         self._prepared = [*self._prepared[-3:], (data, columns)]
@@ -159,7 +159,9 @@ class BaseSampler(Component):
             return torch.tensor([len(data[row][0]) for row in range(len(data))])
         return torch.zeros(len(data), dtype=torch.int64)
 
-    def _read(self, data: Sequence[Any], order: list[torch.Tensor], epoch: int) -> Iterator[Batch]:
+    def _read(
+        self, data: Sequence[object], order: list[torch.Tensor], epoch: int
+    ) -> Iterator[Batch]:
         """Read rows one by one, here or in other processes."""
         collate = Collate(self.pad_index)
         if self.n_workers == 0:
@@ -169,7 +171,7 @@ class BaseSampler(Component):
             return
         # It draws a number for its processes: not of those that the model draws from, for a run
         # that is resumed in the middle of an epoch makes one more.
-        loader: torch.utils.data.DataLoader[Any] = torch.utils.data.DataLoader(
+        loader: torch.utils.data.DataLoader[object] = torch.utils.data.DataLoader(
             data,  # type: ignore[arg-type]
             batch_sampler=[rows.tolist() for rows in order],
             num_workers=self.n_workers,
