@@ -17,7 +17,7 @@ import pytest
 from flambe.cli.hosts_table import hosts_table
 from flambe.cluster.provisioning.gpu_selection import UNKNOWN_USER, other_users
 from flambe.remote import command
-from flambe.remote.agent.protocol import Gpu, GpuProcess
+from flambe.remote.agent.protocol import Gpu, GpuProcess, StartRequest, StopRequest
 from tests.cluster.conftest import Told, said_of, ssh_cluster
 from tests.metal import Host, Metal
 
@@ -97,9 +97,8 @@ def test_what_the_cluster_itself_runs_does_not_count(metal: Metal) -> None:
     cluster = ssh_cluster(metal, gpus="free")
     make(cluster)
     member = cluster.hosts[1]
-    given: dict[str, Any] = {"folder": ".", "env": {}, "about": {}}
     for name in ("metal", "metal.node", "metal-2"):
-        member.agent.call("start", name=name, command=["sleep", "600"], **given)
+        member.agent.ask(StartRequest(name, ["sleep", "600"]))
     runs = member.refresh("metal").runs
     own, node, other = (runs[name].pid for name in ("metal", "metal.node", "metal-2"))
     rows = [f"GPU-0, {own}, 8990", f"GPU-1, {node}, [N/A]", f"GPU-2, {other}, 8990"]
@@ -109,7 +108,7 @@ def test_what_the_cluster_itself_runs_does_not_count(metal: Metal) -> None:
     assert cluster.hosts[1].gpus == ["GPU-0", "GPU-1"]
     assert shown(cluster, 1) == f"2 of 3 × {KIND}, 1 in use by {host.user}"
     for name in ("metal", "metal.node", "metal-2"):
-        member.agent.call("stop", name=name, grace=2.0)
+        member.agent.ask(StopRequest(name, 2.0))
 
 
 def test_looking_costs_no_further_round_trip(metal: Metal, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from flambe.cluster import LocalCluster
 from flambe.cluster.provisioning import lock
 from flambe.errors import HeldError
 from flambe.remote import identity
+from flambe.remote.agent.protocol import LockHolder, LockRequest, UnlockRequest
 from tests.cluster.conftest import connected
 from tests.cluster.place import local as lent
 
@@ -30,8 +31,8 @@ def cluster(local: Any) -> LocalCluster:
 def taken(cluster: LocalCluster, who: dict[str, Any], seconds: float = 60) -> None:
     """Let somebody take the lock, as from somewhere else."""
     name = f"{cluster.name}/provision"
-    given: dict[str, Any] = {"name": name, "token": "theirs", "holder": who, "seconds": seconds}
-    assert cluster.orchestrator.agent.call("lock", **given)["taken"]
+    request = LockRequest(name, "theirs", LockHolder.from_json(who), seconds)
+    assert cluster.orchestrator.agent.ask(request).taken
 
 
 def had(cluster: LocalCluster) -> bool:
@@ -57,7 +58,7 @@ def test_a_holder_is_gone_only_where_that_can_be_seen(cluster: LocalCluster) -> 
         other = {**mine, "process": {**mine["process"], name: "another"}}
         taken(cluster, other)
         assert not had(cluster), name
-        cluster.orchestrator.agent.call("unlock", name=f"{cluster.name}/provision", token="theirs")
+        cluster.orchestrator.agent.ask(UnlockRequest(f"{cluster.name}/provision", "theirs"))
     # An earlier version does not say where it is.
     mine.pop("process")
     taken(cluster, mine)

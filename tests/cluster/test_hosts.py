@@ -14,6 +14,7 @@ import pytest
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.errors import CommandError, DeadlineError, RemoteError
 from flambe.remote import Connection, Host
+from flambe.remote.agent.protocol import StartRequest
 
 pytestmark = pytest.mark.xdist_group("hosts")
 
@@ -183,14 +184,8 @@ with socketserver.TCPServer(("127.0.0.1", 0), H) as server:
 
 def test_a_supervised_process_is_followed_to_its_end(members: list[ClusterHost]) -> None:
     agent = members[0].agent
-    agent.call(
-        "start",
-        name="job",
-        command=["sh", "-c", "for i in 1 2 3; do echo line $i; sleep 0.3; done; exit 5"],
-        folder=".",
-        env={},
-        about={},
-    )
+    script = "for i in 1 2 3; do echo line $i; sleep 0.3; done; exit 5"
+    agent.ask(StartRequest("job", ["sh", "-c", script]))
     lines: list[str] = []
     assert agent.follow("job", lines.append) == 5
     assert lines == ["line 1", "line 2", "line 3"]
@@ -202,9 +197,7 @@ def test_the_agent_is_shipped_when_it_is_not_there(members: list[ClusterHost]) -
     assert member.refresh("any").facts.home.startswith("/")
     assert member.run(["ls", member.agent.path]).code == 0
     # Whoever looks at a log may have another flambe than whoever started the run.
-    member.agent.call(
-        "start", name="said", command=["echo", "a line"], folder=".", env={}, about={}
-    )
+    member.agent.ask(StartRequest("said", ["echo", "a line"]))
     member.run(["rm", "-rf", ".flambe/agent"])
     lines: list[str] = []
     assert member.agent.follow("said", lines.append) == 0

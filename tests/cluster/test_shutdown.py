@@ -12,7 +12,7 @@ from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.instance_status import describe_end
 from flambe.cluster.services import idle_shutdown
 from flambe.cluster.services.service import Service
-from flambe.remote.agent.protocol import ReaperStatus
+from flambe.remote.agent.protocol import LeaseRequest, ReaperStatus
 from tests.cluster.conftest import said_of, ssh_cluster
 from tests.experiment.lab import until
 from tests.metal import Metal
@@ -42,7 +42,7 @@ def test_what_nobody_needs_ends_and_nothing_else(
     # Somebody else works on the host, and a service of ours has nothing to do there.
     stranger = "setsid sh -c 'while :; do :; done' > /dev/null 2>&1 & echo $!"
     pid = factory.run(["sh", "-c", stranger]).stdout.strip()
-    factory.agent.call("lease", name="run", seconds=5.0)
+    factory.agent.ask(LeaseRequest("run", 5.0))
     begun = time.monotonic()
     for member in (orchestrator, factory):
         service = Service(cluster.context, member, "site")

@@ -23,6 +23,13 @@ from flambe.errors import (
     RunError,
     UnreachableError,
 )
+from flambe.remote.agent.protocol import (
+    LockHolder,
+    LockRequest,
+    RunState,
+    StartRequest,
+    StopRequest,
+)
 from tests.cluster.conftest import Told, connected, ssh_cluster
 from tests.experiment.lab import command, environment, until
 from tests.metal import Metal
@@ -378,14 +385,8 @@ def test_two_clients_at_once(metal: Metal, tmp_path: Path, monkeypatch: pytest.M
             pass
         assert "pytest" in str(raised.value) or "expires after" in str(raised.value)
     # It was given back; and one whose holder is gone lapses.
-    answer = cluster.orchestrator.agent.call(
-        "lock",
-        name="metal/provision",
-        token="gone",
-        holder={"user": "u", "host": "h", "pid": 1, "what": "w", "command": "c"},
-        seconds=1.0,
-    )
-    assert answer["taken"]
+    holder = LockHolder("u", "h", 1, doing="w", command="c")
+    assert cluster.orchestrator.agent.ask(LockRequest("metal/provision", "gone", holder, 1.0)).taken
     time.sleep(1.5)
     with lock.held(cluster.context, "provision", "preparing the cluster"):
         pass
@@ -443,17 +444,12 @@ def test_another_users_run_is_left_alone(metal: Metal) -> None:
         SSHCluster("metal", first.address, key=str(key), username="bob", remote_dir=".flambe")
     )[0]
     for member in (mine, theirs):
-        given: dict[str, Any] = {
-            "command": ["sleep", "1000"],
-            "folder": ".",
-            "env": {},
-            "about": {},
-        }
-        member.agent.call("start", name="metal", **given)
-    stopped = mine.agent.call("stop", name="metal", grace=2.0)
-    assert stopped["state"] == "ended"
+        member.agent.ask(StartRequest("metal", ["sleep", "1000"]))
+    stopped = mine.agent.ask(StopRequest("metal", 2.0))
+    assert stopped is not None
+    assert stopped.state is RunState.ENDED
     assert theirs.refresh("metal").runs["metal"].state.value == "running"
-    theirs.agent.call("stop", name="metal", grace=2.0)
+    theirs.agent.ask(StopRequest("metal", 2.0))
 
 
 def test_a_remote_file_system_is_mounted_as_in_the_document(metal: Metal) -> None:
@@ -485,8 +481,7 @@ def test_a_log_goes_on_where_it_was_when_the_connection_is_lost(metal: Metal) ->
     member, host = _member(metal), metal.hosts[0]
     member.connect()
     script = "for i in $(seq 12); do echo line $i; sleep 0.5; done; exit 6"
-    given: dict[str, Any] = {"folder": ".", "env": {}, "about": {}}
-    member.agent.call("start", name="talk", command=["bash", "-c", script], **given)
+    member.agent.ask(StartRequest("talk", ["bash", "-c", script]))
     timer = threading.Timer(2.0, host.restart_sshd)
     timer.start()
     lines: list[str] = []
@@ -499,8 +494,7 @@ def test_a_host_that_is_restarted_loses_its_run_and_says_so(metal: Metal) -> Non
     """FAULTS 19, on hosts: nobody saw how it ended."""
     member, host = _member(metal), metal.hosts[0]
     member.connect()
-    given: dict[str, Any] = {"folder": ".", "env": {}, "about": {}}
-    member.agent.call("start", name="metal", command=["sleep", "1000"], **given)
+    member.agent.ask(StartRequest("metal", ["sleep", "1000"]))
     host.reboot()
     assert member.refresh("metal").runs["metal"].state.value == "lost"
     assert member.agent.follow("metal", lambda line: None) is None

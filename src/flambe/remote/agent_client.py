@@ -9,7 +9,7 @@ import json
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from flambe import _nvidia_smi
 from flambe._process import quote_tail
@@ -84,12 +84,6 @@ class Agent:
         """
         payload = request.to_json()
         return request.read_answer(self._send(request.verb, payload, deadline, repeat))
-
-    def call(
-        self, command: str, /, *, deadline: float = 60.0, repeat: bool = True, **payload: Any
-    ) -> Any:
-        """Send it a request by name, and return the JSON of its answer: see :meth:`ask`."""
-        return self._send(command, payload, deadline, repeat)
 
     def _send(
         self, verb: str, payload: Mapping[str, object], deadline: float, repeat: bool

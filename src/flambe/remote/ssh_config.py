@@ -1,4 +1,4 @@
-"""The configuration of ssh: what the user's makes of an address, and how to write one."""
+"""The configuration of ssh: resolving addresses by the user's, and quoting paths in ours."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _SECONDS = 30
 
 
 @dataclass(frozen=True)
-class Told:
-    """What ssh would do.
+class ResolvedLogin:
+    """What ssh's configuration makes of an address.
 
     Attributes
     ----------
     address
-        Where it would connect to: of an alias, the host and the port that it stands for.
+        Where ssh would connect to: for an alias, the host and the port that it stands for.
     user
         Who would log in; empty where ssh cannot be asked.
     """
@@ -30,8 +30,8 @@ class Told:
     user: str
 
 
-def ask(address: Address, user: str | None = None) -> Told:
-    """Return what ssh makes of an address; a port other than 22 that was written counts."""
+def resolve(address: Address, user: str | None = None) -> ResolvedLogin:
+    """Return what ssh makes of an address; an explicit port other than 22 takes precedence."""
     command = ["ssh", "-G", *(["-l", user] if user else [])]
     command += ["-p", str(address.port)] if address.port != SSH_PORT else []
     command += ["--", address.host]
@@ -40,18 +40,19 @@ def ask(address: Address, user: str | None = None) -> Told:
             command, capture_output=True, text=True, check=False, timeout=_SECONDS
         )
     except (OSError, subprocess.TimeoutExpired):
-        return Told(address, user or "")
-    # A configuration that ssh does not read is told when it connects.
+        return ResolvedLogin(address, user or "")
+    # An error in the configuration is reported when ssh connects.
     lines = (line.partition(" ") for line in done.stdout.splitlines())
-    found = {key: value for key, _, value in lines}
-    host = found.get("hostname", address.host)
+    options = {key: value for key, _, value in lines}
+    host = options.get("hostname", address.host)
     host = address.host if host.lower() == address.host.lower() else host
-    port = found.get("port", "")
-    user = found.get("user", user or "")
+    port = options.get("port", "")
+    user = options.get("user", user or "")
     try:
-        return Told(Address(host, int(port) if port.isdecimal() else address.port), user)
-    except ValueError:  # a name that is not one of a host: ssh itself tells when it connects
-        return Told(address, user)
+        resolved = Address(host, int(port) if port.isdecimal() else address.port)
+    except ValueError:  # not the name of a host: ssh itself reports it when it connects
+        resolved = address
+    return ResolvedLogin(resolved, user)
 
 
 def quoted(path: Path | str) -> str:

@@ -18,6 +18,7 @@ import pytest
 
 from flambe.cluster.providers.aws import AWSCluster
 from flambe.errors import FlambeError, RunError
+from flambe.remote.agent.protocol import LockHolder, LockRequest
 from tests.cloud import Cloud
 from tests.cloud.conftest import reach
 from tests.cluster.aws.conftest import NAMES, Make, check_often, keywords, left, up
@@ -276,12 +277,12 @@ def test_what_another_prepares_is_not_taken_away(
 ) -> None:
     """A client launched the instances, and another one was first to prepare them."""
     cluster, trust = make(1), AWSCluster.trust
-    who = {"user": "ada", "host": "elsewhere", "what": "preparing the cluster", "command": "flambe"}
-    lock = {"name": f"{cluster.name}/provision", "token": "hers", "holder": who, "seconds": 60.0}
+    who = LockHolder("ada", "elsewhere", doing="preparing the cluster", command="flambe")
+    lock = LockRequest(f"{cluster.name}/provision", "hers", who, 60.0)
 
     def overtaken(self: AWSCluster, members: Sequence[Any]) -> None:
         trust(self, members)
-        assert members[0].agent.call("lock", **lock)["taken"]
+        assert members[0].agent.ask(lock).taken
 
     monkeypatch.setattr(AWSCluster, "trust", overtaken)
     with pytest.raises(RunError, match="the cluster is in use: ada on elsewhere"):

@@ -99,11 +99,11 @@ class SSHCluster(Cluster):
             public, private = Address.parse(texts[0]), Address.parse(texts[-1])
             name = f"factory_{number}" if number else ORCHESTRATOR  # until the host is asked
             outside = public if self.use_public else private
-            resolved = ssh_config.ask(outside, self.username)
+            resolved = ssh_config.resolve(outside, self.username)
             # Connections from here use the alias, whose other settings count; the other hosts,
             # which do not know it, use the address that it stands for.
             address = Address(outside.host, resolved.address.port)
-            inside = resolved.address if private == outside else ssh_config.ask(private).address
+            inside = resolved.address if private == outside else ssh_config.resolve(private).address
             user = resolved.user or getpass.getuser()
             machines.append(Machine(name, address, inside, user, key))
         return factory_names.recalled(machines, self.local.recall())

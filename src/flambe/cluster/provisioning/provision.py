@@ -242,7 +242,7 @@ def _report_new_keys(cluster: ClusterContext) -> None:
     for host in cluster.hosts:
         if host.connection.new_key:
             # ssh knows the keys by the address that an alias stands for.
-            address = ssh_config.ask(host.machine.address, host.machine.user).address
+            address = ssh_config.resolve(host.machine.address, host.machine.user).address
             prints = fingerprints(cluster.local.known_hosts, address)
             cluster.observer.note(
                 f"{host.name}: seen for the first time, its key is kept: {' '.join(prints)}"

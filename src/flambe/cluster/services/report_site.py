@@ -190,7 +190,7 @@ def _public_host(listens_on: str, host: ClusterHost) -> str:
     if listens_on not in ("0.0.0.0", "::"):
         return listens_on
     # Other users do not have the names of our ssh configuration.
-    return ssh_config.ask(host.machine.address, host.machine.user).address.host
+    return ssh_config.resolve(host.machine.address, host.machine.user).address.host
 
 
 def certificate_path(cluster: ClusterContext, kind: str) -> str:

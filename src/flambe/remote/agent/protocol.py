@@ -281,7 +281,7 @@ class StartRequest(Request[RunStatus]):
     verb: ClassVar[str] = "start"
     name: str = text()
     command: list[str] = several(read_text)
-    folder: str = text()
+    folder: str = text(".")
     env: dict[str, str] = by_name(read_text)
     about: dict[str, object] = by_name(anything)
     log: str = text()
