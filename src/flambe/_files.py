@@ -165,16 +165,16 @@ def private_opener(path: str, flags: int) -> int:
 def locked_folder(
     base: Path, prefix: str, remove: Callable[[Path], None] = shutil.rmtree
 ) -> Iterator[Path]:
-    """Make a folder that is ours alone; its lock says for how long it is in use.
+    """Make a private folder; its lock is held as long as it is in use.
 
-    Those of the same prefix that processes of this user left when they were killed are removed.
+    Folders of the same prefix that killed processes of this user left behind are removed.
 
     Parameters
     ----------
     base
         The folder that it is made in.
     prefix
-        What its name starts with; the rest nobody knows beforehand.
+        What its name starts with; the rest is random.
     remove
         Removes a folder.
     """
@@ -192,7 +192,7 @@ def locked_folder(
 
 
 def _remove_unused(folder: Path, remove: Callable[[Path], None]) -> None:
-    """Remove a folder of this user whose lock nobody holds."""
+    """Remove a folder of this user whose lock is not held."""
     status = folder.lstat()
     if stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid():
         with open(folder / "lock", "r+", opener=private_opener) as lock:
@@ -234,9 +234,9 @@ def is_at(descriptor: int, path: Path) -> bool:
 
 
 def guard_umask() -> None:
-    """Let nobody else write what this process, and what it starts, makes from now on.
+    """Deny other users writing to the files that this process and its children make from now on.
 
-    A umask that says so is kept; one that lets everybody write counts as 022.
+    A umask that denies it already is kept; one that allows it to all users becomes 022.
     """
     umask = os.umask(0o022)
     os.umask(umask if umask & 0o002 else umask | 0o022)

@@ -55,7 +55,7 @@ def test_nothing_is_started_beside_what_runs(
         first.pid,
         first.marker,
     )
-    assert found.about["user"] == ("ann" if what != "all" else "somebody")
+    assert found.about["user"] == ("ann" if what != "all" else "an unknown user")
     again = start(place, "true")
     assert (again.started_now, again.pid) == (False, first.pid)
     ended = stop(place, 5)

@@ -49,7 +49,7 @@ def archive() -> bytes:
 
 
 class Agent:
-    """Calls the agent of one host, and ships it when it is not there.
+    """Sends requests to the agent of one host, and ships the agent if it is missing.
 
     Parameters
     ----------
@@ -101,7 +101,9 @@ class Agent:
             if done.code == 0:
                 return self._answer(done)
             if done.code == _NO_PROGRAM:
-                raise RemoteError(self.host.name, "there is no python3: install it on the host")
+                raise RemoteError(
+                    self.host.name, "python3 is not installed: install it on the host"
+                )
             if "SyntaxError: " in done.stderr:
                 raise RemoteError(
                     self.host.name,

@@ -1,4 +1,4 @@
-"""A command on a host: its streams, its deadline, its end."""
+"""Commands on a host: their streams, their deadline, their end."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def run(
 
 
 def _reason(stderr: str) -> str:
-    """Return the last line of what ssh printed that tells something."""
+    """Return the last relevant line of what ssh printed."""
     lines = [line for line in stderr.splitlines() if "UNKNOWN port" not in line]
     return quote_tail("\n".join(lines), 1)
 
@@ -154,7 +154,7 @@ def _await_end(
 
 
 def _feed(process: subprocess.Popen[bytes], content: bytes, limit: Callable[[], float]) -> None:
-    """Write the input of a command, which may end before it has read everything."""
+    """Write the input of a command, which may end before it has read all of it."""
     assert process.stdin is not None
     try:
         # A thread that hangs up closes the original; its number may be another file's then.
@@ -181,7 +181,7 @@ def _write(
                 rest = rest[os.write(descriptor, rest) :]
             except BlockingIOError:
                 continue
-            except BrokenPipeError:  # its exit code tells
+            except BrokenPipeError:  # its exit code says why
                 return
 
 

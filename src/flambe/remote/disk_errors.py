@@ -17,21 +17,21 @@ _ANOTHER = "or give flambe another folder (remote_dir)"
 
 
 def is_refusal(text: str) -> bool:
-    """Whether what a command said is that a disk refused something."""
+    """Whether the output of a command is the refusal of a disk."""
     return any(pattern.search(text) for pattern in (_FULL, _READ_ONLY, _DENIED))
 
 
 def explain(text: str, path: str, user: str, disk: str) -> str:
-    """Return what a disk refused, and what helps.
+    """Return a message about what a disk refused, and what helps.
 
     Parameters
     ----------
     text
-        What a command said.
+        The output of a command.
     path
         What could not be written.
     user
-        Who could not.
+        Whose command it was.
     disk
         What :data:`DISK_USAGE` printed.
     """

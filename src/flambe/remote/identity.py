@@ -1,8 +1,8 @@
-"""Which process of which machine something is: what the names of machines and users do not tell.
+"""The identity of a process across machines, which names and process ids do not give.
 
-Containers and laptops may have the same names, and the same processes by number. So a machine has a
-random word that it keeps in flambe's home, and what runs on it is told apart by the start of the
-machine, by the process namespace, and by when the process was started.
+Containers and laptops may have the same names, and the same process ids. So a machine has a random
+id in flambe's home, and its processes are identified by the boot of the machine, by the process
+namespace, and by when they were started.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ MACHINE = "machine-id"  # a file of flambe's home
 
 
 def of_process(pid: int) -> dict[str, str]:
-    """Return who a process of this machine is; what cannot be seen is empty."""
+    """Return the identity of a process of this machine; what cannot be read is empty."""
     return {
         "machine": _machine(home()),
         "boot": boot(),
@@ -34,16 +34,16 @@ def of_process(pid: int) -> dict[str, str]:
 
 
 def is_here(other: Mapping[str, str]) -> bool:
-    """Whether a process would be seen from here: same machine, same start of it, same namespace."""
+    """Whether a process is visible from here: same machine, same boot, same namespace."""
     mine = of_process(os.getpid())
     names = ["machine", "boot"] + (["namespace"] if sys.platform == "linux" else [])
     return all(mine[name] and mine[name] == other.get(name) for name in names)
 
 
 def is_gone(other: Mapping[str, str]) -> bool:
-    """Whether a process was one that would be seen from here, and is no more.
+    """Whether a process that would be visible from here no longer exists.
 
-    Of all others nobody can tell: what they hold expires.
+    Of all other processes that is unknown: what they hold expires.
     """
     if not is_here(other) or not other.get("begun") or not other.get("pid", "").isdigit():
         return False
@@ -52,7 +52,7 @@ def is_gone(other: Mapping[str, str]) -> bool:
 
 @functools.cache
 def boot() -> str:
-    """Return what changes when this machine is started; empty if that is not to be had."""
+    """Return what changes with each boot of this machine; empty if it is unknown."""
     with contextlib.suppress(OSError):
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     return _output(["sysctl", "-n", "kern.bootsessionuuid"])
@@ -60,7 +60,7 @@ def boot() -> str:
 
 @functools.cache
 def _machine(folder: Path) -> str:
-    """Return the random word of this machine, made at first use; empty if it cannot be kept."""
+    """Return the random id of this machine, made at first use; empty if it cannot be written."""
     path = folder / MACHINE
     with contextlib.suppress(OSError):
         if not path.exists():

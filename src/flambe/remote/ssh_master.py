@@ -105,7 +105,7 @@ class SshMaster:
         Raises
         ------
         UnreachableError
-            If there is no connection in time: with what ssh said last.
+            If there is no connection in time: with the last message of ssh.
         HostKeyError
             If the host's key is not the one that is known.
         """

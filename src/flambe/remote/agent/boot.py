@@ -1,4 +1,4 @@
-"""The boot of a host: cloud-init, and those who install packages, come to their end first."""
+"""The boot of a host: cloud-init and package managers finish before anything is installed."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ FAILED = (1, 2)  # of `cloud-init status`: an error, and one that it recovered f
 
 
 def wait(seconds: float, locks: tuple[str, ...] = LOCKS) -> None:
-    """Wait until a host has booted, but not for ever; print what is waited for, and what failed.
+    """Wait until a host has booted, for a limited time; print what is waited for, and what failed.
 
     Parameters
     ----------
     seconds
         How long in all.
     locks
-        The files that whoever installs packages locks.
+        The files that package managers lock.
     """
     deadline = time.monotonic() + seconds
     _wait_for_cloud_init(deadline)

@@ -1,4 +1,4 @@
-"""What a host is: read, never changed."""
+"""The facts of a host: read, never changed."""
 
 from __future__ import annotations
 

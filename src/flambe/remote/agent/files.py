@@ -82,7 +82,7 @@ def read_text(path: str) -> str:
 
 
 def boot_seconds() -> float:
-    """Return the seconds since this host was started, suspended or not; nobody sets this clock."""
+    """Return the seconds since this host was started, suspended or not; this clock is never set."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 

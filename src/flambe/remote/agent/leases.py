@@ -1,8 +1,8 @@
-"""Leases: what says that a host is needed, though it may have little to do just now.
+"""Leases: a host is needed, though it may have little to do just now.
 
-``hosts/<host>/lease-<name>.json`` holds until when, by a clock of the host itself that nobody sets
-and that begins at its boot, and by the time of day. What ends idle hosts
-(:mod:`flambe.remote.agent.reaper.reaper`) lets those with a lease be.
+``hosts/<host>/lease-<name>.json`` has the end of a lease, by the host's boot clock, which is never
+set, and by the time of day. The reaper (:mod:`flambe.remote.agent.reaper.reaper`) does not end a
+host with a lease.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def take(root: str, request: LeaseRequest) -> None:
 
 
 def give_back(root: str, name: str) -> None:
-    """Give a lease back."""
+    """End a lease."""
     with contextlib.suppress(FileNotFoundError):
         os.remove(_path(root, name))
 

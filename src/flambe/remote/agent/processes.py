@@ -1,4 +1,4 @@
-"""Processes of this host: who they are, and those that carry the marker of a supervisor."""
+"""Processes of this host: their identity, and those that carry the marker of a supervisor."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said between a client and the agent of a host, and what agents keep on disk.
+"""The requests and answers between a client and the agent of a host, and the files of agents.
 
 Both sides use these definitions. A client sends a :class:`Request` as JSON on the agent's standard
 input, and reads its answer from the output. Older files and older clients are read too: see
@@ -90,7 +90,7 @@ class RunRecord(Message):
     ``about`` is what its client noted. Files in ``removed`` are deleted at its end, and the
     commands in ``after`` run. With ``keep`` it is started again whenever it ends (``restarts``).
     ``supervisor`` is a process id and its start. ``started`` and ``ended`` are by the time of day,
-    ``…_counted`` by the clock of the boot, which nobody sets.
+    ``…_counted`` by the clock of the boot, which is never set.
     """
 
     state: RunState = choice(RunState.LOST)
@@ -139,7 +139,7 @@ class LockHolder(Message):
     :func:`flambe.remote.identity.of_process` returns; it is empty for an earlier version's.
     """
 
-    user: str = text("somebody")
+    user: str = text("an unknown user")
     host: str = text()
     pid: int = integer()
     process: dict[str, str] = by_name(read_text)

@@ -1,4 +1,4 @@
-"""A node of a Ray cluster: what is known only on the host is found here, then Ray takes over."""
+"""A node of a Ray cluster: resolves what only the host can resolve, then becomes Ray."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def become_node(
     scratch: str,
     store: int,
 ) -> NoReturn:
-    """Become ``ray start --block``, without what flambe uses nothing of.
+    """Become ``ray start --block``, without the parts of Ray that flambe does not use.
 
     Parameters
     ----------
@@ -36,11 +36,11 @@ def become_node(
     address
         Of this host, as the others reach it.
     head, port
-        Where the head is; it is this host where ``name`` is ``orchestrator``.
+        Where the head is; this host is the head if ``name`` is ``orchestrator``.
     cpus, gpus
-        What it offers.
+        The resources that it offers.
     scratch
-        Where Ray keeps what it needs while it runs; a short path, for sockets are in there.
+        Ray's temporary folder; a short path, as it contains sockets.
     store
         The size of its object store, in bytes.
     """
@@ -64,7 +64,7 @@ def become_node(
 
 
 def _fresh(scratch: str) -> str:
-    """Return a new folder for Ray in one that only we reach: Ray gives everybody every right."""
+    """Return a new folder for Ray in a private one: Ray makes it accessible to all users."""
     try:
         os.mkdir(scratch, 0o700)
     except FileExistsError:

@@ -1,8 +1,9 @@
-"""``ray start --block`` with no more of Ray than flambe uses, run by the Python that Ray is in.
+"""``ray start --block`` with only the parts of Ray that flambe uses, run by Ray's own Python.
 
-Ray ends a whole node when any of its helpers ends: its client's server, its autoscaler, its
+Ray ends a whole node when any of its helpers ends: the server of its client, its autoscaler, its
 dashboard, or the agent that reports to the dashboard. flambe uses none of them. Those that can be
-left out are; the others are started again, and the node lives as long as its GCS and its raylet.
+left out are left out; the others are restarted, and the node lives as long as its GCS and its
+raylet.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import sys
 import time
 from typing import Callable, Protocol  # noqa: UP035 (evaluated by Python 3.8)
 
-#: What a node cannot do without, as Ray calls it.
+#: The processes that a node cannot do without, by Ray's names.
 ESSENTIAL = ("gcs_server", "raylet")
 # The commands in the command line of a raylet by which it starts what it ends with.
 AGENTS = ("--dashboard_agent_command=", "--runtime_env_agent_command=")
@@ -25,7 +26,7 @@ PAUSE_FIRST, PAUSE_MOST = 0.5, 30.0  # seconds until an agent is started again
 
 
 def main(arguments: list[str]) -> None:
-    """Become ``ray`` with these arguments."""
+    """Run ``ray`` with these arguments."""
     del sys.path[0]  # this archive
     node = importlib.import_module("ray._private.node").Node
     services = vars(importlib.import_module("ray._private.services"))

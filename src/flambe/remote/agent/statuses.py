@@ -1,4 +1,4 @@
-"""What is known of supervised processes: written twice, and never against a supervisor that lives.
+"""The status of supervised processes: written twice, and never against a supervisor that lives.
 
 ``runs/<name>/status.json`` is the state, ``status.json.last`` the same once more, in case that one
 cannot be read. A supervisor holds ``supervisor.lock`` for as long as it lives, and has written in
@@ -204,7 +204,7 @@ def _writes(pid: int, log: str) -> bool:
 def unreadable(folder: str) -> RunRecord:
     """Return the record of a process of which nothing is known but that it runs."""
     about: dict[str, object] = {
-        "user": "somebody",
+        "user": "an unknown user",
         "host": socket.gethostname(),
         "what": "running",
         "command": "its state cannot be read",

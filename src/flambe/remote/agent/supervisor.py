@@ -100,7 +100,7 @@ def _begin(folder: str, record: RunRecord, request: StartRequest, lock: int) -> 
 
 
 def _detached(do: Callable[[], None]) -> None:
-    """Do something in a process that belongs to nobody, then end."""
+    """Call a function in a process that is detached from this one, then end that process."""
     os.setsid()
     if os.fork():
         os._exit(0)

@@ -24,7 +24,7 @@ The settings are JSON. Where they cannot be read, those that were read last coun
 ``patience``       seconds that the command has, until it is asked again, or the next step is taken
 ``escalate``       what is tried after that: each a ``command``, or a file to ``write`` a ``text``
                    to, and its ``patience``; nothing by default
-``log``, ``seen``  where its end is told, and what was seen at the last look
+``log``, ``seen``  where its end is logged, and what was observed at the last look
 ``cluster``        only what flambe runs for this cluster counts as use: the host is shared
 ``once``           whether the reaper ends when its command has succeeded
 =================  =============================================================================
@@ -51,13 +51,13 @@ from flambe.remote.agent.reaper.settings import Observation, ReaperSettings, Set
 
 MARKER = "FLAMBE_SUPERVISED"  # in the environment of all that flambe runs; see supervisor.py
 NEEDED = "a run needs it"
-# What Ray, the site and the system do when nobody asks them for anything stays below these.
+# The idle load of Ray, the site and the system stays below these.
 BUSY_CORES = 0.3
 BUSY_GPU = 5.0
 GPU_DEADLINE = 30.0  # seconds
 WEIGHT = 19.0  # seconds of idleness that make up for a second of use: 95 % of the time
 GAP = 4.0  # checks: what was not looked at for longer is neither idle nor busy
-LONGEST = 7 * 86400.0  # seconds that use counts for, where there is no timeout
+LONGEST = 7 * 86400.0  # seconds that use counts for, without a timeout
 LONGEST_LEASE = 3600.0  # seconds, of one that was taken before this boot
 
 
@@ -279,7 +279,7 @@ class Terminals:
                     age = max(0.0, time.time() - accessed)
                     self._typed[terminal] = accessed, now - age
                 if now - self._typed[terminal][1] < hours * 3600:
-                    use = "somebody is logged in"
+                    use = "a user is logged in"
         return use
 
 

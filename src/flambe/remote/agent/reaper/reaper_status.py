@@ -1,4 +1,4 @@
-"""What the reaper of this host is to do, and what it saw last."""
+"""The status of this host's reaper: its settings, and what it observed last."""
 
 from __future__ import annotations
 
