@@ -15,11 +15,8 @@ import pytest
 from flambe.cli import fetch
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.cluster_record import ClusterRecord
-from flambe.cluster.context import ClusterContext
 from flambe.cluster.local_state import ClusterFiles
 from flambe.cluster.machine import Machine
-from flambe.cluster.observer import LogClusterObserver
-from flambe.cluster.services.files import Files
 from flambe.compile.checks.calls import check
 from flambe.compile.reader.document import read_text
 from flambe.compile.state import s3
@@ -29,6 +26,7 @@ from flambe.experiment.storage.checkpoints import Checkpoints
 from flambe.experiment.storage.mirror import _is_mirrored
 from flambe.packaging import resources
 from flambe.remote import Address, Connection, Copy, Host, Login, transfer
+from flambe.testing import RecordingCluster
 
 
 def problems(text: str) -> list[str]:
@@ -218,32 +216,17 @@ def test_a_file_cannot_become_a_pattern(tmp_path: Path, connection: LocalConnect
         transfer.rsync(connection, Copy(tmp_path / "x", f"{tmp_path}/*", True))
 
 
-def test_hosts_give_one_another_what_is_meant(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hosts_give_one_another_what_is_meant() -> None:
     """From the orchestrator to a factory: the same question."""
-    commands: list[list[str]] = []
-
-    class Recorder:
-        rsync: tuple[int, ...] = ()
-        name = "host"
-        home = "/home/u"
-        machine = Machine("factory_1", Address("h"), Address("h"), "u")
-
-        connection = LocalConnection(tmp_path)
-
-        def run(self, command: list[str], **_: Any) -> None:
-            commands.append(command)
-
-        def begin(self, folder: str, *, is_folder: bool) -> bool:
-            return False
-
-    hosts: Any = (Recorder(), Recorder())
-    files: Any = Files(ClusterContext("c", ClusterFiles("c"), LogClusterObserver(), hosts=hosts))
-    files.give(["r/*"], "r/*", Recorder())
-    assert commands[-1][-2:] == ["r/*", "factory_1.c:r/"]
-    files.give(["r*/"], "r*", Recorder())
-    assert commands[-1][-2:] == ["r*/", "factory_1.c:r\\*"]
+    cluster = RecordingCluster(name="c")
+    (factory,) = cluster.factories
+    cluster.files.give(["r/*"], "r/*", factory)
+    cluster.files.give(["r*/"], "r*", factory)
+    copies = [argv for argv in cluster.connections["orchestrator"].argvs if argv[0] == "rsync"]
+    assert [copy[-2:] for copy in copies] == [
+        ["r/*", "factory_1.c:r/"],
+        ["r*/", "factory_1.c:r\\*"],
+    ]
 
 
 # -- what hosts say -------------------------------------------------------------------------------
