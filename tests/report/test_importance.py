@@ -15,10 +15,11 @@ from flambe.report import importance as estimating
 from flambe.report.files import RunPath
 from flambe.report.importance import importance
 from flambe.report.metrics import figures
+from flambe.report.payloads import Importance
 from tests.report.written import Written
 
 
-def told(choices: list[dict[str, Any]], metrics: list[float]) -> dict[str, Any]:
+def told(choices: list[dict[str, Any]], metrics: list[float]) -> Importance:
     return asyncio.run(importance(choices, metrics))
 
 

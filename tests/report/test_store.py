@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from flambe.experiment import journal
 from flambe.progress import RunFolder, RunState, StageState, Status, liveness
-from flambe.report.change_feed import News
+from flambe.report.change_feed import ChangeFeed
 from flambe.report.store import Curve, Store
 from flambe.report.summary import changed_row, curves, measured, run_summary, thin, whole_row
 from tests.experiment.lab import until
@@ -92,20 +92,21 @@ def test_a_page_that_is_told_what_is_new_knows_all(written: bytes, cuts: list[in
         folder.variants.touch()
         store = Store(place)
         store.refresh(now=True)
-        news = News({"stage": "train"}, f"{store.epoch}-{store.look}")
+        news = ChangeFeed({"stage": "train"}, store.cursor)
         rows: dict[str, dict[str, Any]] = {}
         points: dict[str, dict[int, Any]] = {}
         for cut in [*sorted(cut % (len(written) + 1) for cut in cuts), len(written)]:
             with open(folder.variants, "ab") as stream:
                 stream.write(written[folder.variants.stat().st_size : cut])
             store.refresh(now=True)
-            told = news.since(store)
+            told = news.changes(store)
             if told is None:  # the page is loaded anew
-                news = News({"stage": "train"}, f"{store.epoch}-{store.look}")
+                news = ChangeFeed({"stage": "train"}, store.cursor)
                 rows = {row.variant.id: whole_row(row) for row in store.of("train")}
                 points = {r.variant.id: dict(r.curve.since(-1)) for r in store.of("train")}
                 continue
-            for change in told.get("rows", []):
+            changes: list[dict[str, Any]] = told.get("rows", [])
+            for change in changes:
                 identity, new = change["id"], change.pop("points", [])
                 if change.pop("rewound", False):
                     points[identity] = {}
@@ -137,16 +138,16 @@ def test_one_step_of_one_variant_is_all_that_is_told(run: Written) -> None:
         run.step(f"{number:016}", 1, 0.5)
     store = Store(run.folder.root)
     store.refresh(now=True)
-    news = News({"stage": "train"}, f"{store.epoch}-{store.look}")
-    news.since(store)
+    news = ChangeFeed({"stage": "train"}, store.cursor)
+    news.changes(store)
     run.step(f"{7:016}", 2, 0.4)
     store.refresh(now=True)
-    told = news.since(store)
+    told = news.changes(store)
     assert told is not None
     (row,) = told.pop("rows")
     assert row == {"id": f"{7:016}", "step": 2, "metric": 0.4, "best": 0.5, "points": [(2, 0.4)]}
     assert told.get("run", {}) == {}
-    assert news.since(store) == {}
+    assert news.changes(store) == {}
 
 
 def test_the_overview_is_told_of_the_stages_that_changed(tmp_path: Path) -> None:
@@ -157,11 +158,11 @@ def test_the_overview_is_told_of_the_stages_that_changed(tmp_path: Path) -> None
         run.step(f"{stage.name}-id", 1, 0.5)
     store = Store(tmp_path)
     store.refresh(now=True)
-    news = News({}, f"{store.epoch}-{store.look}")
-    assert len(json.dumps(news.since(store))) > 10_000
+    news = ChangeFeed({}, store.cursor)
+    assert len(json.dumps(news.changes(store))) > 10_000
     run.step("s4-id", 2, 0.7)
     store.refresh(now=True)
-    told = news.since(store)
+    told = news.changes(store)
     assert told is not None
     (item,) = told["stages"]["items"]
     assert item["name"] == "s4"
@@ -267,9 +268,9 @@ def test_a_run_whose_files_are_removed_one_by_one_is_gone(run: Written) -> None:
     run.folder.state.unlink()
     store.refresh(now=True)
     assert store.status == "running"
-    look = store.look
+    look = store.revision
     store.refresh(now=True)
-    assert store.look == look
+    assert store.revision == look
     shutil.rmtree(run.folder.root)
     store.refresh(now=True)
     assert store.status == "empty"
@@ -438,11 +439,11 @@ def test_figures_that_are_no_numbers_are_null_and_named(run: Written) -> None:
     json.dumps(summary, allow_nan=False)
     assert [best["id"][0] for best in summary["stages"][0]["best"]] == ["e", "b", "d"]
     assert measured(store, "train")[1] == [0.5]  # a forest takes no infinities
-    news = News({"stage": "train"}, f"{store.epoch}-{store.look}")
-    news.since(store)
+    news = ChangeFeed({"stage": "train"}, store.cursor)
+    news.changes(store)
     run.step("a" * 16, 2, 0.25)
     store.refresh(now=True)
-    told = news.since(store)
+    told = news.changes(store)
     assert told is not None
     [row] = told["rows"]
     assert (row["metric"], row["not_finite"]) == (0.25, {})

@@ -1,12 +1,13 @@
-"""What the scripts of the pages ask for: JSON, and news as server-sent events."""
+"""The API for the scripts of the pages: JSON, and changes as server-sent events."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Hashable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import ParamSpec
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.exceptions import HTTPException
@@ -17,26 +18,29 @@ from starlette.routing import Route
 
 from flambe.progress import METRICS, VARIANT_LOG
 from flambe.report import downloads, logs, metrics
-from flambe.report.change_feed import News
+from flambe.report.change_feed import ChangeFeed
 from flambe.report.files import RunPath
 from flambe.report.importance import importance
 from flambe.report.limits import ALL_STREAMS, STREAMS, Limit, Limited
+from flambe.report.payloads import Importance
 from flambe.report.site import Site
 from flambe.report.summary import measured, run_summary
 
-WAIT = 10.0  # seconds after which news are looked for though nothing was noticed
+WAIT = 10.0  # seconds after which changes are computed even if no file has changed
+
+_P = ParamSpec("_P")
 
 
 class Api:
-    """The requests that scripts make of one site."""
+    """The requests that scripts send to one site."""
 
     def __init__(self, site: Site) -> None:
         self.site = site
-        self._importance: dict[str, tuple[Any, dict[str, Any]]] = {}
+        self._importance: dict[str, tuple[object, Importance]] = {}
         self._estimating = asyncio.Lock()
 
     def routes(self, answers: Sequence[Middleware]) -> list[Route]:
-        """Return the routes; ``answers`` is around all that are answered at once."""
+        """Return the routes; ``answers`` is the middleware of all but streams and downloads."""
         streams = [Middleware(Limited, limit=Limit("streams", STREAMS, total=ALL_STREAMS))]
         return [
             Route("/api/run", self.run, middleware=answers),
@@ -59,49 +63,58 @@ class Api:
         return JSONResponse(await self.site.read(run_summary))
 
     async def live(self, request: Request) -> Response:
-        """Send what is new of the run, and of a ``stage`` or a ``variant`` since what a page knows.
+        """Send the changes of the run, of a ``stage`` or of a ``variant`` since a cursor.
 
-        A page that lost its connection tells by ``Last-Event-ID`` what it knows.
+        A page that lost its connection sends its cursor as ``Last-Event-ID``.
         """
-        known = request.headers.get("last-event-id") or request.query_params.get("since", "")
-        news = News(dict(request.query_params), known)
+        cursor = request.headers.get("last-event-id") or request.query_params.get("since", "")
+        feed = ChangeFeed(dict(request.query_params), cursor)
 
         async def events() -> AsyncIterator[ServerSentEvent]:
-            async with self.site.watching() as changed:
+            async with self.site.watching() as wait_for_change:
                 while True:
-                    update = await self.site.read(news.since)
-                    if update is None:
+                    changes = await self.site.read(feed.changes)
+                    if changes is None:
                         yield ServerSentEvent("{}", event="anew")
                         return
-                    if update:
-                        text = json.dumps(update, separators=(",", ":"))
-                        yield ServerSentEvent(text, event="news", id=news.known)
-                    await changed((news.epoch, news.look), WAIT)
+                    if changes:
+                        text = json.dumps(changes, separators=(",", ":"))
+                        yield ServerSentEvent(text, event="news", id=feed.cursor)
+                    await wait_for_change(feed.cursor, WAIT)
 
         return EventSourceResponse(events(), ping=15)
 
     async def curves(self, request: Request) -> Response:
         """Return the metric of all variants of a stage, or another figure: ``tag``."""
         stage = await self.site.stage(request)
-        arguments = (self.site.root, stage, request.query_params.get("tag", ""))
-        return await self._made(request, metrics.stage_curves, self.site.store, *arguments)
+        tag = request.query_params.get("tag", "")
+        key = ("curves", stage, tag)
+        site = self.site
+        return await self._computed(
+            request, key, metrics.stage_curves, site.store, site.root, stage, tag
+        )
 
     async def figures(self, request: Request) -> Response:
         """Return all figures of a variant."""
         variant = (await self.site.row(request)).variant
         path = self.site.file(f"{variant.stage}/{variant.name}/{METRICS}")
-        return await self._made(request, metrics.thinned, path)
+        return await self._computed(request, ("figures", path), metrics.thinned, path)
 
-    async def _made(
-        self, request: Request, function: Callable[..., str], *arguments: Any
+    async def _computed(
+        self,
+        request: Request,
+        key: Hashable,
+        function: Callable[_P, str],
+        *arguments: _P.args,
+        **options: _P.kwargs,
     ) -> Response:
-        """Return the JSON that takes long to make."""
-        key = (function, arguments)
-        text = await self.site.work.run(request.scope, key, function, *arguments)
+        """Return JSON that takes long to compute; equal requests share it."""
+        compute = functools.partial(function, *arguments, **options)
+        text = await self.site.work.run(request.scope, key, compute)
         return Response(text, media_type="application/json")
 
     async def importance(self, request: Request) -> Response:
-        """Return how much each hyper-parameter of a stage matters, as it stands now."""
+        """Return how much each hyper-parameter of a stage matters at present."""
         stage = await self.site.stage(request)
         choices, figures = await self.site.read(measured, stage)
         state = (self.site.store.epoch, len(figures), sum(figures))
@@ -112,43 +125,44 @@ class Api:
 
     # -- logs ---------------------------------------------------------------------------------
 
-    async def _log_of(self, request: Request) -> tuple[RunPath, logs.Wanted]:
-        asked = request.query_params
-        wanted = logs.Wanted(asked.get("search", ""), asked.get("level", ""))
-        identity = asked.get("variant", "")
+    async def _log_of(self, request: Request) -> tuple[RunPath, logs.LineFilter]:
+        query = request.query_params
+        line_filter = logs.LineFilter(query.get("search", ""), query.get("level", ""))
+        identity = query.get("variant", "")
         if not identity:
-            wanted = replace(wanted, stage=asked.get("stage", ""), sources=True)
-            return self.site.file(self.site.store.folder.log.name), wanted
+            line_filter = replace(line_filter, stage=query.get("stage", ""), sources=True)
+            return self.site.file(self.site.store.folder.log.name), line_filter
         row = await self.site.read(lambda store: store.rows.get(identity))
         if row is None:
             raise HTTPException(404, "There is no such variant in this run.")
-        return self.site.file(f"{row.variant.stage}/{row.variant.name}/{VARIANT_LOG}"), wanted
+        log = self.site.file(f"{row.variant.stage}/{row.variant.name}/{VARIANT_LOG}")
+        return log, line_filter
 
     async def log(self, request: Request) -> Response:
-        """Return the last lines of a log before a place: ``before``."""
-        path, wanted = await self._log_of(request)
-        place = _place(request.query_params.get("before", ""))
-        arguments = (path, place, wanted)
-        found = await self.site.searches.run(request.scope, arguments, logs.before, *arguments)
-        return JSONResponse(found)
+        """Return the last lines of a log before a position: ``before``."""
+        path, line_filter = await self._log_of(request)
+        end = _position(request.query_params.get("before", ""))
+        search = functools.partial(logs.before, path, end, line_filter)
+        key = (path, end, line_filter)
+        return JSONResponse(await self.site.searches.run(request.scope, key, search))
 
     async def log_live(self, request: Request) -> Response:
-        """Send the lines of a log after a place, as they come: ``after``."""
-        path, wanted = await self._log_of(request)
+        """Send the lines of a log after a position, as they are written: ``after``."""
+        path, line_filter = await self._log_of(request)
         start = request.headers.get("last-event-id") or request.query_params.get("after", "")
-        at = _place(start) or 0
+        at = _position(start) or 0
 
-        async def news() -> AsyncIterator[ServerSentEvent]:
+        async def events() -> AsyncIterator[ServerSentEvent]:
             nonlocal at
             while True:
-                found = await asyncio.to_thread(logs.after, path, at, wanted)
-                at = found["at"]
-                if found["lines"] or found.get("restarted") or found.get("skipped"):
-                    text = json.dumps(found, separators=(",", ":"))
+                tail = await asyncio.to_thread(logs.after, path, at, line_filter)
+                at = tail["at"]
+                if tail["lines"] or tail.get("restarted") or tail.get("skipped"):
+                    text = json.dumps(tail, separators=(",", ":"))
                     yield ServerSentEvent(text, event="lines", id=str(at))
                 await asyncio.sleep(0.5)
 
-        return EventSourceResponse(news(), ping=15)
+        return EventSourceResponse(events(), ping=15)
 
     # -- files --------------------------------------------------------------------------------
 
@@ -178,6 +192,6 @@ class Api:
         return await asyncio.to_thread(downloads.archive, folder, name, only_logs=only_logs)
 
 
-def _place(text: str) -> int | None:
-    """Return a place in a file, as an address names it."""
+def _position(text: str) -> int | None:
+    """Return a position in a file, given in a URL."""
     return int(text) if text.isdecimal() and len(text) < 19 else None

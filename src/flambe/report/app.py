@@ -8,7 +8,6 @@ import importlib
 import pkgutil
 from collections.abc import AsyncIterator, Iterable
 from pathlib import Path
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -23,7 +22,7 @@ from flambe.report import pages
 from flambe.report.api import Api
 from flambe.report.limits import REQUESTS, WAITING, Limit, Limited
 from flambe.report.security import Guard, new_token
-from flambe.report.site import HERE, NAVIGATION, Page, Site
+from flambe.report.site import HERE, Page, Site
 from flambe.report.tensorboard import PREFIX, TensorBoardPort
 
 
@@ -34,22 +33,24 @@ def create_app(
     hosts: Iterable[str] = (),
     tensorboard_port: int | None = None,
 ) -> Starlette:
-    """Return the site of a run, to be served or mounted.
+    """Return the site of a run, for a server or to be mounted in another application.
 
     Parameters
     ----------
     run_dir
-        The folder of the run: ``<save_path>/output__<name>``. It may not be there yet.
+        The folder of the run: ``<save_path>/output__<name>``. It may not exist yet.
     token
-        What lets people in; a new one by default: ``app.state.token``.
+        The access token; by default a new one: ``app.state.token``.
     hosts
-        The names under which the site is reached, besides localhost and the name of this machine.
+        Host names of the site, besides localhost and the name of this machine.
     tensorboard_port
-        Start TensorBoard at once, and lead to it whoever comes in at this port of the server; by
-        default TensorBoard is started when somebody looks.
+        Start TensorBoard immediately, and serve it at this port of the server too; by default it
+        starts when its page is opened.
     """
     token = token or new_token()
-    site = Site(Path(run_dir))
+    site_pages = load_pages()
+    navigation = [(page.path, page.title) for page in site_pages if page.title]
+    site = Site(Path(run_dir), navigation)
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -64,19 +65,19 @@ def create_app(
         text = str(getattr(error, "detail", "")) or "Something went wrong here."
         if "/api/" in request.url.path:
             return JSONResponse({"error": text}, status)
-        return await site.show(request, "error.html", status=status, text=text)
+        return await site.show(request, "error.html", status=status, error_text=text)
 
-    # What is sent to be kept is sent as it is, and TensorBoard packs for itself.
-    packed = [Middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)]
-    fair = [Middleware(Limited, limit=Limit("requests", REQUESTS, WAITING)), *packed]
+    # Downloads are not compressed, and TensorBoard compresses its own answers.
+    compressed = [Middleware(GZipMiddleware, minimum_size=1000, compresslevel=5)]
+    fair = [Middleware(Limited, limit=Limit("requests", REQUESTS, WAITING)), *compressed]
     app = Starlette(
         routes=[
-            *(page.route(site, fair) for page in found_pages()),
+            *(page.route(site, fair) for page in site_pages),
             *Api(site).routes(fair),
             Route(f"{PREFIX}/{{path:path}}", site.tensorboard.proxy, methods=["GET", "POST"]),
-            # TensorBoard asks for its fonts without its prefix.
+            # TensorBoard requests its fonts without its prefix.
             Route("/font-roboto/{path:path}", site.tensorboard.proxy),
-            Mount("/static", StaticFiles(directory=HERE / "static"), middleware=packed),
+            Mount("/static", StaticFiles(directory=HERE / "static"), middleware=compressed),
         ],
         middleware=[
             Middleware(Guard, token=token, hosts=tuple(hosts)),
@@ -90,13 +91,11 @@ def create_app(
     return app
 
 
-def found_pages() -> list[Page]:
+def load_pages() -> list[Page]:
     """Return the pages: each is a module of ``pages/`` with a ``PAGE``, and a template."""
-    modules: list[Any] = [
-        importlib.import_module(f"{pages.__name__}.{found.name}")
-        for found in pkgutil.iter_modules(pages.__path__)
+    modules = [
+        importlib.import_module(f"{pages.__name__}.{module.name}")
+        for module in pkgutil.iter_modules(pages.__path__)
     ]
-    result = [module.PAGE for module in modules]
-    result.sort(key=lambda page: page.path != "/")
-    NAVIGATION[:] = [(page.path, page.title) for page in result if page.title]
-    return result
+    loaded: list[Page] = [module.PAGE for module in modules]
+    return sorted(loaded, key=lambda page: page.path != "/")

@@ -1,60 +1,74 @@
-"""What a page does not know yet: only what changed since it was told last."""
+"""What a page does not know yet: the changes since its last update."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
 
+from flambe.report.payloads import Changes, ListChanges, RowFields
 from flambe.report.store import Row, Store
-from flambe.report.summary import changed_row, hosts, run_summary, stage_summary
+from flambe.report.summary import changed_row, host_summaries, run_summary, stage_summary
 
 
-class News:
-    """The news for one page.
+class ChangeFeed:
+    """The changes for one page.
 
     Parameters
     ----------
     scope
         What the page shows: a ``stage``, a ``variant``, or else the run.
-    known
-        What the page knows: ``<epoch>-<look>`` of the store.
+    cursor
+        The last state that the page has: ``<epoch>-<revision>`` of the store.
     """
 
-    def __init__(self, scope: Mapping[str, str], known: str) -> None:
+    def __init__(self, scope: Mapping[str, str], cursor: str) -> None:
         self.scope = scope
-        self.epoch, _, number = known.partition("-")
-        self.look = int(number) if number.isdecimal() and len(number) < 19 else 0
-        self._said: dict[tuple[str, ...], str] = {}
+        self.epoch, _, number = cursor.partition("-")
+        self.revision = int(number) if number.isdecimal() and len(number) < 19 else 0
+        self._sent: dict[tuple[str, ...], str] = {}
 
     @property
-    def known(self) -> str:
-        """What the page knows when it was told."""
-        return f"{self.epoch}-{self.look}"
+    def cursor(self) -> str:
+        """The state that the page has after the latest changes."""
+        return f"{self.epoch}-{self.revision}"
 
-    def since(self, store: Store) -> dict[str, Any] | None:
-        """Return what is new, or None where what the page shows is not true any more.
+    def changes(self, store: Store) -> Changes | None:
+        """Return what changed since the last call, or None if the page must start over.
 
         Returns
         -------
-        dict
-            ``rows``: variants with what changed of them; ``run``: what changed of the run;
-            ``stages``, ``failures`` and ``hosts``: of each ``items``, those that changed, and
-            ``keys``, all of them in order, where that changed.
+        Changes
+            ``rows``: variants with their changed fields; ``run``: the changed fields of the run;
+            ``stages``, ``failures`` and ``hosts``: the ``items`` that changed, and ``keys``, all
+            keys in order, if that changed.
         """
         if self.epoch != store.epoch:
             return None
-        found: dict[str, Any] = {}
-        if rows := [new for row in self._rows(store) if (new := changed_row(row, self.look))]:
-            found["rows"] = rows
-        run, lists = self._shown(store)
-        if changed := self._changed(("run",), run):
-            found["run"] = changed
-        for name, (key, items) in lists.items():
-            if told := self._listed(name, key, items):
-                found[name] = told
-        self.look = store.look
-        return found
+        changes: Changes = {}
+        if rows := self._changed_rows(store):
+            changes["rows"] = rows
+        summary = run_summary(store)
+        run: dict[str, object] = {"status": summary["status"], "lost": summary["lost"]}
+        if "stage" in self.scope and "variant" not in self.scope:
+            stage = stage_summary(store, self.scope["stage"])
+            if stages := self._changed_items("stages", "name", [stage] if stage else []):
+                changes["stages"] = stages
+        elif "variant" not in self.scope:
+            run = {k: v for k, v in summary.items() if k not in ("stages", "failures")}
+            if stages := self._changed_items("stages", "name", summary["stages"]):
+                changes["stages"] = stages
+            if failures := self._changed_items("failures", "id", summary["failures"]):
+                changes["failures"] = failures
+            if hosts := self._changed_items("hosts", "host", host_summaries(store)):
+                changes["hosts"] = hosts
+        if changed := self._changed_fields(("run",), run):
+            changes["run"] = changed
+        self.revision = store.revision
+        return changes
+
+    def _changed_rows(self, store: Store) -> list[RowFields]:
+        changed = (changed_row(row, self.revision) for row in self._rows(store))
+        return [fields for fields in changed if fields is not None]
 
     def _rows(self, store: Store) -> Iterable[Row]:
         if "stage" in self.scope:
@@ -62,42 +76,31 @@ class News:
         row = store.rows.get(self.scope.get("variant", ""))
         return [row] if row else []
 
-    def _shown(self, store: Store) -> tuple[dict[str, Any], dict[str, tuple[str, list[Any]]]]:
-        run = run_summary(store)
-        if "variant" in self.scope:
-            return {name: run[name] for name in ("status", "lost")}, {}
-        if "stage" in self.scope:
-            stage = stage_summary(store, self.scope["stage"])
-            return {name: run[name] for name in ("status", "lost")}, {
-                "stages": ("name", [stage] if stage else [])
-            }
-        lists = {
-            "stages": ("name", run.pop("stages")),
-            "failures": ("id", run.pop("failures")),
-            "hosts": ("host", hosts(store)),
-        }
-        return run, lists
-
-    def _changed(self, place: tuple[str, ...], values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the values that differ from what was said before."""
+    def _changed_fields(
+        self, path: tuple[str, ...], fields: Mapping[str, object]
+    ) -> dict[str, object]:
+        """Return the fields that differ from what was sent before."""
         changed = {}
-        for name, value in values.items():
+        for name, value in fields.items():
             text = json.dumps(value)
-            if self._said.get((*place, name)) != text:
-                self._said[(*place, name)] = text
+            if self._sent.get((*path, name)) != text:
+                self._sent[(*path, name)] = text
                 changed[name] = value
         return changed
 
-    def _listed(self, name: str, key: str, items: list[dict[str, Any]]) -> dict[str, Any]:
-        told: dict[str, Any] = {}
+    def _changed_items(
+        self, name: str, key: str, items: Sequence[Mapping[str, object]]
+    ) -> ListChanges:
+        """Return what changed in a list; empty, if nothing did."""
+        changes: ListChanges = {}
         keys = [item[key] for item in items]
-        if self._changed((), {name: keys}):
-            told["keys"] = keys
+        if self._changed_fields((), {name: keys}):
+            changes["keys"] = keys
         changed = [
-            {key: item[key], **new}
+            {key: item[key], **fields}
             for item in items
-            if (new := self._changed((name, item[key]), item))
+            if (fields := self._changed_fields((name, str(item[key])), item))
         ]
         if changed:
-            told["items"] = changed
-        return told
+            changes["items"] = changed
+        return changes

@@ -1,9 +1,9 @@
-"""Connections to the site, so bounded that strangers cannot use them up.
+"""Limits on the connections to the site, so that strangers cannot use them up.
 
-uvicorn waits for a request for ever, and has no bound on connections that does not turn away those
-who have the token as well. Here a request must be complete soon, and a stranger is a connection
-that has not shown the token yet: strangers are closed after a while, and, where they are many, the
-oldest first. Who has the token shows it in the first packet, and is a stranger for milliseconds.
+uvicorn waits for a request without a deadline, and its limit on connections would also refuse
+clients that have the token. Here a request must be complete soon, and a stranger is a connection
+that has not sent the token yet: strangers are closed after a while, and if they are many, the
+oldest first. A client with the token sends it in the first packet, within milliseconds.
 """
 
 from __future__ import annotations
@@ -14,15 +14,17 @@ import resource
 import ssl
 from typing import Any, ClassVar
 
+from uvicorn.config import Config
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 from flambe.report.security import HAS_TOKEN
 
 REQUEST_SECONDS = 10.0  # until a request must be complete, and a handshake
-STRANGER_SECONDS = 30.0  # for which a connection may last that has not shown the token
+STRANGER_SECONDS = 30.0  # that a connection without the token may last
 MOST_CONNECTIONS = 512
-MOST_FILES = 4096  # descriptors that the site asks the system for
-BACKLOG = 64  # connections that are accepted at once, before the bound on them is looked at
+MOST_FILES = 4096  # file descriptors that the site requests
+BACKLOG = 64  # connections that are accepted at once, before the limit applies
 
 
 def connection_bound() -> int:
@@ -86,8 +88,14 @@ class BoundedProtocol(H11Protocol):
     shared: ClassVar[Connections]
     tls: ClassVar[ssl.SSLContext | None] = None
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
         self._has_token = False
         self._raw: asyncio.Transport | None = None
         self._has_begun = False
@@ -139,7 +147,7 @@ class BoundedProtocol(H11Protocol):
             self._early += data
             return
         super().data_received(data)
-        self._look_at_request()
+        self._check_request()
 
     def on_response_complete(self) -> None:
         """Wait for the next request."""
@@ -147,7 +155,7 @@ class BoundedProtocol(H11Protocol):
         self._cancel_request_deadline()
         self._request_deadline = self.loop.call_later(REQUEST_SECONDS, self._close_late)
         super().on_response_complete()
-        self._look_at_request()
+        self._check_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget it."""
@@ -179,7 +187,7 @@ class BoundedProtocol(H11Protocol):
         if self._raw is not None:
             self._raw.abort()
 
-    def _look_at_request(self) -> None:
+    def _check_request(self) -> None:
         """Lift the deadline where a whole request is being answered."""
         if not self.is_idle and not self.cycle.more_body:
             self._cancel_request_deadline()

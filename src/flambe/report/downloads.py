@@ -1,4 +1,4 @@
-"""Files of a run: one, or many as an archive that is made while it is sent."""
+"""Downloads of a run: one file, or many as an archive that is built while it is sent."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 import os
 from collections.abc import Iterator
 from pathlib import PurePath
-from typing import Any, BinaryIO
+from typing import BinaryIO
 from urllib.parse import quote
 
 from starlette.concurrency import iterate_in_threadpool
@@ -15,20 +15,21 @@ from starlette.responses import Response, StreamingResponse
 from zipstream import ZipStream
 
 from flambe.report.files import RunPath, printable
+from flambe.report.payloads import FileEntry
 
 CHUNK = 1 << 20
 BINARY = "application/octet-stream"
 LOGS = (".log", ".jsonl", ".json", ".yaml")
-MOST_LISTED = 2_000  # files that the page of a variant names
+MOST_LISTED = 2_000  # files on the page of a variant
 
 
 def one_file(path: RunPath) -> Response:
-    """Return a file, as long as it is now, though it may grow or be removed meanwhile.
+    """Return a file with its present size, though it may grow or be removed meanwhile.
 
     Raises
     ------
     HTTPException
-        404 if it is not there.
+        404 if it does not exist.
     """
     try:
         stream = path.open()
@@ -41,24 +42,24 @@ def one_file(path: RunPath) -> Response:
     )
 
 
-def _first(stream: BinaryIO, left: int) -> Iterator[bytes]:
+def _first(stream: BinaryIO, remaining: int) -> Iterator[bytes]:
     with stream:
-        while left and (part := stream.read(min(CHUNK, left))):
-            left -= len(part)
+        while remaining and (part := stream.read(min(CHUNK, remaining))):
+            remaining -= len(part)
             yield part
 
 
 def _named(name: str) -> dict[str, str]:
-    """Return the header that makes a browser keep what is sent, under a name."""
+    """Return the header that makes a browser save the answer under a name."""
     quoted = quote(printable(name), safe="")
     plain = f'filename="{name}"' if quoted == name else f"filename*=utf-8''{quoted}"
     return {"content-disposition": f"attachment; {plain}"}
 
 
-def listing(folder: RunPath) -> list[dict[str, Any]]:
-    """Return files below a folder: name from there, name from the folder of the run, and bytes.
+def listing(folder: RunPath) -> list[FileEntry]:
+    """Return files below a folder: the name from there, the path from the run, and the size.
 
-    The name from the folder of the run is empty where no address can hold it.
+    The path is empty where no URL can hold it.
     """
     return [
         {
@@ -75,7 +76,7 @@ def _name_in(folder: RunPath, path: RunPath) -> str:
 
 
 def archive(folder: RunPath, name: str, *, only_logs: bool) -> Response:
-    """Return a ZIP archive of the files below a folder; nothing of it is kept here."""
+    """Return a ZIP archive of the files below a folder; it is not stored here."""
     label = f"{name}-logs" if only_logs else name
     return StreamingResponse(
         iterate_in_threadpool(_zipped(folder, printable(name), only_logs)),
@@ -85,8 +86,8 @@ def archive(folder: RunPath, name: str, *, only_logs: bool) -> Response:
 
 
 def _zipped(folder: RunPath, name: str, only_logs: bool) -> Iterator[bytes]:
-    # A run goes on, and removes checkpoints that it needs no more.
-    gone: list[str] = []
+    # A run in progress removes checkpoints that it no longer needs.
+    removed: list[str] = []
 
     def parts(path: RunPath) -> Iterator[bytes]:
         try:
@@ -94,7 +95,7 @@ def _zipped(folder: RunPath, name: str, only_logs: bool) -> Iterator[bytes]:
                 while part := stream.read(CHUNK):
                     yield part
         except OSError:
-            gone.append(printable(_name_in(folder, path)))
+            removed.append(printable(_name_in(folder, path)))
 
     stream = ZipStream()
     for path, _ in folder.files():
@@ -103,9 +104,9 @@ def _zipped(folder: RunPath, name: str, only_logs: bool) -> Iterator[bytes]:
     if not stream:
         stream.add("There are no files yet.\n", f"{name}/empty.txt")
     yield from stream.all_files()
-    if gone:
-        told = "These files were removed while they were sent:\n" + "\n".join(gone) + "\n"
-        stream.add(told, f"{name}/removed.txt")
+    if removed:
+        text = "These files were removed while they were sent:\n" + "\n".join(removed) + "\n"
+        stream.add(text, f"{name}/removed.txt")
     yield from stream.finalize()
 
 
@@ -114,7 +115,7 @@ def _is_log(path: RunPath) -> bool:
 
 
 def sizes(folder: RunPath) -> tuple[int, int]:
-    """Return the bytes of the files of an archive: of everything, and of logs only."""
+    """Return the sizes of archives in bytes: of everything, and of logs only."""
     everything = logs = 0
     for path, size in folder.files():
         everything += size

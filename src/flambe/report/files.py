@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from flambe.progress import open_regular
 
-DEEPEST = 100  # folders within one another that are looked at
+DEEPEST = 100  # levels of folders that are listed
 _FOLDER = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 # A folder may be passed through that may not be listed, such as /home of mode 0711.
 _PASS = _FOLDER | getattr(os, "O_PATH", os.O_RDONLY)
@@ -93,8 +93,8 @@ class RunPath:
         """Return the regular files in this folder with their bytes, and the folders."""
         files, folders = [], []
         with contextlib.suppress(OSError), _folder(self.path, os.O_RDONLY) as descriptor:
-            with os.scandir(descriptor) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
+            with os.scandir(descriptor) as iterator:
+                entries = sorted(iterator, key=lambda entry: entry.name)
             for entry in entries:
                 path = RunPath(self.base, os.path.join(self.name, entry.name))
                 with contextlib.suppress(OSError):  # it was removed meanwhile
@@ -106,7 +106,7 @@ class RunPath:
 
 
 def printable(name: str) -> str:
-    """Return a name as UTF-8 takes it: names of files may hold any bytes."""
+    """Return a name that can be encoded as UTF-8: names of files may hold any bytes."""
     return name.encode("utf-8", "replace").decode()
 
 

@@ -6,7 +6,7 @@ among them: permutation importance (Breiman, "Random Forests", Machine Learning 
 of R². Each variant is predicted by a forest that was fitted without its fold, and R² is of all
 predictions together: a fold of two or three variants has none that means anything.
 
-It runs in a process of its own (``python -m flambe.report.importance``, JSON in, JSON out): its
+It runs in its own process (``python -m flambe.report.importance``, JSON in, JSON out): its
 libraries are large, and it keeps a processor busy for a while.
 """
 
@@ -15,19 +15,25 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from flambe.progress import finite
+from flambe.report.payloads import Importance, ParameterImportance
+
+if TYPE_CHECKING:  # imported in the process that estimates
+    import numpy as np
 
 FEWEST = 10  # variants, and at least three for each hyper-parameter
 FOLDS, SPLITS, SHUFFLES, TREES = 5, 3, 5, 100
-MOST = 3_000  # variants that are looked at
-PATIENCE = 120.0  # seconds that an estimate may take
+MOST = 3_000  # variants that are used
+ESTIMATE_SECONDS = 120.0  # that an estimate may take
 ESTIMATOR = "permutation importance of a random forest, in five folds"
 
 
-async def importance(choices: Sequence[dict[str, Any]], metrics: Sequence[float]) -> dict[str, Any]:
+async def importance(
+    choices: Sequence[Mapping[str, object]], metrics: Sequence[float]
+) -> Importance:
     """Return the importance of each hyper-parameter.
 
     Parameters
@@ -39,21 +45,21 @@ async def importance(choices: Sequence[dict[str, Any]], metrics: Sequence[float]
 
     Returns
     -------
-    dict
+    Importance
         ``estimator``; ``parameters``: of each ``name``, ``mean`` and ``std`` of its importance,
         the largest first; ``score``: how much of the variance the forest explains in variants that
-        it has not seen (R²). Or ``reason``, where there is nothing to say.
+        it has not seen (R²). Or ``reason``, if there is no estimate.
     """
     varied = await asyncio.to_thread(_varied, choices)
     fewest = max(FEWEST, 3 * len(varied))
     if not varied:
         return {"reason": "Nothing was varied here: there is nothing to compare."}
     if len(metrics) < fewest:
-        told = f"{len(metrics)} of them have a metric now, and {fewest} are needed"
-        return {"reason": f"Too few variants to tell: {told} for {len(varied)} hyper-parameters."}
+        counts = f"{len(metrics)} of them have a metric now, and {fewest} are needed"
+        return {"reason": f"Too few variants to tell: {counts} for {len(varied)} hyper-parameters."}
     if len(set(metrics)) == 1:
         return {"reason": "All variants have the same metric: nothing makes a difference."}
-    given = {"names": varied, "choices": choices[:MOST], "metrics": metrics[:MOST]}
+    request = {"names": varied, "choices": choices[:MOST], "metrics": metrics[:MOST]}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "flambe.report.importance"),
         stdin=asyncio.subprocess.PIPE,
@@ -61,10 +67,11 @@ async def importance(choices: Sequence[dict[str, Any]], metrics: Sequence[float]
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
-        text = await asyncio.to_thread(json.dumps, given)
-        written, _ = await asyncio.wait_for(process.communicate(text.encode()), PATIENCE)
+        text = await asyncio.to_thread(json.dumps, request)
+        written, _ = await asyncio.wait_for(process.communicate(text.encode()), ESTIMATE_SECONDS)
     except asyncio.TimeoutError:
-        return {"reason": f"The importance could not be estimated within {PATIENCE:.0f} seconds."}
+        limit = f"{ESTIMATE_SECONDS:.0f} seconds"
+        return {"reason": f"The importance could not be estimated within {limit}."}
     finally:
         if process.returncode is None:
             process.kill()
@@ -73,11 +80,11 @@ async def importance(choices: Sequence[dict[str, Any]], metrics: Sequence[float]
         return {"reason": "This needs scikit-learn where the site runs: pip install scikit-learn"}
     if process.returncode != 0:
         return {"reason": "The importance could not be estimated."}
-    result: dict[str, Any] = finite(json.loads(written))
+    result: Importance = finite(json.loads(written))
     return result
 
 
-def _varied(choices: Sequence[dict[str, Any]]) -> list[str]:
+def _varied(choices: Sequence[Mapping[str, object]]) -> list[str]:
     """Return the hyper-parameters that have more than one value."""
     values: dict[str, set[str]] = {}
     for row in choices:
@@ -94,9 +101,9 @@ NOT_INSTALLED = 3
 
 
 def estimate(
-    names: Sequence[str], choices: Sequence[dict[str, Any]], metrics: Sequence[float]
-) -> dict[str, Any]:
-    """Estimate it; see :func:`importance`."""
+    names: Sequence[str], choices: Sequence[Mapping[str, object]], metrics: Sequence[float]
+) -> Importance:
+    """Estimate the importance; see :func:`importance`."""
     import numpy as np
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.model_selection import KFold
@@ -120,11 +127,11 @@ def estimate(
                 shuffled[:, column] = random.permutation(shuffled[:, column])
                 losses[-1].append(scores[-1] - _score(folds, shuffled, y))
     means, spread = np.mean(losses, axis=0), np.std(losses, axis=0)
-    parameters = [
+    parameters: list[ParameterImportance] = [
         {"name": name, "mean": float(mean), "std": float(std)}
         for name, mean, std in zip(names, means, spread, strict=True)
     ]
-    parameters.sort(key=lambda parameter: -float(str(parameter["mean"])))
+    parameters.sort(key=lambda parameter: -parameter["mean"])
     return {
         "estimator": ESTIMATOR,
         "parameters": parameters,
@@ -133,8 +140,15 @@ def estimate(
     }
 
 
-def _score(folds: Sequence[tuple[Any, Any]], x: Any, y: Any) -> float:
-    """Return R² of what forests predict of the variants that they have not seen."""
+class _Forest(Protocol):
+    """A fitted forest of scikit-learn."""
+
+    def predict(self, x: np.ndarray) -> np.ndarray:
+        """Return predictions."""
+
+
+def _score(folds: Sequence[tuple[_Forest, np.ndarray]], x: np.ndarray, y: np.ndarray) -> float:
+    """Return R² of the predictions of forests for the variants that they have not seen."""
     import numpy as np
     from sklearn.metrics import r2_score
 
@@ -144,22 +158,23 @@ def _score(folds: Sequence[tuple[Any, Any]], x: Any, y: Any) -> float:
     return float(r2_score(y, predicted))
 
 
-def _codes(values: Sequence[Any]) -> list[float]:
-    """Return values as numbers: what is no number by its place among all others."""
-    if all(isinstance(value, int | float) for value in values):
-        return [float(value) for value in values]
-    known = sorted({str(value) for value in values})
-    return [float(known.index(str(value))) for value in values]
+def _codes(values: Sequence[object]) -> list[float]:
+    """Return values as numbers: if one is not a number, the rank of each among all."""
+    numbers = [float(value) for value in values if isinstance(value, int | float)]
+    if len(numbers) == len(values):
+        return numbers
+    texts = sorted({str(value) for value in values})
+    return [float(texts.index(str(value))) for value in values]
 
 
 def main() -> int:
-    """Estimate what is asked on stdin."""
-    given = json.load(sys.stdin)
+    """Read a request from stdin, and write the estimate to stdout."""
+    request = json.load(sys.stdin)
     try:
-        told = estimate(given["names"], given["choices"], given["metrics"])
+        result = estimate(request["names"], request["choices"], request["metrics"])
     except ImportError:
         return NOT_INSTALLED
-    json.dump(told, sys.stdout)
+    json.dump(result, sys.stdout)
     return 0
 
 

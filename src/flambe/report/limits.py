@@ -1,55 +1,57 @@
-"""How much of the site one client may use at once, so that it leaves the others their share.
+"""Limits on what one client may use at a time, so that others get their share.
 
-A client is an address: all who come through one tunnel, or one proxy, are one.
+A client is an address: all users of one tunnel, or of one proxy, are one client.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Hashable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 _T = TypeVar("_T")
+_P = ParamSpec("_P")
 
-STREAMS = 32  # live news, logs and downloads of one client at the same time
+STREAMS = 32  # live updates, logs and downloads of one client at the same time
 ALL_STREAMS = 128  # and of all clients
 REQUESTS = 8  # other requests of one client that are answered at the same time
-WAITING = 64  # and those of it that wait
+WAITING = 64  # and those that wait
 WORKERS = 2  # long computations at the same time, one of them per client
 WORK_WAITING = 8
 
 
 class TooMany(HTTPException):
-    """A client asks for too much at once; it is to come back in a while."""
+    """A client sends too many requests at a time; it should retry later."""
 
-    def __init__(self, what: str) -> None:
-        super().__init__(429, f"Too many {what} at once; try again soon.", {"retry-after": "5"})
+    def __init__(self, plural: str) -> None:
+        super().__init__(429, f"Too many {plural} at once; try again soon.", {"retry-after": "5"})
 
 
 class Limit:
-    """Lets so many of one client in at the same time; so many more wait.
+    """Limits how many requests of one client are served at the same time; some more wait.
 
     Parameters
     ----------
-    what
-        What is counted, in plural.
+    plural
+        What is counted, for the error.
     each
-        How many of one client.
+        The limit for one client.
     waiting
-        How many more of it wait for their turn.
+        How many more of a client wait for their turn.
     total
-        How many of all clients; by default any number.
+        The limit for all clients; by default none.
     """
 
-    def __init__(self, what: str, each: int, waiting: int = 0, total: int | None = None) -> None:
-        self.what, self.each, self.waiting, self.total = what, each, waiting, total
+    def __init__(self, plural: str, each: int, waiting: int = 0, total: int | None = None) -> None:
+        self.plural, self.each, self.waiting, self.total = plural, each, waiting, total
         self._present: Counter[str] = Counter()
         self._turns: dict[str, asyncio.Semaphore] = {}
 
@@ -60,11 +62,11 @@ class Limit:
         Raises
         ------
         TooMany
-            If too many of this client, or of all, are there already.
+            If too many of this client, or of all, are present already.
         """
         full = self.total is not None and self._present.total() >= self.total
         if full or self._present[client] >= self.each + self.waiting:
-            raise TooMany(self.what)
+            raise TooMany(self.plural)
         self._present[client] += 1
         turn = self._turns.setdefault(client, asyncio.Semaphore(self.each))
         try:
@@ -97,31 +99,39 @@ class Limited:
 
 
 class Work:
-    """Long computations: few at a time, one per client, and the same one for all who ask for it.
+    """Long computations: few at a time, one per client, and one for all equal requests.
 
-    They have threads of their own, so that what is quick does not wait for them.
+    They have their own threads, so that quick requests do not wait for them.
     """
 
     def __init__(self) -> None:
         self._limit = Limit("computations", 1, WORK_WAITING)
         self._threads = ThreadPoolExecutor(WORKERS, thread_name_prefix="flambe-site-work")
-        self._under_way: dict[Any, asyncio.Task[Any]] = {}
+        # Any: the type of a result follows from its key.
+        self._tasks: dict[Hashable, asyncio.Task[Any]] = {}
 
-    async def run(self, scope: Scope, key: Any, function: Callable[..., _T], *arguments: Any) -> _T:
-        """Return what a function makes; ``key`` tells what it computes."""
-        task = self._under_way.get(key)
+    async def run(
+        self,
+        scope: Scope,
+        key: Hashable,
+        function: Callable[_P, _T],
+        *arguments: _P.args,
+        **options: _P.kwargs,
+    ) -> _T:
+        """Call a function in a thread; requests with the same ``key`` share the result."""
+        task = self._tasks.get(key)
         if task is None:
-            task = asyncio.create_task(self._run(client_of(scope), function, *arguments))
-            self._under_way[key] = task
-            task.add_done_callback(lambda _: self._under_way.pop(key, None))
-        # Whoever leaves does not end it for the others.
+            call = functools.partial(function, *arguments, **options)
+            task = asyncio.create_task(self._run(client_of(scope), call))
+            self._tasks[key] = task
+            task.add_done_callback(lambda _: self._tasks.pop(key, None))
+        # A client that disconnects does not end the computation of the others.
         result: _T = await asyncio.shield(task)
         return result
 
-    async def _run(self, client: str, function: Callable[..., _T], *arguments: Any) -> _T:
+    async def _run(self, client: str, call: Callable[[], _T]) -> _T:
         async with self._limit.enter(client):
-            loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._threads, function, *arguments)
+            return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
 
 def client_of(scope: Scope) -> str:

@@ -1,7 +1,7 @@
-"""Logs, read piece by piece from where a page is: they may be of any size.
+"""Logs, read piece by piece around a position: they may have any size.
 
-A place in a log is a number of bytes. Reading backwards and searching give up after a while, and
-say from where to go on: a page shows what there is, and asks again.
+A position in a log is a number of bytes. Reading backwards and searching stop after a while, and
+return where to continue: a page shows the lines so far, and sends another request.
 """
 
 from __future__ import annotations
@@ -12,15 +12,16 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, BinaryIO
+from dataclasses import dataclass
+from typing import BinaryIO
 
 from flambe.report.files import RunPath
+from flambe.report.payloads import LogLine, LogPage, LogTail
 
 CHUNK = 1 << 18
 LONGEST = 20_000  # characters of a line that are shown
 MOST_LINES = 500
-PATIENCE = 1.0  # seconds that a search goes on before it says how far it is
+SEARCH_SECONDS = 1.0  # after which a search returns what it has
 
 LEVELS = {
     "DEBUG": 10,
@@ -35,30 +36,19 @@ _LINE = re.compile(rb"(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) (\S+) +")
 
 
 @dataclass(frozen=True)
-class Line:
-    """A line of a log: where it begins, and what it says."""
-
-    at: int
-    time: str
-    level: str
-    source: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Which lines are wanted.
+class LineFilter:
+    """Selects lines of a log.
 
     Attributes
     ----------
     search
-        Text that they hold, in any case.
+        Text that they contain, ignoring case.
     level
         The lowest level; what components print is of the level INFO.
     stage
-        Of the log of the run: the stage that they come from.
+        For the log of the run: the stage that they come from.
     sources
-        Whether lines name where they come from, as in the log of the run.
+        Whether lines name their source, as in the log of the run.
     """
 
     search: str = ""
@@ -66,13 +56,13 @@ class Wanted:
     stage: str = ""
     sources: bool = False
 
-    def filter(self) -> Callable[[bytes], bool]:
+    def line_test(self) -> Callable[[bytes], bool]:
         """Return a quick test of a whole line."""
         search, text = self.search.encode().lower(), self.search.lower()
         least = LEVELS.get(self.level, 0)
         stage = self.stage.encode()
 
-        def wanted(line: bytes) -> bool:
+        def matches(line: bytes) -> bool:
             if text.isascii():
                 if search and search not in line.lower():
                     return False
@@ -80,40 +70,46 @@ class Wanted:
                 return False
             if not (least or stage):
                 return True
-            found = _LINE.match(line)
-            if found is None:
+            match = _LINE.match(line)
+            if match is None:
                 return False
-            if least and LEVELS.get(found[2].decode("latin-1"), 0) < least:
+            if least and LEVELS.get(match[2].decode("latin-1"), 0) < least:
                 return False
-            rest = line[found.end() :]
+            rest = line[match.end() :]
             return not stage or rest.startswith((stage + b" ", stage + b" |"))
 
-        return wanted
+        return matches
 
-    def possible(self) -> Callable[[bytes], bool]:
-        """Return a test of many lines at once: whether one of them may be wanted."""
+    def block_test(self) -> Callable[[bytes], bool]:
+        """Return a test of many lines at once: whether one of them may match."""
         search = self.search.encode().lower() if self.search.isascii() else b""
         least = LEVELS.get(self.level, 0)
         levels = [name.encode() for name, level in LEVELS.items() if level >= least > 0]
         stage = self.stage.encode()
 
-        def possible(block: bytes) -> bool:
+        def may_match(block: bytes) -> bool:
             if search and search not in block.lower():
                 return False
             return stage in block and (not levels or any(level in block for level in levels))
 
-        return possible
+        return may_match
 
-    def parsed(self, at: int, line: bytes) -> Line:
-        """Return a line as pages show it."""
-        found = _LINE.match(line)
-        if found is None:
-            return Line(at, "", "", "", _text(line))
-        rest, source = line[found.end() :], b""
+    def parse(self, at: int, line: bytes) -> LogLine:
+        """Return a line in its parts."""
+        match = _LINE.match(line)
+        if match is None:
+            return {"at": at, "time": "", "level": "", "source": "", "text": _text(line)}
+        rest, source = line[match.end() :], b""
         if self.sources:
             before, bar, after = rest.partition(b" | ")
             rest, source = (after, before) if bar else (rest, b"")
-        return Line(at, found[1].decode(), found[2].decode("latin-1"), _text(source), _text(rest))
+        return {
+            "at": at,
+            "time": match[1].decode(),
+            "level": match[2].decode("latin-1"),
+            "source": _text(source),
+            "text": _text(rest),
+        }
 
 
 def _text(line: bytes) -> str:
@@ -121,91 +117,92 @@ def _text(line: bytes) -> str:
 
 
 def before(
-    path: RunPath, end: int | None, wanted: Wanted, most: int = MOST_LINES
-) -> dict[str, Any]:
-    """Return the last lines before a place (by default, the end).
+    path: RunPath, end: int | None, line_filter: LineFilter, most: int = MOST_LINES
+) -> LogPage:
+    """Return the last lines before a position (by default, the end).
 
     Returns
     -------
-    dict
-        ``lines``; ``start``: the place before which to go on; ``end``: the place after which lines
-        are to come, which is where a last line begins that has no end yet; ``more``: whether there
-        is anything before.
+    LogPage
+        ``lines``; ``start``: the position before which to continue; ``end``: the position after
+        which new lines will appear, which is the start of an unfinished last line; ``more``:
+        whether there is anything before.
     """
-    with _opened(path) as (stream, size):
-        return _before(stream, size, end, wanted, most)
+    with _open(path) as (stream, size):
+        return _before(stream, size, end, line_filter, most)
 
 
 def _before(
-    stream: BinaryIO, size: int, end: int | None, wanted: Wanted, most: int
-) -> dict[str, Any]:
-    at = size if end is None else min(end, size)
-    result: dict[str, Any] = {"end": at, "size": size}
-    lines: list[Line] = []
-    matches, deadline = wanted.filter(), time.monotonic() + PATIENCE
+    stream: BinaryIO, size: int, end: int | None, line_filter: LineFilter, most: int
+) -> LogPage:
+    at = new_lines_at = size if end is None else min(end, size)
+    lines: list[LogLine] = []
+    matches, deadline = line_filter.line_test(), time.monotonic() + SEARCH_SECONDS
     if at:
         stream.seek(at - 1)
         whole = stream.read(1) == b"\n"
-        for start, line in _backwards(stream, at - whole, wanted.possible()):
+        for start, line in _backwards(stream, at - whole, line_filter.block_test()):
             if at == size and not whole and line is not None:
-                result["end"] = start
+                new_lines_at = start
             if line is not None and matches(line):
-                lines.append(wanted.parsed(start, line))
+                lines.append(line_filter.parse(start, line))
             at = start
             if len(lines) >= most or time.monotonic() > deadline:
                 break
     lines.reverse()
-    return {**result, "lines": [asdict(line) for line in lines], "start": at, "more": at > 0}
+    return {"lines": lines, "start": at, "end": new_lines_at, "size": size, "more": at > 0}
 
 
 def _backwards(
-    stream: BinaryIO, end: int, possible: Callable[[bytes], bool]
+    stream: BinaryIO, end: int, may_match: Callable[[bytes], bool]
 ) -> Iterator[tuple[int, bytes | None]]:
-    """Yield the lines before the end of one, and where they begin, the last first.
+    """Yield the positions and contents of the lines before a position, the last first.
 
-    None stands for many lines of which none is wanted.
+    None stands for a block of lines of which none matches.
     """
-    rest, at = b"", end
+    rest, at, has_last = b"", end, False
     while at > 0:
         size = min(CHUNK, at)
         at -= size
         stream.seek(at)
         block = stream.read(size) + rest
-        # The last line is always looked at: it may have no end yet.
-        if at + size < end and not possible(block):
+        # The last line is always yielded, as it may be unfinished.
+        if has_last and not may_match(block):
             first, newline, _ = block.partition(b"\n")
             if newline:
                 rest = first
                 yield at + len(first) + 1, None
                 continue
         first, *others = block.split(b"\n")
-        place = at + len(first) + sum(len(part) + 1 for part in others) + 1
+        position = at + len(first) + sum(len(part) + 1 for part in others) + 1
         for part in reversed(others):
-            place -= len(part) + 1
-            yield place, part
+            position -= len(part) + 1
+            has_last = True
+            yield position, part
         rest = first
         if at and len(rest) > 4 * CHUNK:  # a line without an end
+            has_last = True
             yield at, rest[:CHUNK]
             rest = b""
     yield 0, rest
 
 
-def after(path: RunPath, start: int, wanted: Wanted, most: int = MOST_LINES) -> dict[str, Any]:
-    """Return the whole lines after a place, and where to go on.
+def after(path: RunPath, start: int, line_filter: LineFilter, most: int = MOST_LINES) -> LogTail:
+    """Return the whole lines after a position, and where to continue.
 
-    Where there is much more than can be shown, what lies between is left out: ``skipped`` bytes.
+    If there is much more than can be shown, the lines in between are omitted: ``skipped`` bytes.
     """
-    with _opened(path) as (stream, size):
-        if start > size:  # it was started anew
+    with _open(path) as (stream, size):
+        if start > size:  # the log was started again
             return {"lines": [], "at": 0, "size": size, "restarted": True}
         if start == size:
             return {"lines": [], "at": start, "size": size}
-        return _after(stream, size, start, wanted, most)
+        return _after(stream, size, start, line_filter, most)
 
 
-def _after(stream: BinaryIO, size: int, start: int, wanted: Wanted, most: int) -> dict[str, Any]:
-    matches = wanted.filter()
-    lines: list[Line] = []
+def _after(stream: BinaryIO, size: int, start: int, line_filter: LineFilter, most: int) -> LogTail:
+    matches = line_filter.line_test()
+    lines: list[LogLine] = []
     at, skipped = start, 0
     if size - start > 4 * CHUNK:
         skipped = size - start - 2 * CHUNK
@@ -218,15 +215,17 @@ def _after(stream: BinaryIO, size: int, start: int, wanted: Wanted, most: int) -
         if not line.endswith(b"\n") and len(line) < 4 * CHUNK:
             break
         if matches(line):
-            lines.append(wanted.parsed(at, line))
+            lines.append(line_filter.parse(at, line))
         at += len(line)
-    result = {"lines": [asdict(line) for line in lines[-most:]], "at": at, "size": size}
-    return {**result, "skipped": skipped} if skipped or len(lines) > most else result
+    tail: LogTail = {"lines": lines[-most:], "at": at, "size": size}
+    if skipped or len(lines) > most:
+        tail["skipped"] = skipped
+    return tail
 
 
 @contextlib.contextmanager
-def _opened(path: RunPath) -> Iterator[tuple[BinaryIO, int]]:
-    """Open a log, and give its size; where there is none, it is empty."""
+def _open(path: RunPath) -> Iterator[tuple[BinaryIO, int]]:
+    """Open a log and yield its size; a missing log is empty."""
     try:
         stream: BinaryIO = path.open()
     except OSError:

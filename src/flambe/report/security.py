@@ -1,8 +1,8 @@
-"""Who may see the site: whoever has its token, from pages of its own address only.
+"""Access to the site: only with its token, and only from pages of its own address.
 
-The token comes in the address that is printed, and is kept in a cookie from then on. Names that
-lead to this machine but are not its own are refused (DNS rebinding), and so are requests that other
-sites make in a browser.
+The token is part of the URL that is printed, and is kept in a cookie from then on. Requests under
+host names that are not the site's are refused (DNS rebinding), and so are requests that other sites
+make in a browser.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ HEADERS = {
     "cross-origin-opener-policy": "same-origin",
 }
 
-#: What is noted in the state of a request that has the token: servers have bounds for all others.
+#: A key in the state of requests that have the token; the server limits all others.
 HAS_TOKEN = "flambe.has_token"
 
 
@@ -42,17 +42,17 @@ def new_token() -> str:
 
 
 class Guard:
-    """Lets through who has the token, and adds the headers that keep browsers careful.
+    """Middleware that requires the token, and adds security headers.
 
     Parameters
     ----------
     app
-        What is guarded, all of it.
+        The guarded application.
     token
         The token.
     hosts
-        Names of this site besides those of the machine. Addresses in numbers need no name: nobody
-        else can give them away.
+        Host names of this site besides those of the machine. An IP address is always accepted:
+        DNS rebinding needs a name.
     """
 
     def __init__(self, app: ASGIApp, token: str, hosts: Iterable[str] = ()) -> None:
@@ -75,7 +75,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
                 headers.setdefault("content-security-policy", POLICY)
-                # What a run says is kept nowhere; libraries are asked for again, not sent again.
+                # Nothing of a run is cached; static files are revalidated.
                 keep = "no-cache" if "/static/" in scope["path"] else "no-store"
                 headers.setdefault("cache-control", keep)
                 for name, value in HEADERS.items():
@@ -85,8 +85,8 @@ class Guard:
         headers = Headers(scope=scope)
         if refused := self._refused(headers):
             await _answer(careful, scope, 403, refused)
-        elif given := self._given(scope):
-            await self._enter(scope, given, careful)
+        elif token := self._token_in_url(scope):
+            await self._enter(scope, token, careful)
         elif self._has_token(headers):
             scope.setdefault("state", {})[HAS_TOKEN] = True
             await self.app(scope, receive, careful)
@@ -118,7 +118,7 @@ class Guard:
             return name in self.hosts
         return True
 
-    def _given(self, scope: Scope) -> str:
+    def _token_in_url(self, scope: Scope) -> str:
         if scope["method"] != "GET":
             return ""
         query: str = scope["query_string"].decode("latin-1")
@@ -128,8 +128,8 @@ class Guard:
         return secrets.compare_digest(token.encode(), self.token.encode())
 
     def _has_token(self, headers: Headers) -> bool:
-        kind, _, given = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and self._same(given):
+        kind, _, token = headers.get("authorization", "").partition(" ")
+        if kind.lower() == "bearer" and self._same(token):
             return True
         try:
             cookie = SimpleCookie(headers.get("cookie", "")).get(self.cookie)
@@ -137,17 +137,17 @@ class Guard:
             return False
         return cookie is not None and self._same(cookie.value)
 
-    async def _enter(self, scope: Scope, given: str, send: Send) -> None:
-        """Put the token into a cookie, and take it out of the address."""
-        if not self._same(given):
+    async def _enter(self, scope: Scope, token: str, send: Send) -> None:
+        """Move the token from the URL to a cookie."""
+        if not self._same(token):
             await _answer(send, scope, 403, "This token is not the one of this site.")
             return
         scope.setdefault("state", {})[HAS_TOKEN] = True
         query = scope["query_string"].decode("latin-1")
         rest = urlencode([pair for pair in parse_qsl(query) if pair[0] != "token"])
-        # Browsers take two slashes of either kind for the begin of another host.
+        # Browsers read two slashes of either kind as the start of a host name.
         path = "/" + scope["raw_path"].decode("latin-1").lstrip("/\\")
-        # Lax, not strict: an address in a chat may be followed. Nothing here is changed by a GET.
+        # Lax, not strict, so that a link in a chat works. No GET changes anything here.
         cookie = f"{self.cookie}={self.token}; HttpOnly; SameSite=Lax; Path=/"
         if scope["scheme"] == "https":
             cookie += "; Secure"
@@ -165,7 +165,7 @@ def _host_of(origin: str) -> str | None:
 
 
 async def _answer(send: Send, scope: Scope, status: int, text: str) -> None:
-    """Say why there is nothing to see: as JSON, or as a page."""
+    """Send an error, as JSON or as a page."""
     if "/api/" in scope["path"]:
         kind, body = b"application/json", json.dumps({"error": text})
     else:

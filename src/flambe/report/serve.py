@@ -1,4 +1,4 @@
-"""Serving a site: the address, the port, the certificate."""
+"""Serving a site: its address, its port, its certificate."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ PORT_ERRORS = (errno.EADDRINUSE, errno.EACCES)
 
 @dataclass(frozen=True)
 class Address:
-    """Where a site is.
+    """The address of a site.
 
     Attributes
     ----------
     host
-        The address that it listens on.
+        The host name or IP address that it listens on.
     port
         The port.
     token
-        What lets people in.
+        The access token.
     secure
-        Whether it speaks TLS.
+        Whether it uses TLS.
     """
 
     host: str
@@ -42,7 +42,7 @@ class Address:
 
     @property
     def url(self) -> str:
-        """The address to open."""
+        """The URL to open."""
         anywhere = self.host in ("0.0.0.0", "::", "")
         name = socket.gethostname() if anywhere else self.host
         name = f"[{name}]" if ":" in name else name
@@ -50,7 +50,7 @@ class Address:
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine reaches it."""
+        """Whether only this machine can reach it."""
         try:
             return ipaddress.ip_address(self.host).is_loopback
         except ValueError:
@@ -58,9 +58,9 @@ class Address:
 
 
 def listen(host: str, port: int | None, option: str = "--port") -> socket.socket:
-    """Return a socket that listens; without a port, the usual one or else any.
+    """Return a listening socket; without a port, the default port or else any.
 
-    ``option`` is what an error advises to change.
+    ``option`` is the option that an error suggests to change.
 
     Raises
     ------
@@ -68,25 +68,25 @@ def listen(host: str, port: int | None, option: str = "--port") -> socket.socket
         If the port is taken, or the address is not one of this machine.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    for wanted in [PORT, 0] if port is None else [port]:
-        # asyncio sends at once (TCP_NODELAY) only where the protocol is named.
-        taken = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
-        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    for candidate in [PORT, 0] if port is None else [port]:
+        # asyncio sets TCP_NODELAY only if the protocol is given.
+        listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            taken.bind((host, wanted))
+            listener.bind((host, candidate))
         except (OSError, OverflowError) as error:
-            taken.close()
-            if port is None and wanted:
+            listener.close()
+            if port is None and candidate:
                 continue
             reason = getattr(error, "strerror", None) or str(error)
             of_port = isinstance(error, OverflowError) or error.errno in PORT_ERRORS
             hint = (
                 f"choose another {option}, or leave it out" if of_port else "choose another --host"
             )
-            told = f"the site cannot listen on {host}:{wanted}: {reason.lower()}"
-            raise ConfigError(Problem(told, hint=hint)) from None
-        taken.listen(128)
-        return taken
+            text = f"the site cannot listen on {host}:{candidate}: {reason.lower()}"
+            raise ConfigError(Problem(text, hint=hint)) from None
+        listener.listen(128)
+        return listener
     raise AssertionError("unreachable")
 
 
@@ -110,20 +110,20 @@ def serve(
     run_dir
         The folder of the run.
     host, port
-        Where to listen; the port is 49558, or another where that is taken.
+        Where to listen; the default port is 49558, or any if that is taken.
     token
-        What lets people in; a new one by default.
+        The access token; by default a new one.
     certificate, key
-        Files of a certificate and its key: then it speaks TLS.
+        PEM files of a certificate and its key, to use TLS.
     tensorboard_port
-        Start TensorBoard at once, and lead to it at this port of the loopback, with the same token;
-        by default TensorBoard is started when somebody looks.
+        Start TensorBoard immediately, and serve it at this port of the loopback too, with the same
+        token; by default it starts when its page is opened.
     names
-        What else it is opened by: a name of the host, where it listens on all addresses.
+        Other host names of the site, if it listens on all addresses.
     parent
-        The process that started this one: the site ends with it.
+        The process that started this one; the site exits with it.
     on_ready
-        Called with the address as soon as the site answers.
+        Called with the address as soon as the site is listening.
 
     Raises
     ------
@@ -144,7 +144,7 @@ def serve(
         http=protocol,
         ws="none",
         backlog=BACKLOG,
-        # Anybody can write X-Forwarded-For: clients are who they are.
+        # Any client can send X-Forwarded-For: the address of the connection counts.
         proxy_headers=False,
         log_level=logging.CRITICAL,
         access_log=False,
@@ -155,16 +155,16 @@ def serve(
     )
     if certificate is not None:
         _check(config, certificate)
-        # Not the server but the protocol speaks TLS: so it counts who does not end a handshake.
+        # The protocol does the handshake, not the server, so that unfinished ones are counted.
         protocol.tls, config.ssl = config.ssl, None
     with contextlib.ExitStack() as stack:
-        taken = stack.enter_context(listen(host, port))
-        sockets = [taken]
+        listener = stack.enter_context(listen(host, port))
+        sockets = [listener]
         if tensorboard_port is not None:
             option = "--tensorboard-port"
             sockets.append(stack.enter_context(listen(LOOPBACK, tensorboard_port, option)))
         address = Address(
-            host, int(taken.getsockname()[1]), str(app.state.token), certificate is not None
+            host, int(listener.getsockname()[1]), str(app.state.token), certificate is not None
         )
         on_ready(address)
         with contextlib.suppress(KeyboardInterrupt):
@@ -177,7 +177,6 @@ def _check(config: object, certificate: Path) -> None:
     try:
         config.load()  # type: ignore[attr-defined]
     except (OSError, ssl.SSLError) as error:
-        told = f"the certificate {certificate} cannot be used: {error}"
-        raise ConfigError(
-            Problem(told, hint="--certificate and --key are PEM files of one pair")
-        ) from None
+        text = f"the certificate {certificate} cannot be used: {error}"
+        hint = "--certificate and --key are PEM files of one pair"
+        raise ConfigError(Problem(text, hint=hint)) from None

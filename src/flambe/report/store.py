@@ -1,7 +1,7 @@
-"""What a run has written, kept in memory and brought up to date as the run goes on.
+"""The state of a run in memory, updated from its files while the run is in progress.
 
-Everything that changes gets the number of the look that found it, so that a page can be told just
-what is new since the number that it knows.
+Each update that finds something new has a number, its revision. Everything that changes carries
+the revision of its last change, so that a page gets only what is newer than the one it knows.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import threading
 import time
 import uuid
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from flambe.progress import (
     NOT_FINITE,
@@ -29,11 +29,13 @@ from flambe.progress import (
     is_alive,
     with_names,
 )
+from flambe.report.payloads import RunSummary, StageSummary
 
 _T = TypeVar("_T")
+_P = ParamSpec("_P")
 
-FRESH = 0.2  # seconds for which what was read counts as new
-#: What can change about a variant, and is sent to pages.
+FRESH_SECONDS = 0.2  # during which the files are not read again
+#: The fields of a variant that can change, and are sent to pages.
 CHANGING = (
     "status",
     "metric",
@@ -53,27 +55,28 @@ CHANGING = (
 
 @dataclass
 class Curve:
-    """The metric of a variant over its steps, and the look that found each point."""
+    """The metric of a variant over its steps, and the revision of each point."""
 
     steps: array[int] = field(default_factory=lambda: array("q"))
     values: array[float] = field(default_factory=lambda: array("d"))
-    looks: array[int] = field(default_factory=lambda: array("q"))
-    #: The look that found that points were taken back: after a failure steps are done again.
+    revisions: array[int] = field(default_factory=lambda: array("q"))
+    #: The revision in which points were removed: after a failure, steps are repeated.
     rewound: int = 0
 
-    def add(self, step: int, value: float, look: int) -> None:
-        """Add a point; what was known of this step and later ones is replaced."""
+    def add(self, step: int, value: float, revision: int) -> None:
+        """Add a point; it replaces the points of this step and of later ones."""
         if self.steps and step <= self.steps[-1]:
             keep = bisect.bisect_left(self.steps, step)
-            del self.steps[keep:], self.values[keep:], self.looks[keep:]
-            self.rewound = look
+            del self.steps[keep:], self.values[keep:], self.revisions[keep:]
+            self.rewound = revision
         self.steps.append(step)
         self.values.append(value)
-        self.looks.append(look)
+        self.revisions.append(revision)
 
-    def since(self, look: int) -> list[tuple[int, float | None]]:
-        """Return the points that were found after a look."""
-        first = 0 if self.rewound > look else bisect.bisect_right(self.looks, look)
+    def since(self, revision: int) -> list[tuple[int, float | None]]:
+        """Return the points that are newer than a revision."""
+        is_rewound = self.rewound > revision
+        first = 0 if is_rewound else bisect.bisect_right(self.revisions, revision)
         return [
             (step, value if math.isfinite(value) else None)
             for step, value in zip(self.steps[first:], self.values[first:], strict=True)
@@ -82,16 +85,34 @@ class Curve:
 
 @dataclass
 class Row:
-    """A variant, its curve, and the look that found the latest value of each of its fields.
+    """A variant, its curve, and the revision of each of its fields.
 
-    ``born`` is the look that found it, ``look`` the one that found the latest line about it.
+    Attributes
+    ----------
+    variant, curve
+        The variant.
+    first_revision
+        The revision that found it.
+    revision
+        The revision of the latest line about it.
+    field_revisions
+        Field → the revision of its present value.
     """
 
     variant: VariantState
-    born: int
-    look: int = 0
+    first_revision: int
+    revision: int = 0
     curve: Curve = field(default_factory=Curve)
-    looks: dict[str, int] = field(default_factory=dict)
+    field_revisions: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class Summaries:
+    """What was made of one revision, shared by all pages that ask for it."""
+
+    run: RunSummary | None = None
+    hosts: list[dict[str, object]] | None = None
+    stages: dict[str, StageSummary] = field(default_factory=dict)
 
 
 class Store:
@@ -100,32 +121,32 @@ class Store:
     Parameters
     ----------
     root
-        The folder; it may be empty, or not there yet.
+        The folder; it may be empty or missing.
 
     Attributes
     ----------
     epoch
-        Changes when what was told before is not true any more: the run was started anew.
-    look
-        The number of the latest look that found something.
+        Changes when pages must start over, since the run did.
+    revision
+        The number of the latest update that found something new.
     """
 
     def __init__(self, root: str | Path) -> None:
         self.folder = RunFolder(Path(root).absolute())
         self.run: RunState | None = None
-        self.hosts: dict[str, dict[str, Any]] = {}
-        self.look = 0
+        self.hosts: dict[str, dict[str, object]] = {}
+        self.revision = 0
         self._lock = threading.RLock()
-        self._read = 0.0
+        self._read_at = 0.0
         self._state_stamp: tuple[int, int] | None = None
         self._alive = True
-        self._summaries: dict[Any, Any] = {}
-        self._summaries_of: tuple[Any, ...] = ()
-        self._forget()
+        self._summaries = Summaries()
+        self._summaries_version: tuple[object, ...] = ()
+        self._reset()
         self._lines = Tail(self.folder.variants)
         self._loads = Tail(self.folder.hosts)
 
-    def _forget(self) -> None:
+    def _reset(self) -> None:
         self.epoch = uuid.uuid4().hex[:8]
         self.rows: dict[str, Row] = {}
         self.order: dict[str, list[str]] = {}
@@ -134,37 +155,39 @@ class Store:
     # -- reading ------------------------------------------------------------------------------
 
     def refresh(self, *, now: bool = False) -> None:
-        """Read what is new, unless that was done a moment ago."""
+        """Read what is new in the files, unless that was done a moment ago."""
         with self._lock:
-            if now or time.monotonic() - self._read > FRESH:
-                look = self.look + 1
-                if any([self._read_state(), self._read_variants(look), self._read_hosts()]):
-                    self.look = look
-                self._read = time.monotonic()
+            if now or time.monotonic() - self._read_at > FRESH_SECONDS:
+                revision = self.revision + 1
+                if any([self._read_state(), self._read_variants(revision), self._read_hosts()]):
+                    self.revision = revision
+                self._read_at = time.monotonic()
 
-    def read(self, function: Callable[..., _T], *arguments: Any) -> _T:
-        """Return what a function makes of the run as it is now; meanwhile nothing changes."""
+    def read(
+        self,
+        function: Callable[Concatenate[Store, _P], _T],
+        *arguments: _P.args,
+        **options: _P.kwargs,
+    ) -> _T:
+        """Call a function with this store, up to date and locked; return its result."""
         with self._lock:
             self.refresh()
-            return function(self, *arguments)
+            return function(self, *arguments, **options)
 
-    def summary(self, key: Any, function: Callable[..., _T], *arguments: Any) -> _T:
-        """Return what a function makes of the run as it is now; all who ask at one look share it.
+    def summaries(self) -> Summaries:
+        """Return the summaries of this revision that were made so far.
 
-        It is made again every second, as it may tell how long something takes.
+        They are made again every second, as they may contain durations.
         """
-        place = (self.epoch, self.look, self.status, int(time.monotonic()))
-        if place != self._summaries_of:
-            self._summaries_of, self._summaries = place, {}
-        if key not in self._summaries:
-            self._summaries[key] = function(self, *arguments)
-        result: _T = self._summaries[key]
-        return result
+        version = (self.epoch, self.revision, self.status, int(time.monotonic()))
+        if version != self._summaries_version:
+            self._summaries_version, self._summaries = version, Summaries()
+        return self._summaries
 
     def _read_state(self) -> bool:
         try:
-            found = self.folder.state.stat()
-            stamp = (found.st_mtime_ns, found.st_ino)
+            status = self.folder.state.stat()
+            stamp = (status.st_mtime_ns, status.st_ino)
         except OSError:
             stamp = None
         alive = self._is_alive()
@@ -172,74 +195,79 @@ class Store:
         if same and stamp is not None:
             return False
         run, before = self.folder.read_state(), self.run
-        if same and run == before:  # there is none; or the one before, until that is removed too
+        if same and run == before:  # no state; or the previous file, until that is removed too
             return False
-        if run is not None or stamp is None:  # what cannot be read leaves what was known
+        if run is not None or stamp is None:  # after a failed read, the last state is kept
             self.run = run
         if run is not None and before is not None and run.started != before.started:
-            # Begun again, perhaps in files that look like the ones before.
+            # The run started again, perhaps in files that look like the previous ones.
             self._lines, self._loads = Tail(self.folder.variants), Tail(self.folder.hosts)
-            self._forget()
+            self._reset()
         self._state_stamp, self._alive = stamp, self._is_alive()
         return True
 
     def _is_alive(self) -> bool:
-        """Whether the run can still go on: its process lives, or was heard of not long ago."""
+        """Whether the run may still be in progress: its process lives, or wrote not long ago."""
         return self.run is None or is_alive(self.run)
 
-    def _read_variants(self, look: int) -> bool:
+    def _read_variants(self, revision: int) -> bool:
         changed, generation = False, self._lines.generation
         for line in self._lines.read():
             if self._lines.generation != generation:
                 generation = self._lines.generation
-                self._forget()
+                self._reset()
             changed = True
-            self._apply(line, look)
-        if self._lines.generation != generation:  # it was replaced by nothing
-            self._forget()
+            self._apply(line, revision)
+        if self._lines.generation != generation:  # the file was replaced by an empty one
+            self._reset()
             changed = True
         return changed
 
-    def _apply(self, line: dict[str, Any], look: int) -> None:
+    def _apply(self, line: Mapping[str, object], revision: int) -> None:
         before = not_finite(self._variants.get(str(line.get("id"))))
         identity = apply_line(self._variants, line)
         if identity is None:
             return
         variant = self._variants.get(identity)
-        if variant is None:  # it is no part of the run any more: pages begin anew
+        if variant is None:  # it was removed from the run: pages must start over
             self.epoch = uuid.uuid4().hex[:8]
-            gone = self.rows.pop(identity)
-            self.order[gone.variant.stage].remove(identity)
+            removed = self.rows.pop(identity)
+            self.order[removed.variant.stage].remove(identity)
             return
-        variant.choices = {name: _shown(value) for name, value in variant.choices.items()}
+        variant.choices = {name: _json_choice(value) for name, value in variant.choices.items()}
         row = self.rows.get(identity)
         if row is None:
-            row = self.rows[identity] = Row(variant, born=look)
+            row = self.rows[identity] = Row(variant, first_revision=revision)
             self.order.setdefault(variant.stage, []).append(identity)
-            row.looks = dict.fromkeys(CHANGING, look)
-        row.look = look
+            row.field_revisions = dict.fromkeys(CHANGING, revision)
+        row.revision = revision
         for name in line:
-            if name in row.looks:
-                row.looks[name] = look
+            if name in row.field_revisions:
+                row.field_revisions[name] = revision
         if not_finite(variant) != before:
-            row.looks[NOT_FINITE] = look
+            row.field_revisions[NOT_FINITE] = revision
         step, metric = line.get("step"), line.get("metric")
         if isinstance(step, int) and 0 < step < 2**63 and "metric" in line:
-            row.curve.add(step, _figure(metric), look)
+            row.curve.add(step, _as_float(metric), revision)
 
     def _read_hosts(self) -> bool:
-        found = False
+        changed = False
         for line in self._loads.read():
-            if isinstance(line.get("host"), str):
-                self.hosts[line["host"]] = finite(line)
-                found = True
-        return found
+            if isinstance(host := line.get("host"), str):
+                self.hosts[host] = finite(line)
+                changed = True
+        return changed
 
-    # -- what is known ------------------------------------------------------------------------
+    # -- the present state --------------------------------------------------------------------
+
+    @property
+    def cursor(self) -> str:
+        """The present revision as pages keep it: ``<epoch>-<revision>``."""
+        return f"{self.epoch}-{self.revision}"
 
     @property
     def status(self) -> str:
-        """How the run stands; ``interrupted`` too where its process is gone without a word."""
+        """The status of the run; ``interrupted`` if its process died without recording its end."""
         if self.run is None:
             return "empty"
         if self.run.status is Status.RUNNING and not self._alive:
@@ -247,12 +275,12 @@ class Store:
         return self.run.status.value
 
     def of(self, stage: str) -> Iterator[Row]:
-        """Yield the variants of a stage, in the order in which they were named."""
+        """Yield the variants of a stage, in the order of the journal."""
         return (self.rows[identity] for identity in self.order.get(stage, ()))
 
 
-def _figure(value: Any) -> float:
-    """Return a figure; what is no number, or too large for one, is not a number."""
+def _as_float(value: object) -> float:
+    """Return a value as a float; NaN if it is not a number, or too large."""
     try:
         return float(value) if isinstance(value, int | float) else math.nan
     except OverflowError:
@@ -260,7 +288,7 @@ def _figure(value: Any) -> float:
 
 
 def not_finite(variant: VariantState | None) -> dict[str, str]:
-    """Return the figures of a variant that JSON has no number for, by name: ``nan``, ``inf``."""
+    """Return the figures of a variant that JSON cannot hold, by name: ``nan``, ``inf``."""
     if variant is None:
         return {}
     figures = {"metric": variant.metric, "best": variant.best}
@@ -268,6 +296,6 @@ def not_finite(variant: VariantState | None) -> dict[str, str]:
     return {str(k): str(v) for k, v in names.items()} if isinstance(names, dict) else {}
 
 
-def _shown(choice: Any) -> Any:
-    """Return a hyper-parameter as JSON takes it: ``inf`` as text."""
+def _json_choice(choice: object) -> object:
+    """Return a hyper-parameter for JSON: ``inf`` as text."""
     return choice if not isinstance(choice, float) or math.isfinite(choice) else str(choice)

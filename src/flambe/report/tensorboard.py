@@ -1,8 +1,8 @@
-"""The real TensorBoard, under the address and the token of the site.
+"""The real TensorBoard, at the address of the site and with its token.
 
-It is a process of its own: started when somebody looks, again if it dies, and gone with the site.
-It listens on a Unix socket that only its user reaches; all requests come through the site, which
-checks the token and the ``Host``. A port of TensorBoard is one more port of the site.
+It is a separate process: it starts when its page is opened, again if it dies, and exits with the
+site. It listens on a Unix socket that only its user can reach; all requests go through the site,
+which checks the token and the ``Host``. A port of TensorBoard is one more port of the site.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from flambe.report.tensorboard_process import main
 PREFIX = "/tensorboard/app"
 ADDRESS = "http://tensorboard"  # what requests on the socket name
 START_SECONDS = 90.0
-KEEP_PERIOD = 2.0  # seconds between two looks whether it runs, where it always should
-MOST_SENT = 4 << 20  # bytes of a request: TensorBoard is only asked questions
+KEEP_PERIOD = 2.0  # seconds between two checks, where it should always be running
+MOST_SENT = 4 << 20  # bytes of a request; TensorBoard only gets small queries
 LONGEST_SOCKET = 100  # bytes of the path of a Unix socket: macOS takes 103, Linux 107
-# What concerns one connection only, and is not passed on.
+# Headers of a single connection, which are not forwarded.
 _HOP = {
     *(b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te"),
     *(b"trailers", b"transfer-encoding", b"upgrade", b"content-length", b"host", b"cookie"),
@@ -58,11 +58,11 @@ class TensorBoard:
         self._starting = asyncio.Lock()
         self._folder: Path | None = None
         self._remove_folder: Callable[[], object] = lambda: None
-        self._made: httpx.AsyncClient | None = None
+        self._http_client: httpx.AsyncClient | None = None
 
     @property
     def socket(self) -> Path:
-        """The socket that it listens on, in a folder that only this user may enter."""
+        """The socket that it listens on, in a folder that only this user can enter."""
         if self._folder is None:
             self._folder = _socket_folder()
             self._remove_folder = weakref.finalize(
@@ -72,13 +72,15 @@ class TensorBoard:
 
     @property
     def _client(self) -> httpx.AsyncClient:
-        if self._made is None:
+        if self._http_client is None:
             transport = httpx.AsyncHTTPTransport(uds=str(self.socket))
-            self._made = httpx.AsyncClient(transport=transport, timeout=60.0, trust_env=False)
-        return self._made
+            self._http_client = httpx.AsyncClient(
+                transport=transport, timeout=60.0, trust_env=False
+            )
+        return self._http_client
 
-    async def ready(self, base: str = "") -> None:
-        """Start it if it does not run.
+    async def ensure_running(self, base: str = "") -> None:
+        """Start it if it is not running.
 
         Parameters
         ----------
@@ -95,10 +97,10 @@ class TensorBoard:
                 await self._start(base + PREFIX)
 
     async def keep(self) -> None:
-        """See that it runs, until this is cancelled."""
+        """Keep it running, until this is cancelled."""
         while True:
             with contextlib.suppress(RuntimeError):
-                await self.ready()
+                await self.ensure_running()
             await asyncio.sleep(KEEP_PERIOD)
 
     async def _start(self, prefix: str) -> None:
@@ -109,7 +111,7 @@ class TensorBoard:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,
-            # It asks for nothing beyond this machine, itself included.
+            # It sends no requests to other machines, nor through a proxy to itself.
             env={k: v for k, v in os.environ.items() if not k.lower().endswith("_proxy")},
         )
         deadline = time.monotonic() + START_SECONDS
@@ -124,21 +126,21 @@ class TensorBoard:
         raise RuntimeError(f"TensorBoard did not answer within {START_SECONDS:.0f} s")
 
     async def proxy(self, request: Request) -> Response:
-        """Pass a request on, and what is answered back."""
+        """Forward a request, and its answer."""
         base = request.scope.get("root_path", "")
         content = await _content(request) if request.method == "POST" else b""
         try:
-            await self.ready(base)
-            passed = self._client.build_request(
+            await self.ensure_running(base)
+            forwarded = self._client.build_request(
                 request.method,
                 httpx.URL(ADDRESS).copy_with(raw_path=_path(request, base)),
                 headers=[(k, v) for k, v in request.headers.raw if k.lower() not in _HOP],
                 content=content,
             )
-            answer = await self._client.send(passed, stream=True)
+            answer = await self._client.send(forwarded, stream=True)
         except (RuntimeError, httpx.HTTPError, httpx.InvalidURL) as error:
-            told = str(error) or type(error).__name__
-            return JSONResponse({"error": f"TensorBoard does not answer: {told}"}, 502)
+            reason = str(error) or type(error).__name__
+            return JSONResponse({"error": f"TensorBoard does not answer: {reason}"}, 502)
 
         async def body() -> AsyncIterator[bytes]:
             try:
@@ -151,12 +153,12 @@ class TensorBoard:
         return StreamingResponse(body(), answer.status_code, headers)
 
     async def close(self) -> None:
-        """End it, if it was started here."""
-        if self._made is not None:
-            await self._made.aclose()
+        """Stop it, if it was started here."""
+        if self._http_client is not None:
+            await self._http_client.aclose()
         await self._end()
         self._remove_folder()
-        self._made = self._folder = None
+        self._http_client = self._folder = None
 
     async def _end(self) -> None:
         process, self._process = self._process, None
@@ -170,7 +172,7 @@ class TensorBoard:
 
 
 def _path(request: Request, base: str) -> bytes:
-    """Return what is asked of TensorBoard, as it was asked."""
+    """Return the path and query for TensorBoard, unchanged except for the prefix."""
     path: bytes = request.scope["raw_path"]
     prefix = (base + PREFIX).encode()
     if not path.startswith(prefix + b"/"):
@@ -184,12 +186,12 @@ async def _content(request: Request) -> bytes:
     async for part in request.stream():
         content += part
         if len(content) > MOST_SENT:
-            raise HTTPException(413, "This is more than TensorBoard is asked.")
+            raise HTTPException(413, "This request is too large for TensorBoard.")
     return content
 
 
 def _socket_folder() -> Path:
-    """Make a folder that only this user may enter, with a short path."""
+    """Make a folder with a short path that only this user can enter."""
     folder = tempfile.mkdtemp(prefix="flambe-tensorboard-")
     if len(os.fsencode(folder)) > LONGEST_SOCKET - len("/socket"):
         os.rmdir(folder)
@@ -198,7 +200,7 @@ def _socket_folder() -> Path:
 
 
 class TensorBoardPort:
-    """Middleware that leads to TensorBoard whoever opens the site at the port of TensorBoard."""
+    """Middleware that redirects from the start page to TensorBoard, at the port of TensorBoard."""
 
     def __init__(self, app: ASGIApp, port: int | None) -> None:
         self.app = app

@@ -2,9 +2,9 @@
 
 TensorBoard asks for no password and takes any ``Host``, and so does the server that reads event
 files for it (``tensorboard-data-server``, gRPC at a port of the loopback). So TensorBoard listens
-on a Unix socket in a folder that only its user may enter, and is in a network of its own, in which
-nobody else is. Where the system does not allow that, TensorBoard reads event files itself, which
-needs no port and takes longer for large runs.
+on a Unix socket in a folder that only its user may enter, and is in its own network
+namespace. Where the system does not allow that, TensorBoard reads event files itself, which needs
+no port and takes longer for large runs.
 """
 
 from __future__ import annotations
@@ -21,9 +21,12 @@ import sys
 import threading
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from flambe.report.parent import end_with
+
+if TYPE_CHECKING:
+    from _typeshed.wsgi import WSGIApplication
 
 _NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000  # CLONE_NEWUSER, CLONE_NEWNET: unshare(2)
 _SET_FLAGS, _UP = 0x8914, 0x41  # SIOCSIFFLAGS, IFF_UP | IFF_RUNNING: netdevice(7)
@@ -63,7 +66,7 @@ def main() -> None:
 class _Server:
     """What TensorBoard calls to be served (``TensorBoardServer``): on a Unix socket."""
 
-    def __init__(self, path: Path, app: Any, flags: Any) -> None:
+    def __init__(self, path: Path, app: WSGIApplication, flags: object) -> None:
         from werkzeug.serving import make_server
 
         self._server = make_server(f"unix://{path}", 0, app, threaded=True)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from starlette.requests import Request
 
 from flambe.report.site import Page, Site
 
 
-async def _data(site: Site, request: Request) -> dict[str, Any]:
+async def _data(site: Site, request: Request) -> dict[str, object]:
     identity = request.query_params.get("variant", "")
     row = await site.read(lambda store: store.rows.get(identity))
-    asked = {name: request.query_params.get(name, "") for name in ("stage", "level", "search")}
+    filters = {name: request.query_params.get(name, "") for name in ("stage", "level", "search")}
     return {
         "variant": row.variant if row else None,
-        "data": {**asked, "variant": row.variant.id if row else ""},
+        "data": {**filters, "variant": row.variant.id if row else ""},
     }
 
 

@@ -1,8 +1,6 @@
-"""What can be taken home: everything, or logs only; of the run or a stage."""
+"""Downloads: everything, or logs only, of the run or a stage."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from starlette.requests import Request
 
@@ -11,12 +9,12 @@ from flambe.report.files import RunPath
 from flambe.report.site import Page, Site
 
 
-async def _data(site: Site, request: Request) -> dict[str, Any]:
+async def _data(site: Site, request: Request) -> dict[str, object]:
     run = await site.read(lambda store: store.run)
     folders = [("run", "", site.root)]
     for stage in run.stages if run else ():
-        if place := site.root.below(stage.name):
-            folders.append(("stage", stage.name, place))
+        if folder := site.root.below(stage.name):
+            folders.append(("stage", stage.name, folder))
     rows = await site.work.run(request.scope, "sizes", _sizes, folders)
     return {"rows": rows, "storage": run.storage if run else "", "data": {}}
 

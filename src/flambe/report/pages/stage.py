@@ -1,8 +1,6 @@
-"""A stage: its variants in a table, their curves, and what makes the difference between them."""
+"""A stage: its variants in a table, their curves, and the importance of hyper-parameters."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from starlette.requests import Request
 
@@ -11,13 +9,13 @@ from flambe.report.store import Store
 from flambe.report.summary import stage_summary, whole_row
 
 
-async def _data(site: Site, request: Request) -> dict[str, Any]:
+async def _data(site: Site, request: Request) -> dict[str, object]:
     name = await site.stage(request)
-    data = await site.read(_stage, name)
+    data = await site.read(_stage_data, name)
     return {"stage": data["stage"], "data": data}
 
 
-def _stage(store: Store, name: str) -> dict[str, Any]:
+def _stage_data(store: Store, name: str) -> dict[str, object]:
     rows = [whole_row(row) for row in store.of(name)]
     return {"stage": stage_summary(store, name), "rows": rows}
 

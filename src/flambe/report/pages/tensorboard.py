@@ -1,9 +1,8 @@
-"""TensorBoard within the site, showing a stage or a variant where that is asked for."""
+"""TensorBoard within the site, filtered by a stage or a variant if the URL names one."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
 from urllib.parse import urlencode
 
 from starlette.requests import Request
@@ -12,11 +11,11 @@ from flambe.report.site import Page, Site
 from flambe.report.tensorboard import PREFIX
 
 
-async def _data(site: Site, request: Request) -> dict[str, Any]:
+async def _data(site: Site, request: Request) -> dict[str, object]:
     stage, identity = request.query_params.get("stage", ""), request.query_params.get("variant", "")
     row = await site.read(lambda store: store.rows.get(identity))
     folder = f"{row.variant.stage}/{row.variant.name}" if row else stage
-    # TensorBoard knows runs by their folders, and its filter is a regular expression.
+    # TensorBoard names runs after their folders, and its filter is a regular expression.
     query = f"?{urlencode({'runFilter': f'^{re.escape(folder)}/'})}" if folder else ""
     return {
         "address": f"{PREFIX}/{query}#timeseries",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
 
 from starlette.requests import Request
 
@@ -17,7 +16,7 @@ from flambe.report.summary import whole_row
 MOST_SHOWN = 1 << 20  # bytes of a configuration
 
 
-async def _data(site: Site, request: Request) -> dict[str, Any]:
+async def _data(site: Site, request: Request) -> dict[str, object]:
     variant = (await site.row(request)).variant
     folder = site.file(f"{variant.stage}/{variant.name}")
     row = await site.read(lambda store: whole_row(store.rows[variant.id]))
@@ -37,15 +36,15 @@ def _text(path: RunPath) -> str:
 
 
 def _checkpoint(site: Site, variant: VariantState) -> str:
-    """Return where the final state of a variant is, or nothing where there is none."""
-    # What a journal names may lead anywhere: only what is below the folder of the run is looked at.
+    """Return the path of the final state of a variant; empty if there is none."""
+    # A journal may hold any path: only paths below the folder of the run are read.
     below = f"{variant.stage}/{variant.name}/checkpoint/checkpoint.flambe"
     if site.store.run is not None and site.store.run.storage:
-        # It is not looked for there: a variant that has steps has written one when it is done.
+        # Another storage is not read: a variant that is done and has steps has written one.
         is_written = variant.status.done and variant.step > 0
         return f"{site.store.run.storage}/{below}" if is_written else ""
-    place = site.root.below(below)
-    if place is None or not place.path.is_dir():
+    folder = site.root.below(below)
+    if folder is None or not folder.path.is_dir():
         return ""
     return printable(str(site.store.folder.checkpoint(variant.stage, variant.name)))
 
