@@ -155,7 +155,7 @@ def test_commands_on_hosts(place: Place) -> None:
     assert one.stdout.strip().endswith("hosts/factory_1/home")
     wrong = place.flambe("exec", "here", "--host", "factory_2", "--", "true")
     assert wrong.returncode == 2
-    assert "there are: orchestrator, factory_1" in wrong.stderr
+    assert "the hosts: orchestrator, factory_1" in wrong.stderr
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,7 @@ def test_a_wrong_file_takes_no_run_away(place: tuple[Place, Metal]) -> None:
         first, second, third = metal.hosts
         swapped = here.flambe(described(here, metal, second, first, third))
         assert swapped.returncode == 1
-        assert f"a run goes on at {first.address}, which was the orchestrator" in swapped.stderr
+        assert f"a run is active on {first.address}, which was the orchestrator" in swapped.stderr
         assert "flambe stop lab" in swapped.stderr
         assert note.read_text() == before
         # One that is taken out is not cleaned under the run.
@@ -141,7 +141,7 @@ def test_one_that_leaves_while_it_is_not_reached_is_cleaned_later(
         here.flambe("exec", "lab", "--host", "factory_2", "--", "true")
         less = here.flambe(described(here, metal, first, second))
         assert less.returncode == 0, less.stderr
-        assert f"{third.address}: no longer in the file, and not reached" in less.stdout
+        assert f"{third.address}: no longer in the file, and cannot be reached" in less.stdout
         begun = time.monotonic()
         quick = here.flambe(described(here, metal, first, second))
         assert (quick.returncode, third.address in quick.stdout) == (0, False)
