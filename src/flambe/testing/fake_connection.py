@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flambe._grammar import as_list
 from flambe.errors import RemoteError, UnreachableError
 from flambe.remote import Address, Command, Copy, Login, Result
 from flambe.remote.host import WRITE
@@ -44,10 +43,20 @@ class Answer:
 
 @dataclass
 class _Script:
-    """The answers to the commands that begin with some words; the last one is repeated."""
+    """The answers to the commands that begin alike; the last one is repeated."""
 
-    argv: tuple[str, ...]
+    start: tuple[str, ...] | str
     answers: list[Answer] = field(default_factory=list)
+
+    @property
+    def precision(self) -> tuple[bool, int]:
+        """Which script counts where several match: the one with the largest value."""
+        return isinstance(self.start, str), len(self.start)
+
+    def matches(self, command: Command) -> bool:
+        if isinstance(self.start, str):
+            return str(command).startswith(self.start)
+        return command.argv[: len(self.start)] == self.start
 
     def next(self) -> Answer:
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -107,22 +116,23 @@ class FakeConnection:
 
     def answer(
         self,
-        argv: Sequence[str],
+        start: Sequence[str] | str,
         stdout: str | Reply = "",
         *,
         stderr: str = "",
         code: int = 0,
         error: RemoteError | None = None,
     ) -> None:
-        """Script the answer to the commands that begin with some words.
+        """Script the answer to some commands.
 
-        The longest match counts. Several answers to the same words are given one after another, and
-        the last one from then on.
+        The longest match counts. Several answers to the same commands are given one after another,
+        and the last one from then on.
 
         Parameters
         ----------
-        argv
-            The first words of the command; none for every command.
+        start
+            The first words of the commands, as a list; none for every command. Or the text that
+            they start with as people call them: a line of ``setup_cmds``, say.
         stdout
             What it prints, or a function of the command that returns that.
         stderr
@@ -132,8 +142,8 @@ class FakeConnection:
         error
             An error that is raised instead: an :class:`~flambe.errors.UnreachableError`, say.
         """
-        key = tuple(as_list(argv, "answer() takes the first words of a command as a list"))
-        script = next((script for script in self._scripts if script.argv == key), None)
+        key = start if isinstance(start, str) else tuple(start)
+        script = next((script for script in self._scripts if script.start == key), None)
         if script is None:
             script = _Script(key)
             self._scripts.append(script)
@@ -195,9 +205,9 @@ class FakeConnection:
         argv = command.argv
         if argv[:3] == ("sh", "-c", WRITE):
             self.files[argv[4]] = command.content or b""
-        matches = [script for script in self._scripts if argv[: len(script.argv)] == script.argv]
+        matches = [script for script in self._scripts if script.matches(command)]
         if matches:
-            return max(matches, key=lambda script: len(script.argv)).next()
+            return max(matches, key=lambda script: script.precision).next()
         if argv[0] == "cat" and argv[-1] in self.files:
             return Answer(self.files[argv[-1]].decode(errors="replace"))
         return Answer()

@@ -113,7 +113,7 @@ class RecordingCluster(Cluster):
 
     def answer(
         self,
-        argv: Sequence[str],
+        start: Sequence[str] | str,
         stdout: str | Reply = "",
         *,
         stderr: str = "",
@@ -122,7 +122,7 @@ class RecordingCluster(Cluster):
     ) -> None:
         """Script the answer of all hosts to a command: see :meth:`FakeConnection.answer`."""
         for connection in self.connections.values():
-            connection.answer(argv, stdout, stderr=stderr, code=code, error=error)
+            connection.answer(start, stdout, stderr=stderr, code=code, error=error)
 
     @property
     def commands(self) -> dict[str, list[str]]:
