@@ -80,7 +80,7 @@ lint: $(WITH_DEV)  ## check style, types and the direction of imports
 	@$(BIN)/ruff format --check --quiet || { echo "not formatted; run: make format"; exit 1; }
 	@$(BIN)/lint-imports --no-logo > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
 	@$(BIN)/mypy --no-error-summary
-	@$(BIN)/oxlint --quiet $(SCRIPTS)
+	@$(BIN)/oxlint --quiet $(SCRIPTS) > $(VENV)/scripts.log || { cat $(VENV)/scripts.log; exit 1; }
 	@$(BIN)/oxfmt --check $(SCRIPTS) > $(VENV)/scripts.log || { \
 		cat $(VENV)/scripts.log; echo "not formatted; run: make format"; exit 1; }
 

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from flambe._version import __version__
 
@@ -95,22 +98,28 @@ class Command:
         What ``--help`` says about it.
     add_arguments
         Declares its arguments.
-    module
-        The module of :mod:`flambe.cli` with its function, imported when the command runs.
     function
-        The function; it takes an object of ``options`` and returns the exit code.
-    options
-        The name of a dataclass in that module; its fields are the destinations of the arguments.
+        ``module:function``, of a module of :mod:`flambe.cli` that is imported when the command
+        runs. The function takes an options object, of a dataclass whose fields are the
+        destinations of the arguments, and returns the exit code.
     needs_arguments
         Whether the command prints its help when it is called without any.
     """
 
     description: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
-    module: str
     function: str
-    options: str
     needs_arguments: bool = True
+
+    def load(self) -> tuple[Callable[[object], int], type]:
+        """Import the function; return it and the class of its options."""
+        module, _, name = self.function.partition(":")
+        function = getattr(importlib.import_module(f"flambe.cli.{module}"), name)
+        return function, typing.get_type_hints(function)["options"]
+
+
+def _add_flag(parser: argparse._ActionsContainer, *names: str, help: str) -> None:  # noqa: A002
+    parser.add_argument(*names, action="store_true", help=help)
 
 
 # -- flambe CONFIG, validate, plan -------------------------------------------------------------
@@ -123,10 +132,10 @@ def _run(parser: argparse.ArgumentParser) -> None:
 
 def _validate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="the YAML file")
-    parser.add_argument(
+    _add_flag(
+        parser,
         "-i",
         "--install-extensions",
-        action="store_true",
         help="install the extensions that the file declares before reading it",
     )
 
@@ -140,11 +149,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-c", "--cluster", metavar="CLUSTER", help=f"run on a cluster: {CLUSTER_HELP}"
     )
-    parser.add_argument(
-        "--detach",
-        action="store_true",
-        help="with --cluster: start the run and return without showing its output",
-    )
+    _add_flag(parser, "--detach", help="with --cluster: start the run without showing its output")
     parser.add_argument(
         "--fetch",
         metavar="TO",
@@ -153,29 +158,14 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="with --cluster: copy results to a folder while the run writes them "
         "(default: fetched/CLUSTER)",
     )
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="show what would be created, sent and run, without changing anything",
+    _add_flag(parser, "--dry-run", help="show what would be created, sent and run; touch nothing")
+    _add_flag(parser, "-f", "--force", help="start over; existing results are moved aside")
+    _add_flag(
+        parser, "--prune", help="for a cluster: remove created hosts that are no longer in its file"
     )
-    parser.add_argument(
-        "-f",
-        "--force",
-        action="store_true",
-        help="start over; existing results are moved aside",
-    )
-    parser.add_argument(
-        "--prune",
-        action="store_true",
-        help="for a cluster: remove created hosts that are no longer in its file",
-    )
-    parser.add_argument(
-        "--setup", action="store_true", help="for a cluster: run its setup commands again"
-    )
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue an interrupted run, keeping the variants that are done",
+    _add_flag(parser, "--setup", help="for a cluster: run its setup commands again")
+    _add_flag(
+        parser, "--resume", help="continue an interrupted run, keeping the variants that are done"
     )
     parser.add_argument(
         "--resume-from",
@@ -191,12 +181,8 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         "variants again (rerun, the default) or keep the results (reuse)",
     )
     _add_secrets(parser)
-    parser.add_argument(
-        "-d", "--debug", action="store_true", help="stop in a debugger before each step"
-    )
-    parser.add_argument(
-        "--site", action="store_true", help="serve the Report Site while the run is in progress"
-    )
+    _add_flag(parser, "-d", "--debug", help="stop in a debugger before each step")
+    _add_flag(parser, "--site", help="serve the Report Site while the run is in progress")
 
 
 def _add_secrets(parser: argparse.ArgumentParser, default: str = "~/.flambe/secrets.ini") -> None:
@@ -215,7 +201,7 @@ def _results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "stage", metavar="STAGE", nargs="?", help="show only this stage (default: all)"
     )
-    parser.add_argument("--all", action="store_true", help="show every variant, not only the best")
+    _add_flag(parser, "--all", help="show every variant, not only the best")
 
 
 def _site(parser: argparse.ArgumentParser) -> None:
@@ -231,7 +217,7 @@ def _site(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--name", action="append", metavar="HOST", help="another host name to accept; repeatable"
     )
-    parser.add_argument("--open", action="store_true", help="open a browser")
+    _add_flag(parser, "--open", help="open a browser")
     parser.add_argument("--certificate", metavar="FILE", help="serve HTTPS with this PEM file ...")
     parser.add_argument("--key", metavar="FILE", help="... and its private key")
     parser.add_argument(
@@ -256,10 +242,6 @@ def _cluster(parser: argparse.ArgumentParser, *, optional: bool = False) -> None
     _add_secrets(parser, CLUSTER_SECRETS)
 
 
-def _optional_cluster(parser: argparse.ArgumentParser) -> None:
-    _cluster(parser, optional=True)
-
-
 def _add_host(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--host", metavar="HOST", help="orchestrator (the default), factory_1, ..., or an address"
@@ -269,16 +251,14 @@ def _add_host(parser: argparse._ActionsContainer) -> None:
 def _logs(parser: argparse.ArgumentParser) -> None:
     _cluster(parser)
     _add_host(parser)
-    parser.add_argument(
-        "-f", "--follow", action="store_true", help="show new output until the run ends"
-    )
+    _add_flag(parser, "-f", "--follow", help="show new output until the run ends")
 
 
 def _exec(parser: argparse.ArgumentParser) -> None:
     _cluster(parser)
     hosts = parser.add_mutually_exclusive_group()
     _add_host(hosts)
-    hosts.add_argument("--all", action="store_true", help="run on every host")
+    _add_flag(hosts, "--all", help="run on every host")
     parser.add_argument("command", metavar="-- CMD", nargs="+", help="the command to run")
 
 
@@ -294,23 +274,18 @@ def _fetch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "to", metavar="TO", nargs="?", help="the folder to copy to (default: fetched/CLUSTER)"
     )
-    parser.add_argument(
-        "-f",
-        "--follow",
-        action="store_true",
-        help="copy results while the run writes them, until it ends",
+    _add_flag(
+        parser, "-f", "--follow", help="copy results while the run writes them, until it ends"
     )
 
 
 def _down(parser: argparse.ArgumentParser) -> None:
-    _optional_cluster(parser)
-    parser.add_argument(
-        "--all", action="store_true", help="take down every cluster used from this machine"
-    )
-    parser.add_argument(
+    _cluster(parser, optional=True)
+    _add_flag(parser, "--all", help="take down every cluster used from this machine")
+    _add_flag(
+        parser,
         "-f",
         "--force",
-        action="store_true",
         help="proceed even if a run is in progress, results would be lost, or hosts are "
         "unreachable",
     )
@@ -325,7 +300,7 @@ def _gc(parser: argparse.ArgumentParser) -> None:
         "--region", action="append", metavar="REGION", help="list this region; repeatable"
     )
     parser.add_argument("--profile", metavar="NAME", help="a profile of the AWS configuration")
-    parser.add_argument("--yes", action="store_true", help="remove what is orphaned")
+    _add_flag(parser, "--yes", help="remove what is orphaned")
 
 
 def _completion(parser: argparse.ArgumentParser) -> None:
@@ -333,102 +308,66 @@ def _completion(parser: argparse.ArgumentParser) -> None:
 
 
 COMMANDS: dict[str, Command] = {
-    "run": Command(DESCRIPTION, _run, "run", "run", "RunOptions"),
+    "run": Command(DESCRIPTION, _run, "run:run"),
     "validate": Command(
-        "Check a file and show what it would run. Nothing is built.",
-        _validate,
-        "run",
-        "validate",
-        "ValidateOptions",
+        "Check a file and show what it would run. Nothing is built.", _validate, "run:validate"
     ),
     "plan": Command(
-        "Show what a run would create, send and run. Nothing is changed.",
-        _plan,
-        "run",
-        "run",
-        "RunOptions",
+        "Show what a run would create, send and run. Nothing is changed.", _plan, "run:run"
     ),
     "results": Command(
         "Show the results of a run in tables, and the best variant of a stage: by default, of "
         "the last stage that has a metric.",
         _results,
-        "results",
-        "show_results",
-        "ResultsOptions",
+        "results:show_results",
     ),
     "site": Command(
-        "Open a run in a browser: its stages, variants, curves and logs, live.",
-        _site,
-        "site",
-        "site",
-        "SiteOptions",
+        "Open a run in a browser: its stages, variants, curves and logs, live.", _site, "site:site"
     ),
     "status": Command(
         "Show the hosts of a cluster, or of every cluster used from this machine, and what runs "
         "on them.",
-        _optional_cluster,
-        "status",
-        "status",
-        "StatusOptions",
+        partial(_cluster, optional=True),
+        "status:status",
         needs_arguments=False,
     ),
-    "logs": Command(
-        "Show the output of the run of a cluster.", _logs, "remote_run", "logs", "LogsOptions"
-    ),
+    "logs": Command("Show the output of the run of a cluster.", _logs, "remote_run:logs"),
     "stop": Command(
-        "Stop the run of a cluster and every process it started.",
-        _cluster,
-        "remote_run",
-        "stop",
-        "StopOptions",
+        "Stop the run of a cluster and every process it started.", _cluster, "remote_run:stop"
     ),
     "exec": Command(
         "Run a command on the hosts of a cluster. A single host also gets standard input.",
         _exec,
-        "remote_shell",
-        "execute",
-        "ExecOptions",
+        "remote_shell:execute",
     ),
-    "ssh": Command("Log in to a host of a cluster.", _ssh, "remote_shell", "login", "SshOptions"),
+    "ssh": Command("Log in to a host of a cluster.", _ssh, "remote_shell:login"),
     "fetch": Command(
         "Copy the results of a cluster to this machine. An interrupted copy is continued.",
         _fetch,
-        "fetch",
-        "fetch",
-        "FetchOptions",
+        "fetch:fetch",
     ),
     "down": Command(
         "Take a cluster down: remove its keys, the processes it started, and the hosts it created.",
         _down,
-        "down",
-        "down",
-        "DownOptions",
+        "down:down",
     ),
     "gc": Command(
         "List what flambe has on AWS, by its tags, for every cluster and creator. With --yes, "
         "remove what is orphaned: instances that were never ready or have lost their orchestrator, "
         "volumes without an instance, and alarms of instances that are gone.",
         _gc,
-        "aws",
-        "collect",
-        "GcOptions",
+        "aws:collect",
         needs_arguments=False,
     ),
     "aws": Command(
-        "Print the IAM policy with the fewest permissions that AWSCluster needs.",
-        _aws,
-        "aws",
-        "aws",
-        "AwsOptions",
+        "Print the IAM policy with the fewest permissions that AWSCluster needs.", _aws, "aws:aws"
     ),
     "completion": Command(
         "Print a shell completion script. For bash: flambe completion bash > "
         "~/.local/share/bash-completion/completions/flambe. For zsh: flambe completion zsh > "
         "DIRECTORY/_flambe, with a DIRECTORY in $fpath.",
         _completion,
-        "main",
-        "print_completion",
-        "CompletionOptions",
+        "main:print_completion",
     ),
 }
 _USAGES = {
@@ -451,7 +390,5 @@ def command_parser(name: str) -> argparse.ArgumentParser:
     command.add_arguments(parser)
     if is_run:
         parser.add_argument("--version", action="version", version=f"flambe {__version__}")
-    parser.add_argument(
-        "-v", "--verbose", action="store_true", help="show all messages and full tracebacks"
-    )
+    _add_flag(parser, "-v", "--verbose", help="show all messages and full tracebacks")
     return parser

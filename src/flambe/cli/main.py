@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
 import sys
 from collections.abc import Sequence
@@ -36,12 +35,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _call(command: Command, parsed: argparse.Namespace) -> int:
     """Import the module of a command, and call its function with its options."""
-    module = importlib.import_module(f"flambe.cli.{command.module}")
-    options_type = getattr(module, command.options)
+    function, options_type = command.load()
     names = {field.name for field in fields(options_type)}
-    options = options_type(**{name: value for name, value in vars(parsed).items() if name in names})
-    code: int = getattr(module, command.function)(options)
-    return code
+    options = {name: value for name, value in vars(parsed).items() if name in names}
+    return function(options_type(**options))
 
 
 def run() -> None:
