@@ -39,9 +39,12 @@ def packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def metal(packages: Path) -> Iterator[Metal]:
-    """Lend two hosts with that image, which reach nothing but one another."""
+    """Lend two hosts with that image, which reach nothing but one another.
+
+    Each test has a folder of its own on them, and leaves their packages as they were.
+    """
     own = subprocess.run(["/usr/bin/python3", "-V"], capture_output=True, text=True, check=True)
     if own.stdout.split()[1].rpartition(".")[0] != f"3.{sys.version_info.minor}":
         pytest.skip("this Python and the system's are of different minor versions")
@@ -52,25 +55,25 @@ def metal(packages: Path) -> Iterator[Metal]:
         yield hosts
 
 
-def make(metal: Metal) -> tuple[Told, list[str]]:
-    cluster = ssh_cluster(metal, environment=OPTIONS)
+def make(metal: Metal, folder: str) -> tuple[Told, list[str]]:
+    cluster = ssh_cluster(metal, environment=OPTIONS, remote_dir=folder)
     told = Told()
     cluster.run(observer=told)
     name = cluster.local.recall().environment
     script = "import flambe, ray, sys; print(flambe.__file__, ray.__file__)"
-    python = f".flambe/envs/{name}/bin/python"
+    python = f"{folder}/envs/{name}/bin/python"
     lines = [m.run([python, "-c", script], deadline=120).stdout for m in cluster.hosts]
     return told, lines
 
 
 def test_only_our_code_is_put_on_top_and_it_is_proven(metal: Metal) -> None:
-    told, lines = make(metal)
+    told, lines = make(metal, ".flambe")
     for line in lines:
         flambe, ray = line.split()
         assert "/.flambe/envs/" in flambe
         assert ray == f"{SITE}/ray/__init__.py"
     assert not [note for note in told.notes if "warning" in note]
-    told, _ = make(metal)
+    told, _ = make(metal, ".flambe")
     assert told.notes == ["everything is in place"]
     # Nothing but our code is in there.
     for host in metal.hosts:
@@ -82,40 +85,47 @@ def test_only_our_code_is_put_on_top_and_it_is_proven(metal: Metal) -> None:
     place = f"/home/{host.user}/.flambe/envs/*/lib/python3*/site-packages/flambe/errors.py"
     host.run("sh", "-c", f"for file in {place}; do echo >> $file; done")
     with pytest.raises(RunError, match="flambe/errors.py was altered") as raised:
-        make(metal)
+        make(metal, ".flambe")
     assert "factory_1" in str(raised.value)
+
+
+def rename_rich(metal: Metal, version: str, other: str) -> None:
+    """Make a version of a package another one, to whoever asks for it."""
+    for host in metal.hosts:
+        script = f"cd {SITE} && mv rich-{version}.dist-info rich-{other}.dist-info && "
+        script += (
+            f"sed -i 's/^Version: {version}$/Version: {other}/' rich-{other}.dist-info/METADATA"
+        )
+        host.run("sh", "-c", script)
 
 
 def test_other_versions_are_told_and_missing_packages_are_refused(metal: Metal) -> None:
     first, second = metal.hosts
     version = metadata.version("rich")
-    # What another version is to whoever asks for it.
-    for host in metal.hosts:
-        script = f"cd {SITE} && mv rich-{version}.dist-info rich-1.2.3.dist-info && "
-        script += f"sed -i 's/^Version: {version}$/Version: 1.2.3/' rich-1.2.3.dist-info/METADATA"
-        host.run("sh", "-c", script)
+    rename_rich(metal, version, "1.2.3")
     host = second
     host.run("sh", "-c", f"rm -r {SITE}/requests {SITE}/requests-*.dist-info")
     host.run("sh", "-c", f"rm -r {SITE}/msgpack {SITE}/msgpack-*.dist-info")
     host.run("sh", "-c", "rm -rf /usr/lib/python3/dist-packages/requests*")
     with pytest.raises(RunError, match="factory_1 lacks") as raised:
-        make(metal)
+        make(metal, ".flambe-2")
     text = str(raised.value)
     assert "msgpack (for ray)" in text
     assert "requests (for " in text
     assert "orchestrator" not in text
     for one in metal.hosts:
-        assert "envs" not in one.run("ls", f"/home/{one.user}/.flambe").stdout
+        assert "envs" not in one.run("ls", f"/home/{one.user}/.flambe-2").stdout
     # As its administrator mends it.
     for name in ("requests", "msgpack"):
         for path in (first.root / SITE.lstrip("/")).glob(f"{name}*"):
             shutil.copytree(path, second.root / SITE.lstrip("/") / path.name, symlinks=True)
-    told, _ = make(metal)
+    told, _ = make(metal, ".flambe-2")
     warning = f"warning: rich is {version} here, and 1.2.3 on orchestrator, factory_1"
     assert [note for note in told.notes if "warning" in note] == [warning]
     # Each time: a run may depend on it.
-    told, _ = make(metal)
+    told, _ = make(metal, ".flambe-2")
     assert told.notes == ["everything is in place", warning]
+    rename_rich(metal, "1.2.3", version)
 
 
 def test_packages_of_a_user_do_not_count(metal: Metal) -> None:
@@ -125,7 +135,8 @@ def test_packages_of_a_user_do_not_count(metal: Metal) -> None:
     host.run("mkdir", "-p", user, user=host.user)
     host.run("sh", "-c", f"mv {SITE}/msgpack {SITE}/msgpack-*.dist-info {user}")
     with pytest.raises(RunError, match="factory_1 lacks msgpack"):
-        make(metal)
+        make(metal, ".flambe-3")
+    host.run("sh", "-c", f"mv {user}/msgpack* {SITE}")
 
 
 @pytest.mark.parametrize(
