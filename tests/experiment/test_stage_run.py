@@ -10,8 +10,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import ray
+from ray.exceptions import GetTimeoutError
 
 from flambe.cluster.services.ray_service import NODE_STARTS
+from flambe.errors import RunError
+from flambe.experiment.executors.tune.collector_client import CollectorClient
 from flambe.experiment.executors.tune.factory_settings import NodeStart, read_starts
 from flambe.experiment.executors.tune.stage_run import StageCallback, StageRun
 from flambe.experiment.executors.tune.trial_history import MAX_LOSSES, TrialHistory
@@ -74,3 +78,16 @@ def test_starts_of_nodes_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     (start,) = read_starts().values()
     assert start == NodeStart(["agent.py", "start"], "{}", "")
     assert start.lease_command == ["agent.py", "lease"]
+
+
+def test_a_collector_that_does_not_answer_is_no_error_of_a_disk(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def get(*arguments: Any, **options: Any) -> None:
+        raise GetTimeoutError("Get timed out: some object(s) not ready.")
+
+    monkeypatch.setattr(ray, "get", get)
+    handle = SimpleNamespace(set_task=SimpleNamespace(remote=lambda task: None))
+    task: Any = None
+    with pytest.raises(RunError, match="has not answered for 180 s: its host may be overloaded"):
+        CollectorClient(handle).set_task(task)

@@ -8,7 +8,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 import ray
 from ray.actor import ActorHandle
-from ray.exceptions import RayActorError
+from ray.exceptions import GetTimeoutError, RayActorError
 
 from flambe._retry import retry
 from flambe.errors import RunError
@@ -21,11 +21,16 @@ T = TypeVar("T")
 
 ANSWER_SECONDS = 60.0  # that a worker waits for an answer
 DRIVER_SECONDS = 30.0  # that the driver waits
+START_SECONDS = 180.0  # that the collector may take to start, on a busy host
 CLOSE_SECONDS = 10.0
 PAUSE = 0.2  # seconds between attempts
 _GONE = (
     "the process that collects the output of variants ended and cannot be restarted: its host may "
     "be out of memory"
+)
+_SILENT = (
+    f"the process that collects the output of variants has not answered for {START_SECONDS:.0f} s: "
+    "its host may be overloaded\n  to continue, run the same command with --resume"
 )
 
 
@@ -100,8 +105,17 @@ class CollectorClient:
     # -- calls of the driver ------------------------------------------------------------------
 
     def set_task(self, task: StageTask) -> None:
-        """Give the collector the task of a stage."""
-        self._call(Collector.set_task, ANSWER_SECONDS, task)
+        """Give the collector the task of a stage; the first call waits for its start.
+
+        Raises
+        ------
+        RunError
+            If it does not answer.
+        """
+        try:
+            self._call(Collector.set_task, START_SECONDS, task)
+        except GetTimeoutError:  # an OSError, which a run would take for one of its disk
+            raise RunError(_SILENT) from None
 
     def resend_task(self, task: StageTask) -> None:
         """Give a restarted collector the task of a stage, without waiting."""
