@@ -6,6 +6,7 @@ remembered: hosts are found by their folder, links by their name, rules of iptab
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import fcntl
 import json
@@ -233,7 +234,7 @@ class Claim:
             self.unbuild()
             with _locked():
                 gone = self._put_aside()
-            shutil.rmtree(gone, ignore_errors=True)
+            _remove_in_background(gone)
 
     def _put_aside(self) -> Path:
         """Move its folder out of the way: to remove it takes minutes, and others wait for the lock."""
@@ -271,6 +272,25 @@ def claim() -> Claim:
     for path in gone:
         shutil.rmtree(path, ignore_errors=True)
     return mine
+
+
+_removals: list[subprocess.Popen[bytes]] = []
+
+
+def _remove_in_background(folder: Path) -> None:
+    """Remove a folder while the next tests run: with all that was installed it takes long.
+
+    This process waits for it at its end; where it is killed, the removal goes on.
+    """
+    _removals[:] = [removal for removal in _removals if removal.poll() is None]
+    command = ["nice", "rm", "-rf", "--", str(folder)]
+    _removals.append(subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True))
+
+
+@atexit.register
+def _await_removals() -> None:
+    for removal in _removals:
+        removal.wait()
 
 
 def _has_owner(gone: Path) -> bool:
