@@ -89,9 +89,11 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
 
 
 @pytest.fixture(scope="module")
-def metal(installed: Path | None) -> Iterator[Metal]:
-    """Lend three real hosts to a module, which have the environments of flambe already."""
-    with lent(3, layer=installed) as hosts:
+def metal(request: pytest.FixtureRequest) -> Iterator[Metal]:
+    """Lend three real hosts to a module; with environments, where it sets ``EQUIPPED = True``."""
+    equipped = getattr(request.module, "EQUIPPED", False)
+    environments = request.getfixturevalue("installed") if equipped else None
+    with lent(3, layer=environments) as hosts:
         yield hosts
 
 

@@ -16,6 +16,8 @@ from tests.cluster.place import Place
 from tests.experiment.lab import until
 from tests.metal import Metal
 
+EQUIPPED = True  # its hosts have flambe's environments from the start
+
 pytestmark = [pytest.mark.root, pytest.mark.faults, pytest.mark.xdist_group("metal-commands")]
 
 

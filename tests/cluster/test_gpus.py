@@ -21,6 +21,8 @@ from flambe.remote.agent.protocol import Gpu, GpuProcess, StartRequest, StopRequ
 from tests.cluster.conftest import Told, said_of, ssh_cluster
 from tests.metal import Host, Metal
 
+EQUIPPED = True  # its hosts have flambe's environments from the start
+
 pytestmark = [pytest.mark.root, pytest.mark.xdist_group("metal-gpus")]
 
 FAKE = """#!/bin/sh

@@ -17,6 +17,8 @@ from tests.cluster.conftest import said_of, ssh_cluster
 from tests.experiment.lab import until
 from tests.metal import Metal
 
+EQUIPPED = True  # its hosts have flambe's environments from the start
+
 pytestmark = pytest.mark.xdist_group("metal-shutdown")
 
 

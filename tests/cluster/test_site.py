@@ -17,6 +17,8 @@ from tests.cluster.conftest import Told, read, ssh_cluster
 from tests.experiment.lab import until
 from tests.metal import Metal
 
+EQUIPPED = True  # its hosts have flambe's environments from the start
+
 
 def certified(folder: Path, address: str, name: str = "site") -> tuple[Path, Path]:
     """Make a certificate of an address, and its key."""

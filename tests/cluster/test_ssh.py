@@ -34,6 +34,8 @@ from tests.cluster.conftest import Told, connected, ssh_cluster
 from tests.experiment.lab import command, environment, until
 from tests.metal import Metal
 
+EQUIPPED = True  # its hosts have flambe's environments from the start
+
 pytestmark = [pytest.mark.root, pytest.mark.faults, pytest.mark.xdist_group("metal-ssh")]
 
 
