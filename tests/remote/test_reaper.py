@@ -25,6 +25,7 @@ from flambe.remote.agent import leases
 from flambe.remote.agent.files import boot_seconds
 from flambe.remote.agent.protocol import LeaseRequest
 from flambe.remote.agent.reaper import reaper
+from flambe.remote.agent.reaper.probe import Probe
 from flambe.remote.agent.reaper.settings import ReaperSettings, SettingsFile
 from flambe.remote.agent.supervisor import _Log
 from tests.experiment.lab import until
@@ -115,6 +116,8 @@ class Days:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = self.used = 0.0
         self.leased: Callable[[float], bool] = lambda now: False
+        # Nothing hangs here: a thread for each of a hundred thousand probes would take minutes.
+        monkeypatch.setattr(Probe, "ask", lambda probe, deadline=0.0: probe._function())
         monkeypatch.setattr(reaper, "boot_seconds", lambda: self.now)
         monkeypatch.setattr(reaper, "processor_times", lambda cluster: {(1, "0"): self.used})
         monkeypatch.setattr(reaper, "gpus_in_use", lambda cluster: "")
