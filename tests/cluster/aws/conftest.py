@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import botocore.session
 import pytest
+from botocore.loaders import create_loader
 
 from flambe.cluster.providers.aws import AWSCluster
+from flambe.cluster.providers.aws.api import instances
 from flambe.cluster.providers.aws.aws_config import AwsConfig, RoleConfig
 from flambe.cluster.providers.aws.user_data import ReaperSettings
 from tests.cloud import Cloud
@@ -57,6 +61,14 @@ def cloud() -> Iterator[Cloud]:
         yield one
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _models() -> Iterator[None]:
+    """Let all sessions of boto3 share the models of services: to parse those takes most of a test."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(botocore.session, "create_loader", functools.cache(create_loader))
+        yield
+
+
 @pytest.fixture
 def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Make:
     """Make clusters in the cloud of the test."""
@@ -64,6 +76,8 @@ def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mak
     place: Cloud = request.getfixturevalue("cloud" if "cloud" in names else "paper")
     for name, value in place.environment.items():
         monkeypatch.setenv(name, value)
+    if not place.hosts:  # its instances run at once
+        monkeypatch.setattr(instances, "POLL", 0.05)
 
     def made(factories: int = 2, **more: Any) -> AWSCluster:
         cluster = AWSCluster(**keywords(place, factories, **more))
