@@ -69,8 +69,9 @@ umask 022
 mkdir -p {FOLDER} && cd {FOLDER} || exit 1
 if [ "$(cat launch 2> /dev/null)" != LAUNCH ]; then
   rm -rf ./*
-  printf %s ARCHIVE | base64 -d > reaper.tar.bz2
-  python3 -c 'import tarfile; tarfile.open("reaper.tar.bz2").extractall("reaper")'
+  python3 -c 'import base64, io, sys, tarfile
+archive = io.BytesIO(base64.b85decode(sys.argv[1]))
+tarfile.open(fileobj=archive).extractall("reaper")' ARCHIVE
   printf %s FIRST > {FIRST_SETTINGS}
   cp {FIRST_SETTINGS} {SETTINGS}
   printf %s LAUNCH > launch
@@ -194,7 +195,7 @@ def arming(launch: str, reaping: ReaperSettings) -> str:
         The settings of the reaper.
     """
     values = {
-        "ARCHIVE": base64.b64encode(archive()).decode(),
+        "ARCHIVE": shlex.quote(base64.b85encode(archive()).decode()),  # shorter than base 64
         "FIRST": shlex.quote(json.dumps(reaping)),
         "LAUNCH": shlex.quote(launch),
         "UNIT": shlex.quote(_UNIT),
