@@ -45,7 +45,7 @@ OLD_SETTINGS = {
     "timeout": 0.5,
     "provisioning": 1,
     "ready": "/var/lib/flambe/ready",
-    "lease": "/root/.flambe/hosts/*/lease-*.json",
+    "lease": "/home/ubuntu/.flambe/hosts/*/lease-*.json",
     "command": ["shutdown", "-h", "now"],
     "patience": 300,
     "escalate": [
