@@ -165,7 +165,7 @@ def test_commands_on_hosts(place: Place) -> None:
         ("!SSHCluster {name: a, orchestrator_ip: 'h:x'}", "no port from 1 to 65535"),
         (
             "!SSHCluster {name: a, orchestrator_ip: h, factories_ips: [i, h]}",
-            "the orchestrator already",
+            "already the address of the orchestrator",
         ),
         ("!SSHCluster {name: a, orchestrator_ip: h, key: nowhere}", "cannot read the key"),
         ("!SSHCluster {name: a, orchestrator_ip: h, key: open}", "others can read the private key"),
