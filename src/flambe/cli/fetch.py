@@ -42,7 +42,7 @@ def fetch(options: FetchOptions) -> int:
     with running_hosts(options.cluster, options.secrets) as (name, hosts):
         host = select_host(hosts)
         folder = destination(host.files.key, options.to)
-        host.connect(note=display.note)
+        host.connect(notify=display.note)
         host.refresh(name)
         job.record_interruption(host, name)
         if options.follow:

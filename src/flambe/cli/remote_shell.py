@@ -53,7 +53,7 @@ def execute(options: ExecOptions) -> int:
     content = sys.stdin.buffer.read() or None if has_input else None
 
     def run(host: ClusterHost) -> int:
-        host.connect(note=display.note)
+        host.connect(notify=display.note)
 
         def print_line(_: str, text: str) -> None:
             if is_alone:
@@ -78,5 +78,5 @@ def login(options: SshOptions) -> int:
     """Log in to a host."""
     name, hosts = find_hosts(options.cluster, options.secrets)
     host = select_host(resolve_names(name, hosts, options.host), options.host)
-    host.connect(note=ClusterDisplay().note)
+    host.connect(notify=ClusterDisplay().note)
     return subprocess.call(host.connection.shell_argv())

@@ -107,7 +107,7 @@ class ClusterHost(Host):
         return posixpath.join(self.home, path)
 
     def connect(
-        self, seconds: float | None = None, note: Callable[[str], None] = lambda text: None
+        self, seconds: float | None = None, notify: Callable[[str], None] = lambda text: None
     ) -> None:
         """Connect, and wait for a machine that is new.
 
@@ -115,13 +115,13 @@ class ClusterHost(Host):
         ----------
         seconds
             How long to try.
-        note
+        notify
             Called with a text if it takes long.
         """
         if self.machine.host_keys:
             pin(self.connection.login.known_hosts, self.machine.address, self.machine.host_keys)
         usual = NEW_MACHINE if self.machine.new else OLD_MACHINE
-        timer = threading.Timer(SILENT, note, [f"waiting for {self.name}"])
+        timer = threading.Timer(SILENT, notify, [f"waiting for {self.name}"])
         timer.daemon = True
         timer.start()
         try:

@@ -82,7 +82,7 @@ def _is_new(machine: Machine) -> bool:
 def _connect(provider: MachineProvider, cluster: ClusterContext) -> ClusterContext:
     """Connect to all hosts and identify them; clean those that they replaced."""
     hosts = cluster.hosts
-    each(lambda host: host.connect(note=cluster.observer.note), hosts)
+    each(lambda host: host.connect(notify=cluster.observer.note), hosts)
     provider.trust(hosts)
     _report_new_keys(cluster)
     # Mostly it is the environment of the last time: one report is enough then.
@@ -214,10 +214,10 @@ def _prepare(cluster: ClusterContext, environment: Environment, *, setup_again: 
         commands = counted(len(cluster.setup_cmds), "command")
         cluster.observer.note(f"setup: {commands} on {counted(len(pending), 'host')}")
         setup_commands.run(cluster, pending)
-    lacking_it = [host for host in hosts if host.report.environment is None]
-    if lacking_it:
+    without_environment = [host for host in hosts if host.report.environment is None]
+    if without_environment:
         _check_rsync(cluster)
-        installer.install(cluster, environment, lacking_it)
+        installer.install(cluster, environment, without_environment)
 
 
 def _check_rsync(cluster: ClusterContext) -> None:
