@@ -168,7 +168,7 @@ def test_ci_runs_what_everyone_runs() -> None:
     assert os.access(script, os.X_OK)
     lines = script.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "#!/usr/bin/env bash"
-    assert lines[-1] == "make test"
+    assert lines[-1] == "make test pythons"
 
 
 def test_pre_commit_runs_the_tools_of_make_lint() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.cluster.place import Place
 
-pytestmark = pytest.mark.xdist_group("local-cluster")
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("local-cluster")]
 
 TOKEN = "canary-0815"
 VAULT = """

@@ -17,7 +17,7 @@ from flambe.cluster import Cluster
 from tests.cluster.place import Place, local, typed
 from tests.experiment.lab import COMMAND, until
 
-pytestmark = pytest.mark.xdist_group("local-cluster")
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("local-cluster")]
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples" / "clusters").glob("*.yaml"))
 
 

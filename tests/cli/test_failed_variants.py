@@ -6,11 +6,15 @@ import re
 import signal
 from pathlib import Path
 
+import pytest
+
 from flambe.experiment.storage.mark_interrupted import mark_interrupted
 from flambe.progress import RunFolder, Status
 from tests.cli import inline
 from tests.cli.inline import Terminal, flambe, state, write
 from tests.experiment import lab
+
+pytestmark = pytest.mark.integration
 
 SOME = """\
   fit: !says.Says {text: !g [a, b, c], fails: !g [true, false]}

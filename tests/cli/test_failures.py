@@ -17,7 +17,7 @@ import pytest
 from tests.cluster.place import Place, local
 from tests.experiment.lab import until
 
-pytestmark = pytest.mark.xdist_group("local-cluster")
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("local-cluster")]
 
 
 @pytest.fixture(scope="module")

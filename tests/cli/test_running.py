@@ -9,6 +9,8 @@ import pytest
 
 from tests.experiment.lab import HEADER, Lab, command, environment, flambe
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Lab:

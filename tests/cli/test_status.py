@@ -30,6 +30,8 @@ from tests.cluster.place import Place, local, typed
 from tests.experiment.lab import until
 from tests.report.written import Written
 
+pytestmark = pytest.mark.integration
+
 COMMAND = "flambe x.yaml --cluster lab.yaml"
 ABOUT = {"user": "ann", "host": "laptop", "command": COMMAND}
 LOST = {"state": "lost", "started": 1.0, "started_ago": 9.0, "about": ABOUT}

@@ -11,6 +11,8 @@ from tests.cloud import Cloud
 from tests.cloud.alarms import judge
 from tests.cloud.conftest import lent, reach, running, wait
 
+pytestmark = pytest.mark.integration
+
 TERMINATE = "arn:aws:automate:us-east-1:ec2:terminate"
 STOP = "arn:aws:swf:us-east-1:123456789012:action/actions/AWS_EC2.InstanceId.Stop/1.0"
 FAST = 1200  # an hour lasts three seconds

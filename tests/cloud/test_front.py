@@ -15,6 +15,8 @@ from botocore.exceptions import ClientError, ConnectionClosedError
 from tests.cloud import Cloud, CloudError
 from tests.cloud.conftest import launch, lent, refused, request, running, wait
 
+pytestmark = pytest.mark.integration
+
 LAUNCHES = "RunInstances"
 
 # -- what goes wrong with calls -------------------------------------------------------------------

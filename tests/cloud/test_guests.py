@@ -19,7 +19,7 @@ from tests.metal.client import OPTIONS
 from tests.metal.host import make_key, public
 from tests.metal.machine import claims, links
 
-pytestmark = [pytest.mark.root]
+pytestmark = [pytest.mark.integration, pytest.mark.root]
 
 SCRIPT = """#!/bin/bash
 echo "by $(id -un) on $(hostname)" | tee -a /srv/ran

@@ -9,6 +9,8 @@ import pytest
 from tests.cloud import Cloud
 from tests.cloud.conftest import launch, lent, reach, refused, request, running
 
+pytestmark = pytest.mark.integration
+
 # -- launching ------------------------------------------------------------------------------------
 
 

@@ -11,6 +11,8 @@ from botocore.exceptions import ClientError
 
 from tests.cloud import __main__ as command
 
+pytestmark = pytest.mark.integration
+
 OWNER = "099720109477"
 
 

@@ -14,6 +14,7 @@ from tests.cloud import Cloud
 from tests.cloud.prepared import launched_by_ray
 
 pytestmark = [
+    pytest.mark.integration,
     pytest.mark.root,
     pytest.mark.faults,  # which are those that may take their time
     pytest.mark.long,

@@ -20,7 +20,11 @@ import pytest
 from tests.metal import Metal
 from tests.metal.conftest import lent
 
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("metal-extensions")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.root,
+    pytest.mark.xdist_group("metal-extensions"),
+]
 
 ROOT = Path(__file__).parents[2]
 JOB = """

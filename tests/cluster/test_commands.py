@@ -18,7 +18,12 @@ from tests.metal import Metal
 
 EQUIPPED = True  # its hosts have flambe's environments from the start
 
-pytestmark = [pytest.mark.root, pytest.mark.faults, pytest.mark.xdist_group("metal-commands")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.root,
+    pytest.mark.faults,
+    pytest.mark.xdist_group("metal-commands"),
+]
 
 
 @pytest.fixture(scope="module")

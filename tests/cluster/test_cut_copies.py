@@ -23,6 +23,8 @@ from tests.metal import Metal
 from tests.metal.host import Host as RealHost
 from tests.metal.machine import command_line
 
+pytestmark = pytest.mark.integration
+
 MB = 2**20
 
 

@@ -25,6 +25,8 @@ from tests.metal import Host, Metal
 from tests.metal.conftest import lent
 from tests.metal.machine import CLEAN, command_line, pids, until
 
+pytestmark = pytest.mark.integration
+
 # A host has neither what keeps the processes of containers together, nor a disk that takes the
 # overlays of Docker. There is an image, and no registry.
 START = """

@@ -24,7 +24,11 @@ from tests.metal import Metal
 from tests.metal.conftest import lent
 from tests.metal.mounts import share
 
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("metal-environments")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.root,
+    pytest.mark.xdist_group("metal-environments"),
+]
 
 BARE = Path(__file__).parents[2] / "build" / "bare-debian"
 INCLUDED = "python3,openssh-server,sudo,rsync,ca-certificates,iproute2,procps"

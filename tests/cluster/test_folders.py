@@ -12,6 +12,8 @@ from tests.cluster.place import Place
 from tests.metal import Host
 from tests.metal.conftest import lent
 
+pytestmark = pytest.mark.integration
+
 ROOT = "/data/flambe"
 
 

@@ -23,7 +23,7 @@ from tests.metal import Host, Metal
 
 EQUIPPED = True  # its hosts have flambe's environments from the start
 
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("metal-gpus")]
+pytestmark = [pytest.mark.integration, pytest.mark.root, pytest.mark.xdist_group("metal-gpus")]
 
 FAKE = """#!/bin/sh
 case "$1" in

@@ -18,7 +18,7 @@ from flambe.remote.agent.protocol import LockHolder, LockRequest, UnlockRequest
 from tests.cluster.conftest import connected
 from tests.cluster.place import local as lent
 
-pytestmark = pytest.mark.xdist_group("hosts")
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("hosts")]
 
 
 @pytest.fixture

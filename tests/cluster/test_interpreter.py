@@ -33,7 +33,7 @@ from tests.cluster.test_pythons import Interpreter, interpreters
 from tests.metal import Metal
 from tests.metal.conftest import lent
 
-pytestmark = [pytest.mark.xdist_group("metal-interpreter")]
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("metal-interpreter")]
 
 FACTS = Facts(platform="linux-x86_64", libc="glibc-2.36", python="3.11.2")
 

@@ -14,7 +14,7 @@ from tests.experiment.lab import until
 from tests.metal import Host, Metal
 from tests.metal.conftest import lent
 
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("metal-leaving")]
+pytestmark = [pytest.mark.integration, pytest.mark.root, pytest.mark.xdist_group("metal-leaving")]
 
 
 @pytest.fixture(scope="module")

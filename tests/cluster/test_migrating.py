@@ -20,7 +20,7 @@ from flambe.progress import RunFolder, Status, read_lines
 from tests.cli.inline import COMMAND
 from tests.cluster.conftest import connected
 
-pytestmark = pytest.mark.xdist_group("local-cluster")
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("local-cluster")]
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "migrating.md"
 PROJECT = """\

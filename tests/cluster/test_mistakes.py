@@ -14,7 +14,7 @@ from tests.cluster.place import Place
 from tests.experiment.lab import command, environment
 from tests.metal import Metal
 
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("metal-mistakes")]
+pytestmark = [pytest.mark.integration, pytest.mark.root, pytest.mark.xdist_group("metal-mistakes")]
 
 ROOM = ".flambe-mistake"  # of the cluster on its hosts
 

@@ -12,7 +12,7 @@ import pytest
 from flambe.cluster import AWSCluster, Cluster, LocalCluster, Machine, SSHCluster
 from tests.experiment.lab import COMMAND
 
-pytestmark = pytest.mark.xdist_group("local-cluster")
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("local-cluster")]
 EXAMPLE = Path(__file__).parents[2] / "examples" / "own-cluster" / "src"
 
 

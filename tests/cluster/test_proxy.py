@@ -29,6 +29,7 @@ from tests.metal import Metal
 from tests.metal.conftest import lent
 
 pytestmark = [
+    pytest.mark.integration,
     pytest.mark.root,
     pytest.mark.xdist_group("metal-proxy"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),

@@ -16,7 +16,7 @@ from tests.experiment.lab import environment, flambe
 from tests.metal import Host
 from tests.metal.conftest import lent
 
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("metal-pythons")]
+pytestmark = [pytest.mark.integration, pytest.mark.root, pytest.mark.xdist_group("metal-pythons")]
 
 ASKED = """
 import json, platform, sys

@@ -14,6 +14,8 @@ import pytest
 from flambe.remote.disk_errors import explain, is_refusal
 from tests.experiment.farm import Farm
 
+pytestmark = pytest.mark.integration
+
 DISK = (
     "/dev/sda1  2.0M  12K  2.0M  1% /home\n"  # as df -Ph, and df -Pi
     "/dev/sda1  {size} {size} {free} 100% /home\n"

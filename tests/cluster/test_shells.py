@@ -17,6 +17,8 @@ from tests.cluster.place import typed
 from tests.cluster.test_own import Standing
 from tests.metal import Metal
 
+pytestmark = pytest.mark.integration
+
 Write = Callable[[str], None]
 HARMLESS = {
     "prints": "echo WELCOME; printf 'no end of line'",

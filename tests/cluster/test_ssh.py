@@ -36,7 +36,12 @@ from tests.metal import Metal
 
 EQUIPPED = True  # its hosts have flambe's environments from the start
 
-pytestmark = [pytest.mark.root, pytest.mark.faults, pytest.mark.xdist_group("metal-ssh")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.root,
+    pytest.mark.faults,
+    pytest.mark.xdist_group("metal-ssh"),
+]
 
 
 def make(cluster: SSHCluster, **options: Any) -> Told:

@@ -19,7 +19,7 @@ from tests.cluster.test_environments import cut_off
 from tests.metal import Metal
 from tests.metal.conftest import lent
 
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("metal-system")]
+pytestmark = [pytest.mark.integration, pytest.mark.root, pytest.mark.xdist_group("metal-system")]
 
 SITE = f"/usr/local/lib/python3.{sys.version_info.minor}/dist-packages"  # of Debian's python3
 OPTIONS = {"system": True}

@@ -16,6 +16,8 @@ from flambe.compile.state import s3
 from flambe.errors import ResourceError, StateError
 from flambe.logging import redact
 
+pytestmark = pytest.mark.integration
+
 
 class RemotePart(Component):
     def __init__(self, size: int = 1) -> None:

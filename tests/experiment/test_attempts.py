@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from flambe.experiment.executors.tune.trainable import MAX_CHECKPOINTS
 from flambe.experiment.storage.checkpoints import (
     FINAL,
@@ -15,6 +17,8 @@ from flambe.experiment.storage.checkpoints import (
     read_manifest,
 )
 from tests.experiment.lab import Lab
+
+pytestmark = pytest.mark.integration
 
 
 def checkpoint(folder: Path, name: str, **known: int) -> Path:

@@ -19,7 +19,12 @@ from tests.cloud.conftest import lent
 from tests.cluster.aws.conftest import left
 from tests.experiment.farm import Farm, eventually
 
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("metal-aws"), pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.root,
+    pytest.mark.xdist_group("metal-aws"),
+    pytest.mark.timeout(900),
+]
 
 # The file of the documentation, its values filled in.
 DOCUMENT = """\

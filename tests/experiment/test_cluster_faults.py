@@ -14,7 +14,12 @@ from tests.experiment.farm import Farm, eventually, farm_on, running
 from tests.metal.conftest import lent
 from tests.metal.machine import kill
 
-pytestmark = [pytest.mark.root, pytest.mark.faults, pytest.mark.xdist_group("metal-faults")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.root,
+    pytest.mark.faults,
+    pytest.mark.xdist_group("metal-faults"),
+]
 FOUR = """
 grow: !crops.Growth
   rate: !g [0.1, 0.2, 0.3, 0.4]

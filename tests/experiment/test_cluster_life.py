@@ -15,6 +15,7 @@ from tests.experiment.farm import Farm, eventually
 from tests.experiment.lab import processes_with
 
 pytestmark = [
+    pytest.mark.integration,
     pytest.mark.faults,
     pytest.mark.long,
     pytest.mark.xdist_group("local-experiment"),

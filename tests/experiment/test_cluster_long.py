@@ -27,6 +27,7 @@ from tests.metal.machine import kill
 from tests.metal.mounts import share
 
 pytestmark = [
+    pytest.mark.integration,
     pytest.mark.root,
     pytest.mark.faults,
     pytest.mark.long,

@@ -17,6 +17,7 @@ from tests.metal import Host
 from tests.metal.conftest import lent
 
 pytestmark = [
+    pytest.mark.integration,
     pytest.mark.root,
     pytest.mark.faults,
     pytest.mark.long,

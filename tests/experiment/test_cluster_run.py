@@ -14,7 +14,11 @@ from flambe.progress import RunFolder, Status
 from tests.experiment.farm import Farm, eventually, farm_on, figures, layout
 from tests.metal.conftest import lent
 
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("metal-experiment")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.root,
+    pytest.mark.xdist_group("metal-experiment"),
+]
 CHROMIUM = shutil.which("chromium") or ""
 QUIET = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
 GRID = """

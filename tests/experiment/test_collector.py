@@ -15,6 +15,8 @@ from flambe.progress import Status, read_lines
 from tests.experiment.farm import Going
 from tests.experiment.lab import Lab, command, environment, until
 
+pytestmark = pytest.mark.integration
+
 STEPS = 40
 
 

@@ -14,6 +14,8 @@ from flambe.experiment.executors.crash_record import CrashRecord
 from flambe.progress import Status
 from tests.experiment.lab import Lab, Outcome
 
+pytestmark = pytest.mark.integration
+
 # How it ends → what is said of it, with Ray; where it is another thing, without.
 HERE = {
     "exit": r"SystemExit: it called sys.exit\(0\), .*",

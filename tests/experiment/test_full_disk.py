@@ -16,6 +16,7 @@ from tests.experiment.farm import Going
 from tests.experiment.lab import Lab, command, environment, flambe
 
 pytestmark = [
+    pytest.mark.integration,
     pytest.mark.root,
     pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk, which needs root"),
 ]

@@ -12,6 +12,8 @@ import pytest
 from flambe.experiment.executors.tune.import_path import job_config, leading_folders
 from tests.experiment.lab import Lab, environment
 
+pytestmark = pytest.mark.integration
+
 NAMES = ("numpy", "torch", "csv", "queue", "random", "statistics")
 
 

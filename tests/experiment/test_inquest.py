@@ -15,7 +15,7 @@ from flambe.experiment.executors.tune.collector import Collector, Origin
 from flambe.experiment.executors.tune.collector_client import CollectorClient
 from flambe.experiment.variants.expansion import Variant
 
-pytestmark = [pytest.mark.faults, pytest.mark.long]
+pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.long]
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from tests.experiment.lab import (
 )
 from tests.raw import OUTPUTS
 
-pytestmark = [pytest.mark.xdist_group("ray"), pytest.mark.faults]
+pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ray"), pytest.mark.faults]
 
 STEPS = 8
 PIPELINE = """

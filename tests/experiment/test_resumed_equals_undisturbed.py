@@ -37,6 +37,8 @@ from tests.experiment.lab import (
     until,
 )
 
+pytestmark = pytest.mark.integration
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 

@@ -17,7 +17,7 @@ from flambe.experiment.storage.sftp import SMALL
 from tests.metal import Host, Metal
 from tests.metal.conftest import lent
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.integration, pytest.mark.root]
 PARTS = ("config", "state")
 SIZES = (0, 1, SMALL, SMALL + 1, 5_000_000)
 

@@ -14,6 +14,8 @@ import flambe
 from flambe.compile import Component
 from tests.experiment.lab import Lab, Outcome
 
+pytestmark = pytest.mark.integration
+
 
 def files(outcome: Outcome, stage: str) -> list[list[str]]:
     """Return what the folder of each variant of a stage holds in the end."""

@@ -35,6 +35,8 @@ from flambe.errors import FlambeError
 from flambe.nn import Module
 from tests.fuzz.test_fuzz import COUNT, ONLY, SEED, limited
 
+pytestmark = pytest.mark.integration
+
 SHARE = 10
 SHARD = 250
 SECONDS = 20.0  # of the processor's time, for one input

@@ -29,6 +29,8 @@ from flambe.errors import ConfigError
 from flambe.experiment.plan import plan_stages
 from flambe.experiment.spec import ExperimentSpec
 
+pytestmark = pytest.mark.integration
+
 CASES = Path(__file__).parent.parent / "cases"
 COUNT = int(os.environ.get("FLAMBE_FUZZ", "300"))
 SEED = os.environ.get("FLAMBE_FUZZ_SEED", "0")

@@ -27,6 +27,8 @@ import pytest
 from tests.report.served import Served, free_port
 from tests.report.written import Written
 
+pytestmark = pytest.mark.integration
+
 COUNT = max(30, int(os.environ.get("FLAMBE_FUZZ", "300")) // 10)
 SEED = os.environ.get("FLAMBE_FUZZ_SEED", "0")
 ONLY = os.environ.get("FLAMBE_FUZZ_ONLY")

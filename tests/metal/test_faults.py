@@ -15,7 +15,7 @@ from tests.metal import Host, Metal, MetalError
 from tests.metal.client import Client, banner, wait
 from tests.metal.node import Failed
 
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("metal")]
+pytestmark = [pytest.mark.integration, pytest.mark.root, pytest.mark.xdist_group("metal")]
 
 REBOOT = "import ctypes; ctypes.CDLL(None).reboot(0x1234567)"
 

@@ -17,7 +17,7 @@ from tests.metal.conftest import lent
 from tests.metal.machine import FORWARD, ROOM, Claim, claims, command_line, links, pids, sh
 from tests.metal.node import Failed, namespace
 
-pytestmark = [pytest.mark.root, pytest.mark.xdist_group("metal")]
+pytestmark = [pytest.mark.integration, pytest.mark.root, pytest.mark.xdist_group("metal")]
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 

@@ -22,7 +22,7 @@ from tests.report.served import Served, child, free_port, serving, token_file
 from tests.report.written import Written
 
 CHROMIUM = shutil.which("chromium") or ""
-pytestmark = pytest.mark.skipif(not CHROMIUM, reason="needs chromium")
+pytestmark = [pytest.mark.integration, pytest.mark.skipif(not CHROMIUM, reason="needs chromium")]
 TOKEN = "a-token-of-this-test"
 QUIET = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),

@@ -25,6 +25,8 @@ from tests.experiment.lab import Lab, environment, flambe, until
 from tests.report.served import Served, child, events, free_port, serving, token_file
 from tests.report.written import Written
 
+pytestmark = pytest.mark.integration
+
 ID = "00" + "ab" * 7
 
 

@@ -25,6 +25,8 @@ from flambe.experiment.executors.failures import reported_failure, unreported_fa
 from flambe.experiment.executors.tune import local_ray
 from tests.experiment.lab import environment
 
+pytestmark = pytest.mark.integration
+
 STRANGER = 65534  # nobody
 LOOKS = '''
 import json, os, re, time

@@ -27,6 +27,8 @@ from tests.experiment.lab import until
 from tests.report.served import Served, free_port
 from tests.report.written import Written
 
+pytestmark = pytest.mark.integration
+
 ID = "00" + "ab" * 7
 FILES = 256
 

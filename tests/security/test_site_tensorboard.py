@@ -18,6 +18,8 @@ from tests.experiment.lab import environment, until
 from tests.report.served import Served, child, free_port, token_file
 from tests.report.written import Written
 
+pytestmark = pytest.mark.integration
+
 APP = "/tensorboard/app"
 NOBODY = 65534
 

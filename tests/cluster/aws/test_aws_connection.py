@@ -31,7 +31,7 @@ from tests.cluster.aws.conftest import NAMES, Make, left, up
 from tests.cluster.conftest import Told
 from tests.experiment.lab import environment
 
-pytestmark = pytest.mark.faults
+pytestmark = [pytest.mark.integration, pytest.mark.faults]
 
 
 @pytest.fixture(autouse=True)

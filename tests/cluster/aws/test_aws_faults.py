@@ -25,7 +25,11 @@ from tests.cluster.aws.conftest import NAMES, Make, check_often, keywords, left,
 from tests.cluster.conftest import Told
 from tests.experiment.lab import environment, until
 
-pytestmark = [pytest.mark.faults, pytest.mark.xdist_group("metal-aws-faults")]
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.faults,
+    pytest.mark.xdist_group("metal-aws-faults"),
+]
 
 # ``flambe``, killed when it has got so far: at the n-th thing that it writes down or says. Its
 # reapers look often.

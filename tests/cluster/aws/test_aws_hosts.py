@@ -16,7 +16,7 @@ from tests.cloud import Cloud
 from tests.cluster.aws.conftest import Make, check_often, left
 from tests.cluster.conftest import Told
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.integration, pytest.mark.root]
 
 
 def told(cluster: AWSCluster) -> list[str]:

@@ -16,6 +16,8 @@ from tests.cloud import Cloud
 from tests.cluster.aws.conftest import Make, left
 from tests.experiment.lab import environment
 
+pytestmark = pytest.mark.integration
+
 
 def flambe(*words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(

@@ -17,6 +17,8 @@ from tests.cluster.aws.conftest import Make, left, up
 from tests.cluster.aws.test_aws_faults import Client
 from tests.experiment.lab import until
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.mark.faults
 def test_a_cluster_whose_creation_was_killed_is_taken_down_by_its_name(
