@@ -218,7 +218,7 @@ def test_a_fetch_of_sessions_that_are_killed(metal: Metal, tmp_path: Path) -> No
     assert "rsync" not in lost.stderr
     assert not (target / "output__x" / "data").exists()
     before = max(path.stat().st_size for path in target.rglob(f"{resumable_copy.PARTIAL}/data"))
-    assert before > MB
+    assert before >= MB
     slower.unlink()
     with cut(target, lambda: sessions_end(host)):
         done = place.flambe("fetch", "cut", "f11")

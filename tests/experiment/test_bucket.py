@@ -141,9 +141,13 @@ def test_a_machine_that_is_gone_is_gone_on_with_elsewhere(
     try:
         prefix = "fruit/output__gone/train/"
         journal = "fruit/output__gone/variants.jsonl"
-        finals = "checkpoint/manifest.json"
+        finals, ended = "checkpoint/manifest.json", "/manifest.json"
         until(lambda: any(n.endswith(finals) for n in use.keys(prefix)), "one is done")
         until(lambda: b'"finished"' in use.read(journal), "the journal says that one is done")
+        until(
+            lambda: any("/checkpoint_" in n and n.endswith(ended) for n in use.keys(prefix)),
+            "another one has a checkpoint",
+        )
         os.kill(run.pid, signal.SIGKILL)
         run.wait()
     finally:
@@ -152,7 +156,6 @@ def test_a_machine_that_is_gone_is_gone_on_with_elsewhere(
     shutil.rmtree(lab.root / "out")
     before = lab.records()
     # What a host leaves that dies while it writes: a manifest without its files, and the reverse.
-    ended = "/manifest.json"
     finished = next(n for n in use.keys(prefix) if n.endswith(finals)).split("/")[0]
     latest = max(n for n in use.keys(prefix) if "/checkpoint_" in n and n.endswith(ended))
     torn = latest.split("/")[0]
