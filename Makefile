@@ -1,7 +1,8 @@
 # Two commands set up everything: `make demo` and `make test`. `make` alone lists the others.
 
 PYTHON ?= python3
-WORKERS ?= 2
+# More than the cores of a small machine: half of the time, tests wait.
+WORKERS ?= 3
 VENV := .venv
 # A Python that is named has an environment of its own to be checked in: .venv stays as it is.
 ifeq ($(MAKECMDGOALS),check)

@@ -94,6 +94,7 @@ def _as_before() -> Iterator[None]:
             handler.close()
     root.handlers[:] = handlers
     root.setLevel(level)
+    logging.captureWarnings(False)
     own.setLevel(own_level)
     redact._values.clear()
     redact._values.update(hidden)

@@ -243,7 +243,7 @@ def guard_umask() -> None:
 
 
 def regular_opener(path: str, flags: int) -> int:
-    """Open a plain file, for ``open(…, opener=regular_opener)``: no pipe is waited for.
+    """Open a regular file, for ``open(…, opener=regular_opener)``: no pipe is waited for.
 
     Raises
     ------
@@ -253,17 +253,17 @@ def regular_opener(path: str, flags: int) -> int:
     descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a plain file", path)
+        raise OSError(errno.EINVAL, "not a regular file", path)
     return descriptor
 
 
 def read_regular(path: str | os.PathLike[str], most: int = -1) -> bytes:
-    """Return the first bytes of a plain file, all of them by default.
+    """Return the first bytes of a regular file, all of them by default.
 
     Raises
     ------
     OSError
-        If it cannot be read, or is not a plain file.
+        If it cannot be read, or is not a regular file.
     """
     with open(path, "rb", opener=regular_opener) as stream:
         return stream.read(most)

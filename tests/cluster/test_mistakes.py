@@ -233,5 +233,5 @@ def test_what_cannot_run_on_a_cluster(metal: Metal, tmp_path: Path) -> None:
         assert told in done.stderr
         assert "Traceback" not in done.stderr
     gone = place.flambe("status", "nowhere.yaml")
-    assert (gone.returncode, gone.stderr) == (2, "error: there is no file nowhere.yaml\n")
+    assert (gone.returncode, gone.stderr) == (2, "error: no such file: nowhere.yaml\n")
     assert [host.handshakes() for host in metal.hosts] == before

@@ -490,7 +490,7 @@ def test_a_point_without_a_figure_is_one_that_failed_and_not_the_run(lab: Lab, t
     assert lab.records() == states
     kinds = {variant.metric is None for variant in tried if variant.choices["x"] <= 0.6}
     assert kinds == {True, False}  # both missing ones and NaN
-    said = [note for note in outcome.watcher.notes if "the point failed" in note]
+    said = [note for note in outcome.watcher.notes if "counts the point as failed" in note]
     assert len(said) == 1
     again = run(7, resume=True)
     assert [v.status for v in again.of("walk")].count(Status.REUSED) == 6

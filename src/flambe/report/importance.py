@@ -23,6 +23,7 @@ from flambe.report.payloads import Importance, ParameterImportance
 
 if TYPE_CHECKING:  # imported in the process that estimates
     import numpy as np
+    from numpy.typing import NDArray
 
 FEWEST = 10  # variants, and at least three for each hyper-parameter
 FOLDS, SPLITS, SHUFFLES, TREES = 5, 3, 5, 100
@@ -143,11 +144,15 @@ def estimate(
 class _Forest(Protocol):
     """A fitted forest of scikit-learn."""
 
-    def predict(self, x: np.ndarray) -> np.ndarray:
+    def predict(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return predictions."""
 
 
-def _score(folds: Sequence[tuple[_Forest, np.ndarray]], x: np.ndarray, y: np.ndarray) -> float:
+def _score(
+    folds: Sequence[tuple[_Forest, NDArray[np.intp]]],
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+) -> float:
     """Return R² of the predictions of forests for the variants that they have not seen."""
     import numpy as np
     from sklearn.metrics import r2_score

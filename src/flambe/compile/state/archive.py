@@ -2,7 +2,7 @@
 
 Python's own ``filter="data"`` has been bypassed more than once (CVE-2025-4517: links overwrote a
 file outside of the folder), and bounds neither sizes nor counts. What :func:`flambe.save`
-packs is plain files and folders: only those are unpacked, and only so much.
+packs is regular files and folders: only those are unpacked, and only so much.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def unpack(path: str, folder: Path, *, bounded: bool = True) -> None:
     Raises
     ------
     StateError
-        If it is damaged, too large, or holds more than plain files and folders.
+        If it is damaged, too large, or holds more than regular files and folders.
     """
     limit = FREE_BYTES + MAX_RATIO * os.path.getsize(path) if bounded else None
     try:
