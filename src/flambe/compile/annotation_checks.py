@@ -260,7 +260,7 @@ def name_of(annotation: object) -> str:
     if origin in _SEQUENCES and args:
         inside = name_of(args[0])
         return f"list of ({inside})" if " or " in inside else f"list of {inside}"
-    if inspect.isclass(annotation):
+    if inspect.isclass(annotation) and origin is None:  # in 3.10 an alias counts as a class
         names = {"str": "text", "int": "whole number", "float": "number", "bool": "true or false"}
         module = annotation.__module__.partition(".")[0]
         name = names.get(annotation.__name__, annotation.__name__)

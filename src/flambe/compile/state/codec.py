@@ -7,6 +7,7 @@ installed, as a file of torch holds them at their own size.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.util
 import sys
@@ -16,6 +17,7 @@ from typing import Protocol
 
 MARK = "__flambe__"
 MAX_DEPTH = 100
+_PYTZ = "pytz:"
 
 #: An encoded value, as it is written.
 Encoded = dict[str, object]
@@ -93,7 +95,19 @@ def written_zone(zone: datetime.tzinfo | None) -> Zone:
         offset = zone.utcoffset(None)
         plain = datetime.timezone(offset).tzname(None) == name
         return [offset.days, offset.seconds, offset.microseconds, None if plain else name]
+    if type(zone).__module__.partition(".")[0] == "pytz":  # the zones of pandas 2
+        key: str | None = getattr(zone, "zone", None)
+        return f"{_PYTZ}{key}" if key else ""
     return zone.key if type(zone) is zoneinfo.ZoneInfo and zone.key else ""
+
+
+def _named_zone(written: str) -> datetime.tzinfo:
+    name = written.removeprefix(_PYTZ)
+    if name != written:
+        with contextlib.suppress(ImportError):  # pandas 3 does without
+            zone: datetime.tzinfo = importlib.import_module("pytz").timezone(name)
+            return zone
+    return zoneinfo.ZoneInfo(name)
 
 
 def read_zone(written: object) -> datetime.tzinfo | None:
@@ -101,7 +115,7 @@ def read_zone(written: object) -> datetime.tzinfo | None:
     if written is None:
         return None
     if isinstance(written, str):
-        return zoneinfo.ZoneInfo(written)
+        return _named_zone(written)
     days, seconds, micros, name = sequence(written)
     offset = datetime.timedelta(integer(days), integer(seconds), integer(micros))
     return datetime.timezone(offset) if name is None else datetime.timezone(offset, str(name))
