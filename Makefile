@@ -61,7 +61,7 @@ test: packages $(WITH_DEV) lint  ## run every check and every test
 		echo "not run: the tests marked root (this user is not root)"; fi)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(NOT_ROOT) $(ARGS)
 
-check: lint  ## run every check, and the tests that need no Ray, host, browser or network
+check: lint  ## run every check, and the tests that need neither Ray, hosts, browsers, networks nor processes of their own
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --quick $(ARGS)
 
 pythons: $(WITH_DEV)  ## make check, under each other Python that flambe supports and that is installed

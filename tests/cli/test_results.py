@@ -14,6 +14,8 @@ from flambe.cli.terminal import TextConsole
 from flambe.progress import RunFolder, RunState, StageState, Status, VariantState
 from tests.cli.inline import Terminal, flambe, write
 
+pytestmark = pytest.mark.integration
+
 TWO = """\
   early: !says.Says {text: e, metric: !g [0.5, .nan, 0.75]}
   late: !says.Says {text: l, other: !@ early}

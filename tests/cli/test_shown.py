@@ -13,6 +13,8 @@ from flambe.logging.plain import plain
 from flambe.progress import Status
 from tests.cli.inline import Terminal, command, environment, flambe, state, write
 
+pytestmark = pytest.mark.integration
+
 # Rich takes these for markup, emoji codes, links.
 MARKUP = ["[/INST]", "[mask]", "[bold]x", "[CLS]", ":smile:", "[@click=x]y", "[link=http://x]z"]
 EVIL = "\x1b[2J\x1b[31mred\x1b[0m\x1b]0;title\x07\x9b2J\x07bell\x08"

@@ -7,6 +7,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import flambe
 from flambe.compile import Component, Link, Schema, yaml
 from flambe.compile.build import Builder
@@ -198,6 +200,7 @@ def test_elements_of_options_that_no_variant_has_together() -> None:
             assert alternatives(document.root.kwargs["pipeline"]["a"], ("a",), 0)
 
 
+@pytest.mark.integration
 def test_many_aliases_are_read_built_and_written() -> None:
     aliases = ", ".join(["*m"] * 20_000)
     loaded = blueprint(f"!heron_ext.HeronFlock [&m !heron_ext.HeronNest {{}}, {aliases}]")

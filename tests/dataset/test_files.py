@@ -157,6 +157,7 @@ def test_a_label_that_the_split_left_out(tmp_path: Path) -> None:
     assert len(TabularDataset.autogen(str(path), transform={**transform, "label": every}).val) == 5
 
 
+@pytest.mark.integration
 def test_a_file_that_is_not_right_through_the_command(tmp_path: Path) -> None:
     lab = Lab(tmp_path)
     (lab.root / "data.csv").write_text(LONE)

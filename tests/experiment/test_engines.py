@@ -46,6 +46,7 @@ def test_a_package_that_is_missing_is_named_with_the_line_that_installs_it(
     assert first.place.line == 7
 
 
+@pytest.mark.integration
 def test_validate_plan_and_run_say_so_and_touch_nothing(lab: Lab) -> None:
     if importlib.util.find_spec("zoopt") is not None:
         pytest.skip("zoopt is installed")

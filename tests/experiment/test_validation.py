@@ -108,6 +108,7 @@ def test_stages_to_resume_from(lab: Lab) -> None:
     assert flambe("plan", lab.config, "--resume-from", "walk").returncode == 0
 
 
+@pytest.mark.integration
 def test_devices_that_are_not_there(lab: Lab) -> None:
     if os.path.exists("/dev/nvidia0"):
         pytest.skip("this machine has a GPU")

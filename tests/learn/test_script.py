@@ -15,6 +15,8 @@ from flambe.compile import yaml
 from flambe.errors import ConfigError, RunError
 from flambe.learn import Script
 
+pytestmark = pytest.mark.integration
+
 
 def _write(folder: Path, text: str) -> None:
     (folder / "work.py").write_text(textwrap.dedent(text), encoding="utf-8")

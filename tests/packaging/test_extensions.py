@@ -14,6 +14,8 @@ from flambe.compile.reader.extension_origins import GitSource, git_source
 from flambe.errors import ConfigError
 from flambe.packaging.extensions import checkout, install
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -27,6 +27,8 @@ from tests.remote.test_agent import (
     until,
 )
 
+pytestmark = pytest.mark.integration
+
 __all__ = ["place"]  # a fixture
 
 DAMAGES = {

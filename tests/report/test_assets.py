@@ -8,7 +8,11 @@ import re
 import zipfile
 from pathlib import Path
 
+import pytest
+
 from flambe.packaging.wheel import build
+
+pytestmark = pytest.mark.integration
 
 ROOT = Path(__file__).parents[2]
 REPORT = ROOT / "src/flambe/report"

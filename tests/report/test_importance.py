@@ -18,6 +18,8 @@ from flambe.report.metrics import figures
 from flambe.report.payloads import Importance
 from tests.report.written import Written
 
+pytestmark = pytest.mark.integration
+
 
 def told(choices: list[dict[str, Any]], metrics: list[float]) -> Importance:
     return asyncio.run(importance(choices, metrics))

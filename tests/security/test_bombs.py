@@ -33,6 +33,8 @@ from flambe.experiment.variants.options import domains
 from tests.experiment.lab import environment
 from tests.experiment.test_variants import Stages, expand, leaf, pipelines, walker
 
+pytestmark = pytest.mark.integration
+
 HEADER = "pieces: ./pieces\n---\n!Experiment\nname: bomb\npipeline:\n"
 TEN = "!g [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]"
 

@@ -10,6 +10,8 @@ from flambe.cli.main import main
 from flambe.compile import Component
 from flambe.experiment import Experiment
 
+pytestmark = pytest.mark.integration
+
 HEADER = "psutil: ./psutil\n---\n"
 EXPERIMENT = """\
 !Experiment

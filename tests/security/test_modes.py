@@ -20,6 +20,8 @@ from flambe._files import private_folder, private_opener, write_private
 from flambe.errors import UnsafePathError
 from flambe.logging import console
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture(params=[0o000, 0o022, 0o077], ids=["umask000", "umask022", "umask077"])
 def umask(request: pytest.FixtureRequest) -> Iterator[int]:

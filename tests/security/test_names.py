@@ -18,6 +18,8 @@ from flambe.learn import _requirements
 from flambe.packaging import closure, own_name
 from flambe.packaging.extensions import install
 
+pytestmark = pytest.mark.integration
+
 ROOT = Path(__file__).parents[2]
 ADVICE = re.compile(r"\b(?:pip|uv|pipx) (?:install|add) (?:[^\s,]+ )*?['\"]?flambe(?![\w./-])")
 WARNING = "Do not `pip install flambe` by name"

@@ -39,6 +39,8 @@ from tests.cloud import Cloud
 from tests.cloud.conftest import lent
 from tests.experiment.lab import COMMAND
 
+pytestmark = pytest.mark.integration
+
 
 @pytest.fixture
 def paper() -> Iterator[Cloud]:

@@ -216,6 +216,7 @@ def test_what_is_good_beside_what_is_broken_is_shown(run: Written) -> None:
         assert "?" in client.get(f"/variant/{ID}").text
 
 
+@pytest.mark.integration
 def test_a_line_without_an_end_is_read_in_pieces(run: Written) -> None:
     path = run.folder.variant("train", "rate=0") / "metrics.jsonl"
     with open(path, "ab") as stream:

@@ -31,6 +31,8 @@ from tests.cluster.aws.conftest import NAMES, Make, left, up
 from tests.cluster.aws.test_aws_faults import Client
 from tests.cluster.conftest import Told
 
+pytestmark = pytest.mark.integration
+
 NAN, INF = float("nan"), float("inf")
 OURS = (
     "Name", "creator", "Purpose", "Cluster-Name", "Role", LAUNCH_TOKEN, HOST_NAME, READY_WITHIN,
