@@ -242,15 +242,18 @@ def guard_umask() -> None:
     os.umask(umask if umask & 0o002 else umask | 0o022)
 
 
-def regular_opener(path: str, flags: int) -> int:
+def regular_opener(path: str, flags: int, *, dir_fd: int | None = None) -> int:
     """Open a regular file, for ``open(…, opener=regular_opener)``: no pipe is waited for.
+
+    In an open folder, ``dir_fd``, the path is a name, and a link of that name is not followed.
 
     Raises
     ------
     OSError
         Also if it is a pipe, a device, a socket or a folder: ``EINVAL``.
     """
-    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+    flags |= os.O_NONBLOCK | os.O_CLOEXEC | (os.O_NOFOLLOW if dir_fd is not None else 0)
+    descriptor = os.open(path, flags, dir_fd=dir_fd)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.EINVAL, "not a regular file", path)

@@ -28,20 +28,6 @@ import flambe.experiment.executors.tune.trainable, flambe.report.app, tensorboar
 """
 
 
-class Told:
-    """A ClusterObserver that remembers."""
-
-    def __init__(self) -> None:
-        self.notes: list[str] = []
-        self.lines: list[tuple[str, str]] = []
-
-    def note(self, text: str) -> None:
-        self.notes.append(text)
-
-    def host_line(self, host: str, text: str) -> None:
-        self.lines.append((host, text))
-
-
 @pytest.fixture(autouse=True)
 def _connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Close what a test opened: masters outlive those who start them."""

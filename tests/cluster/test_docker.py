@@ -20,7 +20,8 @@ import pytest
 from flambe.cluster import LocalCluster, SSHCluster
 from flambe.cluster.services.docker import Container
 from flambe.errors import CommandError, ConfigError, DeadlineError, RemoteError
-from tests.cluster.conftest import Told, connected, ssh_cluster
+from flambe.testing import RecordingObserver
+from tests.cluster.conftest import connected, ssh_cluster
 from tests.metal import Host, Metal
 from tests.metal.conftest import lent
 from tests.metal.machine import CLEAN, command_line, pids, until
@@ -367,7 +368,7 @@ def test_docker_is_installed(metal: Metal) -> None:
     if update.returncode:
         host.kill()
         pytest.skip("needs the packages of Debian")
-    cluster, told = ssh_cluster(metal), Told()
+    cluster, told = ssh_cluster(metal), RecordingObserver()
     connected(cluster)
     cluster.observer = told
     added = [cluster.factories[-1]]

@@ -19,7 +19,8 @@ from packaging.utils import canonicalize_name
 
 from flambe.errors import RemoteError
 from flambe.packaging import closure, wheel
-from tests.cluster.conftest import Told, connected, ssh_cluster
+from flambe.testing import RecordingObserver
+from tests.cluster.conftest import connected, ssh_cluster
 from tests.metal import Metal
 from tests.metal.conftest import lent
 from tests.metal.mounts import share
@@ -34,8 +35,8 @@ BARE = Path(__file__).parents[2] / "build" / "bare-debian"
 INCLUDED = "python3,openssh-server,sudo,rsync,ca-certificates,iproute2,procps"
 
 
-def make(cluster: Any) -> Told:
-    told = Told()
+def make(cluster: Any) -> RecordingObserver:
+    told = RecordingObserver()
     cluster.run(observer=told)
     return told
 

@@ -18,7 +18,8 @@ from flambe.cli.hosts_table import hosts_table
 from flambe.cluster.provisioning.gpu_selection import UNKNOWN_USER, other_users
 from flambe.remote import command
 from flambe.remote.agent.protocol import Gpu, GpuProcess, StartRequest, StopRequest
-from tests.cluster.conftest import Told, said_of, ssh_cluster
+from flambe.testing import RecordingObserver
+from tests.cluster.conftest import said_of, ssh_cluster
 from tests.metal import Host, Metal
 
 EQUIPPED = True  # its hosts have flambe's environments from the start
@@ -55,8 +56,8 @@ def sleeping(host: Host, user: str) -> Iterator[int]:
         host.run("kill", pid)
 
 
-def make(cluster: Any) -> Told:
-    told = Told()
+def make(cluster: Any) -> RecordingObserver:
+    told = RecordingObserver()
     cluster.run(observer=told)
     return told
 

@@ -13,7 +13,8 @@ import pytest
 from flambe.cluster.provisioning import decommission
 from flambe.cluster.services import report_site
 from flambe.errors import ConfigError
-from tests.cluster.conftest import Told, read, ssh_cluster
+from flambe.testing import RecordingObserver
+from tests.cluster.conftest import read, ssh_cluster
 from tests.experiment.lab import until
 from tests.metal import Metal
 
@@ -37,7 +38,7 @@ def test_the_site_speaks_tls_on_the_address_of_the_orchestrator(
 ) -> None:
     host = metal.hosts[0]
     certificate, key = certified(tmp_path, host.address)
-    told = Told()
+    told = RecordingObserver()
 
     def made(**site: Any) -> Any:
         cluster = ssh_cluster(metal, site=site)

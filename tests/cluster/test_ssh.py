@@ -30,7 +30,8 @@ from flambe.remote.agent.protocol import (
     StartRequest,
     StopRequest,
 )
-from tests.cluster.conftest import Told, connected, ssh_cluster
+from flambe.testing import RecordingObserver
+from tests.cluster.conftest import connected, ssh_cluster
 from tests.experiment.lab import command, environment, until
 from tests.metal import Metal
 
@@ -44,9 +45,9 @@ pytestmark = [
 ]
 
 
-def make(cluster: SSHCluster, **options: Any) -> Told:
+def make(cluster: SSHCluster, **options: Any) -> RecordingObserver:
     """Make a cluster ready; return what was told."""
-    told = Told()
+    told = RecordingObserver()
     cluster.run(observer=told, **options)
     return told
 

@@ -14,7 +14,8 @@ import pytest
 
 from flambe.errors import RunError
 from flambe.packaging import closure, wheel
-from tests.cluster.conftest import Told, said_of, ssh_cluster
+from flambe.testing import RecordingObserver
+from tests.cluster.conftest import said_of, ssh_cluster
 from tests.cluster.test_environments import cut_off
 from tests.metal import Metal
 from tests.metal.conftest import lent
@@ -55,9 +56,9 @@ def metal(packages: Path) -> Iterator[Metal]:
         yield hosts
 
 
-def make(metal: Metal, folder: str) -> tuple[Told, list[str]]:
+def make(metal: Metal, folder: str) -> tuple[RecordingObserver, list[str]]:
     cluster = ssh_cluster(metal, environment=OPTIONS, remote_dir=folder)
-    told = Told()
+    told = RecordingObserver()
     cluster.run(observer=told)
     name = cluster.local.recall().environment
     script = "import flambe, ray, sys; print(flambe.__file__, ray.__file__)"

@@ -6,11 +6,12 @@ import contextlib
 import json
 import os
 import re
-import stat
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
+
+from flambe._files import regular_opener
 
 LONGEST_LINE = 16 << 20  # bytes: a longer one is broken
 DEEPEST = 100  # lists and objects within one another: what is deeper is broken
@@ -33,17 +34,7 @@ def open_regular(path: str | os.PathLike[str], *, dir_fd: int | None = None) -> 
     OSError
         If it cannot be opened, or is not a regular file.
     """
-    flags = (
-        os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (os.O_NOFOLLOW if dir_fd is not None else 0)
-    )
-    descriptor = os.open(path, flags, dir_fd=dir_fd)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(f"{os.fspath(path)} is not a regular file")
-        return os.fdopen(descriptor, "rb")
-    except BaseException:
-        os.close(descriptor)
-        raise
+    return open(path, "rb", opener=partial(regular_opener, dir_fd=dir_fd))
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -14,9 +14,9 @@ from flambe.cluster.providers.aws import AWSCluster
 from flambe.cluster.providers.aws.api import instances
 from flambe.cluster.providers.aws.aws_config import AwsConfig, RoleConfig
 from flambe.cluster.providers.aws.user_data import ReaperSettings
+from flambe.testing import RecordingObserver
 from tests.cloud import Cloud
 from tests.cloud.conftest import lent
-from tests.cluster.conftest import Told
 
 Make = Callable[..., AWSCluster]
 
@@ -81,7 +81,7 @@ def make(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Mak
 
     def made(factories: int = 2, **more: Any) -> AWSCluster:
         cluster = AWSCluster(**keywords(place, factories, **more))
-        cluster.observer = Told()
+        cluster.observer = RecordingObserver()
         return cluster
 
     return made

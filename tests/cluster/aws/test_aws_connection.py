@@ -25,10 +25,10 @@ from flambe.cluster.providers.aws.api.aws_errors import (
 )
 from flambe.cluster.providers.aws.api.aws_session import AwsSession
 from flambe.errors import ConfigError, FlambeError, RunError
+from flambe.testing import RecordingObserver
 from tests.cloud import Cloud
 from tests.cloud.conftest import reach
 from tests.cluster.aws.conftest import NAMES, Make, left, up
-from tests.cluster.conftest import Told
 from tests.experiment.lab import environment
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
@@ -187,7 +187,7 @@ def test_each_step_that_is_cut_for_good(paper: Cloud, make: Make, step: str, fau
         assert "\n  = " in text
     else:
         assert step in ("GetServiceQuota", "DescribeKeyPairs")
-        assert isinstance(cluster.observer, Told)
+        assert isinstance(cluster.observer, RecordingObserver)
         assert "could not be looked up" in "\n".join(cluster.observer.notes)
         cluster.remove_machines()
     assert left(paper) == []
@@ -292,7 +292,7 @@ def test_alarms_that_cannot_be_looked_at_are_no_failure_of_the_end(
     paper.faults.drop_reply("DescribeAlarms", 1000)
     cluster.remove_machines()
     assert left(paper) == []
-    assert isinstance(cluster.observer, Told)
+    assert isinstance(cluster.observer, RecordingObserver)
     assert "warning: AWS: the alarms were not deleted" in "\n".join(cluster.observer.notes)
 
 

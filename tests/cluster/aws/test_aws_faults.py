@@ -19,10 +19,10 @@ import pytest
 from flambe.cluster.providers.aws import AWSCluster
 from flambe.errors import FlambeError, RunError
 from flambe.remote.agent.protocol import LockHolder, LockRequest
+from flambe.testing import RecordingObserver
 from tests.cloud import Cloud
 from tests.cloud.conftest import reach
 from tests.cluster.aws.conftest import NAMES, Make, check_often, keywords, left, up
-from tests.cluster.conftest import Told
 from tests.experiment.lab import environment, until
 
 pytestmark = [
@@ -338,7 +338,7 @@ def test_alarms_are_armed_and_removed_and_a_refusal_is_a_warning(cloud: Cloud, m
     cloud.faults.deny("cloudwatch:PutMetricAlarm", "cloudwatch:DeleteAlarms")
     again = make(1, factories_timeout=4, factories_alarm=True)
     again.run()
-    assert isinstance(again.observer, Told)
+    assert isinstance(again.observer, RecordingObserver)
     assert re.search("warning: AWS: no alarms.*PutMetricAlarm", "\n".join(again.observer.notes))
     cloud.faults.clear()
     cluster.remove_machines()

@@ -12,15 +12,15 @@ from flambe.cluster.providers.aws import AWSCluster
 from flambe.cluster.providers.aws.api.aws_session import AwsSession
 from flambe.cluster.providers.aws.user_data import READY, SETTINGS
 from flambe.errors import FlambeError
+from flambe.testing import RecordingObserver
 from tests.cloud import Cloud
 from tests.cluster.aws.conftest import Make, check_often, left
-from tests.cluster.conftest import Told
 
 pytestmark = [pytest.mark.integration, pytest.mark.root]
 
 
 def told(cluster: AWSCluster) -> list[str]:
-    assert isinstance(cluster.observer, Told)
+    assert isinstance(cluster.observer, RecordingObserver)
     return cluster.observer.notes
 
 
@@ -107,7 +107,7 @@ def test_setup_commands_wait_for_the_boot(
     timeout = "apt-config dump DPkg::Lock::Timeout | grep 600"
     cluster = make(0, setup_cmds=[f"test -e /run/booted && test -e /run/installed && {timeout}"])
     cluster.run()
-    assert isinstance(cluster.observer, Told)
+    assert isinstance(cluster.observer, RecordingObserver)
     lines = "\n".join(text for _, text in cluster.observer.lines)
     assert "waiting for the lock of /var/lib/dpkg/lock-frontend" in lines
 

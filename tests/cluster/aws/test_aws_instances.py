@@ -25,11 +25,11 @@ from flambe.cluster.providers.aws.policy import policy_json
 from flambe.cluster.providers.aws.request import LaunchRequests
 from flambe.cluster.providers.aws.user_data import HostKey
 from flambe.errors import ConfigError, FlambeError, RunError
+from flambe.testing import RecordingObserver
 from tests.cloud import Cloud
 from tests.cloud.conftest import reach
 from tests.cluster.aws.conftest import NAMES, Make, left, up
 from tests.cluster.aws.test_aws_faults import Client
-from tests.cluster.conftest import Told
 
 pytestmark = pytest.mark.integration
 
@@ -125,7 +125,7 @@ def test_two_clients_make_one_cluster(paper: Cloud, make: Make) -> None:
 
 
 def notes(cluster: AWSCluster) -> str:
-    assert isinstance(cluster.observer, Told)
+    assert isinstance(cluster.observer, RecordingObserver)
     return "\n".join(cluster.observer.notes)
 
 

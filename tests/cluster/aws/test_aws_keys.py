@@ -15,9 +15,9 @@ from flambe.cluster.providers.aws.api.key_pairs import KeyPair
 from flambe.cluster.providers.aws.key_pair import matches
 from flambe.cluster.providers.aws.private_key import PrivateKey
 from flambe.errors import ConfigError
+from flambe.testing import RecordingObserver
 from tests.cloud import Cloud
 from tests.cluster.aws.conftest import NAMES, Make, left, up
-from tests.cluster.conftest import Told
 
 
 def keygen(path: Path, *options: str) -> Path:
@@ -155,7 +155,7 @@ def test_without_the_right_to_look_at_key_pairs_it_is_said(paper: Cloud, make: M
     paper.faults.deny("ec2:DescribeKeyPairs")
     cluster = make(0)
     assert up(cluster) == NAMES[:1]
-    assert isinstance(cluster.observer, Told)
+    assert isinstance(cluster.observer, RecordingObserver)
     assert "the key pair could not be looked up" in "\n".join(cluster.observer.notes)
 
 
@@ -166,7 +166,7 @@ def test_what_is_waited_for_is_shown(
     paper.faults.boot_delay(1.5, 2.5)
     cluster = make(1)
     up(cluster)
-    assert isinstance(cluster.observer, Told)
+    assert isinstance(cluster.observer, RecordingObserver)
     notes = "\n".join(cluster.observer.notes)
     assert "AWS: waiting for 2 instances to run" in notes
     assert "of 2 run, after" in notes

@@ -28,7 +28,7 @@ let { hosts } = data;
 
 const MESSAGES = {
     empty: "Nothing has run in this folder yet. This page will show it when it does.",
-    interrupted: "This run was interrupted. The same command with --resume goes on with it.",
+    interrupted: "This run was interrupted. The same command with --resume continues it.",
 };
 
 function summary() {
