@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import importlib
-import typing
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from flambe._version import __version__
+from flambe.cli.command import Command, add_flag
 
 DESCRIPTION = "Run what a YAML file describes, on this machine or on a cluster."
 USAGE = """\
@@ -88,40 +86,6 @@ class RunOptions(ValidateOptions):
         return self.resume or bool(self.resume_from)
 
 
-@dataclass(frozen=True)
-class Command:
-    """A command: its help, its arguments, and where its function is.
-
-    Attributes
-    ----------
-    description
-        What ``--help`` says about it.
-    add_arguments
-        Declares its arguments.
-    function
-        ``module:function``, of a module of :mod:`flambe.cli` that is imported when the command
-        runs. The function takes an options object, of a dataclass whose fields are the
-        destinations of the arguments, and returns the exit code.
-    needs_arguments
-        Whether the command prints its help when it is called without any.
-    """
-
-    description: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    function: str
-    needs_arguments: bool = True
-
-    def load(self) -> tuple[Callable[[object], int], type]:
-        """Import the function; return it and the class of its options."""
-        module, _, name = self.function.partition(":")
-        function = getattr(importlib.import_module(f"flambe.cli.{module}"), name)
-        return function, typing.get_type_hints(function)["options"]
-
-
-def _add_flag(parser: argparse._ActionsContainer, *names: str, help: str) -> None:  # noqa: A002
-    parser.add_argument(*names, action="store_true", help=help)
-
-
 # -- flambe CONFIG, validate, plan -------------------------------------------------------------
 
 
@@ -132,7 +96,7 @@ def _run(parser: argparse.ArgumentParser) -> None:
 
 def _validate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="the YAML file")
-    _add_flag(
+    add_flag(
         parser,
         "-i",
         "--install-extensions",
@@ -149,7 +113,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-c", "--cluster", metavar="CLUSTER", help=f"run on a cluster: {CLUSTER_HELP}"
     )
-    _add_flag(parser, "--detach", help="with --cluster: start the run without showing its output")
+    add_flag(parser, "--detach", help="with --cluster: start the run without showing its output")
     parser.add_argument(
         "--fetch",
         metavar="TO",
@@ -158,13 +122,13 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="with --cluster: copy results to a folder while the run writes them "
         "(default: fetched/CLUSTER)",
     )
-    _add_flag(parser, "--dry-run", help="show what would be created, sent and run; touch nothing")
-    _add_flag(parser, "-f", "--force", help="start over; existing results are moved aside")
-    _add_flag(
+    add_flag(parser, "--dry-run", help="show what would be created, sent and run; touch nothing")
+    add_flag(parser, "-f", "--force", help="start over; existing results are moved aside")
+    add_flag(
         parser, "--prune", help="for a cluster: remove created hosts that are no longer in its file"
     )
-    _add_flag(parser, "--setup", help="for a cluster: run its setup commands again")
-    _add_flag(
+    add_flag(parser, "--setup", help="for a cluster: run its setup commands again")
+    add_flag(
         parser, "--resume", help="continue an interrupted run, keeping the variants that are done"
     )
     parser.add_argument(
@@ -181,8 +145,8 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         "variants again (rerun, the default) or keep the results (reuse)",
     )
     _add_secrets(parser)
-    _add_flag(parser, "-d", "--debug", help="stop in a debugger before each step")
-    _add_flag(parser, "--site", help="serve the Report Site while the run is in progress")
+    add_flag(parser, "-d", "--debug", help="stop in a debugger before each step")
+    add_flag(parser, "--site", help="serve the Report Site while the run is in progress")
 
 
 def _add_secrets(parser: argparse.ArgumentParser, default: str = "~/.flambe/secrets.ini") -> None:
@@ -201,7 +165,7 @@ def _results(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "stage", metavar="STAGE", nargs="?", help="show only this stage (default: all)"
     )
-    _add_flag(parser, "--all", help="show every variant, not only the best")
+    add_flag(parser, "--all", help="show every variant, not only the best")
 
 
 def _site(parser: argparse.ArgumentParser) -> None:
@@ -217,7 +181,7 @@ def _site(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--name", action="append", metavar="HOST", help="another host name to accept; repeatable"
     )
-    _add_flag(parser, "--open", help="open a browser")
+    add_flag(parser, "--open", help="open a browser")
     parser.add_argument("--certificate", metavar="FILE", help="serve HTTPS with this PEM file ...")
     parser.add_argument("--key", metavar="FILE", help="... and its private key")
     parser.add_argument(
@@ -251,14 +215,14 @@ def _add_host(parser: argparse._ActionsContainer) -> None:
 def _logs(parser: argparse.ArgumentParser) -> None:
     _cluster(parser)
     _add_host(parser)
-    _add_flag(parser, "-f", "--follow", help="show new output until the run ends")
+    add_flag(parser, "-f", "--follow", help="show new output until the run ends")
 
 
 def _exec(parser: argparse.ArgumentParser) -> None:
     _cluster(parser)
     hosts = parser.add_mutually_exclusive_group()
     _add_host(hosts)
-    _add_flag(hosts, "--all", help="run on every host")
+    add_flag(hosts, "--all", help="run on every host")
     parser.add_argument("command", metavar="-- CMD", nargs="+", help="the command to run")
 
 
@@ -274,15 +238,13 @@ def _fetch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "to", metavar="TO", nargs="?", help="the folder to copy to (default: fetched/CLUSTER)"
     )
-    _add_flag(
-        parser, "-f", "--follow", help="copy results while the run writes them, until it ends"
-    )
+    add_flag(parser, "-f", "--follow", help="copy results while the run writes them, until it ends")
 
 
 def _down(parser: argparse.ArgumentParser) -> None:
     _cluster(parser, optional=True)
-    _add_flag(parser, "--all", help="take down every cluster used from this machine")
-    _add_flag(
+    add_flag(parser, "--all", help="take down every cluster used from this machine")
+    add_flag(
         parser,
         "-f",
         "--force",
@@ -300,7 +262,7 @@ def _gc(parser: argparse.ArgumentParser) -> None:
         "--region", action="append", metavar="REGION", help="list this region; repeatable"
     )
     parser.add_argument("--profile", metavar="NAME", help="a profile of the AWS configuration")
-    _add_flag(parser, "--yes", help="remove what is orphaned")
+    add_flag(parser, "--yes", help="remove what is orphaned")
 
 
 def _completion(parser: argparse.ArgumentParser) -> None:
@@ -390,5 +352,5 @@ def command_parser(name: str) -> argparse.ArgumentParser:
     command.add_arguments(parser)
     if is_run:
         parser.add_argument("--version", action="version", version=f"flambe {__version__}")
-    _add_flag(parser, "-v", "--verbose", help="show all messages and full tracebacks")
+    add_flag(parser, "-v", "--verbose", help="show all messages and full tracebacks")
     return parser

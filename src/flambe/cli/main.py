@@ -8,7 +8,8 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-from flambe.cli.arguments import COMMANDS, Command, command_parser
+from flambe.cli.arguments import COMMANDS, command_parser
+from flambe.cli.command import Command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
