@@ -28,6 +28,7 @@ from flambe.progress import (
     StageState,
     Status,
     VariantState,
+    best_variant,
     figure_text,
     is_number,
     ranked,
@@ -174,7 +175,7 @@ class Display:
         program = "tensorboard" if shutil.which("tensorboard") else short_path(beside)
         self.say(f"  TensorBoard  {program} --logdir {short_path(self.folder.root)}")
         self.say(f"  Report Site  flambe site {short_path(self.folder.root)}")
-        best = results.best_variant(self.run, self._entries())
+        best = best_variant(self.run, self._entries())
         if best is not None:
             call = results.load_call(self.folder, self.run, best, registry.extensions().declared)
             self.say(f"  the best     {call}")

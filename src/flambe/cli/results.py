@@ -18,6 +18,7 @@ from flambe.errors import ConfigError, FlambeError, Problem, did_you_mean, liste
 from flambe.logging.plain import plain
 from flambe.progress import (
     RunFolder,
+    RunRecord,
     RunState,
     StageState,
     Status,
@@ -27,6 +28,7 @@ from flambe.progress import (
     is_alive,
     is_number,
     ranked,
+    run_folders,
     steady_time,
 )
 
@@ -66,19 +68,14 @@ class ResultsOptions:
 def show_results(options: ResultsOptions) -> int:
     """Show the results of a run, or of one of its stages, and the best variant."""
     folder = find_run(Path(options.folder), "results")
-    run = folder.read_state()
-    if run is None:
+    record = RunRecord.read(folder)
+    if record is None:
         raise ConfigError(Problem(f"the state of the run in {folder.root} cannot be read"))
+    run, variants = record.run, list(record.variants.values())
     names = [stage.name for stage in run.stages if stage.runs]
     if options.stage and options.stage not in names:
         hint = did_you_mean(options.stage, names) or f"the stages: {listed(names)}"
         raise ConfigError(Problem(f"no stage {options.stage!r} of this run has results", hint=hint))
-    variants = list(folder.read_variants().values())
-    if not is_alive(run):
-        interrupt(run)
-        for variant in variants:
-            if variant.status is Status.RUNNING:
-                variant.status = Status.INTERRUPTED
     screen = console()
     limit = len(variants) if options.all else RANKED
     for table in result_tables(run, variants, options.stage or "", limit, screen.width):
@@ -86,7 +83,7 @@ def show_results(options: ResultsOptions) -> int:
     screen.print(summary_line(run, variants), soft_wrap=True)
     if run.status in (Status.INTERRUPTED, Status.FAILED):
         screen.print("  to continue, run the same command with --resume", style="dim")
-    best = best_variant(run, variants, options.stage or "")
+    best = record.best(options.stage or "")
     if best is None:
         screen.print("  no variant has a metric yet", style="dim")
         return 0
@@ -110,7 +107,7 @@ def find_run(path: Path, command: str = "site") -> RunFolder:
     folder = RunFolder(path)
     if folder.state.exists() or folder.previous_state.exists() or path.name.startswith("output__"):
         return folder
-    runs = [state.parent for state in path.glob("output__*/state.json")]
+    runs = run_folders(path)
     if not runs:
         hint = (
             "a run writes to <save_path>/output__<name>; the default is "
@@ -118,10 +115,9 @@ def find_run(path: Path, command: str = "site") -> RunFolder:
         )
         raise ConfigError(Problem(f"no run in {path}", hint=hint))
     if len(runs) > 1:
-        runs.sort(key=lambda run: RunFolder(run).state.stat().st_mtime, reverse=True)
-        lines = "\n".join(f"  flambe {command} {run}   {_outcome(RunFolder(run))}" for run in runs)
+        lines = "\n".join(f"  flambe {command} {run.root}   {_outcome(run)}" for run in runs)
         raise ConfigError(f"{path} holds {len(runs)} runs, the latest first; choose one:\n{lines}")
-    return RunFolder(runs[0])
+    return runs[0]
 
 
 def _outcome(folder: RunFolder) -> str:
@@ -244,19 +240,6 @@ def summary_line(run: RunState, variants: Sequence[VariantState]) -> Text:
         now = steady_time() if run.host == socket.gethostname() else run.updated or run.started
         text += f" {preposition} {format_duration((run.ended or now) - run.started)}"
     return Text(text, style)
-
-
-def best_variant(
-    run: RunState, variants: Sequence[VariantState], stage_name: str = ""
-) -> VariantState | None:
-    """Return the best variant: of a stage, or of the last one that has a metric."""
-    for stage in reversed(run.stages):
-        done = [v for v in variants if v.stage == stage.name and v.status.done]
-        measured = [variant for variant in done if is_number(variant.metric)]
-        if stage.runs and measured and stage_name in ("", stage.name):
-            # The state that is loaded has the last metric, not the best one on the way.
-            return ranked(measured, lambda variant: variant.metric)[0]
-    return None
 
 
 def load_call(
