@@ -16,6 +16,7 @@ from flambe.cluster.services import service
 from flambe.compile import Schema, source_map, yaml
 from flambe.compile.build import run_error
 from flambe.errors import ConfigError, FlambeError, Problem, RunError
+from flambe.packaging import provenance
 from flambe.packaging.extras import extras_of
 from flambe.packaging.wheel import distribution_of
 from flambe.remote import each
@@ -93,6 +94,7 @@ def start(cluster: Cluster, job: JobSpec) -> RunStatus:
         If another run is active.
     """
     distributions = required_distributions(job.blueprint, job.extensions)
+    record = provenance.record_client(provenance.source_of(job.runnable, job.extensions))
     ready = cluster.provision(distributions, setup_again=job.setup_again, repair=job.force)
     with lock.held(ready, LOCK, "starting a run"):
         _clear_earlier_run(ready, force=job.force)
@@ -101,7 +103,7 @@ def start(cluster: Cluster, job: JobSpec) -> RunStatus:
         job.runnable.env = env
         job.runnable.set_serializable_attr("env", env)
         host = ready.orchestrator
-        status = host.agent.ask(_upload(ready, job), repeat=False)
+        status = host.agent.ask(_upload(ready, job, record), repeat=False)
         if not status.started_now:
             raise RunError(_refusal(host, status))
         return status
@@ -118,14 +120,19 @@ def _set_up(cluster: Cluster, job: JobSpec) -> None:
         raise run_error(job.runnable, error, "preparing the cluster for") from error
 
 
-def _upload(cluster: ClusterContext, job: JobSpec) -> StartRequest:
-    """Upload the configuration and the secrets of a job; return the request that starts it."""
+def _upload(cluster: ClusterContext, job: JobSpec, record: str) -> StartRequest:
+    """Upload the configuration and the secrets of a job; return the request that starts it.
+
+    The record says how it was made, as far as this machine knows.
+    """
     folder, host = f"{cluster.folder}/job", cluster.orchestrator
     host.run(["rm", "-rf", folder], repeat=True)
     host.put(yaml.dump(job.runnable), f"{folder}/config.yaml")
     positions = f"{folder}/places.json"
     if job.blueprint is not None:
         host.put(source_map.source_map(job.blueprint), positions)
+    invocation = f"{folder}/invocation.json"
+    host.put(record, invocation)
     secrets = _send_secrets(cluster, job.secrets, folder)
     config = host.path(f"{folder}/config.yaml")
     command = [cluster.python(host), "-m", "flambe", config, *job.options]
@@ -142,6 +149,7 @@ def _upload(cluster: ClusterContext, job: JobSpec) -> StartRequest:
             **service.variables(cluster, host),
             **run_setup.variables,
             source_map.VARIABLE: host.path(positions),
+            provenance.VARIABLE: host.path(invocation),
         },
         about={
             **lock.this_process("running").to_json(),

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from flambe.compile import Schema, yaml
+from flambe.compile import Schema, registry, yaml
 from flambe.compile.build import Origin, folder_of
 from flambe.compile.values import ClusterResource, Grid
 from flambe.errors import ConfigError, Problem, StateError
@@ -204,11 +204,13 @@ class Experiment(ClusterRunnable):
             If the user stopped it.
         """
         from flambe.experiment.run import Run, RunContext, RunOptions
+        from flambe.packaging.provenance import source_of
 
         options = RunOptions(force=force, **kwargs)
         self.parse()
         secrets = self.config.origin if isinstance(self.config, Secrets) else ""
-        context = RunContext(self._write_config, self._identify_user, secrets)
+        source = source_of(self, registry.extensions().declared, [self.seed])
+        context = RunContext(self._write_config, self._identify_user, secrets, source)
         Run(self.spec(), options, context).execute()
 
     def _write_config(self, path: Path) -> None:

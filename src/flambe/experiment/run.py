@@ -7,7 +7,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from flambe import _disk
@@ -35,6 +35,7 @@ from flambe.experiment.storage.run_storage import RunStorage
 from flambe.experiment.variants.expansion import Expander, Variant, positions, stages_linked
 from flambe.experiment.variants.inputs import Inputs
 from flambe.logging.console import home
+from flambe.packaging.provenance import Recording, Source
 from flambe.packaging.resources import fetch
 from flambe.progress import RunState, StageState, Status, host_name
 
@@ -82,11 +83,14 @@ class RunContext:
         Returns the name of the user who runs it.
     secrets
         The path of the file of secrets; empty for the one in flambe's own folder.
+    source
+        What is recorded of how the run was made.
     """
 
     write_config: Callable[[Path], None]
     identify_user: Callable[[], str]
     secrets: str = ""
+    source: Source = field(default_factory=Source)
 
 
 class Run:
@@ -117,6 +121,7 @@ class Run:
         self.journal = Journal(self.folder, RunState(spec.name), self.observer)
         self._make_executor = options.executor or self._default_executor
         self._workers: Workers | None = None
+        self._recording: Recording | None = None
         self.interruption = Interruption()
 
     def _default_executor(self, root: Path) -> Executor:
@@ -153,6 +158,9 @@ class Run:
             use_stale=self.use_stale,
         )
         self._describe()
+        source = replace(self.context.source, resumed=bool(self.resume))
+        self._recording = Recording(self.folder.invocations, source)
+        self._recording.begin()
         self.journal.begin()
         status, error = Status.FAILED, ""
         with self.interruption:
@@ -190,6 +198,8 @@ class Run:
             raise RunError(error)
 
     def _end(self, status: Status, error: str) -> None:
+        if self._recording is not None:
+            self._recording.end()
         self.journal.end(status, error)
         if self._workers is not None:
             self._workers.executor.close()
@@ -267,6 +277,9 @@ class Run:
             executor = self._make_executor(self.folder.root)
             self._workers = Workers(executor, {})  # closed, whatever comes now
             executor.start()
+            if isinstance(executor, InlineExecutor) and self._recording is not None:
+                # Its threads would be taken for those of a variant, in the same process.
+                self._recording.end()
             self.interruption.check()
             devices = resolve_devices(self.spec.devices, executor.capacity(), local=local)
             self._workers = Workers(executor, devices)

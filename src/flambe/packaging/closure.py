@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -178,3 +180,29 @@ def _version(name: str, of: str) -> str:
                 hint=f"pip install {name}",
             )
         ) from None
+
+
+@functools.lru_cache(maxsize=8)
+def installed_versions(roots: tuple[str, ...]) -> Mapping[str, str]:
+    """Return the versions of distributions and of all that they need, labels such as ``+cpu`` too.
+
+    Parameters
+    ----------
+    roots
+        As in :func:`compute_closure`; what is not installed is left out.
+    """
+    versions: dict[str, str] = {}
+    requirements: dict[str, Sequence[str]] = {}
+
+    def requirements_of(name: str) -> Sequence[str]:
+        if name not in requirements:
+            requirements[name] = ()
+            with contextlib.suppress(metadata.PackageNotFoundError):
+                distribution = metadata.distribution(name)
+                versions[name] = distribution.version
+                requirements[name] = distribution.requires or ()
+        return requirements[name]
+
+    for _ in _walk(roots, requirements_of):
+        pass
+    return dict(sorted(versions.items()))

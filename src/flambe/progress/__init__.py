@@ -8,6 +8,7 @@ others those that changed. A truncated line is ignored, and so is a file that is
 ==================================  ===============================================================
 ``<run>/state.json``                the run, its stages, their counts (:class:`RunState`)
 ``<run>/variants.jsonl``            the variants and what happened to them (:class:`VariantState`)
+``<run>/invocations.jsonl``         how it was made: each start of it (:class:`Invocation`)
 ``<run>/run.log``                   all that components printed and logged, with stage and variant
 ``<run>/experiment.yaml``           the configuration, as it was given
 ``<run>/hosts.jsonl``               how busy each host was, a line now and then
@@ -33,6 +34,13 @@ from flambe.progress.folder import (
     VARIANT_CONFIG,
     VARIANT_LOG,
     RunFolder,
+)
+from flambe.progress.invocations import (
+    COLLECTED,
+    Invocation,
+    Repository,
+    read_invocation,
+    read_invocations,
 )
 from flambe.progress.lines import (
     Tail,
@@ -66,12 +74,15 @@ from flambe.progress.state import (
 )
 
 __all__ = [
+    "COLLECTED",
     "FORMAT",
     "METRICS",
     "NOT_FINITE",
     "TENSORBOARD",
     "VARIANT_CONFIG",
     "VARIANT_LOG",
+    "Invocation",
+    "Repository",
     "RunFolder",
     "RunRecord",
     "RunState",
@@ -100,6 +111,8 @@ __all__ = [
     "process_lives",
     "rank",
     "ranked",
+    "read_invocation",
+    "read_invocations",
     "read_lines",
     "read_state_text",
     "run_folders",

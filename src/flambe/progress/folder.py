@@ -53,6 +53,11 @@ class RunFolder:
         return self.root / "variants.jsonl"
 
     @property
+    def invocations(self) -> Path:
+        """How the run was made: a line or two for each time that it was started."""
+        return self.root / "invocations.jsonl"
+
+    @property
     def log(self) -> Path:
         """All that was printed and logged."""
         return self.root / "run.log"

@@ -241,6 +241,7 @@ _FITS: dict[str, Callable[[object], bool]] = {
         isinstance(value, dict) and _all(dict, value.values())
     ),
     "list[str]": lambda value: isinstance(value, list) and _all(str, value),
+    "list[int]": lambda value: isinstance(value, list) and _all(int, value),
 }
 
 
@@ -271,7 +272,11 @@ def _sound_fields(kind: type[RunState] | type[StageState], values: object) -> di
     """
     if not isinstance(values, dict):
         raise TypeError(f"expected an object, not {type(values).__name__}")
-    types = {f.name: str(f.type) for f in fields(kind)}
+    return fitting_fields({f.name: str(f.type) for f in fields(kind)}, values)
+
+
+def fitting_fields(types: Mapping[str, str], values: Mapping[str, object]) -> dict[str, Any]:
+    """Return the values of fields that hold what they may, given the annotation of each."""
     return {
         name: finite(value)
         for name, value in values.items()

@@ -114,6 +114,7 @@ class RunStorage:
             root.mkdir(parents=True, exist_ok=True)
             if not resume:
                 self.folder.variants.unlink(missing_ok=True)
+                self.folder.invocations.unlink(missing_ok=True)
             if self.spec.env is not None:
                 self.folder.identity.write_text(self.storage.id, encoding="ascii")
         except OSError as error:
@@ -185,7 +186,7 @@ class RunStorage:
         """Whether there is more in the folder than what a run writes before its first variant."""
         folder = self.folder
         state = (folder.state, folder.previous_state, folder.variants, folder.log, folder.config)
-        expected = {*state, folder.hosts, folder.identity, folder.resources}
+        expected = {*state, folder.hosts, folder.identity, folder.resources, folder.invocations}
         if not folder.root.is_dir():
             return False
         names = [path for path in folder.root.iterdir() if not path.name.startswith(".")]
