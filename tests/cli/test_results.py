@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from flambe.cli import display
 from flambe.cli.display import Display, LiveDisplay
 from flambe.cli.terminal import TextConsole
+from flambe.experiment import observer
 from flambe.progress import RunFolder, RunState, StageState, Status, VariantState
 from tests.cli.inline import Terminal, flambe, write
 
@@ -101,9 +101,9 @@ def test_elsewhere_it_is_shown_now_and_then(monkeypatch: pytest.MonkeyPatch) -> 
     plain, out, variant = shown(Display)
     plain.working(variant, "1%")
     assert "1%" not in out.getvalue()
-    monkeypatch.setattr(display, "PLAIN_PERIOD", -1.0)
+    monkeypatch.setattr(observer, "PROGRESS_PERIOD", -1.0)
     plain.working(variant, "2%")
-    monkeypatch.setattr(display, "PLAIN_PERIOD", 10.0)
+    monkeypatch.setattr(observer, "PROGRESS_PERIOD", 10.0)
     plain.working(variant, "3%")
     assert out.getvalue().splitlines()[1:] == ["fit v=1 | 2%"]
 

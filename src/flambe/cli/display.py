@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import shutil
 import sys
-import threading
-import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,10 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from flambe.cli import results
-from flambe.cli.results import COLOURS, format_duration, label, short_path, status_mark
+from flambe.cli.results import COLOURS, status_mark
 from flambe.cli.terminal import console
 from flambe.compile import Schema, registry
 from flambe.errors import counted, listed
+from flambe.experiment.observer import TextObserver, short_path, variant_label
 from flambe.logging import redact
 from flambe.logging.plain import plain
 from flambe.progress import (
@@ -29,14 +28,11 @@ from flambe.progress import (
     Status,
     VariantState,
     best_variant,
-    figure_text,
-    is_number,
-    ranked,
+    format_duration,
     steady_time,
 )
 
 LATEST = 8  # how many variants have their unfinished line shown
-PLAIN_PERIOD = 10.0  # seconds between two lines of progress without a terminal
 MOST_LINES, LONGEST_LINE = 40, 4000  # of one message of a component
 MAX_STAGES = 1000  # how many stages the table of a plan shows
 
@@ -54,25 +50,14 @@ def display(*, verbose: bool = False, live: bool = True, remote: bool = False) -
     return run_display
 
 
-class Display:
+class Display(TextObserver):
     """Shows a run in plain lines; an Observer of :mod:`flambe.experiment`."""
 
     def __init__(self, console: Console, verbose: bool = False) -> None:
+        super().__init__()
         self.console = console
         self.verbose = verbose
         self.remote = False
-        self.folder: RunFolder | None = None
-        self.run: RunState | None = None
-        self.variants: Mapping[str, VariantState] = {}
-        self._stages: dict[str, Status] = {}
-        self._progress_at = 0.0  # when the last line of progress was printed
-        self._working_at: dict[str, float] = {}
-        self._lock = threading.RLock()
-
-    def begun(self, folder: RunFolder, run: RunState, variants: Mapping[str, VariantState]) -> None:
-        """Print where the results will be."""
-        self.folder, self.run, self.variants = folder, run, variants
-        self.say(f"{run.name}: results in {short_path(folder.root)}")
 
     def say(self, text: str | Text, style: str | None = None) -> None:
         """Print a line."""
@@ -85,99 +70,41 @@ class Display:
 
     def line(self, variant: VariantState | None, level: str, text: str) -> None:
         """Print a line of a component."""
-        text = _bounded(plain(redact.hide(text)))
-        if variant is None:
-            self.say(text)
-        else:
-            self.say(_line_of(variant, text, "red" if level in ("ERROR", "CRITICAL") else ""))
+        style = "red" if variant and level in ("ERROR", "CRITICAL") else ""
+        self.component_line(variant, _bounded(plain(redact.hide(text))), style)
 
-    def working(self, variant: VariantState | None, text: str) -> None:
-        """Print the unfinished line of a component from time to time."""
-        now, identity = time.monotonic(), variant.id if variant is not None else ""
-        if variant and now - self._working_at.setdefault(identity, now) > PLAIN_PERIOD:
-            self._working_at[identity] = now
-            self.say(_line_of(variant, plain(redact.hide(text))))
-
-    def changed(self) -> None:
-        """Print what changed: stages immediately, progress from time to time."""
-        if self.run is None:
-            return
-        with self._lock:
-            for stage in self.run.stages:
-                if stage.status is not self._stages.get(stage.name, Status.WAITING):
-                    self._stages[stage.name] = stage.status
-                    if stage.runs:
-                        self.stage_changed(stage)
-            self.progress()
-
-    def stage_changed(self, stage: StageState) -> None:
-        """Print the status of a stage."""
-        self._progress_at = time.monotonic()
-        self.say(f"{stage.name}: {stage.status.value}, {self.counted(stage)}")
-
-    def progress(self) -> None:
-        """Print how many variants of the running stages are done."""
-        now = time.monotonic()
-        if self.run is not None and now - self._progress_at > PLAIN_PERIOD:
-            self._progress_at = now
-            for stage in self.run.stages:
-                if stage.status is Status.RUNNING:
-                    self.say(f"{stage.name}: {self.counted(stage)}{self.best_so_far(stage)}")
-
-    def variants_of(self, stage: StageState) -> list[VariantState]:
-        """Return the variants of a stage."""
-        return [variant for variant in self._entries() if variant.stage == stage.name]
-
-    def counted(self, stage: StageState) -> str:
-        """Return ``3 of 12 variants done, 2 running``."""
-        entries = self.variants_of(stage)
-        counts = {status: sum(e.status is status for e in entries) for status in Status}
-        done = sum(count for status, count in counts.items() if status.done)
-        planned = stage.total - counts[Status.MASKED]
-        text = f"{done} of {planned} variants done"
-        for status in (Status.RUNNING, Status.FAILED, Status.MASKED, Status.REUSED):
-            adjective = "skipped" if status is Status.MASKED else status.value
-            text += f", {counts[status]} {adjective}" if counts[status] else ""
-        return text
-
-    def best_so_far(self, stage: StageState) -> str:
-        """Return the best variant of a stage so far, as the end of a line."""
-        entries = [entry for entry in self.variants_of(stage) if entry.status is not Status.FAILED]
-        first = next(iter(ranked(entries, lambda entry: entry.best)), None)
-        if first is None or not is_number(first.best):
-            return ""
-        return f", best {figure_text(first.best, 4)} ({label(first, stage=False)})"
+    def component_line(self, variant: VariantState | None, text: str, style: str = "") -> None:
+        """Print text of a component, with the name of the variant in front."""
+        self.say(_line_of(variant, text, style) if variant is not None else text)
 
     def ended(self) -> None:
         """Show the results, and where they are."""
         self.close()
         if self.run is None or self.folder is None:
             return
-        for table in results.result_tables(self.run, self._entries(), width=self.console.width):
+        entries = list(self.variants.values())
+        for table in results.result_tables(self.run, entries, width=self.console.width):
             self.console.print(table)
-        self._print_locations()
+        self._print_locations(self.folder, self.run, entries)
 
-    def _entries(self) -> list[VariantState]:
-        return list(self.variants.values())
-
-    def _print_locations(self) -> None:
-        assert self.run is not None
-        assert self.folder is not None
-        self.say(results.summary_line(self.run, self._entries()))
-        if self.run.storage:
-            self.say(f"  checkpoints  {self.run.storage}")
+    def _print_locations(
+        self, folder: RunFolder, run: RunState, entries: list[VariantState]
+    ) -> None:
+        self.say(results.summary_line(run, entries))
+        if run.storage:
+            self.say(f"  checkpoints  {run.storage}")
         if self.remote:
             return
-        self.say(f"  results      {short_path(self.folder.root)}")
-        self.say(f"  logs         {short_path(self.folder.log)}")
+        self.say(f"  results      {short_path(folder.root)}")
+        self.say(f"  logs         {short_path(folder.log)}")
         # If it is not on the PATH, it is installed beside this Python.
         beside = Path(sys.executable).with_name("tensorboard")
         program = "tensorboard" if shutil.which("tensorboard") else short_path(beside)
-        self.say(f"  TensorBoard  {program} --logdir {short_path(self.folder.root)}")
-        self.say(f"  Report Site  flambe site {short_path(self.folder.root)}")
-        best = best_variant(self.run, self._entries())
+        self.say(f"  TensorBoard  {program} --logdir {short_path(folder.root)}")
+        self.say(f"  Report Site  flambe site {short_path(folder.root)}")
+        best = best_variant(run, entries)
         if best is not None:
-            call = results.load_call(self.folder, self.run, best, registry.extensions().declared)
+            call = results.load_call(folder, run, best, registry.extensions().declared)
             self.say(f"  the best     {call}")
 
     def close(self) -> None:
@@ -263,7 +190,7 @@ class LiveDisplay(Display):
 def _line_of(variant: VariantState, text: str, style: str = "", *, no_wrap: bool = False) -> Text:
     """Return a line of a component with its stage and variant in front."""
     colour = COLOURS[int(variant.id[:6], 16) % len(COLOURS)]
-    parts = ((label(variant), colour), (" | ", "dim"), (text, style))
+    parts = ((variant_label(variant), colour), (" | ", "dim"), (text, style))
     return Text.assemble(*parts, no_wrap=no_wrap, overflow="ellipsis" if no_wrap else None)
 
 

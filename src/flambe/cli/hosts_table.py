@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from flambe.cli.results import format_duration
 from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.instance_status import InstanceStatus, describe_end
 from flambe.cluster.provisioning import gpu_selection
 from flambe.cluster.services import ray_node, service
+from flambe.progress import format_duration
 from flambe.remote.agent.protocol import OwnDistribution
 
 EXTENSIONS, RAY = "extensions", "Ray"

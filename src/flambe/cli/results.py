@@ -15,6 +15,7 @@ from rich.text import Text
 
 from flambe.cli.terminal import console
 from flambe.errors import ConfigError, FlambeError, Problem, did_you_mean, listed
+from flambe.experiment.observer import short_path, variant_label
 from flambe.logging.plain import plain
 from flambe.progress import (
     RunFolder,
@@ -24,6 +25,7 @@ from flambe.progress import (
     Status,
     VariantState,
     figure_text,
+    format_duration,
     interrupt,
     is_alive,
     is_number,
@@ -87,7 +89,9 @@ def show_results(options: ResultsOptions) -> int:
     if best is None:
         screen.print("  no variant has a metric yet", style="dim")
         return 0
-    screen.print(f"  the best     {label(best)}: {figure_text(best.metric)}", soft_wrap=True)
+    screen.print(
+        f"  the best     {variant_label(best)}: {figure_text(best.metric)}", soft_wrap=True
+    )
     call = load_call(folder, run, best, _declared_extensions(folder))
     screen.print(f"               {call}", soft_wrap=True)
     return 0
@@ -147,14 +151,6 @@ def _declared_extensions(folder: RunFolder) -> list[str]:
 def status_mark(status: Status, failed: int = 0) -> tuple[str, str]:
     """Return a sign and its style, for a run or stage with a number of failed variants."""
     return PARTLY_FAILED if failed and status is Status.FINISHED else MARKS[status]
-
-
-def label(variant: VariantState, *, stage: bool = True) -> str:
-    """Return the name of a variant for people: ``train lr=0.1,n=2``."""
-    from flambe.experiment.variants.expansion import choices_text
-
-    choices = plain(choices_text(variant.choices))
-    return f"{variant.stage} {choices}".strip() if stage else choices or variant.stage
 
 
 def failure_reason(variant: VariantState) -> str:
@@ -222,7 +218,7 @@ def result_tables(
         failed = [variant for variant in started if variant.status is Status.FAILED]
         if width < WIDE:
             for variant in failed[:limit]:
-                yield Text(f"{label(variant)}: {failure_reason(variant)}", "red")
+                yield Text(f"{variant_label(variant)}: {failure_reason(variant)}", "red")
 
 
 def summary_line(run: RunState, variants: Sequence[VariantState]) -> Text:
@@ -250,21 +246,6 @@ def load_call(
     root = run.storage or str(short_path(folder.root))
     argument = f", extensions={sorted(extensions)}" if extensions else ""
     return f"flambe.load('{root}/{path}'{argument})"
-
-
-def short_path(path: Path) -> Path:
-    """Return a path as one types it here: relative, if it is below the current folder."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
-
-
-def format_duration(seconds: float) -> str:
-    """Return a duration as text: ``12 s``, ``3 min 04 s``, ``2 h 05 min``."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s" if whole >= 10 else f"{seconds:.1f} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 def _progress_cells(variant: VariantState) -> dict[str, str | Text]:

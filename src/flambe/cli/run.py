@@ -312,9 +312,9 @@ def _run_here(runnable: Runnable, options: RunOptions) -> None:
 def _provision(cluster: Runnable, options: RunOptions) -> int:
     """Provision a cluster, and show its hosts."""
     from flambe.cli.hosts_table import hosts_table
-    from flambe.cli.results import format_duration
     from flambe.cli.targets import ClusterDisplay, user_errors
     from flambe.cluster.cluster import Cluster
+    from flambe.progress import format_duration
 
     assert isinstance(cluster, Cluster)
     display = ClusterDisplay()

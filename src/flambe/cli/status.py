@@ -10,7 +10,6 @@ from rich.text import Text
 
 from flambe.cli import fetch
 from flambe.cli.hosts_table import hosts_table, instance_lines
-from flambe.cli.results import format_duration
 from flambe.cli.targets import ClusterDisplay, TargetStatus, read_status
 from flambe.cluster import job
 from flambe.cluster.cluster_host import ClusterHost
@@ -20,7 +19,7 @@ from flambe.cluster.services import ray_node, ray_service
 from flambe.cluster.services import service as services
 from flambe.errors import ConfigError, FlambeError, RemoteError, RunError
 from flambe.logging.plain import plain
-from flambe.progress import RunState, Status, read_state_text
+from flambe.progress import RunState, Status, format_duration, read_state_text
 from flambe.remote.agent.protocol import LockHolder, RunStatus
 from flambe.remote.gather import outcomes
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from flambe.errors import counted
-from flambe.experiment.variants.expansion import choices_text
-from flambe.progress import VARIANT_LOG, RunFolder, VariantState
+from flambe.progress import VARIANT_LOG, RunFolder, VariantState, choices_text
 
 MOST = 10  # reasons that are listed
 

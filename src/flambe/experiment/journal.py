@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 from flambe._disk import Appender, retry_when_full
 from flambe.experiment.observer import Observer
-from flambe.experiment.variants.expansion import Variant, choices_text
+from flambe.experiment.variants.expansion import Variant
 from flambe.logging import redact
 from flambe.logging.capture import PROGRESS
 from flambe.progress import (
@@ -23,6 +23,7 @@ from flambe.progress import (
     Status,
     VariantState,
     change_line,
+    choices_text,
     host_name,
     steady_time,
 )

@@ -72,6 +72,7 @@ from flambe.progress.state import (
     read_state_text,
     variants_of,
 )
+from flambe.progress.text import best_so_far, choices_text, count_text, format_duration
 
 __all__ = [
     "COLLECTED",
@@ -92,14 +93,18 @@ __all__ = [
     "VariantRow",
     "VariantState",
     "apply_line",
+    "best_so_far",
     "best_variant",
     "better",
     "bounded_lines",
     "change_line",
+    "choices_text",
+    "count_text",
     "end_last_line",
     "figure_text",
     "finite",
     "flat_rows",
+    "format_duration",
     "host_name",
     "interrupt",
     "is_alive",

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 
 from flambe.compile.state import random_state
 from flambe.experiment.storage.checkpoint_storage import Storage
-from flambe.experiment.variants.expansion import Expander, Variant, choices_text
+from flambe.experiment.variants.expansion import Expander, Variant
+from flambe.progress import choices_text
 
 
 @dataclass

@@ -27,6 +27,7 @@ from flambe.experiment.variants.options import (
     label,
     short_names,
 )
+from flambe.progress import choices_text
 
 NAME_LENGTH = 100
 
@@ -92,14 +93,6 @@ def folder_name(stage: str, choices: Mapping[str, object], variant_id: str) -> s
     text = choices_text(choices) or stage
     text = re.sub(r"[^\w.=,+#-]+", "-", text, flags=re.ASCII)[:NAME_LENGTH]
     return f"{text}_{variant_id[:8]}"
-
-
-def choices_text(choices: Mapping[str, object]) -> str:
-    """Return hyper-parameters on one line: ``n_layers=2,lr=0.001``."""
-    return ",".join(
-        f"{name}={value:.6g}" if isinstance(value, float) else f"{name}={value}"
-        for name, value in choices.items()
-    )
 
 
 def positions(pipeline: Iterable[str]) -> dict[str, int]:
