@@ -25,6 +25,7 @@ PICTURES = [
     ("variant", "BEST", WIDE, "light", ""),
     ("console", "/console", WIDE, "dark", ""),
     ("downloads", "/downloads", WIDE, "light", ""),
+    ("made", "/made", WIDE, "light", ""),
     ("tensorboard", "/tensorboard?stage=train", WIDE, "light", ""),
     ("phone", "/", PHONE, "dark", ""),
 ]

@@ -61,6 +61,15 @@ def test_the_diff_of_a_dirty_tree_makes_it_again(repository: Path, tmp_path: Pat
         assert (again / name).read_text() == (repository / name).read_text()
 
 
+def test_the_output_of_runs_is_not_a_change(repository: Path) -> None:
+    run = repository / "flambe-output" / "output__digits"
+    (run / "train").mkdir(parents=True)
+    (run / "experiment.yaml").write_text("a: 1\n")
+    (run.parent / ".output__digits.lock").touch()
+    (record,) = find_repositories({"run.yaml": repository})
+    assert (record.dirty, record.untracked, record.diff) == (False, [], "")
+
+
 def test_files_that_may_hold_secrets_are_left_out(repository: Path) -> None:
     (repository / "conf" / "secrets.ini").write_text("[a]\ntoken = second\n")
     (repository / "server.key").write_text("third")

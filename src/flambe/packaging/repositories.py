@@ -61,7 +61,8 @@ def _read(top: Path, uses: Sequence[str]) -> Repository:
         repository.commit = git.line("rev-parse", "--verify", "--quiet", "HEAD")
         repository.branch = git.line("symbolic-ref", "--quiet", "--short", "HEAD")
         repository.remote = without_login(git.line("config", "--get", "remote.origin.url"))
-        untracked = git.text("ls-files", "--others", "--exclude-standard", "-z").split("\0")[:-1]
+        listing = git.text("ls-files", "--others", "--exclude-standard", "-z", "--", *_NO_OUTPUT)
+        untracked = listing.split("\0")[:-1]
         base = ["HEAD"] if repository.commit else []
         changed = git.text("diff", "--name-only", "-z", *base).split("\0")[:-1]
         diff, is_whole = git.start("diff", *_DIFF, *base, *_ALL)
@@ -80,6 +81,7 @@ def _read(top: Path, uses: Sequence[str]) -> Repository:
 
 # Plain text, whatever the configuration of the user says; no program is run for any file.
 _DIFF = ("--no-ext-diff", "--no-textconv", "--no-color", "--src-prefix=a/", "--dst-prefix=b/")
+_NO_OUTPUT = (".", ":(exclude,glob)**/output__*/**", ":(exclude,glob)**/.output__*.lock")
 _ALL = ("--", ".", *(f":(exclude,glob)**/{pattern}" for pattern in SECRET_FILES))
 
 

@@ -24,6 +24,12 @@ for (const select of document.querySelectorAll("select[data-submit]")) {
     select.addEventListener("change", () => select.form.submit());
 }
 
+// Times are shown in the zone of the browser.
+for (const time of document.querySelectorAll("time[data-at]")) {
+    const date = new Date(Number(time.dataset.at) * 1000);
+    if (time.dataset.at && !Number.isNaN(date.getTime())) time.textContent = date.toLocaleString();
+}
+
 // Where a table is wider than the page, it says that it can be scrolled.
 let hinting = null;
 function hint() {
