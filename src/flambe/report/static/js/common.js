@@ -2,20 +2,13 @@
 import { html, svg, render, nothing } from "../vendor/lit-html/lit-html.js";
 import { repeat } from "../vendor/lit-html/directives/repeat.js";
 
-export { html, svg, render, nothing, repeat };
+import { number } from "./number.js";
+
+export { html, svg, render, nothing, repeat, number };
 
 export const base = document.documentElement.dataset.base;
 export const data = JSON.parse(document.getElementById("page-data").textContent);
 export const $ = (id) => document.getElementById(id);
-
-export function number(value) {
-    if (value === null || value === undefined) return "";
-    if (typeof value !== "number") return String(value);
-    if (!Number.isFinite(value)) return Number.isNaN(value) ? "nan" : value > 0 ? "inf" : "-inf";
-    if (Number.isInteger(value)) return String(value);
-    const rounded = Number(value.toPrecision(5));
-    return Math.abs(rounded) < 1e-4 ? rounded.toExponential() : String(rounded);
-}
 
 const NOT_FINITE = { nan: NaN, inf: Infinity, "-inf": -Infinity };
 

@@ -11,6 +11,7 @@ import {
     duration,
     variantLink,
 } from "./common.js";
+import { test } from "./filter.js";
 
 const STEP = 100; // rows that are shown at a time
 const MANY = 6;
@@ -158,44 +159,4 @@ function cell(column, row, leads) {
     const value = column.value(row);
     const shown = column.show(row);
     return html`<td class="${column.number ? "number" : ""} ${column.wrap ? "wrap" : ""}" title="${typeof value === "string" && value.length > 30 ? value : nothing}">${leads && shown !== "" ? html`<a href="${base}/variant/${row.id}">${shown}</a>` : shown}</td>`;
-}
-
-const TERM = /^(.+?)(>=|<=|!=|=|>|<)(.*)$/;
-
-/** A test of one word of the filter: `name=value`, `name>number`, or text that any cell holds. */
-function test(term, columns) {
-    const [, name, operator, wanted] = TERM.exec(term) || [];
-    const column = name && columns.find(({ key, title }) => key === name || title === name);
-    if (!column) {
-        const text = term.toLowerCase();
-        return (row) =>
-            row.id.startsWith(text) ||
-            columns.some(({ value }) =>
-                String(value(row) ?? "")
-                    .toLowerCase()
-                    .includes(text),
-            );
-    }
-    const figure = Number(wanted);
-    return (row) => {
-        const value = column.value(row);
-        if (operator === "=" || operator === "!=") {
-            const same =
-                typeof value === "number" && wanted !== "" && !Number.isNaN(figure)
-                    ? value === figure || number(value) === wanted
-                    : number(value).toLowerCase() === wanted.toLowerCase() ||
-                      (column.key === "state" &&
-                          ((wanted === "kept" && row.kept === true) ||
-                              (wanted === "stale" && !!row.stale)));
-            return same === (operator === "=");
-        }
-        if (typeof value !== "number") return false;
-        return operator === ">"
-            ? value > figure
-            : operator === "<"
-              ? value < figure
-              : operator === ">="
-                ? value >= figure
-                : value <= figure;
-    };
 }
