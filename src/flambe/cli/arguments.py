@@ -8,6 +8,7 @@ from functools import partial
 
 from flambe._version import __version__
 from flambe.cli.command import Command, add_flag
+from flambe.cli.runs import arguments as runs
 
 DESCRIPTION = "Run what a YAML file describes, on this machine or on a cluster."
 USAGE = """\
@@ -21,6 +22,10 @@ commands:
   flambe results FOLDER    show the results of a run and its best variant
   flambe plan CONFIG       show what a run would do; with --cluster, also what would be sent
   flambe completion SHELL  print a completion script for bash or zsh
+
+runs (RUN is an output folder, or the name of a run):
+  flambe ls [FOLDER]         list runs: state, when, the best variant of each
+  flambe show RUN [FILTER]   show its variants, filtered and sorted
 
 cluster commands (CLUSTER is a file, or the name of a cluster used before):
   flambe status [CLUSTER]              show its hosts and what runs on them
@@ -283,6 +288,7 @@ COMMANDS: dict[str, Command] = {
         _results,
         "results:show_results",
     ),
+    **runs.COMMANDS,
     "site": Command(
         "Open a run in a browser: its stages, variants, curves and logs, live.", _site, "site:site"
     ),

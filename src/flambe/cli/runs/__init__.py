@@ -1,0 +1,1 @@
+"""The commands about runs that were made: list, show, compare, export, rerun and clean them."""

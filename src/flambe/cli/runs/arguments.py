@@ -1,0 +1,69 @@
+"""The arguments of the commands about runs."""
+
+from __future__ import annotations
+
+import argparse
+
+from flambe.cli.command import Command, add_flag
+
+RUN_HELP = "a run: its output folder, or its name below flambe-output or fetched"
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help=RUN_HELP)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    add_flag(parser, "--json", help="print JSON, for programs")
+
+
+def _ls(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "folder",
+        metavar="FOLDER",
+        nargs="?",
+        default=".",
+        help="where to look: in it, and in its flambe-output and fetched (default: here)",
+    )
+    _add_json(parser)
+
+
+def _show(parser: argparse.ArgumentParser) -> None:
+    _add_run(parser)
+    parser.add_argument(
+        "filter",
+        metavar="FILTER",
+        nargs="*",
+        help="show only variants that match, as on the Report Site: 'lr=0.01' 'best>0.9' "
+        "state=failed, or any text",
+    )
+    parser.add_argument("--stage", metavar="STAGE", help="show only this stage (default: all)")
+    parser.add_argument(
+        "--sort",
+        metavar="COLUMN",
+        help="sort by a column: figures from the largest, text from A (default: the best first)",
+    )
+    add_flag(parser, "-r", "--reverse", help="with --sort: the other way round")
+    parser.add_argument(
+        "--columns", metavar="NAMES", help="show these columns (a,b), in this order"
+    )
+    parser.add_argument(
+        "-n", "--limit", type=int, default=50, metavar="N", help="show N variants of a stage (50)"
+    )
+    add_flag(parser, "--all", help="show every variant")
+    _add_json(parser)
+
+
+COMMANDS: dict[str, Command] = {
+    "ls": Command(
+        "List runs: how they stand, when they ran, and the best variant of each.",
+        _ls,
+        "runs.listing:list_runs",
+        needs_arguments=False,
+    ),
+    "show": Command(
+        "Show the variants of a run in tables. They can be filtered, sorted, and printed as JSON.",
+        _show,
+        "runs.show:show",
+    ),
+}

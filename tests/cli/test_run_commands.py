@@ -1,0 +1,174 @@
+"""The commands about runs: list, show, compare, export and clean what a real run left."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flambe.cli import main
+from tests.experiment.lab import Lab
+
+PIPELINE = """
+train: !pieces.Curve {height: !g [0.1, 0.2, 0.4], bonus: !g [0.0, 0.5], steps: 3}
+judge: !pieces.Fixed {value: !@ train.height, other: !@ train}
+"""
+FAILING = "train: !pieces.Failing {at: 1, rate: !g [1.0, 2.0], only: 1.0, record: RECORD}"
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two runs, as a person has it who ran two files there."""
+    root = tmp_path_factory.mktemp("runs")
+    for name, pipeline, more in (
+        ("curves", PIPELINE, "reduce: {train: 2}"),
+        ("broken", FAILING, "stop_on_failure: false"),
+    ):
+        lab = Lab(root / name)
+        lab.root.mkdir()
+        lab.name = name
+        lab.write(pipeline, more=more)
+        text = lab.config.read_text().replace(str(lab.root / "out"), str(root / "flambe-output"))
+        lab.config.write_text(text)
+        outcome = lab.run()
+        assert (outcome.error is None) is (name == "curves")
+    return root
+
+
+@pytest.fixture
+def call(made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    monkeypatch.chdir(made)
+    monkeypatch.setenv("COLUMNS", "140")
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        code = main(list(arguments))
+        output = capsys.readouterr()
+        return code, output.out, output.err
+
+    return call
+
+
+def rows(output: str) -> list[list[str]]:
+    return [line.split() for line in output.splitlines() if line.strip()]
+
+
+# -- ls ------------------------------------------------------------------------------------------
+
+
+def test_ls_lists_runs_the_latest_first(call: Call, made: Path) -> None:
+    code, out, _ = call("ls")
+    assert code == 0
+    header, *lines = out.splitlines()
+    assert header.split() == ["name", "state", "when", "time", "variants", "best"]
+    assert [line.split()[0] for line in lines] == ["broken", "curves"]
+    assert "finished with 1 failed" in lines[0]
+    assert "1 of 2" in lines[0]
+    assert "judge height=0.4" in lines[1]
+    assert not any(line.endswith(" ") for line in lines)
+    assert call("ls", str(made / "flambe-output"))[1] == out
+
+
+def test_ls_prints_json(call: Call, made: Path) -> None:
+    entries = json.loads(call("ls", "--json")[1])
+    assert [entry["name"] for entry in entries] == ["broken", "curves"]
+    curves = entries[1]
+    assert curves["path"] == str(made / "flambe-output" / "output__curves")
+    assert curves["state"] == "finished"
+    assert curves["variants"] == {
+        "planned": 8, "done": 8, "running": 0, "failed": 0, "skipped": 4, "reused": 0,
+    }  # fmt: skip
+    assert curves["best"]["choices"]["height"] == 0.4
+
+
+def test_ls_of_fetched_and_of_broken_runs(call: Call, made: Path, tmp_path: Path) -> None:
+    fetched = tmp_path / "fetched" / "lab"
+    shutil.copytree(made / "flambe-output", fetched / "flambe-output")
+    (fetched / "flambe-output" / "output__broken" / "state.json").write_text("{")
+    (fetched / "flambe-output" / "output__broken" / "state.previous.json").unlink()
+    _, out, _ = call("ls", str(tmp_path))
+    assert {line.split()[0]: line.split()[1] for line in out.splitlines()[1:]} == {
+        "curves": "✔",
+        "broken": "unreadable",
+    }
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    assert "no runs in" in call("ls", str(empty))[1]
+    assert json.loads(call("ls", str(empty), "--json")[1]) == []
+    code, _, err = call("ls", str(tmp_path / "none"))
+    assert code == 2
+    assert "no such folder" in err
+
+
+# -- show ----------------------------------------------------------------------------------------
+
+
+def test_show_has_a_table_for_each_stage_the_best_first(call: Call) -> None:
+    code, out, _ = call("show", "curves")
+    assert code == 0
+    lines = out.splitlines()
+    assert lines[0] == "train"
+    assert lines[1].split() == ["height", "bonus", "best", "metric", "steps", "time", "state", "id"]
+    assert lines[2].split()[:2] == ["0.4", "0.5"]
+    assert "kept" in lines[2]
+    assert "judge" in lines
+    assert out.count("was not kept by reduce") == 4
+    assert "✔ curves finished in" in out
+
+
+def test_show_filters_and_sorts_as_the_site_does(call: Call) -> None:
+    _, out, _ = call(
+        "show", "curves", "height>=0.2", "bonus=0.5", "--stage", "train", "--sort", "height"
+    )
+    assert [row[0] for row in rows(out)[2:4]] == ["0.4", "0.2"]
+    assert "2 of 6 variants match" in out
+    _, out, _ = call(
+        "show", "curves", "--stage", "train", "--sort", "height", "--reverse", "-n", "1"
+    )
+    assert rows(out)[2][0] == "0.1"
+    assert "and 5 more" in out
+    assert "no variant is like that" in call("show", "curves", "best>99")[1]
+
+
+def test_show_prints_chosen_columns_and_json(call: Call, made: Path) -> None:
+    _, out, _ = call("show", "curves", "--stage", "train", "--columns", "bonus,id,path")
+    assert rows(out)[1] == ["bonus", "id", "path"]
+    entries = json.loads(call("show", "curves", "state=kept", "--json")[1])
+    assert [entry["choices"] for entry in entries] == [
+        {"height": 0.4, "bonus": 0.5},
+        {"height": 0.2, "bonus": 0.5},
+    ]
+    assert entries[0]["path"] == str(
+        made / "flambe-output/output__curves/train" / entries[0]["variant"]
+    )
+    assert entries[0]["kept"] is True
+    (entry, *_) = json.loads(call("show", "curves", "--json", "--columns", "height,best")[1])
+    assert set(entry) == {"height", "best"}
+
+
+def test_show_names_the_reason_of_a_failure(call: Call) -> None:
+    _, out, _ = call("show", "broken", "state=failed")
+    assert rows(out)[1][-2:] == ["error", "id"]
+    assert "broken finished with 1 failed" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["curvs"], "did you mean 'curves'?"),
+        (["nothing-like-it"], "the runs: broken, curves"),
+        (["curves", "heigth>1"], "did you mean 'height'?"),
+        (["curves", "--columns", "hight"], "did you mean 'height'?"),
+        (["curves", "--sort", "x"], "the columns: height"),
+        (["curves", "--stage", "trian"], "did you mean 'train'?"),
+        (["curves", "--limit", "0"], "--limit must be at least 1"),
+        (["."], "no run in ."),
+    ],
+)
+def test_show_says_what_is_wrong(call: Call, arguments: list[str], message: str) -> None:
+    code, out, err = call("show", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
