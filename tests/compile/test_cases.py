@@ -20,7 +20,8 @@ import pytest
 
 from flambe.compile import Grid, Link, Sample, Schema, yaml
 from flambe.compile.checks.calls import check
-from flambe.compile.reader.document import MAX_BYTES, header, read_file, read_text
+from flambe.compile.reader.composing import MAX_BYTES
+from flambe.compile.reader.document import header, read_file, read_text
 from flambe.compile.values import ClusterResource
 from flambe.errors import ConfigError, Problem
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from flambe._version import __version__
@@ -12,7 +12,7 @@ from flambe.cli.runs import arguments as runs
 
 DESCRIPTION = "Run what a YAML file describes, on this machine or on a cluster."
 USAGE = """\
-flambe CONFIG [options]
+flambe CONFIG [KEY=VALUE ...] [options]
        flambe COMMAND ..."""
 EPILOG = """\
 commands:
@@ -45,6 +45,7 @@ examples:
   flambe examples/digits.yaml
   flambe examples/digits.yaml --resume     continue an interrupted run
   flambe examples/digits.yaml --force      start over; earlier results are moved aside
+  flambe examples/digits.yaml train.max_steps=5 'train.optimizer.lr=!g [0.1, 0.01]'
 """
 CLUSTER_HELP = "the file of a cluster, or the name of a cluster used before"
 CLUSTER_SECRETS = "the file the cluster was created with, or ~/.flambe/secrets.ini"
@@ -56,6 +57,7 @@ class ValidateOptions:
 
     config: str
     install_extensions: bool = False
+    overrides: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,13 @@ def _run(parser: argparse.ArgumentParser) -> None:
 
 def _validate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("config", metavar="CONFIG", help="the YAML file")
+    parser.add_argument(
+        "overrides",
+        metavar="KEY=VALUE",
+        nargs="*",
+        help="change a value of the file for this call: train.optimizer.lr=0.1; "
+        "+KEY=VALUE adds a key, ~KEY removes one",
+    )
     add_flag(
         parser,
         "-i",

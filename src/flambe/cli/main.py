@@ -25,7 +25,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments and command.needs_arguments:
         parser.print_help()
         return 2
-    parsed = parser.parse_args(arguments)
+    # Overrides may stand between options.
+    has_overrides = any(action.dest == "overrides" for action in parser._actions)
+    parse = parser.parse_intermixed_args if has_overrides else parser.parse_args
+    parsed = parse(arguments)
     # Imported only now: --help stays quick.
     from flambe._files import guard_umask
     from flambe.cli import exit_handling

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import sys
@@ -47,7 +48,10 @@ def _read_document(options: ValidateOptions) -> Document:
 
         folder = Path(options.config).absolute().parent
         install_all(header(options.config), folder, print_message)
-    document = read_file(options.config)
+    _restore_variables()
+    document = read_file(options.config, overrides=options.overrides)
+    if redact.values():  # some values of "!env" are secrets
+        redact.guard_streams()
     _restore_source_map(document)
     check(document)
     if not document.problems:
@@ -64,6 +68,14 @@ def _restore_source_map(document: Document) -> None:
     path = os.environ.pop(source_map.VARIABLE, "")
     if path and isinstance(document.root, Schema) and os.path.isfile(path):
         source_map.restore(document.root, Path(path).read_text(encoding="utf-8"))
+
+
+def _restore_variables() -> None:
+    """Use the values that variables had where this run was started, if that was elsewhere."""
+    from flambe.compile import variables
+
+    if path := os.environ.pop(variables.FILE, ""):
+        variables.provide(json.loads(Path(path).read_text(encoding="utf-8")))
 
 
 def _root_class(document: Document) -> type | None:

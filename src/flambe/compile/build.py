@@ -15,7 +15,7 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from flambe.compile import annotation_checks as types
-from flambe.compile import component_errors, signatures, workspace
+from flambe.compile import component_errors, signatures, variables, workspace
 from flambe.compile.registered import Registered, reads_yaml
 from flambe.compile.values import (
     Anchor,
@@ -109,7 +109,7 @@ class Builder:
             return {key: self.build(child, (*path, key)) for key, child in value.items()}
         if isinstance(value, list | tuple):
             return [self.build(child, (*path, index)) for index, child in enumerate(value)]
-        return value
+        return variables.plain(value)
 
     def _once(self, schema: Blueprint, path: Path) -> object:
         """Build what stands in several places of a stage, or of a blueprint that is built alone."""
@@ -139,7 +139,7 @@ class Builder:
 
         def argument(key: Key, name: Key, child: object) -> object:
             if self.outline or types.wants_schema(hints.get(str(name))):
-                return child
+                return variables.plain(child)
             return self.build(child, (*path, key))
 
         named = itertools.zip_longest(names[: len(schema.args)], schema.args)

@@ -77,7 +77,7 @@ PREFIXES: dict[str, tuple[str, ...]] = {
     "tune": ("ray.tune", "ray.tune.schedulers", "ray.tune.search"),
 }
 
-OPERATORS = ("@", "g", "s", "cluster")
+OPERATORS = ("@", "g", "s", "cluster", "env", "include")
 
 
 class UnknownTagError(LookupError):

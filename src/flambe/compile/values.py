@@ -204,6 +204,8 @@ class Blueprint:
     content: Any = None
     #: Equal blueprints with one anchor are the same object, in one stage or file.
     anchor: Anchor | None = None
+    #: Of the root of a file: the overrides that it was read with.
+    overrides: tuple[str, ...] = ()
 
     def resolve(self) -> Callable[..., object]:
         """Import what is to be called."""

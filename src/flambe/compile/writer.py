@@ -16,6 +16,7 @@ from ruamel.yaml.representer import SafeRepresenter
 from flambe.compile.registered import reads_yaml
 from flambe.compile.schema import Schema
 from flambe.compile.values import Anchor, ClusterResource, Grid, Link, Sample
+from flambe.compile.variables import EnvInteger, EnvNumber, EnvText, EnvValue
 
 
 def document(value: object) -> str:
@@ -102,6 +103,9 @@ class _Representer(SafeRepresenter):
     def cluster(self, value: ClusterResource) -> Node:
         return self.represent_scalar("!cluster", value.location)
 
+    def variable(self, value: EnvValue) -> Node:
+        return self.content("!env", value.variable.as_written())
+
     def sample(self, value: Sample) -> Node:
         items = [value.low, value.high, value.n]
         return self.row("!s", items if value.decimals is None else [*items, value.decimals])
@@ -124,6 +128,8 @@ _Representer.add_representer(Schema, _Representer.schema)
 _Representer.add_representer(str, _Representer.text)
 _Representer.add_representer(Link, _Representer.link)
 _Representer.add_representer(ClusterResource, _Representer.cluster)
+for _kind in (EnvText, EnvInteger, EnvNumber):
+    _Representer.add_representer(_kind, _Representer.variable)
 _Representer.add_representer(Sample, _Representer.sample)
 _Representer.add_representer(Grid, _Representer.grid)
 _Representer.add_representer(list, _Representer.plain_list)

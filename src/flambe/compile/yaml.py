@@ -13,11 +13,13 @@ from flambe.compile import registry, signatures, writer
 from flambe.compile.build import Builder, Origin
 from flambe.compile.checks.calls import check
 from flambe.compile.component import Component
-from flambe.compile.reader.document import decoded, read_file, read_text
+from flambe.compile.reader.composing import decoded
+from flambe.compile.reader.document import read_file, read_text
 from flambe.compile.reader.source import Document
 from flambe.compile.registered import MappedRegistrable, Registered, Registrable
 from flambe.compile.schema import Schema
 from flambe.compile.values import ClusterResource, Grid, Link, Sample, links, replace, walk
+from flambe.compile.variables import EnvValue, resolved
 from flambe.errors import StateError
 
 
@@ -64,7 +66,7 @@ def read(source: str | FilePath | IO[str] | IO[bytes]) -> Document:
     return read_text(decoded(data, name) if isinstance(data, bytes) else data, name)
 
 
-def dump(value: object, stream: IO[str] | None = None) -> str:
+def dump(value: object, stream: IO[str] | None = None, *, resolve: bool = False) -> str:
     """Write a blueprint, or an object that was built from one or in Python, as YAML.
 
     Links and options are written as they were read. What is read back is equal.
@@ -75,6 +77,9 @@ def dump(value: object, stream: IO[str] | None = None) -> str:
         A :class:`Schema`, a component or another registered object, or plain data of those.
     stream
         Where to write to.
+    resolve
+        Whether values are written instead of the environment variables that they come from;
+        secrets never are.
 
     Returns
     -------
@@ -86,7 +91,8 @@ def dump(value: object, stream: IO[str] | None = None) -> str:
     StateError
         If something in it has no YAML form; the argument is named.
     """
-    text = _text(_plain(value))
+    plain = _plain(value)
+    text = _text(resolved(plain) if resolve else plain)
     if stream is not None:
         stream.write(text)
     return text
@@ -99,14 +105,15 @@ def dump_standalone(component: object, stream: IO[str]) -> None:
     """Write all that it takes to build a component again, what it links to included."""
     origin: Origin | None = vars(component).get("_flambe_origin")
     if origin is None:
-        stream.write(_text(_plain(component)))
+        stream.write(_text(resolved(_plain(component))))
         return
     names = _closure(origin)
     if not names:
-        stream.write(_text(origin.schema))
+        stream.write(_text(resolved(origin.schema)))
         return
     target = Link(str(origin.path[0]), origin.path[1:])
-    stream.write(_text({"names": {n: origin.names[n] for n in names}, "object": target}))
+    described = {"names": {n: origin.names[n] for n in names}, "object": target}
+    stream.write(_text(resolved(described)))
 
 
 def load_standalone(path: str, extensions: Collection[str] = (), *, trust: bool = False) -> Any:
@@ -175,7 +182,7 @@ def _closure(origin: Origin) -> list[str]:
 
 def _plain(value: object, where: str = "") -> object:
     """Return the value with objects replaced by their blueprints."""
-    if value is None or type(value) in _SCALARS or isinstance(value, Link | Sample):
+    if value is None or type(value) in _SCALARS or isinstance(value, Link | Sample | EnvValue):
         return value
     if type(value).__module__ == "numpy" and getattr(value, "shape", None) == ():
         return _plain(getattr(value, "item")(), where)  # noqa: B009 (an array of no dimension)

@@ -13,16 +13,16 @@ from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from flambe.compile import search_spaces, tags
 from flambe.compile.reader.anchors import Sharing
+from flambe.compile.reader.composing import MAX_DEPTH, MAX_VALUES
+from flambe.compile.reader.environment import VariableError, read_variable, value_of
 from flambe.compile.reader.provenance import mismatch
 from flambe.compile.reader.source import Document
 from flambe.compile.registered import reads_yaml
 from flambe.compile.schema import Schema
+from flambe.compile.variables import remember
 from flambe.compile.values import BROKEN, ClusterResource, Grid, Link, Path, Sample
 from flambe.errors import Place, Problem
 
-# Bounds on what one file may hold, aliases counted each time that they are used.
-MAX_VALUES = 100_000
-MAX_DEPTH = 60
 MAX_BOUND = 1e300  # of a sample: the distance of two bounds is a number too
 
 STANDARD = "tag:yaml.org,2002:"
@@ -94,7 +94,7 @@ class NodeReader:
             self.document.add(
                 Problem(
                     f"more than {MAX_VALUES:,} values, or nested deeper than {MAX_DEPTH}",
-                    self.document.source.position_of(node.start_mark),
+                    self.document.position_of(node.start_mark),
                     "each use of an alias counts",
                 )
             )
@@ -122,9 +122,9 @@ class NodeReader:
     def _position_of(self, node: Node) -> Place:
         start, end = node.start_mark, node.end_mark
         if not tag_of(node).startswith(STANDARD):
-            return self.document.source.position_of(start, len(tag_of(node)))
+            return self.document.position_of(start, len(tag_of(node)))
         width = end.column - start.column if end.line == start.line else 1
-        return self.document.source.position_of(start, max(1, width))
+        return self.document.position_of(start, max(1, width))
 
     # -- plain YAML ---------------------------------------------------------------------------
 
@@ -244,7 +244,25 @@ class NodeReader:
                 return ClusterResource(node.value)
             self.document.problem("!cluster takes a path or a URL", path)
             return BROKEN
+        if tag == "env":
+            return self._variable(node, path)
+        if tag == "include":  # what is wrong with it has been noted
+            return BROKEN
         return self._schema(node, tag, path)
+
+    def _variable(self, node: Node, path: Path) -> object:
+        if self.document.saved:
+            hint = "load it with trust=True, if you trust its author"
+            self.document.problem("a saved component may not read !env", path, hint)
+            return BROKEN
+        try:
+            content = self._mapping(node, path) if isinstance(node, MappingNode) else node.value
+            variable = read_variable(content)
+            value = value_of(variable, lambda text: self._implicit(ScalarNode("", text), path))
+        except VariableError as error:
+            self.document.problem(error.message, path, error.hint)
+            return BROKEN
+        return remember(value, variable)
 
     def _link(self, node: Node, path: Path) -> object:
         try:

@@ -16,11 +16,27 @@ MAX_MESSAGE = 1000  # characters: names and values are quoted in messages, and m
 
 @dataclass
 class Source:
-    """The text of a configuration, the name that people know it by, and the folder of its file."""
+    """A text that configurations are read from.
+
+    Attributes
+    ----------
+    name
+        What people know it by: the file, or ``override 1``.
+    text
+        The text.
+    folder
+        The folder of the configuration: what paths in it are relative to.
+    path
+        Its file, if it is an included one.
+    start
+        The column in its first line where what is read begins.
+    """
 
     name: str
     text: str
     folder: str = ""
+    path: str = ""
+    start: int = 0
     lines: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -28,7 +44,7 @@ class Source:
 
     def position_of(self, mark: Mark, width: int = 1) -> Place:
         """Turn a mark of the YAML parser into a place."""
-        return self.at(mark.line, mark.column, width)
+        return self.at(mark.line, mark.column + (0 if mark.line else self.start), width)
 
     def at(self, line: int, column: int, width: int = 1) -> Place:
         """Return a place; line and column start at 0 here."""
@@ -59,6 +75,8 @@ class Document:
     """A configuration as read: the extension header, and one tree of values."""
 
     source: Source
+    #: The other texts that it was read from, by name: included files, and overrides.
+    sources: dict[str, Source] = field(default_factory=dict)
     extensions: dict[str, str] = field(default_factory=dict)
     #: Those of them that the reader of a saved component did not declare: see tags.resolve().
     undeclared: set[str] = field(default_factory=set)
@@ -68,6 +86,14 @@ class Document:
     places: Places = field(default_factory=Places)
     extension_places: dict[str, Place] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
+
+    def source_of(self, mark: Mark) -> Source:
+        """Return the text that a mark of the YAML parser is in."""
+        return self.sources.get(mark.name, self.source)
+
+    def position_of(self, mark: Mark, width: int = 1) -> Place:
+        """Turn a mark of the YAML parser into a place."""
+        return self.source_of(mark).position_of(mark, width)
 
     def problem(self, message: str, path: Path = (), hint: str = "", *, key: bool = False) -> None:
         """Note a mistake at a path; see :meth:`add`."""
@@ -99,10 +125,15 @@ class Document:
             If anything was.
         """
         if self.problems:
+            order = {name: rank for rank, name in enumerate([self.source.name, *self.sources])}
             raise ConfigError(
                 sorted(
                     self.problems,
-                    key=lambda p: (p.place.line, p.place.column) if p.place else (0, 0),
+                    key=lambda p: (
+                        (order.get(p.place.file, 0), p.place.line, p.place.column)
+                        if p.place
+                        else (0, 0, 0)
+                    ),
                 )
             )
 

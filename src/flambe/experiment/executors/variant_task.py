@@ -61,7 +61,7 @@ class VariantTask:
         self.best: float | None = None
         events.use(channel, variant_id)
         with contextlib.suppress(StateError):  # made in Python, with values that have no YAML form
-            text = yaml.dump(self.variant.config)
+            text = yaml.dump(self.variant.config, resolve=True)
             channel.send(Record(variant_id, "config", "", text, None, time.time()))
         self.folders = VariantFolders()
         with contextlib.ExitStack() as unfinished:

@@ -13,6 +13,7 @@ from flambe._grammar import is_one_line
 from flambe.compile import search_spaces
 from flambe.compile.schema import Schema
 from flambe.compile.values import Grid, Key, Link, Path, Sample, children, path_text, replace, walk
+from flambe.compile.variables import EnvValue, plain
 from flambe.experiment.variants.identity import canonical, canonical_text
 
 Choices = dict[Path, object]
@@ -115,6 +116,9 @@ def _alternatives_of_grid(grid: Grid, path: Path, seed: int) -> list[tuple[objec
 
 def label(value: object) -> object:
     """Return a choice for people: a scalar, or the tag or text of what was chosen."""
+    if isinstance(value, EnvValue) and value.variable.is_secret:
+        return f"!env {value.variable.name}"
+    value = plain(value)
     if isinstance(value, str):  # a line of a log, and a cell of a table
         return value if is_one_line(value) else json.dumps(value, ensure_ascii=False)[1:-1]
     if value is None or isinstance(value, bool | int | float):
