@@ -53,6 +53,8 @@ def folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Path:
         ("flambe", "sta", {"stat.yaml", "status"}),
         ("flambe stat.yaml", "--fo", {"--force"}),
         ("flambe stat.yaml --stale", "", {"rerun", "reuse"}),
+        ("flambe stat.yaml train.lr=1 ~reduce", "--fo", {"--force"}),
+        ("flambe plan stat.yaml train.lr=1", "--fo", {"--force"}),
         ("flambe status", "sta", {"stat.yaml"}),
         ("flambe down", "--a", {"--all"}),
         ("flambe completion", "", {"bash", "zsh"}),

@@ -72,8 +72,10 @@ def print_completion(options: CompletionOptions) -> int:
 
     names = [name for name in COMMANDS if name != "run"]
     parser = command_parser("run")
-    # The file and the names of the commands stand in the same place.
-    parser._actions.remove(next(each for each in parser._actions if each.dest == "config"))
+    # The file and the names of the commands stand in the same place; overrides have no names that
+    # a shell could complete.
+    for name in ("config", "overrides"):
+        parser._actions.remove(next(each for each in parser._actions if each.dest == name))
     commands = parser.add_subparsers(metavar="CONFIG")
     parsers = [parser]
     for name in names:

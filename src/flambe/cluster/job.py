@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from flambe.cluster.cluster_host import ClusterHost
 from flambe.cluster.context import ClusterContext
 from flambe.cluster.provisioning import lock
 from flambe.cluster.services import service
-from flambe.compile import Schema, source_map, yaml
+from flambe.compile import Schema, source_map, variables, yaml
 from flambe.compile.build import run_error
 from flambe.errors import ConfigError, FlambeError, Problem, RunError
 from flambe.packaging import provenance
@@ -133,6 +134,9 @@ def _upload(cluster: ClusterContext, job: JobSpec, record: str) -> StartRequest:
         host.put(source_map.source_map(job.blueprint), positions)
     invocation = f"{folder}/invocation.json"
     host.put(record, invocation)
+    values = f"{folder}/orchestrator/values.json"
+    read_here = variables.values_in(job.blueprint)
+    host.put(json.dumps(read_here), values, mode=0o600)  # some are secrets
     secrets = _send_secrets(cluster, job.secrets, folder)
     config = host.path(f"{folder}/config.yaml")
     command = [cluster.python(host), "-m", "flambe", config, *job.options]
@@ -150,12 +154,13 @@ def _upload(cluster: ClusterContext, job: JobSpec, record: str) -> StartRequest:
             **run_setup.variables,
             source_map.VARIABLE: host.path(positions),
             provenance.VARIABLE: host.path(invocation),
+            variables.FILE: host.path(values),
         },
         about={
             **lock.this_process("running").to_json(),
             "environment": cluster.environment_name,
         },
-        removed=list(secrets.on_orchestrator),
+        removed=[*secrets.on_orchestrator, host.path(values)],
         after=[*secrets.cleanup_commands, *map(list, run_setup.cleanup_commands)],
         lease=cluster.stall_timeout,
     )

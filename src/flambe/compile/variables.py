@@ -72,15 +72,15 @@ class _Remembers:
 
     variable: Variable
 
-    def __new__(cls, value: Any, variable: Variable) -> Any:  # noqa: PYI034 (of several types)
+    def __new__(cls, value: Any, variable: Variable) -> Any:
         result: Any = super().__new__(cls, value)  # type: ignore[call-arg]
         result.variable = variable
         if variable.is_secret:
             redact.add(str(value))
         return result
 
-    def __getnewargs__(self) -> tuple[object, Variable]:
-        return plain(self), self.variable
+    def __reduce__(self) -> tuple[type, tuple[object, Variable]]:
+        return type(self), (plain(self), self.variable)
 
 
 class EnvText(_Remembers, str):

@@ -92,9 +92,10 @@ def source_of(component: object, extensions: Iterable[str], seeds: Sequence[int]
     return Source(
         str(path) if text else "",
         text,
-        resolve=lambda: yaml.dump(component),
+        resolve=lambda: yaml.dump(component, resolve=True),
         extensions=tuple(extensions),
         extras=tuple(sorted(extras_of(origin.schema))) if origin is not None else (),
+        overrides=origin.schema.overrides if origin is not None else (),
         seeds=tuple(seeds),
     )
 

@@ -44,7 +44,9 @@ def read_variable(content: object) -> Variable:
     VariableError
         If it is neither, or the variable is not set and has no default.
     """
-    options: Mapping[object, object] = content if isinstance(content, Mapping) else {"name": content}
+    options: Mapping[object, object] = (
+        content if isinstance(content, Mapping) else {"name": content}
+    )
     name, kind, secret = options.get("name"), options.get("type", ""), options.get("secret")
     if not isinstance(name, str) or not name or "=" in name or "\0" in name:
         raise VariableError("!env takes the name of an environment variable")

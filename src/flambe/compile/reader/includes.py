@@ -115,7 +115,7 @@ class Includer:
         main = self.document.source
         opened = [(str(Path(self.folder, Path(main.name).name).resolve()), main.name), *self.open]
         if path in [other for other, _ in opened]:
-            cycle = " → ".join([shown for _, shown in opened] + [name])
+            cycle = " → ".join([other for _, other in opened] + [name])
             self._problem(node, f"{name} includes itself: {cycle}", "remove one of the inclusions")
             return False
         self._count += 1

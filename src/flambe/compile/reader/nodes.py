@@ -19,8 +19,8 @@ from flambe.compile.reader.provenance import mismatch
 from flambe.compile.reader.source import Document
 from flambe.compile.registered import reads_yaml
 from flambe.compile.schema import Schema
-from flambe.compile.variables import remember
 from flambe.compile.values import BROKEN, ClusterResource, Grid, Link, Path, Sample
+from flambe.compile.variables import remember
 from flambe.errors import Place, Problem
 
 MAX_BOUND = 1e300  # of a sample: the distance of two bounds is a number too

@@ -11,6 +11,7 @@ import copy
 import re
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.error import FileMark
@@ -72,24 +73,15 @@ class Override:
         return ".".join(key.text for key in self.keys[:length])
 
 
-def parse(text: str, number: int, folder: str = "") -> Override:
+def parse(source: Source) -> Override:
     """Read an override.
-
-    Parameters
-    ----------
-    text
-        As it was written.
-    number
-        Its position among the overrides, from 1.
-    folder
-        The folder of the configuration.
 
     Raises
     ------
     ConfigError
         If it is none.
     """
-    source = Source(f"override {number}", text, folder)
+    text = source.text
     action = text[:1] if text[:1] in ("+", "~") else ""
     column = len(action)
     absolute = text.startswith(".", column)
@@ -127,9 +119,10 @@ def apply(
         Includes the files that values name.
     """
     for number, text in enumerate(overrides, start=1):
+        source = Source(f"override {number}", text, document.source.folder)
+        document.sources[source.name] = source
         try:
-            override = parse(text, number, document.source.folder)
-            document.sources[override.source.name] = override.source
+            override = parse(source)
             editor = _Editor(document, override, root)
             value = _value(override)
             root = editor.edit(includer.expand(value) if includer and value else value)
@@ -176,8 +169,8 @@ class _Editor:
         for depth, key in enumerate(keys[:-1], start=1):
             below = self._below(slot, key)
             if below is None:
-                known = depth == 1 and key.text in keywords and keys[1].text in stages
-                if self.override.action != "+" and not known:
+                implied = depth == 1 and key.text in keywords and keys[1].text in stages
+                if self.override.action != "+" and not implied:
                     raise self._unknown(slot, key, keywords if depth == 1 else ())
                 mark = _mark(self.override, key.column)
                 below = self._add(slot, key, MappingNode(_MAP, [], mark, mark))
@@ -233,8 +226,9 @@ class _Editor:
             kinds = f"the stages: {listed(stages)}; " if stages else ""
             raise self._problem(
                 first,
-                f"there is no stage or keyword {first.text!r}" if stages else
-                f"there is no keyword {first.text!r}",
+                f"there is no stage or keyword {first.text!r}"
+                if stages
+                else f"there is no keyword {first.text!r}",
                 did_you_mean(first.text, names) or f"{kinds}the keywords: {listed(keywords)}",
             )
         return keys, stages, keywords
@@ -317,13 +311,10 @@ class _Editor:
         if isinstance(node, SequenceNode):
             return self._problem(key, text, f"it has {len(node.value)} elements, from 0")
         names = list(dict.fromkeys([*_names(node), *more]))
-        hint = did_you_mean(key.text, names)
-        if not hint and names:
-            hint = f"it has: {listed(names)}"
-        if self.override.action == "":
-            adding = f"to add it:   +{self.override.source.text}"
-            hint = f"{hint}; {adding}" if hint else adding
-        return self._problem(key, text, hint)
+        hints = [f"it has: {listed(names)}"] if names else []
+        if not self.override.action:
+            hints.append(f"to add it:   +{self.override.source.text}")
+        return self._problem(key, text, did_you_mean(key.text, names) or "; ".join(hints))
 
     def _problem(self, key: Key, message: str, hint: str = "") -> ConfigError:
         position = self.override.source.at(0, key.column, len(key.text))
@@ -334,20 +325,19 @@ class _Editor:
 class _Slot:
     """Where a node stands: in the pairs of a mapping, or in the elements of a list."""
 
-    container: list[Node] | list[tuple[Node, Node]]
+    container: list[Any]
     position: int
 
     @property
     def node(self) -> Node:
         entry = self.container[self.position]
-        return entry[1] if isinstance(entry, tuple) else entry
+        node: Node = entry[1] if isinstance(entry, tuple) else entry
+        return node
 
     @node.setter
     def node(self, node: Node) -> None:
         entry = self.container[self.position]
-        self.container[self.position] = (  # type: ignore[call-overload]
-            (entry[0], node) if isinstance(entry, tuple) else node
-        )
+        self.container[self.position] = (entry[0], node) if isinstance(entry, tuple) else node
 
     def remove(self) -> None:
         del self.container[self.position]
@@ -363,7 +353,7 @@ def _pairs(node: Node, depth: int = 0) -> Iterator[tuple[ScalarNode, Node]]:
     """Yield the pairs of a mapping, and then those that are merged into it."""
     if not isinstance(node, MappingNode) or depth > 20:
         return
-    merged = []
+    merged: list[Node] = []
     for key, value in node.value:
         if not isinstance(key, ScalarNode):
             continue
