@@ -13,7 +13,7 @@ from flambe.compile.registry import CLASSES
 
 # Package -> its public names: documented, importable, and no others.
 PUBLIC = {
-    "flambe": "Component Schema __version__ load log save trust",
+    "flambe": "Component Experiment RunHandle Schema __version__ load load_config log runs save trust",
     "flambe.compile": (
         "Component Grid Link MappedRegistrable Registrable Sample Schema alias load"
         " registrable_factory save yaml"
@@ -26,7 +26,8 @@ PUBLIC = {
     "flambe.cluster": "AWSCluster Cluster LocalCluster LoopbackHost Machine SSHCluster",
     "flambe.remote": "Address Command Connection Copy Host Login Result Transport each",
     "flambe.testing": (
-        "FakeAgent FakeConnection RecordedCommand RecordingCluster RecordingObserver fake_machine"
+        "ComponentRun FakeAgent FakeConnection RecordedCommand RecordingCluster RecordingObserver"
+        " fake_machine run_component run_experiment"
     ),
     "flambe.report": "create_app",
     "flambe.learn": "Evaluator Script Trainer",

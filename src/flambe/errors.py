@@ -120,6 +120,10 @@ class FlambeError(Exception):
 
     exit_code = 1
 
+    def _render_traceback_(self) -> list[str]:
+        """Return what IPython shows of it (a hook): the message, without frames inside flambe."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class ConfigError(FlambeError):
     """The configuration is wrong; nothing was built or touched.

@@ -21,6 +21,7 @@ from flambe.runnable import ClusterRunnable, RemoteEnvironment, Secrets
 
 if TYPE_CHECKING:
     from flambe.cluster import Cluster
+    from flambe.experiment.interactive.run_handle import RunHandle
 
 
 class Experiment(ClusterRunnable):
@@ -181,17 +182,25 @@ class Experiment(ClusterRunnable):
         if problems:
             raise ConfigError(problems)
 
-    def run(self, force: bool = False, **kwargs: Any) -> None:
+    def run(self, force: bool = False, *, show: Any = True, **kwargs: Any) -> RunHandle:
         """Run all stages.
 
         Parameters
         ----------
         force
             Whether results of the same name are moved aside.
+        show
+            Whether the run is shown, if there is no ``observer``: in a notebook as a table that
+            changes in place, elsewhere by the log, which is printed if logging is not configured.
         kwargs
             ``resume``, ``debug``: as in the constructor; ``observer``: shows how the run goes, a
             :class:`~flambe.experiment.observer.Observer`; ``executor``: makes what runs the
             stages. All options: :class:`~flambe.experiment.run.RunOptions`.
+
+        Returns
+        -------
+        RunHandle
+            The variants as a table, the best ones, and what they saved.
 
         Raises
         ------
@@ -203,15 +212,30 @@ class Experiment(ClusterRunnable):
         Interrupted
             If the user stopped it.
         """
+        from flambe.experiment.interactive.run_handle import RunHandle
+        from flambe.experiment.interactive.session import observing
         from flambe.experiment.run import Run, RunContext, RunOptions
         from flambe.packaging.provenance import source_of
 
-        options = RunOptions(force=force, **kwargs)
         self.parse()
         secrets = self.config.origin if isinstance(self.config, Secrets) else ""
         source = source_of(self, registry.extensions().declared, [self.seed])
         context = RunContext(self._write_config, self._identify_user, secrets, source)
-        Run(self.spec(), options, context).execute()
+        with observing(kwargs.pop("observer", None), show=show) as observer:
+            options = RunOptions(force=force, observer=observer, **kwargs)
+            run = Run(self.spec(), options, context)
+            run.execute()
+        return RunHandle(run.folder.root)
+
+    @property
+    def last_run(self) -> RunHandle | None:
+        """The results in the output folder, of this process or another one; None without."""
+        from flambe.experiment.interactive.run_handle import RunHandle
+        from flambe.experiment.storage.output_folder import output_folder
+
+        with contextlib.suppress(ConfigError):
+            return RunHandle(output_folder(self.spec()))
+        return None
 
     def _write_config(self, path: Path) -> None:
         """Write the configuration: the file that it was read from, or its YAML form."""

@@ -56,11 +56,14 @@ class Interruption:
         reason
             Why.
         """
-        if not self.reason and self._handlers:
-            self.reason = reason
-            main = threading.main_thread().ident
-            assert main is not None
+        if self.reason:
+            return
+        self.reason = reason
+        main = threading.main_thread().ident
+        if self._handlers and main is not None:
             signal.pthread_kill(main, signal.SIGTERM)
+        else:  # a run in another thread: check() raises it there
+            self.asked = True
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
         self.asked = True

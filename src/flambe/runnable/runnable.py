@@ -51,8 +51,8 @@ class Runnable(Registered, abc.ABC):
         """
 
     @abc.abstractmethod
-    def run(self, force: bool = False, **kwargs: object) -> None:
-        """Run.
+    def run(self, force: bool = False, **kwargs: object) -> object:
+        """Run; what it returns is for callers in Python, and the command does not use it.
 
         Parameters
         ----------
