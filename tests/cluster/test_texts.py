@@ -14,7 +14,7 @@ from flambe.cluster.services.docker import Docker
 from flambe.cluster.services.files import Files
 from flambe.compile import Component, Schema, yaml
 from flambe.errors import ComponentError, ConfigError
-from flambe.experiment.variants.inputs import Inputs
+from flambe.experiment.variants.inputs import FactReader, Inputs
 from flambe.field import LabelField
 from flambe.learn import Script
 from flambe.remote import Address, Connection, Host, Login
@@ -112,9 +112,10 @@ class Reading(Component):
 def test_one_path_is_one_file(tmp_path: Path) -> None:
     file = tmp_path / "data.csv"
     file.write_text("1")
-    before = Inputs().data_of(Schema.of(Reading, str(file)))
+    facts = FactReader(None).read(Schema.of(Reading, str(file)))
+    before = Inputs().data_of(facts)
     file.write_text("2 3")
-    after = Inputs().data_of(Schema.of(Reading, str(file)))
+    after = Inputs().data_of(facts)
     assert list(before) == list(after) == [f"file {file}"]
     assert before != after
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flambe.errors import ConfigError
+from flambe.experiment.variants.expansion import Expander, Variant
 from flambe.experiment.variants.inputs import Inputs
 from flambe.progress import Status, VariantState
 from tests.experiment.lab import Lab, Outcome
@@ -160,7 +161,7 @@ def test_a_stale_result_is_used_on_request_and_marked(mine: Mine) -> None:
     last = mine.run(more, resume=True).fine()
     assert {v.status for v in last.variants} == {Status.FINISHED}
     assert not any(v.stale for v in last.variants)
-    assert {v.reason for v in last.of("c")} == {reason}
+    assert {v.reason for v in last.of("c")} == {f"ancestor a: {reason}"}
 
 
 def test_an_unfinished_stale_variant_goes_on_on_request(mine: Mine) -> None:
@@ -197,7 +198,8 @@ def test_the_bytes_of_a_resource(mine: Mine) -> None:
     assert all_reused(mine.run(pipeline, more=resources, resume=True))
     text.write_text("2")
     again = mine.run(pipeline, more=resources, resume=True)
-    assert [v.reason for v in fresh(again)] == ["resource 'txt' changed"] * 2
+    reason = "resource 'txt' changed"
+    assert [v.reason for v in fresh(again)] == [reason, f"ancestor a: {reason}"]
     assert again.metrics("b") == [(before or 0) + 1]
     assert again.statuses("c") == [Status.REUSED]
     # It is the content that counts, not the place.
@@ -223,7 +225,7 @@ def test_results_of_before_identities_held_code(mine: Mine) -> None:
     pipeline = PIPELINE + "c: !MINE.Net {text: !@ txt}\n"
     first = mine.run(pipeline, more=more).fine()
     metrics = first.metrics("c")
-    _as_written_before(first)
+    _as_written_before(first, mine.lab)
     again = mine.run(pipeline, more=more, resume=True)
     assert all_reused(again)
     assert again.metrics("c") == metrics
@@ -235,19 +237,27 @@ def test_results_of_before_identities_held_code(mine: Mine) -> None:
     assert note in third.watcher.notes
 
 
-def _as_written_before(outcome: Outcome) -> None:
+def _as_written_before(outcome: Outcome, lab: Lab) -> None:
     """Rewrite a journal as it was when an identity was that of the configuration alone."""
-    names = {v.id: v.config_id for v in outcome.variants}
+    spec = lab.experiment().spec()
+    expander = Expander(spec.pipeline, spec.seed, spec.resources, all_resources=True)
+    expanded: dict[str, list[Variant]] = {}
+    names = {}
+    for stage in spec.pipeline:
+        expanded[stage] = expander.expand(stage, expanded)
+        for entry, variant in zip(outcome.of(stage), expanded[stage], strict=True):
+            names[entry.id] = variant.config_id
     lines = []
     for line in outcome.folder.variants.read_text().splitlines():
         entry = json.loads(line)
-        for field in ("config_id", "code", "data", "stale", "reason", "repetition"):
+        for field in ("config_id", "code", "data", "packages", "stale", "reason", "repetition"):
             entry.pop(field, None)
         entry["id"] = names[entry["id"]]
         if "parents" in entry:
             entry["parents"] = {stage: names[one] for stage, one in entry["parents"].items()}
         lines.append(json.dumps(entry) + "\n")
     outcome.folder.variants.write_text("".join(lines))
+    outcome.folder.lineage.unlink()
 
 
 def test_a_plan_says_what_is_stale(mine: Mine, capsys: pytest.CaptureFixture[str]) -> None:
@@ -308,7 +318,7 @@ def test_the_files_of_a_table(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None
     assert lab.run(resume=True).fine().statuses("a") == [Status.REUSED]
     (lab.root / "train.csv").write_text("x\n2\n")
     again = lab.run(resume=True).fine()
-    assert [v.reason for v in again.of("a")] == ["file train.csv changed"]
+    assert [v.reason for v in again.of("a")] == ["ancestor data: file train.csv changed"]
 
 
 def test_what_stands_on_a_cluster_counts_by_its_names_and_sizes(lab: Lab) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import json
 import math
@@ -293,6 +294,25 @@ for stage in pipeline:
     known[stage] = expander.expand(stage, known)
 print(json.dumps([[v.id, v.name, dict(v.choices)] for s in known.values() for v in s]))
 """
+
+
+def test_the_ids_of_earlier_versions() -> None:
+    """Results are found by their ids: those of a configuration must stay what they are."""
+    pipeline: Stages = {
+        "a": walker(rate=Sample(0.1, 9.5, 4, None), extra={"x": Grid(("p", "q")), "ü": "ü"}),
+        "b": walker(
+            start=Link("a"), text=Link("text"), keys={1: "a", 2: [1, "!", 2]}, plain=["!g", {"z": 1}],
+            own=Link("b", ("x",)), extra=Grid((Link("a", (), ("value",)), 1, walker(x=1.5), [True])),
+        ),
+    }  # fmt: skip
+    inputs = Inputs({"pieces:Walk": "abc"}, {"text": "h"})
+    expander = Expander(pipeline, 7, {"text": "./x"}, inputs, all_resources=True)
+    known: dict[str, list[Variant]] = {}
+    for stage in pipeline:
+        known[stage] = expander.expand(stage, known)
+    ids = [[v.id, v.config_id, v.name] for v in [*known["a"], *known["b"]]]
+    digest = hashlib.sha256(json.dumps(ids).encode()).hexdigest()
+    assert digest == "c8d81fb4bc5e53dd66178c394c3300e9627fa28ed9ae7242727a4a60feaa740e"
 
 
 def test_the_same_in_every_process() -> None:

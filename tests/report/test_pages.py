@@ -899,7 +899,7 @@ def test_a_stale_result_is_marked(look: Callable[..., Looking], tmp_path: Path) 
         assert "used again all the same: code of ext.Net" in page.locator("#reuse").inner_text()
         looking.go(f"/variant/{fresh}")
         looking.settled()
-        assert "run again: resource 'text' changed" in page.locator("#reuse").inner_text()
+        assert "Why it was run: resource 'text' changed" in page.locator("#reuse").inner_text()
 
 
 def test_a_figure_that_is_nan_is_shown_and_ranks_last(

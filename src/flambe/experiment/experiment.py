@@ -78,6 +78,10 @@ class Experiment(ClusterRunnable):
         How many variants a stage may have, those that ``reduce`` masks included: 10,000 by
         default, at most 100,000. All stages together may have ten times as many. With more,
         nothing is run.
+    fingerprint
+        What of the code decides whether a result is reused: ``source`` of your classes and the
+        versions of packages; ``version``: ``_flambe_version`` of your classes and the versions of
+        packages; or ``off``.
     """
 
     #: The keywords whose tags are constructed; those of stages, searches … stay blueprints.
@@ -106,6 +110,7 @@ class Experiment(ClusterRunnable):
         reuse_actors: bool = True,
         storage: str | None = None,
         max_variants: int = DEFAULT_MAX_VARIANTS,
+        fingerprint: str = "source",
     ) -> None:
         super().__init__(env, user_provider)
         self.name = name
@@ -125,6 +130,7 @@ class Experiment(ClusterRunnable):
         self.reuse_actors = reuse_actors
         self.storage = storage
         self.max_variants = max_variants
+        self.fingerprint = fingerprint
 
     @classmethod
     def check_schema(cls, schema: Schema) -> Iterator[Finding]:
@@ -156,6 +162,7 @@ class Experiment(ClusterRunnable):
             stop_on_failure=self.stop_on_failure,
             reuse_actors=self.reuse_actors,
             debug=self.debug,
+            fingerprint=self.fingerprint,
             folder=folder_of(self),
         )
 

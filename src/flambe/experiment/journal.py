@@ -68,6 +68,7 @@ def _initial_state(variant: Variant) -> VariantState:
         config_id=variant.config_id,
         code=dict(variant.code),
         data=dict(variant.data),
+        packages=dict(variant.packages),
     )
 
 
@@ -156,10 +157,10 @@ class Journal:
             self._append({"id": variant_id, **changes})
         self.publish()
 
-    def forget(self, variant_id: str) -> None:
-        """Record that a variant of an earlier configuration is not part of this run."""
+    def forget(self, variant_id: str, reason: str = "") -> None:
+        """Record that a variant of an earlier configuration is not part of this run, and why."""
         with self._lock:
-            self._append({"id": variant_id, "gone": True})
+            self._append({"id": variant_id, "gone": True, "reason": reason})
 
     def of(self, stage: str) -> list[VariantState]:
         """Return the variants of a stage."""

@@ -91,7 +91,7 @@ def find_resumable(spec: ExperimentSpec, earlier: EarlierResults) -> Resumable:
     for stage in spec.pipeline:
         variants[stage] = expander.expand(stage, variants)
         for variant in variants[stage]:
-            result = earlier.find(variant, only_local=True)
+            result = earlier.find(variant, expander, only_local=True)
             if result is None or not variant.runs:
                 continue
             if result.changes:

@@ -6,15 +6,21 @@ import dataclasses
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from flambe._files import replacing
 from flambe.errors import ConfigError, Problem, did_you_mean
+from flambe.experiment import resume_messages
 from flambe.experiment.journal import Journal
 from flambe.experiment.search.stage_search import EvaluatedPoint
+from flambe.experiment.spec import ExperimentSpec
 from flambe.experiment.storage.checkpoints import FINAL, RESUMED, Checkpoints, Manifest
 from flambe.experiment.variants.expansion import Expander, Variant
 from flambe.experiment.variants.lineage import EarlierResult, EarlierResults
+from flambe.experiment.variants.reasons import Reasons
+from flambe.experiment.variants.recognition import adopted, read_record, recall, recognize
+from flambe.experiment.variants.record import LineageRecord
 from flambe.progress import (
     RunFolder,
     Status,
@@ -90,9 +96,10 @@ class ResumeState:
         self.unrecorded = 0
         if resume:
             end_last_line(folder.variants)
-        #: What belonged to the last run, by id.
-        self.last: dict[str, VariantState] = folder.read_variants() if resume else {}
         self.earlier = EarlierResults.read(read_lines(folder.variants) if resume else ())
+        self.before = read_record(folder) if resume else None
+        self._expander: Expander | None = None
+        self._reasons: Reasons | None = None
         named: Sequence[str] = ()
         if not isinstance(resume, bool):
             named = [resume] if isinstance(resume, str) else resume
@@ -121,10 +128,43 @@ class ResumeState:
             if root != str(self.folder.root):
                 self.checkpoints.move(f"{root}/{stage}", f"{root}/earlier/{stamp}/{stage}")
         entries = {k: v for k, v in self.earlier.entries.items() if v.stage not in stages}
-        self.earlier = EarlierResults(entries)
-        self.last = {k: v for k, v in self.last.items() if k in entries}
+        last = {k: v for k, v in self.earlier.last.items() if k in entries}
+        self.earlier = EarlierResults(entries, last)
+
+    def attach(self, journal: Journal, spec: ExperimentSpec, expander: Expander) -> None:
+        """Let the variants of this run be compared with the earlier results.
+
+        What belongs to stages that are no longer in the file is no part of the run from here on.
+        """
+        self._expander = expander
+        recall(expander, self.earlier, self.before)
+        now = LineageRecord.of(spec, expander)
+        self._reasons = Reasons(self.earlier, self.before, expander, now)
+        self._spec = spec
+        self._write_record()
+        for entry in self.earlier.last.values():
+            if entry.stage not in spec.pipeline:
+                journal.forget(entry.id, f"there is no stage {entry.stage} any more")
+
+    def recognize(self, stage: str, variants: Mapping[str, Sequence[Variant]]) -> None:
+        """Find out whether a stage is one of the last run under another name."""
+        assert self._expander is not None
+        if recognize(self._expander, self.earlier, self.before, stage, variants):
+            self._write_record()
+
+    def _write_record(self) -> None:
+        assert self._expander is not None
+        record = LineageRecord.of(self._spec, self._expander)
+        with replacing(self.folder.lineage) as part:
+            part.write_text(record.dump(), encoding="utf-8")
 
     # -- which result is whose ----------------------------------------------------------------
+
+    def vanished(self) -> set[str]:
+        """Return the stages with earlier results that are not in the file."""
+        assert self._expander is not None
+        stages = {entry.stage for entry in self.earlier.entries.values()}
+        return stages - set(self._expander.pipeline)
 
     def match(self, variant: Variant) -> tuple[Variant, EarlierResult | None]:
         """Return a variant as its earlier result knows it, and that result, if it is to be used.
@@ -132,7 +172,8 @@ class ResumeState:
         A result keeps the identity and the folder that it was recorded with: what builds on a stale
         one is none of those that build on a fresh one.
         """
-        result = self.earlier.find(variant)
+        assert self._expander is not None
+        result = self.earlier.find(variant, self._expander)
         if result is None:
             return variant, None
         entry = result.entry
@@ -142,19 +183,39 @@ class ResumeState:
                 return variant, result
             return variant, None
         self.unrecorded += result.unrecorded
-        if result.changes or result.unrecorded:
-            variant = dataclasses.replace(variant, id=entry.id, code=entry.code, data=entry.data)
-        return dataclasses.replace(variant, name=entry.name), result
+        renamed = entry.stage != variant.stage
+        if entry.id != variant.id:
+            variant = adopted(variant, result)
+            self.earlier.looked_up[variant.id] = variant
+        name = self._bring_here(variant, entry) if renamed else entry.name
+        return dataclasses.replace(variant, name=name), result
+
+    def _bring_here(self, variant: Variant, entry: VariantState) -> str:
+        """Move the files of a result to the stage that has it now; return the name there.
+
+        What is in place already was moved by a run that was killed before it wrote that down.
+        """
+        source = self.folder.variant(entry.stage, entry.name)
+        target = self.folder.variant(variant.stage, entry.name)
+        if source.is_dir() and not target.exists():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(source, target)
+        if self.checkpoints.root != str(self.folder.root):
+            old = self.checkpoints.folder(entry.stage, entry.name)
+            new = self.checkpoints.folder(variant.stage, entry.name)
+            if self.checkpoints.latest(new) is None:
+                self.checkpoints.move(old, new)
+        return entry.name
 
     def _has_begun(self, entry: VariantState) -> bool:
         folder = self.checkpoints.folder(entry.stage, entry.name)
         return self.checkpoints.latest(folder) is not None
 
-    def _is_complete(self, entry: VariantState, *, runs: bool) -> bool:
+    def _is_complete(self, entry: VariantState, *, runs: bool, stage: str = "") -> bool:
         """Whether a result exists as a whole; its figures are those of its last checkpoint."""
         if not runs:
             return entry.status.done
-        folder = self.checkpoints.folder(entry.stage, entry.name)
+        folder = self.checkpoints.folder(stage or entry.stage, entry.name)
         latest = self.checkpoints.latest(folder)
         manifest = self.checkpoints.manifest(latest) if latest is not None else None
         # The run may have ended between the last checkpoint and the line that it was the last.
@@ -185,9 +246,14 @@ class ResumeState:
         ConfigError
             If its stage was named to be used as saved, and it was not finished.
         """
+        assert self._reasons is not None
         usable = result is not None and not (result.changes and not self.use_stale)
         changes = result.changes if result is not None else ""
-        if result is not None and usable and self._is_complete(result.entry, runs=variant.runs):
+        if (
+            result is not None
+            and usable
+            and self._is_complete(result.entry, runs=variant.runs, stage=variant.stage)
+        ):
             entry = result.entry
             journal.add(
                 variant,
@@ -199,20 +265,24 @@ class ResumeState:
                 ended=entry.ended,
                 host=entry.host,
                 stale=changes or _stale_ancestors(journal, variant),
+                reason=self._reasons.reused(variant, result),
             )
             return True
         if variant.stage in self.saved and variant.runs:
             raise ConfigError(self._not_saved(variant, changes if not usable else ""))
-        if usable:
-            journal.add(variant, stale=changes or _stale_ancestors(journal, variant))
+        reason = self._reasons.run(variant, result)
+        if usable and changes:
+            journal.add(variant, stale=changes)
         else:
-            journal.add(variant, stale=_stale_ancestors(journal, variant), reason=changes)
+            journal.add(variant, stale=_stale_ancestors(journal, variant), reason=reason)
         return False
 
     def mask(self, journal: Journal, variant: Variant) -> None:
         """Record a variant that is not built upon; its earlier results keep their name."""
         entry = self.earlier.entries.get(variant.id)
         name = entry.name if entry is not None else variant.name
+        if entry is not None and entry.stage != variant.stage:
+            name = self._bring_here(variant, entry)
         journal.add(dataclasses.replace(variant, name=name), status=Status.MASKED)
 
     def _not_saved(self, variant: Variant, changes: str) -> Problem:
@@ -246,8 +316,9 @@ class ResumeState:
             Makes the variants that were suggested.
         """
         resumed = ResumedSearch()
+        names = {stage, *self.vanished()}
         for entry in self.earlier.entries.values():
-            if entry.stage != stage or not entry.values or entry.status is Status.FAILED:
+            if entry.stage not in names or not entry.values or entry.status is Status.FAILED:
                 continue
             for suggested in _suggested(entry, bases, expander):
                 variant, result = self.match(suggested)
@@ -258,7 +329,7 @@ class ResumeState:
                     resumed.unfinished.append(variant)
                 else:
                     figure = entry.metric if is_number(entry.metric) else None
-                    resumed.points.append(EvaluatedPoint(suggested.base, entry.values, figure))
+                    resumed.points.append(EvaluatedPoint(suggested.base, suggested.values, figure))
         return resumed
 
     def restore_points(self, journal: Journal, variants: Sequence[Variant]) -> dict[str, str]:
@@ -283,41 +354,25 @@ class ResumeState:
                 journal.change(variant.id, step=manifest.step, metric=manifest.metric, best=best)
         return checkpoints
 
-    # -- messages -----------------------------------------------------------------------------
-
     def describe(self, stage: str, journal: Journal) -> Iterator[str]:
-        """Yield messages on the earlier results that a stage does not use, or that are stale."""
-        rerun = self.rerun.get(stage, Counter())
-        for changes, count in rerun.items():
-            yield (
-                f"{stage}: {_variants_are(count)} run again: {changes}; "
-                "the earlier results are kept (--stale reuse would use them)"
-            )
-        replaced = {entry.config_id for entry in journal.of(stage)}
+        """Yield messages on what a stage runs and reuses; what is no part of it is forgotten."""
+        entries = {entry.config_id: entry for entry in journal.of(stage)}
         gone = [
             entry
-            for entry in self.last.values()
+            for entry in self.earlier.last.values()
             if entry.stage == stage and entry.id not in journal.variants
         ]
         for entry in gone:
-            journal.forget(entry.id)
-        if done := sum(e.status.done and e.config_id not in replaced for e in gone):
-            yield (
-                f"{stage}: the configuration has changed; {done} earlier results don't belong "
-                f"to it, and are left in {self.folder.root / stage}"
-            )
-        stale = Counter(entry.stale for entry in journal.of(stage) if entry.stale)
-        for changes, count in stale.items():
-            yield f"{stage}: {_variants_are(count)} stale, and used all the same: {changes}"
+            successor = entries.get(entry.config_id)
+            journal.forget(entry.id, successor.reason if successor is not None else "")
+        replaced = sum(e.status.done and e.config_id not in entries for e in gone)
+        rerun = self.rerun.get(stage, Counter())
+        folder = self.folder.root / stage
+        yield from resume_messages.describe(stage, journal.of(stage), rerun, replaced, folder)
 
     def describe_unrecorded(self) -> str:
         """Return a message on the results whose code and data were not recorded, or nothing."""
-        if not self.unrecorded:
-            return ""
-        return (
-            f"{self.unrecorded} results are from a version of flambe that recorded neither code "
-            "nor data: whether these have changed since is not known (--force runs all again)"
-        )
+        return resume_messages.describe_unrecorded(self.unrecorded)
 
 
 def _suggested(
@@ -329,10 +384,6 @@ def _suggested(
         if variant.id == entry.id or variant.config_id == (entry.config_id or entry.id):
             yield variant
             return
-
-
-def _variants_are(count: int) -> str:
-    return f"{count} variant is" if count == 1 else f"{count} variants are"
 
 
 def _stale_ancestors(journal: Journal, variant: Variant) -> str:

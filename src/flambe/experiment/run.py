@@ -212,6 +212,7 @@ class Run:
         resources = self._fetch_resources()
         inputs = Inputs.of(self.spec, resources, self.observer.note)
         expander = Expander(self.spec.pipeline, self.spec.seed, self.spec.resources, inputs)
+        resume.attach(self.journal, self.spec, expander)
         runner = StageRunner(
             self.spec,
             self.storage,

@@ -87,6 +87,8 @@ class ExperimentSpec:
     ----------
     stages
         The stages, in the order of the pipeline.
+    fingerprint
+        What of the code is part of an identity: ``source``, ``version`` or ``off``.
     folder
         The folder that relative paths of resources start from.
     """
@@ -105,6 +107,7 @@ class ExperimentSpec:
     stop_on_failure: bool = True
     reuse_actors: bool = True
     debug: bool = False
+    fingerprint: str = "source"
     folder: Path = field(default_factory=Path)
 
     @classmethod
@@ -117,6 +120,7 @@ class ExperimentSpec:
             If there is no pipeline.
         """
         resources = _mapping(keywords.get("resources"))
+        fingerprint = keywords.get("fingerprint", "source")
         seed, limit = keywords.get("seed", 0), keywords.get("max_variants", DEFAULT_MAX_VARIANTS)
         return cls(
             stages=read_stages(keywords),
@@ -128,6 +132,7 @@ class ExperimentSpec:
                 for name, location in resources.items()
                 if isinstance(location, str | ClusterResource)
             },
+            fingerprint=fingerprint if isinstance(fingerprint, str) else "source",
         )
 
     @functools.cached_property

@@ -108,6 +108,7 @@ class StageRunner:
             If the run may not continue after it.
         """
         search = StageSearch.of(self.spec.stage(stage.name), self.spec.seed)
+        self.resume.recognize(stage.name, self.variants)
         candidates = search.draw(self.expander, self.expander.expand(stage.name, self.variants))
         if search.searcher:
             pending = self._adopt_search(stage, candidates, search)

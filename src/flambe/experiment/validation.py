@@ -27,6 +27,7 @@ from flambe.experiment.search import engines, space_validation, stage_search
 from flambe.experiment.search.engines import Finding
 from flambe.experiment.storage.output_folder import wrong_save_path
 from flambe.experiment.variants import expansion, options
+from flambe.experiment.variants.inputs import FINGERPRINTS
 from flambe.experiment.variants.options import is_domain
 
 _URLS = ("https", "http", "s3")
@@ -52,6 +53,13 @@ def keyword_findings(values: Mapping[str, object]) -> Iterator[Finding]:
             ("storage",),
             f"storage: {storage!r} is not a bucket",
             "expected s3://BUCKET/FOLDER; a disk that all hosts mount is named by save_path",
+        )
+    fingerprint = values.get("fingerprint")
+    if isinstance(fingerprint, str) and fingerprint not in FINGERPRINTS:
+        yield (
+            ("fingerprint",),
+            f"fingerprint: {fingerprint!r} is not known",
+            did_you_mean(fingerprint, FINGERPRINTS) or f"expected {', '.join(FINGERPRINTS)}",
         )
     yield from _resume_findings(values.get("resume"), pipeline)
     yield from _search_findings(_mapping(values.get("search")), pipeline)

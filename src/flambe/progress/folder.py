@@ -73,6 +73,11 @@ class RunFolder:
         return self.root / "experiment.yaml"
 
     @property
+    def lineage(self) -> Path:
+        """What explains to the next run what has changed."""
+        return self.root / "lineage.json"
+
+    @property
     def identity(self) -> Path:
         """What tells this folder from one of the same name on another host."""
         return self.root / "run.id"

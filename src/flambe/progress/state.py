@@ -56,14 +56,15 @@ class VariantState:
         Of a variant that a search suggested: what it was made from, and the values.
     repetition
         Of a variant that a search suggested: how often it had suggested the same values before.
-    config_id, code, data
+    config_id, code, data, packages
         What the identity is made of: its configuration with its ancestors', the code of its
-        components, and the content of what it reads. Empty if it was not recorded.
+        components, the content of what it reads, and the packages that its components come from,
+        with their versions. Empty if it was not recorded.
     stale
         What had changed since the result was made, though it is used again; empty if nothing had.
     reason
-        Why it was run again, though there was a result of the same configuration; of one that is
-        masked, why it is not run.
+        Why it was run, in a folder that had results; of one that is reused, what else is to be said
+        about that; of one that is masked, why it is not run.
     metric, best, step
         The latest figure, the best so far (higher is better), and the number of steps done. A
         figure may be NaN or infinite; the best is a number, or None.
@@ -83,6 +84,7 @@ class VariantState:
     config_id: str = ""
     code: dict[str, str] = field(default_factory=dict)
     data: dict[str, str] = field(default_factory=dict)
+    packages: dict[str, str] = field(default_factory=dict)
     stale: str = ""
     reason: str = ""
     metric: float | None = None

@@ -80,7 +80,8 @@ class Assembly:
                 with contextlib.suppress(Exception):  # building it raises the same, with its place
                     part.resolve()
         builder = Builder(self.names, shared_stage)
-        seed_everything(self.task.seed, stage, self.variants[stage].repetition)
+        origin = self.task.expander.origin(stage)
+        seed_everything(self.task.seed, origin, self.variants[stage].repetition)
         with contextlib.ExitStack() as stack:
             if self.workspace_of is not None:
                 stack.enter_context(using(self.workspace_of(stage)))

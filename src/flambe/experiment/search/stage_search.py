@@ -131,7 +131,7 @@ class StageSearch:
             drawn: dict[str, Variant] = {}
             spaces = spaces_of(base.stage, base.config)
             distinct = math.prod(distinct_values(space) for space in spaces.values())
-            for values in self._points(base, spaces):
+            for values in self._points(base, spaces, expander):
                 variant = expander.suggest(base, values) if values else base
                 drawn.setdefault(variant.id, variant)
                 if len(drawn) >= min(self.num_samples, distinct):
@@ -139,15 +139,21 @@ class StageSearch:
             result |= drawn
         return list(result.values())
 
-    def _points(self, base: Variant, spaces: Mapping[str, Schema]) -> Iterator[dict[str, object]]:
+    def _points(
+        self, base: Variant, spaces: Mapping[str, Schema], expander: Expander
+    ) -> Iterator[dict[str, object]]:
         """Yield points at random; a point that was drawn before is replaced while others exist."""
         if not spaces:
             yield {}
             return
         built = {path: space() for path, space in spaces.items()}
+        # A stage that was renamed draws as it did under its first name.
+        origin, length = expander.origin(base.stage), len(base.stage)
         for index in range(DRAWS_PER_VALUE * self.num_samples):
             yield {
-                path: space.sample(random_state=self._seed(path, base.config_id, index))
+                path: space.sample(
+                    random_state=self._seed(origin + path[length:], base.config_id, index)
+                )
                 for path, space in built.items()
             }
         # Values that are rarely drawn are listed instead.

@@ -186,7 +186,8 @@ class RunStorage:
         """Whether there is more in the folder than what a run writes before its first variant."""
         folder = self.folder
         state = (folder.state, folder.previous_state, folder.variants, folder.log, folder.config)
-        expected = {*state, folder.hosts, folder.identity, folder.resources, folder.invocations}
+        state = (*state, folder.lineage, folder.invocations)
+        expected = {*state, folder.hosts, folder.identity, folder.resources}
         if not folder.root.is_dir():
             return False
         names = [path for path in folder.root.iterdir() if not path.name.startswith(".")]

@@ -10,15 +10,16 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flambe.compile.component import component_class
 from flambe.compile.component import runs as has_run
 from flambe.compile.schema import Schema
 from flambe.compile.values import Grid, Path, links, path_text, replace
-from flambe.experiment.variants.identity import canonical, identity
-from flambe.experiment.variants.inputs import Inputs
+from flambe.experiment.variants.identity import ConfigTexts, canonical, identity
+from flambe.experiment.variants.inputs import FactReader, Inputs
+from flambe.experiment.variants.joins import join
 from flambe.experiment.variants.options import (
     Choices,
     alternatives,
@@ -69,6 +70,10 @@ class Variant:
         The hash of the code of each component in it that is the user's, by its tag.
     data
         The hash of the content of what it reads: ``"resource 'corpus'"``, ``"file data.csv"``.
+    packages
+        The packages that its components come from, with their versions.
+    resources
+        The resources that it, or an ancestor, links to.
     """
 
     id: str
@@ -86,6 +91,8 @@ class Variant:
     config_parents: Mapping[str, str] = field(default_factory=dict)
     code: Mapping[str, str] = field(default_factory=dict)
     data: Mapping[str, str] = field(default_factory=dict)
+    packages: Mapping[str, str] = field(default_factory=dict)
+    resources: frozenset[str] = frozenset()
 
 
 def folder_name(stage: str, choices: Mapping[str, object], variant_id: str) -> str:
@@ -137,21 +144,59 @@ class Expander:
     seed
         Where ``!s`` draws from.
     resources
-        Name → location, as written: a part of ``config_id``.
+        Name → location, as written: a part of ``config_id``, where it is linked to.
     inputs
         The code and the data of configurations: a part of ``id``.
+    origins
+        Stage → the name that it had when its results were begun, of stages that were renamed. That
+        name is a part of ``id``, and what random numbers and values are drawn from.
+    all_resources
+        Whether all resources are a part of ``config_id``: for results of earlier versions.
     """
 
     pipeline: Mapping[str, object]
     seed: int = 0
     resources: Mapping[str, object] = field(default_factory=dict)
     inputs: Inputs = field(default_factory=Inputs)
+    origins: dict[str, str] = field(default_factory=dict)
+    all_resources: bool = False
 
     def __post_init__(self) -> None:
         self.names = short_names(self.pipeline)
         self.order = positions(self.pipeline)
+        self._texts: dict[str, ConfigTexts] = {}
+        self._facts: dict[str, FactReader] = {}
+        self._runnable: dict[str, bool] = {}
         #: Stage → how many of its configurations are written a second time or more.
         self.repeated: Counter[str] = Counter()
+
+    def __getstate__(self) -> dict[str, object]:
+        # What was read of objects by their id() is true in this process only.
+        return {**vars(self), "_texts": {}, "_facts": {}}
+
+    def origin(self, stage: str) -> str:
+        """Return the name that a stage had when its results were begun."""
+        return self.origins.get(stage, stage)
+
+    def rename(self, stage: str, origin: str) -> None:
+        """Take a stage for one that had another name before."""
+        self.origins[stage] = origin
+        self._texts.clear()
+
+    def forget_name(self, stage: str) -> None:
+        """Take a stage for one that has always had its name."""
+        self.origins.pop(stage, None)
+        self._texts.clear()
+
+    def _stage_texts(self, stage: str) -> ConfigTexts:
+        if stage not in self._texts:
+            self._texts[stage] = ConfigTexts(self.pipeline[stage], self.origins)
+        return self._texts[stage]
+
+    def _stage_facts(self, stage: str) -> FactReader:
+        if stage not in self._facts:
+            self._facts[stage] = FactReader(self.pipeline[stage])
+        return self._facts[stage]
 
     def expand(self, stage: str, earlier: Mapping[str, Sequence[Variant]]) -> list[Variant]:
         """Return the variants of a stage: one for each identity, however often it is written.
@@ -165,16 +210,30 @@ class Expander:
         """
         joins: dict[tuple[str, ...], list[tuple[Variant, ...]]] = {}
         variants: dict[str, Variant] = {}
-        configs = alternatives(self.pipeline[stage], (stage,), self.seed)
+        configs = self._alternatives(stage)
         self.repeated[stage] = count_written(self.pipeline[stage]) - len(configs)
         for config, choices in configs:
-            parents = tuple(stages_linked(config, self.order, stage))
+            parents = self._parents_of(stage, config)
             if parents not in joins:
-                joins[parents] = list(_join(parents, earlier))
+                joins[parents] = list(join(parents, earlier))
             for joined in joins[parents]:
                 variant = self.variant(stage, config, choices, joined)
                 variants.setdefault(variant.id, variant)
         return list(variants.values())
+
+    def _parents_of(self, stage: str, config: object) -> tuple[str, ...]:
+        """Return the stages that one of the configurations of a stage links to, in their order."""
+        roots = self._stage_facts(stage).read(config).roots
+        linked = (root for root in roots if root in self.order and root != stage)
+        return tuple(sorted(linked, key=self.order.__getitem__))
+
+    def _alternatives(self, stage: str) -> list[tuple[object, Choices]]:
+        """Return the configurations of a stage; what is drawn is drawn by its original name."""
+        origin = self.origin(stage)
+        configs = alternatives(self.pipeline[stage], (origin,), self.seed)
+        if origin == stage:
+            return configs
+        return [(c, {(stage, *path[1:]): v for path, v in own.items()}) for c, own in configs]
 
     def variant(
         self, stage: str, config: object, own: Choices, joined: Sequence[Variant]
@@ -186,6 +245,8 @@ class Expander:
             ancestry |= {**parent.ancestry, parent.stage: parent.id}
             choices |= parent.choices
         choices |= {self.names.get(path, path_text(path)): v for path, v in own.items()}
+        facts = self._stage_facts(stage).read(config)
+        linked = facts.roots.intersection(self.resources)
         return self._identified(
             Variant(
                 "",
@@ -195,12 +256,22 @@ class Expander:
                 choices,
                 {parent.stage: parent.id for parent in joined},
                 {name: ancestry[name] for name in sorted(ancestry, key=self.order.__getitem__)},
-                runs(config),
+                self._runs(config),
                 config_parents={parent.stage: parent.config_id for parent in joined},
-                code=self.inputs.code_of(config),
-                data=self.inputs.data_of(config),
+                code=self.inputs.code_of(facts),
+                data=self.inputs.data_of(facts),
+                packages=self.inputs.packages_of(facts),
+                resources=linked.union(*(parent.resources for parent in joined)),
             )
         )
+
+    def _runs(self, config: object) -> bool:
+        """Whether there is something to run: asked once for each class."""
+        if not isinstance(config, Schema):
+            return False
+        if config.target not in self._runnable:
+            self._runnable[config.target] = runs(config)
+        return self._runnable[config.target]
 
     def suggest(self, base: Variant, values: Mapping[str, object], repetition: int = 0) -> Variant:
         """Return a variant with values for the search spaces that its base has.
@@ -232,21 +303,74 @@ class Expander:
 
     def _identified(self, variant: Variant) -> Variant:
         """Return a variant with its identity and name, which depend on everything else in it."""
-        stage, config = variant.stage, variant.config
-        repeated = [["repetition", variant.repetition]] if variant.repetition else []
-        inputs = (
-            [sorted(set(variant.code.values())), sorted(variant.data.items())]
-            if variant.code or variant.data
-            else []
-        )
-        seeded, written = _context(self.seed, {}), _context(self.seed, self.resources)
-        variant_id = identity(stage, config, variant.parents, seeded, *inputs, *repeated)
+        text, shared = self._written(variant)
+        repeated = _repetition(variant)
+        inputs = _inputs(variant.code, variant.data, variant.packages)
+        stage, seeded = self.origin(variant.stage), _context(self.seed, {})
+        context = _context(self.seed, self._resources_of(variant))
+        parents, config_parents = self._by_origin(variant.parents), variant.config_parents
+        variant_id = identity(stage, text, parents, seeded, shared, *inputs, *repeated)
         return dataclasses.replace(
             variant,
             id=variant_id,
-            name=folder_name(stage, variant.choices, variant_id),
-            config_id=identity(stage, config, variant.config_parents, written, *repeated),
+            name=folder_name(variant.stage, variant.choices, variant_id),
+            config_id=identity(
+                stage, text, self._by_origin(config_parents), context, shared, *repeated
+            ),
         )
+
+    def former_id(self, variant: Variant) -> str:
+        """Return the id that versions of flambe gave a variant that did not record packages."""
+        text, shared = self._written(variant)
+        former = self.former_code(variant)
+        code = {tag: former.get(tag, value) for tag, value in variant.code.items()}
+        return identity(
+            self.origin(variant.stage),
+            text,
+            self._by_origin(variant.parents),
+            _context(self.seed, {}),
+            shared,
+            *_inputs(code, variant.data, {}),
+            *_repetition(variant),
+        )
+
+    def former_code(self, variant: Variant) -> dict[str, str]:
+        """Return the tag of each component of the user's → the hash of earlier versions."""
+        if not self.inputs.former_code:
+            return {}
+        targets = self._stage_facts(variant.stage).read(variant.config).components
+        former = self.inputs.former_code
+        return {tag: former[target] for tag, target in targets.items() if target in former}
+
+    def _written(self, variant: Variant) -> tuple[str, list[str]]:
+        texts = self._stage_texts(variant.stage)
+        return texts.text(variant.config), texts.shared(variant.config)
+
+    def _by_origin(self, parents: Mapping[str, str]) -> Mapping[str, str]:
+        if not self.origins:
+            return parents
+        return {self.origin(stage): parent for stage, parent in parents.items()}
+
+    def _resources_of(self, variant: Variant) -> Mapping[str, object]:
+        if self.all_resources:
+            return self.resources
+        return {name: self.resources[name] for name in self.resources if name in variant.resources}
+
+
+def _repetition(variant: Variant) -> list[object]:
+    return [["repetition", variant.repetition]] if variant.repetition else []
+
+
+def _inputs(
+    code: Mapping[str, str], data: Mapping[str, str], packages: Mapping[str, str]
+) -> list[object]:
+    """Return what an identity holds besides the configuration: nothing, or one part or two."""
+    parts: list[object] = []
+    if code or data:
+        parts += [sorted(set(code.values())), sorted(data.items())]
+    if packages:
+        parts.append(["packages", *sorted(packages.items())])
+    return parts
 
 
 def _context(seed: int, resources: Mapping[str, object]) -> str:
@@ -257,52 +381,3 @@ def _substitute(value: object, path: Path, values: Mapping[str, object]) -> obje
     if is_domain(value) and path_text(path) in values:
         return values[path_text(path)]
     return replace(value, lambda key, child: _substitute(child, (*path, key), values))
-
-
-def _join(
-    stages: Sequence[str], variants: Mapping[str, Sequence[Variant]]
-) -> Iterator[tuple[Variant, ...]]:
-    """Yield each combination of variants of several stages that agree on shared ancestors."""
-    # The latest stage first: its ancestry mostly determines the stages before it.
-    partial: list[tuple[dict[str, str], dict[str, Variant]]] = [({}, {})]
-    for stage in reversed(stages):
-        by_id = {variant.id: variant for variant in variants.get(stage, ())}
-        index = _Index(list(by_id.values()))
-        extended = []
-        for ancestry, chosen in partial:
-            if stage in ancestry:
-                matching = [by_id[ancestry[stage]]] if ancestry[stage] in by_id else []
-            else:
-                matching = list(index.agreeing(ancestry))
-            extended += [
-                ({**ancestry, **variant.ancestry, stage: variant.id}, {**chosen, stage: variant})
-                for variant in matching
-            ]
-        partial = extended
-    order = {
-        variant.id: position for stage in stages for position, variant in enumerate(variants[stage])
-    }
-    combinations = [tuple(chosen[stage] for stage in stages) for _, chosen in partial]
-    yield from sorted(combinations, key=lambda c: tuple(order[variant.id] for variant in c))
-
-
-class _Index:
-    """Finds the variants of one stage that agree with an ancestry."""
-
-    def __init__(self, variants: Sequence[Variant]) -> None:
-        # Links may differ between the elements of an option, and ancestors with them.
-        self.shapes: dict[tuple[str, ...], list[Variant]] = {}
-        for variant in variants:
-            self.shapes.setdefault(tuple(variant.ancestry), []).append(variant)
-        self.groups: dict[object, dict[tuple[str, ...], list[Variant]]] = {}
-
-    def agreeing(self, ancestry: Mapping[str, str]) -> Iterator[Variant]:
-        """Yield the variants whose ancestors are those of an ancestry wherever both have one."""
-        for shape, variants in self.shapes.items():
-            shared = tuple(stage for stage in shape if stage in ancestry)
-            if (shape, shared) not in self.groups:
-                groups = self.groups[shape, shared] = {}
-                for variant in variants:
-                    key = tuple(variant.ancestry[stage] for stage in shared)
-                    groups.setdefault(key, []).append(variant)
-            yield from self.groups[shape, shared].get(tuple(ancestry[s] for s in shared), ())

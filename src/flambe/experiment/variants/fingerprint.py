@@ -21,48 +21,28 @@ import site
 import sys
 import sysconfig
 import textwrap
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from flambe.compile import Schema
-from flambe.compile.persistence import UNVERSIONED
 from flambe.compile.registry import CLASSES
 from flambe.compile.values import walk
+from flambe.experiment.variants.definitions import (
+    Definition,
+    DefinitionName,
+    ModuleSource,
+    shape,
+)
+from flambe.experiment.variants.unused_arguments import without_unused_arguments
 
 LENGTH = 16  # hexadecimal digits
-# Fields of nodes that do not change what a program does.
-_SILENT = {"ctx", "kind", "type_comment"}
 # Folders that packages are installed to, of whatever Python: those of a cluster are not its own.
 _PACKAGES = {"site-packages", "dist-packages"}
-_Definition = tuple[str, str]  # module, name
 
 
-def fingerprints(
-    pipeline: Mapping[str, object], extensions: Collection[str] = ()
-) -> dict[str, str]:
-    """Return the hash of the code of each class that a pipeline names.
-
-    Parameters
-    ----------
-    pipeline
-        Stage → blueprint.
-    extensions
-        Modules that count, wherever they are installed. Beside these, all count that are neither
-        flambe's own, nor Python's, nor installed.
-
-    Returns
-    -------
-    dict
-        Target of a blueprint → hash. What has no source is left out.
-    """
-    sources = Sources(extensions)
-    hashes: dict[str, str] = {}
-    for _, schema in walk(dict(pipeline)):
-        if not isinstance(schema, Schema) or not schema.target or schema.target in hashes:
-            continue
-        if fingerprint := sources.fingerprint(schema.target):
-            hashes[schema.target] = fingerprint
-    return hashes
+def _start(target: str) -> DefinitionName:
+    module, _, path = target.partition(":")
+    return module, path.partition(".")[0]
 
 
 def script_hash(path: Path) -> str:
@@ -75,7 +55,7 @@ def script_hash(path: Path) -> str:
     """
     text = path.read_bytes()
     with contextlib.suppress(SyntaxError, ValueError, RecursionError):
-        text = json.dumps(_shape(ast.parse(text))).encode()
+        text = json.dumps(shape(ast.parse(text))).encode()
     return hashlib.sha256(text).hexdigest()[:LENGTH]
 
 
@@ -85,25 +65,100 @@ class Sources:
     Parameters
     ----------
     extensions
-        See :func:`fingerprints`.
+        Modules that count, wherever they are installed. Beside these, all count that are neither
+        flambe's own, nor Python's, nor installed.
     """
 
     def __init__(self, extensions: Collection[str] = ()) -> None:
         self.extensions = set(extensions)
-        self._modules: dict[str, _Module | None] = {}
+        self._modules: dict[str, ModuleSource | None] = {}
+        #: Target → what it uses, and the top-level modules of that.
+        self._reached: dict[str, dict[DefinitionName, Definition]] = {}
+        self._imports: dict[str, set[str]] = {}
 
-    def fingerprint(self, target: str) -> str:
+    def of_pipeline(
+        self, pipeline: Mapping[str, object], *, versions_only: bool = False
+    ) -> dict[str, str]:
+        """Return the hash of the code of each class that a pipeline names.
+
+        Parameters
+        ----------
+        pipeline
+            Stage → blueprint.
+        versions_only
+            Whether only classes count that set ``_flambe_version``.
+
+        Returns
+        -------
+        dict
+            Target of a blueprint → hash. What has no source is left out.
+        """
+        hashes: dict[str, str] = {}
+        for _, schema in walk(dict(pipeline)):
+            if not isinstance(schema, Schema) or not schema.target or schema.target in hashes:
+                continue
+            if versions_only and not self._has_version(schema.target):
+                continue
+            if fingerprint := self.fingerprint(schema.target):
+                hashes[schema.target] = fingerprint
+        return hashes
+
+    def former_hashes(self, targets: Collection[str]) -> dict[str, str]:
+        """Return the hashes that versions of flambe computed that counted unused arguments."""
+        hashes = {target: self.fingerprint(target, unused=True) for target in targets}
+        return {
+            target: former
+            for target, former in hashes.items()
+            if former != self.fingerprint(target)
+        }
+
+    def fingerprint(self, target: str, *, unused: bool = False) -> str:
         """Return the hash of what a target (``"package.module:Class.factory"``) runs.
 
-        Empty if there is no source of it, or its module does not count.
+        Empty if there is no source of it, or its module does not count. Arguments of constructors
+        that have a default and that nothing uses count only if ``unused`` is set.
         """
-        module, _, path = target.partition(":")
-        start = (module, path.partition(".")[0])
-        definitions = dict(self._reached(start))
-        if start not in definitions:
+        module = target.partition(":")[0]
+        definitions = self._definitions(target)
+        if _start(target) not in definitions:
             return self._without_file(module, target)
-        text = json.dumps(sorted([*name, shape] for name, shape in definitions.items()))
+        parts: dict[DefinitionName, Sequence[object]] = {
+            name: definition.parts for name, definition in definitions.items()
+        }
+        if not unused:
+            parts = without_unused_arguments(parts)
+        shapes = {
+            name: [self._modules_of(name).shape(part) for part in parts[name]] for name in parts
+        }
+        text = json.dumps(sorted([*name, content] for name, content in shapes.items()))
         return hashlib.sha256(text.encode()).hexdigest()[:LENGTH]
+
+    def imports(self, target: str) -> set[str]:
+        """Return the top-level modules that the code of a target uses, its own included."""
+        self._definitions(target)
+        return self._imports[target]
+
+    def counts(self, module: str) -> bool:
+        """Whether the source of a top-level module counts."""
+        return self._file(module) is not None
+
+    def _has_version(self, target: str) -> bool:
+        definition = self._definitions(target).get(_start(target))
+        return definition is not None and any(
+            isinstance(part, list) and part[:1] == ["version"] for part in definition.parts
+        )
+
+    def _modules_of(self, name: DefinitionName) -> ModuleSource:
+        module = self._module(name[0])
+        assert module is not None
+        return module
+
+    def _definitions(self, target: str) -> dict[DefinitionName, Definition]:
+        """Return each definition that a target uses, itself included."""
+        if target not in self._reached:
+            self._imports[target] = set()
+            self._reached[target] = dict(self._reach(target))
+        return self._reached[target]
 
     def _without_file(self, module: str, target: str) -> str:
         """Return the hash of the methods of a class that is not in a file: in a notebook, say."""
@@ -118,36 +173,37 @@ class Sources:
                 function = inspect.unwrap(getattr(member, "__func__", member))
                 if inspect.isfunction(function):  # Python finds classes in files only
                     text = textwrap.dedent(inspect.getsource(function))
-                    shapes.append([name, _shape(ast.parse(text))])
+                    shapes.append([name, shape(ast.parse(text))])
         return hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:LENGTH] if shapes else ""
 
-    def _reached(self, start: _Definition) -> Iterator[tuple[_Definition, object]]:
-        """Yield each definition that one uses, itself included, with what it says."""
+    def _reach(self, target: str) -> Iterator[tuple[DefinitionName, Definition]]:
+        start = _start(target)
         seen, ahead = {start}, [start]
         while ahead:
             name = ahead.pop()
             module = self._module(name[0])
+            self._imports[target].add(name[0].partition(".")[0])
             if module is None:
                 continue
-            shape, used = module.definition(name[1])
-            if shape:
-                yield name, shape
-            for other in used:
+            definition = module.definition(name[1])
+            if definition.parts:
+                yield name, definition
+            for other in definition.used:
                 if other not in seen:
                     seen.add(other)
                     ahead.append(other)
 
-    def _module(self, name: str) -> _Module | None:
+    def _module(self, name: str) -> ModuleSource | None:
         if name not in self._modules:
             self._modules[name] = self._parsed(name)
         return self._modules[name]
 
-    def _parsed(self, name: str) -> _Module | None:
+    def _parsed(self, name: str) -> ModuleSource | None:
         file = self._file(name)
         if file is None:
             return None
         with contextlib.suppress(OSError, SyntaxError, ValueError, RecursionError):
-            return _Module(name, file, file.read_bytes())
+            return ModuleSource(name, file, file.read_bytes())
         return None
 
     def _file(self, name: str) -> Path | None:
@@ -170,170 +226,6 @@ class Sources:
             file.is_relative_to(folder) for folder in _installed()
         )
         return top not in {"flambe", *sys.stdlib_module_names} and not installed
-
-
-class _Module:
-    """The definitions of one module, by name."""
-
-    def __init__(self, name: str, file: Path, text: bytes) -> None:
-        self.name, self.lines = name, text.decode("utf-8", "replace").splitlines()
-        tree = ast.parse(text)
-        self.package = name if file.name == "__init__.py" else name.rpartition(".")[0]
-        self.nodes: dict[str, list[ast.stmt]] = {}
-        self.stars: list[str] = []
-        for node in _statements(tree.body):
-            for defined in self._names(node):
-                self.nodes.setdefault(defined, []).append(node)
-
-    def _names(self, node: ast.stmt) -> Iterator[str]:
-        """Yield the names that a statement defines, or changes."""
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            yield node.name
-        elif isinstance(node, ast.Import):
-            for alias in node.names:
-                yield alias.asname or alias.name.partition(".")[0]
-        elif isinstance(node, ast.ImportFrom):
-            if node.names[0].name == "*":
-                self.stars.append(self._source(node))
-            for alias in node.names:
-                yield alias.asname or alias.name
-        elif isinstance(node, ast.Assign | ast.AnnAssign | ast.AugAssign):
-            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-            for target in targets:
-                # Of ``Net.depth = 3`` it is the class.
-                yield from (part.id for part in ast.walk(target) if isinstance(part, ast.Name))
-
-    def definition(self, name: str) -> tuple[object, set[_Definition]]:
-        """Return what the definition of a name says, and the definitions that it uses.
-
-        An import counts for what it imports, which is used.
-        """
-        if name not in self.nodes:
-            return None, {(star, name) for star in self.stars}
-        shapes: list[object] = []
-        used: set[_Definition] = set()
-        for node in self.nodes[name]:
-            if isinstance(node, ast.Import | ast.ImportFrom):
-                target = self._imported(node, name)
-                shapes.append(list(target))
-                used.add(target)
-            elif isinstance(node, ast.ClassDef) and (version := _version(node)):
-                shapes.append(["version", node.name, version])
-            else:
-                shapes.append(self._shape(node))
-                used |= set(self._used(node))
-        return shapes, used
-
-    def _shape(self, node: ast.stmt) -> object:
-        """Return the shape of a definition; if it is nested very deeply, its text."""
-        try:
-            return _shape(node)
-        except RecursionError:
-            return self.lines[node.lineno - 1 : node.end_lineno]
-
-    def _source(self, node: ast.ImportFrom) -> str:
-        relative = "." * node.level + (node.module or "")
-        return importlib.util.resolve_name(relative, self.package) if node.level else relative
-
-    def _imported(self, node: ast.Import | ast.ImportFrom, name: str) -> _Definition:
-        """Return the module and the name in it that a name stands for; no name for a module."""
-        for alias in node.names:
-            if (alias.asname or alias.name.partition(".")[0]) != name:
-                continue
-            if isinstance(node, ast.ImportFrom):
-                return self._source(node), alias.name
-            return (alias.name if alias.asname else name), ""
-        return "", ""
-
-    def _used(self, node: ast.AST) -> Iterator[_Definition]:
-        """Yield the names of this module, and of modules that it imports, that a node uses."""
-        imports: dict[str, list[ast.stmt]] = {}  # within a function
-        for part in ast.walk(node):
-            if isinstance(part, ast.Import | ast.ImportFrom):
-                for name in self._names(part):
-                    imports.setdefault(name, []).append(part)
-                    yield self._imported(part, name)
-        for part in ast.walk(node):
-            if isinstance(part, ast.Name) and part.id in self.nodes:
-                yield self.name, part.id
-            elif isinstance(part, ast.Name) and self.stars:
-                yield from ((star, part.id) for star in self.stars)
-            elif isinstance(part, ast.Attribute):
-                yield from self._through_modules(part, imports)
-
-    def _through_modules(
-        self, node: ast.Attribute, imports: Mapping[str, list[ast.stmt]]
-    ) -> Iterator[_Definition]:
-        """Yield what ``module.name`` and ``package.module.name`` stand for."""
-        names: list[str] = []
-        base: ast.expr = node
-        while isinstance(base, ast.Attribute):
-            names.insert(0, base.attr)
-            base = base.value
-        if not isinstance(base, ast.Name):
-            return
-        for imported in [*self.nodes.get(base.id, ()), *imports.get(base.id, ())]:
-            if isinstance(imported, ast.Import | ast.ImportFrom):
-                module, name = self._imported(imported, base.id)
-                path = [part for part in (module, name) if part]
-                for length in range(len(names)):
-                    yield ".".join([*path, *names[:length]]), names[length]
-
-
-def _statements(body: list[ast.stmt]) -> Iterator[ast.stmt]:
-    """Yield the statements of a module, those below conditions and the like one by one."""
-    for node in body:
-        blocks = [block for _, block in ast.iter_fields(node) if isinstance(block, list) and block]
-        inner = [block for block in blocks if isinstance(block[0], ast.stmt)]
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or not inner:
-            yield node
-            continue
-        for block in inner:
-            yield from _statements(block)
-        for handler in getattr(node, "handlers", ()):
-            yield from _statements(handler.body)
-
-
-def _version(node: ast.ClassDef) -> str:
-    """Return the ``_flambe_version`` that a class sets; empty if it sets none."""
-    for statement in node.body:
-        targets: list[ast.expr] = []
-        if isinstance(statement, ast.Assign):
-            targets = statement.targets
-        elif isinstance(statement, ast.AnnAssign):
-            targets = [statement.target]
-        names = {target.id for target in targets if isinstance(target, ast.Name)}
-        value = getattr(statement, "value", None)
-        if "_flambe_version" in names and isinstance(value, ast.Constant):
-            return "" if value.value == UNVERSIONED else str(value.value)
-    return ""
-
-
-def _shape(node: object) -> object:
-    """Return a node as lists: the same on every version of Python, for the same program."""
-    if isinstance(node, ast.AST):
-        fields = [
-            [name, _shape(value)]
-            for name, value in ast.iter_fields(node)
-            if name not in _SILENT and value is not None and value != []
-        ]
-        return [type(node).__name__, fields]
-    if isinstance(node, list):
-        return [_shape(element) for element in _without_docstring(node)]
-    return [type(node).__name__, repr(node)]
-
-
-def _without_docstring(body: list[object]) -> list[object]:
-    """Return a list of nodes without strings that are statements of their own."""
-    return [
-        node
-        for node in body
-        if not (
-            isinstance(node, ast.Expr)
-            and isinstance(node.value, ast.Constant)
-            and isinstance(node.value.value, str)
-        )
-    ]
 
 
 def _find_source(name: str) -> Path | None:

@@ -13,11 +13,81 @@ from urllib.parse import urlparse
 from flambe.compile import Component, Schema
 from flambe.compile.component import component_class
 from flambe.compile.registry import CLASSES, extensions
-from flambe.compile.values import ClusterResource, links, walk
+from flambe.compile.values import ClusterResource, Grid, Link, children, links, walk
 from flambe.errors import ResourceError
 from flambe.experiment.spec import ExperimentSpec
-from flambe.experiment.variants.fingerprint import fingerprints, script_hash
+from flambe.experiment.variants.fingerprint import Sources, script_hash
+from flambe.experiment.variants.packages import packages_of
 from flambe.packaging.contents import Notify, content_hash, ignore, listing_hash
+
+#: What ``fingerprint`` of an experiment may be: what of the code is part of an identity.
+FINGERPRINTS = ("source", "version", "off")
+
+
+@dataclass(frozen=True)
+class ConfigFacts:
+    """What is in a configuration.
+
+    Attributes
+    ----------
+    components
+        Tag → target of each component in it.
+    roots
+        What it links to: stages and resources.
+    files
+        Name → path of the files that its components read.
+    """
+
+    components: Mapping[str, str] = field(default_factory=dict)
+    roots: frozenset[str] = frozenset()
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+class FactReader:
+    """Reads what is in the configurations of one stage; what variants share is read once.
+
+    Parameters
+    ----------
+    blueprint
+        The stage as it is written, with its options.
+    """
+
+    def __init__(self, blueprint: object) -> None:
+        self._blueprint = blueprint  # keeps the objects alive whose id() is remembered
+        self._kept = {id(child) for _, child in walk(blueprint)}
+        self._facts: dict[int, ConfigFacts] = {}
+
+    def read(self, config: object) -> ConfigFacts:
+        """Return what is in a configuration."""
+        if isinstance(config, Link):
+            return ConfigFacts(roots=frozenset((config.root,)))
+        if not isinstance(config, Schema | Mapping | Grid | list | tuple):
+            return _NO_FACTS
+        key = id(config)
+        if key in self._facts:
+            return self._facts[key]
+        facts = self._merge(config)
+        if key in self._kept:
+            self._facts[key] = facts
+        return facts
+
+    def _merge(self, config: object) -> ConfigFacts:
+        components: dict[str, str] = {}
+        roots: set[str] = set()
+        files: dict[str, str] = {}
+        if isinstance(config, Schema) and config.target:
+            components[config.tag] = config.target
+            files = {_name_of_file(path, config): path for path in _input_files(config)}
+        for _, child in children(config):
+            below = self.read(child)
+            if below is not _NO_FACTS:
+                components.update(below.components)
+                roots |= below.roots
+                files.update(below.files)
+        return ConfigFacts(components, frozenset(roots), files)
+
+
+_NO_FACTS = ConfigFacts()
 
 
 @dataclass
@@ -30,10 +100,19 @@ class Inputs:
         Target of a blueprint → the hash of its code, of those that count.
     contents
         Name of a resource → the hash of its content.
+    packages
+        Target of a blueprint → the packages that it comes from, with their versions.
+    former_code
+        Target → the hash that earlier versions of flambe computed, where it is another one.
+    fingerprint
+        What of the code counts: ``source``, ``version`` or ``off``.
     """
 
     code: Mapping[str, str] = field(default_factory=dict)
     contents: Mapping[str, str] = field(default_factory=dict)
+    packages: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    former_code: Mapping[str, str] = field(default_factory=dict)
+    fingerprint: str = "source"
     _files: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -62,32 +141,39 @@ class Inputs:
             name: _content(name, resources[name], paths[name], notify)
             for name in linked & set(resources) & set(paths)
         }
-        return cls(
-            fingerprints(pipeline, extensions().declared), {k: v for k, v in contents.items() if v}
-        )
+        contents = {name: content for name, content in contents.items() if content}
+        if spec.fingerprint == "off":
+            return cls(contents=contents, fingerprint=spec.fingerprint)
+        sources = Sources(extensions().declared)
+        code = sources.of_pipeline(pipeline, versions_only=spec.fingerprint == "version")
+        packages, former = packages_of(pipeline, sources), sources.former_hashes(code)
+        return cls(code, contents, packages, former, spec.fingerprint)
 
-    def code_of(self, config: object) -> dict[str, str]:
+    def code_of(self, facts: ConfigFacts) -> dict[str, str]:
         """Return the tag of each component in a configuration that is the user's → its hash."""
-        if not self.code:
-            return {}
         return {
-            child.tag: self.code[child.target]
-            for _, child in walk(config)
-            if isinstance(child, Schema) and child.target in self.code
+            tag: self.code[target]
+            for tag, target in facts.components.items()
+            if target in self.code
         }
 
-    def data_of(self, config: object) -> dict[str, str]:
+    def packages_of(self, facts: ConfigFacts) -> dict[str, str]:
+        """Return the packages that the components in a configuration come from → their versions."""
+        versions: dict[str, str] = {}
+        for target in facts.components.values():
+            versions.update(self.packages.get(target, ()))
+        return versions
+
+    def data_of(self, facts: ConfigFacts) -> dict[str, str]:
         """Return what a configuration reads → its hash: resources, and files of components."""
         hashes = {
-            f"resource {link.root!r}": self.contents[link.root]
-            for _, link in links(config)
-            if link.root in self.contents
+            f"resource {root!r}": self.contents[root]
+            for root in facts.roots
+            if root in self.contents
         }
-        for _, child in walk(config):
-            if isinstance(child, Schema):
-                for path in _input_files(child):
-                    if file_hash := self._hash_file(path):
-                        hashes[f"file {_name_of_file(path, child)}"] = file_hash
+        for name, path in facts.files.items():
+            if file_hash := self._hash_file(path):
+                hashes[f"file {name}"] = file_hash
         return hashes
 
     def _hash_file(self, path: str) -> str:

@@ -51,8 +51,8 @@ function draw() {
     render(
         row.stale
             ? html`<p class="notice">This result is stale and was used again all the same: ${row.stale}.</p>`
-            : row.reason
-              ? html`<p class="dim">It was run again: ${row.reason}.</p>`
+            : row.reason && row.status !== "masked"
+              ? html`<p class="dim">${row.status === "reused" ? "Reused" : "Why it was run"}: ${row.reason}.</p>`
               : nothing,
         $("reuse"),
     );
