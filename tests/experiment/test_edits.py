@@ -430,7 +430,10 @@ def test_results_that_recorded_no_packages_are_found(project: Project) -> None:
     assert sorted(v.id for v in again.variants if v.status.done) == sorted(ids)
     # From here on they are known.
     project.install("1.1")
-    assert ran(project.resume()) == dict.fromkeys(("data", "fit rate=1.0", "fit rate=2.0", "test rate=2.0"), f"{project.names['LIBRARY']} 1.0 → 1.1")
+    assert ran(project.resume()) == dict.fromkeys(
+        ("data", "fit rate=1.0", "fit rate=2.0", "test rate=2.0"),
+        f"{project.names['LIBRARY']} 1.0 → 1.1",
+    )
 
 
 def test_stale_results_that_recorded_no_packages(project: Project) -> None:
