@@ -15,7 +15,8 @@ from flambe.compile.build import Builder
 from flambe.compile.checks.calls import check
 from flambe.compile.reader.document import read_file, read_text
 from flambe.compile.values import Anchor, shared, walk
-from flambe.experiment.variants.identity import canonical_text, identity
+from flambe.experiment.variants.expansion import Expander
+from flambe.experiment.variants.identity import canonical_text
 from flambe.experiment.variants.options import alternatives
 
 CASES = Path(__file__).parent.parent / "cases"
@@ -241,16 +242,22 @@ def test_whoever_takes_a_blueprint_is_given_one() -> None:
     )
 
 
+def identity(config: object) -> str:
+    """Return the identity of a stage with a configuration."""
+    [variant] = Expander({"a": config}).expand("a", {})
+    return variant.id
+
+
 def test_one_object_is_another_variant_than_two_equal_ones() -> None:
     one = blueprint("!heron_ext.HeronWorker {nest: &m !heron_ext.HeronNest {}, extra: *m}")
     two = blueprint(
         "!heron_ext.HeronWorker {nest: !heron_ext.HeronNest {}, extra: !heron_ext.HeronNest {}}"
     )
     assert one == two
-    assert identity("a", one, {}, "") != identity("a", two, {}, "")
+    assert identity(one) != identity(two)
     assert canonical_text(one) != canonical_text(two)
     named = blueprint("!heron_ext.HeronWorker {nest: &x !heron_ext.HeronNest {}, extra: *x}")
-    assert identity("a", one, {}, "") == identity("a", named, {}, "")
+    assert identity(one) == identity(named)
 
 
 def test_its_state_is_saved_once_and_it_is_one_object_again(tmp_path: Path) -> None:

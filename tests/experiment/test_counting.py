@@ -17,7 +17,7 @@ from flambe.experiment.search.spaces import distinct_values, values_of
 from flambe.experiment.search.stage_search import StageSearch
 from flambe.experiment.spec import ExperimentSpec, SearchSpec, StageSpec
 from flambe.experiment.variants.expansion import Expander, Variant
-from flambe.experiment.variants.identity import canonical, identity
+from flambe.experiment.variants.identity import canonical
 from tests.experiment.lab import Lab, flambe
 from tests.experiment.test_variants import argument
 
@@ -158,6 +158,12 @@ def test_sizes_of_spaces() -> None:
 # -- identity ---------------------------------------------------------------------------------
 
 
+def identity(config: object) -> str:
+    """Return the identity of a stage with a configuration."""
+    [variant] = Expander({"a": config}).expand("a", {})
+    return variant.id
+
+
 def test_different_values_have_different_identities() -> None:
     values: list[Any] = [
         *(1, 1.0, True, "1", "true", None, "null", [1], [[1]], float("inf"), "Infinity"),
@@ -167,7 +173,7 @@ def test_different_values_have_different_identities() -> None:
         ["!", "pieces:Fixed", [], {}, None],
         walker(),
     ]
-    ids = [identity("a", value, {}, "") for value in values]
+    ids = [identity(value) for value in values]
     assert len(set(ids)) == len(ids)
 
 
@@ -178,7 +184,7 @@ def test_ordinary_identities_are_those_of_earlier_versions() -> None:
         "c": ["!", "pieces:Fixed", [], {"other": [], "value": ["!@", "a"]}, None],
     }
     assert canonical((1, 2)) == canonical([1, 2])  # a component is given a list in both cases
-    assert identity("a", {1: 0, 2: 1}, {}, "") == identity("a", {2: 1, 1: 0}, {}, "")
+    assert identity({1: 0, 2: 1}) == identity({2: 1, 1: 0})
 
 
 # -- through the command line -----------------------------------------------------------------

@@ -186,8 +186,8 @@ class RunStorage:
         """Whether there is more in the folder than what a run writes before its first variant."""
         folder = self.folder
         state = (folder.state, folder.previous_state, folder.variants, folder.log, folder.config)
-        state = (*state, folder.lineage, folder.invocations)
-        expected = {*state, folder.hosts, folder.identity, folder.resources}
+        described = (folder.lineage, folder.invocations, folder.hosts, folder.identity)
+        expected = {*state, *described, folder.resources}
         if not folder.root.is_dir():
             return False
         names = [path for path in folder.root.iterdir() if not path.name.startswith(".")]

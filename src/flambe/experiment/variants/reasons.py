@@ -6,10 +6,10 @@ import json
 from collections.abc import Iterator, Mapping
 
 from flambe.errors import listed
-from flambe.experiment.variants.expansion import Expander, Variant, choices_text
+from flambe.experiment.variants.expansion import Expander, Variant
 from flambe.experiment.variants.lineage import EarlierResult, EarlierResults
 from flambe.experiment.variants.record import LineageRecord
-from flambe.progress import Status
+from flambe.progress import Status, choices_text
 
 MOST = 3  # differences that are named
 
