@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from flambe.cli import main
+from flambe.progress import RunFolder
 from tests.experiment.lab import Lab
 
 PIPELINE = """
@@ -170,5 +174,152 @@ def test_show_names_the_reason_of_a_failure(call: Call) -> None:
 )
 def test_show_says_what_is_wrong(call: Call, arguments: list[str], message: str) -> None:
     code, out, err = call("show", *arguments)
+    assert (code, out) == (2, "")
+    assert message in err
+
+
+# -- compare -------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def steeper(made: Path) -> None:
+    """A third run: another value, other steps, and what was recorded of its code differs."""
+    lab = Lab(made / "curves")
+    lab.name = "steeper"
+    pipeline = PIPELINE.replace("0.1, ", "").replace("steps: 3", "steps: 4")
+    lab.write(pipeline, more="reduce: {train: 2}")
+    text = lab.config.read_text().replace(str(lab.root / "out"), str(made / "flambe-output"))
+    lab.config.write_text(text)
+    lab.run().fine()
+    lines = RunFolder(made / "flambe-output" / "output__steeper").invocations
+    starts = [json.loads(line) for line in lines.read_text().splitlines()]
+    starts[1]["packages"]["numpy"] = "0.9"
+    starts[1]["repositories"] = [
+        {"folder": "/home/me/project", "commit": "ab" * 20, "branch": "main", "dirty": True,
+         "diff": "diff --git a/net.py b/net.py\n--- a/net.py\n+++ b/net.py\n@@ -1 +1 @@\n-a\n+b\n"},
+    ]  # fmt: skip
+    lines.write_text("".join(json.dumps(start) + "\n" for start in starts))
+
+
+@pytest.mark.usefixtures("steeper")
+def test_compare_shows_what_differs(call: Call) -> None:
+    code, out, _ = call("compare", "curves", "steeper")
+    assert code == 0
+    lines = [line.split("  ") for line in out.splitlines()]
+    table = {line[0].strip(): [cell.strip() for cell in line[1:] if cell.strip()] for line in lines}
+    assert table["name"] == ["curves", "steeper"]
+    assert table["pipeline.train.height"] == ["!g [0.1, 0.2, 0.4]", "!g [0.2, 0.4]"]
+    assert table["pipeline.train.steps"] == ["3", "4"]
+    assert table["project"] == ["-", "abababababab (main)"]
+    assert table["project/net.py"][1].startswith("+1 -1 (")
+    assert table["numpy"][1] == "0.9"
+    assert "pipeline.train.bonus" not in table
+    assert table["height=0.1,bonus=0"][1] == "-"
+    assert "judge" in table
+
+
+@pytest.mark.usefixtures("steeper")
+def test_compare_prints_json_for_any_number_of_runs(call: Call) -> None:
+    document = json.loads(call("compare", "curves", "steeper", "broken", "--json")[1])
+    assert [run["name"] for run in document["runs"]] == ["curves", "steeper", "broken"]
+    assert document["configuration"]["pipeline.train.steps"] == ["3", "4", None]
+    figures = {(f["stage"], *f["choices"].values()): f["metrics"] for f in document["figures"]}
+    assert figures["train", 0.1, 0.0]["steeper"] is None
+    assert figures["train", 0.4, 0.5]["curves"] != figures["train", 0.4, 0.5]["steeper"]
+
+
+def test_compare_with_itself_finds_nothing(call: Call) -> None:
+    _, out, _ = call("compare", "curves", "flambe-output/output__curves")
+    assert out.count("no difference") == 3
+    code, _, err = call("compare", "curves")
+    assert code == 2
+    assert "at least two runs" in err
+
+
+def test_compare_of_a_run_that_recorded_nothing(call: Call, made: Path, tmp_path: Path) -> None:
+    older = tmp_path / "output__older"
+    shutil.copytree(made / "flambe-output" / "output__curves", older)
+    (older / "invocations.jsonl").unlink()
+    _, out, _ = call("compare", "curves", str(older))
+    assert "did not record code and packages: older" in out
+
+
+# -- export --------------------------------------------------------------------------------------
+
+
+def test_export_writes_variants_as_csv(call: Call, tmp_path: Path) -> None:
+    code, out, _ = call("export", "curves", "--csv")
+    assert code == 0
+    table = list(csv.DictReader(io.StringIO(out)))
+    assert len(table) == 12
+    best = table[0]
+    assert (best["stage"], best["height"], best["bonus"], best["kept"]) == (
+        "train",
+        "0.4",
+        "0.5",
+        "true",
+    )
+    assert best["started"].endswith("Z")
+    assert (table[-1]["state"], table[-1]["metric"]) == ("masked", "")
+    target = tmp_path / "a.csv"
+    _, out, _ = call("export", "curves", "height=0.4", "--stage", "train", "--csv", str(target))
+    assert out == f"2 variants of curves are in {target}\n"
+    assert len(target.read_text().splitlines()) == 3
+
+
+def test_export_writes_every_figure_step_by_step(call: Call) -> None:
+    _, out, _ = call("export", "curves", "--stage", "train", "--steps", "--csv")
+    table = list(csv.DictReader(io.StringIO(out)))
+    metric = [row for row in table if row["figure"] == "metric" and row["height"] == "0.4"]
+    assert [row["step"] for row in metric] == ["1", "2", "3"] * 2
+    assert float(metric[2]["value"]) == pytest.approx(3 * (0.4 + 0.5))
+
+
+def test_export_writes_parquet(call: Call, made: Path, tmp_path: Path) -> None:
+    from pyarrow import parquet
+
+    code, _, _ = call("export", "curves", "--parquet", str(tmp_path / "a.parquet"))
+    assert code == 0
+    table = parquet.read_table(tmp_path / "a.parquet")
+    assert table.num_rows == 12
+    types = {field.name: str(field.type) for field in table.schema}
+    assert (types["height"], types["steps"], types["metric"], types["kept"], types["state"]) == (
+        "double", "int64", "double", "bool", "string",
+    )  # fmt: skip
+    call("export", "curves", "--steps", "--parquet", str(tmp_path / "b.parquet"))
+    steps = parquet.read_table(tmp_path / "b.parquet")
+    assert {"figure", "step", "value", "height"} <= set(steps.column_names)
+
+
+def test_parquet_columns_hold_what_all_variants_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyarrow import parquet
+
+    from flambe.cli.runs import export
+
+    monkeypatch.setattr(export, "AT_ONCE", 2)
+    values: list[Any] = [None, 1, 2.5, "x"]
+    rows = [{"number": value, "step": n, "none": None} for n, value in enumerate(values[:3])]
+    kinds = export._kind(row["number"] for row in rows)
+    assert kinds is float
+    assert export._kind(values) is str
+    assert export._kind([None]) is str
+    entries = iter([{**row, "number": export._cell(row["number"], float)} for row in rows[1:]])
+    assert export._write_parquet(entries, tmp_path / "a.parquet") == 2
+    assert parquet.read_table(tmp_path / "a.parquet").to_pydict()["number"] == [1.0, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["curves"], "export needs a format"),
+        (["curves", "--csv", "no/such/folder/a.csv"], "no/such/folder"),
+        (["curves", "--csv", "a.csv", "--stage", "trian"], "did you mean 'train'?"),
+        (["curves", "--csv", "a.csv", "heigth>1"], "did you mean 'height'?"),
+    ],
+)
+def test_export_says_what_is_wrong(call: Call, arguments: list[str], message: str) -> None:
+    code, out, err = call("export", *arguments)
     assert (code, out) == (2, "")
     assert message in err

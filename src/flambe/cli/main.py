@@ -25,10 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not arguments and command.needs_arguments:
         parser.print_help()
         return 2
-    # Overrides may stand between options.
-    has_overrides = any(action.dest == "overrides" for action in parser._actions)
-    parse = parser.parse_intermixed_args if has_overrides else parser.parse_args
-    parsed = parse(arguments)
+    # Arguments of any number, such as filters, may stand between options.
+    is_intermixed = any(action.nargs == "*" for action in parser._actions)
+    parsed = (parser.parse_intermixed_args if is_intermixed else parser.parse_args)(arguments)
     # Imported only now: --help stays quick.
     from flambe._files import guard_umask
     from flambe.cli import exit_handling

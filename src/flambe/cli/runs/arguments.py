@@ -54,6 +54,35 @@ def _show(parser: argparse.ArgumentParser) -> None:
     _add_json(parser)
 
 
+def _compare(parser: argparse.ArgumentParser) -> None:
+    _add_run(parser)
+    parser.add_argument("others", metavar="OTHER", nargs="*", help="the runs to compare it with")
+    add_flag(parser, "--all", help="show all differences and all variants")
+    _add_json(parser)
+
+
+def _export(parser: argparse.ArgumentParser) -> None:
+    _add_run(parser)
+    parser.add_argument(
+        "filter", metavar="FILTER", nargs="*", help="only variants that match, as for flambe show"
+    )
+    formats = parser.add_mutually_exclusive_group()
+    formats.add_argument(
+        "--csv", metavar="FILE", nargs="?", const="", help="write CSV (default: print it)"
+    )
+    formats.add_argument(
+        "--parquet",
+        metavar="FILE",
+        nargs="?",
+        const="",
+        help="write Parquet (default: RUN.parquet)",
+    )
+    parser.add_argument("--stage", metavar="STAGE", help="only this stage (default: all)")
+    add_flag(
+        parser, "--steps", help="every figure that was logged, step by step, instead of variants"
+    )
+
+
 COMMANDS: dict[str, Command] = {
     "ls": Command(
         "List runs: how they stand, when they ran, and the best variant of each.",
@@ -65,5 +94,15 @@ COMMANDS: dict[str, Command] = {
         "Show the variants of a run in tables. They can be filtered, sorted, and printed as JSON.",
         _show,
         "runs.show:show",
+    ),
+    "compare": Command(
+        "Show what differs between runs: configuration, code, packages, and figures side by side.",
+        _compare,
+        "runs.compare:compare",
+    ),
+    "export": Command(
+        "Write the variants of a run, or every figure that they logged, as CSV or Parquet.",
+        _export,
+        "runs.export:export",
     ),
 }

@@ -130,7 +130,7 @@ def cell_value(row: VariantRow, column: str) -> object:
         "attempts": lambda: variant.attempts,
         "started": lambda: iso_time(variant.started),
         "ended": lambda: iso_time(variant.ended),
-        "path": lambda: str(row.path),
+        "path": lambda: str(row.path.absolute()),
     }
     return further[column]() if column in further else None
 
