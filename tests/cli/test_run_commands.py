@@ -203,8 +203,8 @@ def steeper(made: Path) -> None:
 
 @pytest.mark.usefixtures("steeper")
 def test_compare_shows_what_differs(call: Call) -> None:
-    code, out, _ = call("compare", "curves", "steeper")
-    assert code == 0
+    code, out, err = call("compare", "curves", "steeper")
+    assert (code, err) == (0, "")
     lines = [line.split("  ") for line in out.splitlines()]
     table = {line[0].strip(): [cell.strip() for cell in line[1:] if cell.strip()] for line in lines}
     assert table["name"] == ["curves", "steeper"]
