@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -51,6 +52,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 # `make check` leaves these out.
 LEFT_OUT = ("integration", "root", "faults", "long")
+# The marks of a whole module, which ends where its brackets do.
+MODULE_MARKS = re.compile(r"^pytestmark = (?:\[.*?\]$|.*?$)", re.MULTILINE | re.DOTALL)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With --quick, import no module that is left out as a whole: to import all takes seconds."""
+    if not config.getoption("--quick") or collection_path.suffix != ".py":
+        return None
+    marks = MODULE_MARKS.search(collection_path.read_text(encoding="utf-8"))
+    return True if marks and any(f"mark.{mark}" in marks[0] for mark in LEFT_OUT) else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from botocore.exceptions import ClientError
 
-from tests.cloud import Cloud, Machine
 from tests.metal.conftest import skip_where_impossible
 from tests.metal.machine import until
+
+if TYPE_CHECKING:
+    from tests.cloud import Cloud, Machine
 
 SECONDS = 60.0
 
@@ -19,6 +20,8 @@ SECONDS = 60.0
 @contextlib.contextmanager
 def lent(**options: Any) -> Iterator[Cloud]:
     """Lend a cloud to a fixture; skip where there can be no hosts and there are to be."""
+    from tests.cloud import Cloud
+
     if options.get("hosts", True):
         skip_where_impossible()
     with Cloud(**options) as cloud:
@@ -83,6 +86,8 @@ def wait(condition: Callable[[], object], what: str = "what the test waits for")
 
 def refused(call: Callable[..., Any], **parameters: Any) -> str:
     """Return the code of the error that a call gets."""
+    from botocore.exceptions import ClientError
+
     with pytest.raises(ClientError) as caught:
         call(**parameters)
     return str(caught.value.response["Error"]["Code"])

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from sklearn.datasets import load_iris
 
 from flambe.dataset import BaseDataset, DataError, SklearnDataset, Table, TabularDataset
 from flambe.field import LabelField, NumberField, Ragged, TextField
@@ -150,6 +149,8 @@ def test_without_a_header_columns_name_all_of_them(tmp_path: Path) -> None:
 
 
 def test_autogen_splits_all_rows_once(tmp_path: Path) -> None:
+    from sklearn.datasets import load_iris
+
     iris = load_iris()
     values = zip(iris.data, iris.target, strict=True)
     lines = [",".join(map(str, [*row, label])) for row, label in values]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import botocore.session
 import pytest
@@ -15,8 +15,10 @@ from flambe.cluster.providers.aws.api import instances
 from flambe.cluster.providers.aws.aws_config import AwsConfig, RoleConfig
 from flambe.cluster.providers.aws.user_data import ReaperSettings
 from flambe.testing import RecordingObserver
-from tests.cloud import Cloud
 from tests.cloud.conftest import lent
+
+if TYPE_CHECKING:
+    from tests.cloud import Cloud
 
 Make = Callable[..., AWSCluster]
 

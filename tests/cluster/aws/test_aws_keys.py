@@ -6,7 +6,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -16,8 +16,10 @@ from flambe.cluster.providers.aws.key_pair import matches
 from flambe.cluster.providers.aws.private_key import PrivateKey
 from flambe.errors import ConfigError
 from flambe.testing import RecordingObserver
-from tests.cloud import Cloud
 from tests.cluster.aws.conftest import NAMES, Make, left, up
+
+if TYPE_CHECKING:
+    from tests.cloud import Cloud
 
 
 def keygen(path: Path, *options: str) -> Path:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import pytest
 
 from flambe.cluster.providers.aws import user_data
 from flambe.cluster.providers.aws.request import LaunchRequests
-from tests.cloud import Cloud
 from tests.cluster.aws.conftest import Make
+
+if TYPE_CHECKING:
+    from tests.cloud import Cloud
 
 # An extract of the schema in the package: to install cloud-init itself would add services that wait
 # for a cloud at the next boot of this machine.
