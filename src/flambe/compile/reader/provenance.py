@@ -116,9 +116,14 @@ def _distribution_of(name: str, path: Path) -> metadata.Distribution | None:
         owner = metadata.distribution(name)
         if _installed(owner, name, path) or _linked(owner, path):
             return owner
+    sites = set()
     for owner in metadata.distributions():  # an editable install does not list its modules
         if _linked(owner, path) and owner.name != "flambe":
             return owner
+        sites.add(str(owner.locate_file("")))
+    # To read what every distribution lists takes 0.2 s: only where one of them can have installed it.
+    if not any(_is_at(Path(site, name), path) for site in sites):
+        return None
     for package in metadata.packages_distributions().get(name, ()):
         if _installed(metadata.distribution(package), name, path):
             return metadata.distribution(package)
@@ -126,16 +131,21 @@ def _distribution_of(name: str, path: Path) -> metadata.Distribution | None:
 
 
 def _installed(owner: metadata.Distribution, name: str, path: Path) -> bool:
-    installed = Path(str(owner.locate_file(name))).resolve()
+    return _is_at(Path(str(owner.locate_file(name))), path)
+
+
+def _is_at(installed: Path, path: Path) -> bool:
+    installed = installed.resolve()
     return path in (installed, installed.with_suffix(".py"))
 
 
 def _linked(owner: metadata.Distribution, path: Path) -> bool:
     """Whether a module is in the folder of an editable install."""
     origin = _origin_of(owner)
+    if not origin.startswith("/") or not path.is_relative_to(origin):
+        return False
     # An environment may be inside the checkout of a project.
-    inside = path.is_relative_to(Path(str(owner.locate_file(""))).resolve())
-    return origin.startswith("/") and path.is_relative_to(origin) and not inside
+    return not path.is_relative_to(Path(str(owner.locate_file(""))).resolve())
 
 
 def _origin_of(owner: metadata.Distribution) -> str:
