@@ -121,7 +121,7 @@ def _distribution_of(name: str, path: Path) -> metadata.Distribution | None:
         if _linked(owner, path) and owner.name != "flambe":
             return owner
         sites.add(str(owner.locate_file("")))
-    # To read what every distribution lists takes 0.2 s: only where one of them can have installed it.
+    # To read what every distribution lists takes 0.2 s: only where one can have installed it.
     if not any(_is_at(Path(site, name), path) for site in sites):
         return None
     for package in metadata.packages_distributions().get(name, ()):
