@@ -218,16 +218,20 @@ def _numpy() -> Undo:
     return undo
 
 
+def _determinism(torch: Any) -> tuple[bool, bool]:
+    return (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+
+
 def _torch() -> Undo:
     torch: Any = sys.modules.get("torch")
     if torch is None:
         return lambda: None
     dtype, device = torch.get_default_dtype(), torch.get_default_device()
     threads, grad = torch.get_num_threads(), torch.is_grad_enabled()
-    exact, warns = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
+    exact, warns = _determinism(torch)
     precision, anomaly = torch.get_float32_matmul_precision(), torch.is_anomaly_enabled()
     sharing = torch.multiprocessing.get_sharing_strategy()
     cudnn, print_options = torch.backends.cudnn, copy.copy(vars(torch._tensor_str.PRINT_OPTS))
@@ -240,7 +244,8 @@ def _torch() -> Undo:
         if torch.get_num_threads() != threads:
             torch.set_num_threads(threads)
         torch.set_grad_enabled(grad)
-        torch.use_deterministic_algorithms(exact, warn_only=warns)
+        if _determinism(torch) != (exact, warns):  # it imports torch's compiler: 1.3 s
+            torch.use_deterministic_algorithms(exact, warn_only=warns)
         torch.set_float32_matmul_precision(precision)
         torch.autograd.set_detect_anomaly(anomaly)
         torch.multiprocessing.set_sharing_strategy(sharing)
