@@ -32,6 +32,30 @@ from flambe.compile.values import ClusterResource
 from flambe.errors import StateError
 
 
+def back(value: object) -> object:
+    """Return what is read of a value that was written on one line."""
+    line = yaml.dump_line(value)
+    assert "\n" not in line
+    document = read_text(f"!TripOpen\nvalue: {line}\n")
+    document.raise_problems()
+    return document.root.kwargs["value"]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(None, True, 1, 1e-5, "yes", "1", "~", "", "a: b", "#", "- a", "?x", "!g [1]", "[1"),
+        *("a\nb", "x\n", "\u2028", "ü", {}, [], [1, {"a": None}], {"a": {"b": [1, {"c": 2}]}}),
+        Grid((0.1, Link.parse("train[model].x"), None)),
+        Sample(0.0, 1.0, 3),
+        Schema.of(torch.nn.Linear, 3, 4),
+        Grid((Schema.of(torch.nn.Linear, out_features=Grid((1, 2))), Schema.of(torch.nn.ReLU))),
+    ],
+)
+def test_a_value_is_read_back_from_one_line(value: object) -> None:
+    assert back(value) == value
+
+
 class TripOpen(Component):
     def __init__(self, **values: Any) -> None:
         self.values = values

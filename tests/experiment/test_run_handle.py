@@ -14,8 +14,10 @@ import pandas as pd
 import pytest
 
 import flambe
+from flambe.compile import Grid, Schema
 from flambe.errors import ConfigError, RunError
 from flambe.experiment.executors.inline import InlineExecutor
+from flambe.progress import RunFolder, read_invocations
 from flambe.testing import run_experiment
 from tests.experiment.lab import Lab
 
@@ -189,8 +191,6 @@ def test_a_script_with_logging_decides_itself(
 
 
 def test_an_experiment_made_in_python_runs_twice_in_a_process(tmp_path: Path) -> None:
-    from flambe.compile import Grid, Schema
-
     walk = importlib.import_module("pieces").Walk
     experiment = flambe.Experiment(
         "made", {"train": Schema.of(walk, steps=1, rate=Grid((1.0, 2.0)))}
@@ -217,6 +217,58 @@ def test_load_config_checks_as_the_command_does(lab: Lab) -> None:
         flambe.load_config(path)
     with pytest.raises(ConfigError, match="missing"):
         flambe.load_config(lab.root / "missing.yaml")
+
+
+def test_overrides_are_those_of_the_command(lab: Lab) -> None:
+    path = lab.write(
+        "train: !pieces.Walk {steps: 1, label: x, extra: !pieces.Fixed {value: 1.0}}",
+        more="reduce: {train: 1}",
+    )
+    pieces = importlib.import_module("pieces")
+    experiment = flambe.load_config(
+        path,
+        overrides={
+            "train.rate": Grid((1.0, 2.0)),
+            "train.steps": np.int64(2),
+            "train.extra": Grid((Schema.of(pieces.Fixed, value=3.0, other=[1, {"a": None}]), None)),
+            "~train.label": None,
+            "~reduce": None,
+            "seed": 7,
+            "name": "changed: name".partition(":")[0],
+        },
+    )
+    assert (experiment.name, experiment.seed, experiment.reduce) == ("changed", 7, {})
+    run = experiment.run(executor=InlineExecutor)
+    assert sorted(run.variants.rate) == [1.0, 1.0, 2.0, 2.0]
+    assert set(run.variants.steps) == {2}
+    command = [
+        "train.rate=!g [1.0, 2.0]",
+        "train.steps=2",
+        "train.extra=!g [!Fixed {value: 3.0, other: [1, {a: null}]}, null]",
+        "~train.label",
+        "~reduce",
+        "seed=7",
+        "name=changed",
+    ]
+    assert read_invocations(RunFolder(run.folder).invocations)[-1].overrides == command
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"train.stepz": 2}, r"(?s)override 1:1:7.*stepz"),
+        ({"trian.steps": 2}, r"(?s)override 1:1:1.*did you mean 'train'"),
+        ({"train.steps": "two"}, r"(?s)override 1:1:13.*"),
+        ({"train.extra": object()}, "override train.extra: cannot write it as YAML"),
+        ({"~train.label": 1}, "~train.label removes a key, and takes no value"),
+    ],
+)
+def test_a_wrong_override_is_reported_at_its_place(
+    lab: Lab, overrides: dict[str, object], message: str
+) -> None:
+    path = lab.write("train: !pieces.Walk {steps: 1, label: x}")
+    with pytest.raises(ConfigError, match=message):
+        flambe.load_config(path, overrides=overrides)
 
 
 def test_load_config_reads_the_secrets(lab: Lab, tmp_path: Path) -> None:

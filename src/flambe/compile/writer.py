@@ -10,7 +10,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.anchor import Anchor as YamlAnchor
-from ruamel.yaml.nodes import Node, ScalarNode
+from ruamel.yaml.emitter import Emitter
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.representer import SafeRepresenter
 
 from flambe.compile.registered import reads_yaml
@@ -26,10 +27,16 @@ def document(value: object) -> str:
     return _written(value, unicode=False) if re.search("[\x85\u2028\u2029\ufeff]", text) else text
 
 
-def _written(value: object, *, unicode: bool = True) -> str:
+def line(value: object) -> str:
+    """Return a value as YAML on one line: ``!torch.Adam {lr: 0.1}``."""
+    return _written(value, unicode=False, on_line=True).strip()
+
+
+def _written(value: object, *, unicode: bool = True, on_line: bool = False) -> str:
     stream = io.StringIO()
     writer: Any = YAML(typ="safe", pure=True)
-    writer.Representer = _Representer
+    writer.Representer = _LineRepresenter if on_line else _Representer
+    writer.Emitter = _LineEmitter if on_line else Emitter
     writer.default_flow_style = False
     writer.sort_base_mapping_type_on_output = False
     # Not folded: where a long line is broken, its rest may read as something else.
@@ -122,6 +129,33 @@ class _Representer(SafeRepresenter):
     def row(self, tag: str, items: Iterable[object]) -> Node:
         flow = all(_is_scalar(item) or isinstance(item, Link) for item in items)
         return self.represent_sequence(tag, items, flow_style=flow)
+
+
+class _LineRepresenter(_Representer):
+    """Writes everything on one line."""
+
+    def content(self, tag: str, content: object) -> Node:
+        # Within braces, a tag without a value would be written as that of an empty text.
+        return super().content(tag, {} if content is None else content)
+
+    def represent_sequence(self, tag: Any, sequence: Any, flow_style: Any = None) -> SequenceNode:
+        return super().represent_sequence(tag, sequence, flow_style=True)
+
+    def represent_mapping(self, tag: Any, mapping: Any, flow_style: Any = None) -> MappingNode:
+        return super().represent_mapping(tag, mapping, flow_style=True)
+
+    def represent_scalar(
+        self, tag: Any, value: Any, style: Any = None, anchor: Any = None
+    ) -> ScalarNode:
+        # A text of several lines.
+        style = '"' if len(str(value).splitlines()) > 1 or str(value).endswith("\n") else style
+        return super().represent_scalar(tag, value, style=style, anchor=anchor)
+
+
+class _LineEmitter(Emitter):
+    def expect_flow_mapping(self, single: Any = False, force_flow_indent: Any = False) -> None:
+        """Write braces around a single pair, too: its tag would be read as that of its key."""
+        super().expect_flow_mapping(single=False, force_flow_indent=force_flow_indent)
 
 
 _Representer.add_representer(Schema, _Representer.schema)

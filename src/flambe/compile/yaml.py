@@ -98,6 +98,11 @@ def dump(value: object, stream: IO[str] | None = None, *, resolve: bool = False)
     return text
 
 
+def dump_line(value: object) -> str:
+    """Write a value on one line, as :func:`dump` does: ``!torch.Adam {lr: 0.1}``."""
+    return writer.line(_plain(value))
+
+
 # -- configuration files of saved components ----------------------------------------------------
 
 
