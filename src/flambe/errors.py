@@ -23,7 +23,8 @@
     │       │   └── DeadlineError        … or did not end in time, and was killed
     │       └── FanOutError          several hosts failed: the error of each
     ├── StateError               a saved component cannot be written or read
-    │   └── UnsavableError           it holds an object that cannot be saved at all
+    │   ├── UnsavableError           it holds an object that cannot be saved at all
+    │   └── DamagedError             a file of a checkpoint is not what was written
     ├── UnsafePathError          a private folder is a link, or belongs to another user
     └── Interrupted              the user stopped the run: exit code 130
 
@@ -300,6 +301,10 @@ class StateError(FlambeError):
 
 class UnsavableError(StateError):
     """A component holds an object that cannot be saved; trying again does not help."""
+
+
+class DamagedError(StateError):
+    """A file of a checkpoint was truncated or altered since it was written."""
 
 
 class UnsafePathError(FlambeError, PermissionError):

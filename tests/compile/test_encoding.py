@@ -6,6 +6,7 @@ import collections
 import datetime as dt
 import importlib.util
 import random
+import shutil
 import sys
 import zoneinfo
 from collections.abc import Callable
@@ -21,6 +22,7 @@ import torch
 from flambe.compile.state.codec import MARK, blob
 from flambe.compile.state.component_state import same
 from flambe.compile.state.encoding import Encoder, decode
+from flambe.compile.state.file_writer import FileWriter
 from flambe.compile.state.state_file import PLAIN_FILE, STATE_FILE, read_state, write_state
 from flambe.errors import StateError, UnsavableError
 
@@ -130,7 +132,8 @@ def through(request: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ca
         )
 
     def through(value: Any) -> Any:
-        write_state(str(tmp_path), {"value": Encoder("it").encode(value, "value")})
+        shutil.rmtree(tmp_path)
+        write_state(FileWriter(tmp_path), {"value": Encoder("it").encode(value, "value")})
         file = PLAIN_FILE if request.param == "plain" else STATE_FILE
         assert [path.name for path in tmp_path.iterdir()] == [file]
         return read_state(str(tmp_path), lambda name, held: held)["value"]
@@ -220,14 +223,16 @@ def test_generators_of_torch_go_on(tmp_path: Path) -> None:
 
 
 def test_what_is_large_is_kept_at_its_size(tmp_path: Path) -> None:
-    write_state(str(tmp_path), {"a": Encoder("it").encode(np.ones(1_000_000), "a")})
+    write_state(FileWriter(tmp_path), {"a": Encoder("it").encode(np.ones(1_000_000), "a")})
     assert (tmp_path / STATE_FILE).stat().st_size < 8_020_000
 
 
 def test_a_file_of_tensors_is_as_ever(tmp_path: Path) -> None:
     """Others read it with torch alone."""
     linear = torch.nn.Linear(2, 2)
-    write_state(str(tmp_path), {"linear": Encoder("it").encode(linear.state_dict(), "linear")})
+    write_state(
+        FileWriter(tmp_path), {"linear": Encoder("it").encode(linear.state_dict(), "linear")}
+    )
     assert MARK.encode() not in (tmp_path / STATE_FILE).read_bytes() or isinstance(
         linear.state_dict(), collections.OrderedDict
     )
@@ -346,7 +351,8 @@ def test_what_no_flambe_wrote_is_a_clean_error(written: Any, tmp_path: Path) -> 
     for value in (written, [written], {"a": (written,)}):
         if isinstance(value, dict) and value.get(MARK) == "pickle":
             continue
-        write_state(str(tmp_path), {"value": value})
+        shutil.rmtree(tmp_path)
+        write_state(FileWriter(tmp_path), {"value": value})
         with pytest.raises(StateError, match=r"^cannot read the state in "):
             read_state(str(tmp_path), lambda name, held: held)
 

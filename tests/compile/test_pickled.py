@@ -12,6 +12,7 @@ import pytest
 import flambe
 from flambe.compile import Component, persistence
 from flambe.compile.state import pickled
+from flambe.compile.state.file_writer import FileWriter
 from flambe.compile.state.pickled import Trust
 from flambe.errors import StateError, UnsavableError
 
@@ -97,7 +98,7 @@ def test_an_archive_of_a_stranger_is_not_unpickled(
 
 
 def written(whole: PickledWhole, folder: Path, key: bytes) -> None:
-    persistence.write(whole, str(folder), key=key)
+    persistence.write(whole, FileWriter(folder), key=key)
 
 
 def test_a_run_reads_what_was_written_with_its_key(whole: PickledWhole, tmp_path: Path) -> None:

@@ -20,6 +20,8 @@ from flambe.experiment.executors.tune.factory_settings import NodeStart, read_st
 from flambe.experiment.executors.tune.stage_run import StageCallback, StageRun
 from flambe.experiment.executors.tune.trial_history import MAX_LOSSES, TrialHistory
 from flambe.experiment.storage.checkpoints import Checkpoints
+from flambe.experiment.storage.manifest import Manifest
+from flambe.experiment.storage.retention import Retention
 
 
 def stage_run() -> StageRun:
@@ -52,7 +54,8 @@ def test_the_two_latest_checkpoints_of_a_trial_are_kept(tmp_path: Path) -> None:
     for number in range(4):
         folder = tmp_path / "a" / "v" / f"checkpoint_{number}"
         folder.mkdir(parents=True)
-        history.prune(Checkpoints(str(tmp_path)), "trial", str(folder))
+        latest = (str(folder), Manifest(number))
+        history.prune(Checkpoints(str(tmp_path)), "trial", latest, Retention())
     history.upkeep.close()
     assert sorted(path.name for path in (tmp_path / "a" / "v").iterdir()) == [
         "checkpoint_2",

@@ -21,6 +21,7 @@ from flambe.compile.component import Component
 from flambe.compile.state import archive, component_state, pickled, s3
 from flambe.compile.state.component_state import Stateful
 from flambe.compile.state.encoding import Encoder
+from flambe.compile.state.file_writer import FileWriter
 from flambe.compile.state.pickled import NOBODY, Trust
 from flambe.compile.state.state_file import holds_state, read_state, write_state
 from flambe.errors import StateError
@@ -79,7 +80,7 @@ def save(obj: Component, path: str | os.PathLike[str], *, overwrite: bool = Fals
     # Written beside, then moved into place: what is at the path is always complete.
     with tempfile.TemporaryDirectory(dir=parent, prefix=".flambe-save-") as folder:
         written = os.path.join(folder, "component")
-        write(obj, written)
+        write(obj, FileWriter(written))
         if target.endswith((".tar.gz", ".tgz")):
             packed = os.path.join(folder, "packed")
             with tarfile.open(packed, "w:gz") as file:
@@ -92,19 +93,19 @@ def save(obj: Component, path: str | os.PathLike[str], *, overwrite: bool = Fals
 
 def write(
     obj: Component,
-    folder: str,
+    folder: FileWriter,
     values: component_state.State | None = None,
     forgotten: Mapping[str, Mapping[str, str]] | None = None,
     key: bytes = b"",
 ) -> None:
-    """Write the folders of a component into a folder that does not exist yet.
+    """Write the folders of a component.
 
     Parameters
     ----------
     obj
         The component.
     folder
-        The folder.
+        Writes its folder, which does not exist yet.
     values
         Its state, if it was collected before.
     forgotten
@@ -119,20 +120,17 @@ def write(
     """
     values = component_state.collect(obj) if values is None else values
     for path, component in component_state.components(obj):
-        below = os.path.join(folder, *path.split("/")) if path else folder
-        os.makedirs(below, exist_ok=True)
+        below = folder.below(path) if path else folder
         where = f"{type(component).__name__}" + (f" at {path!r}" if path else "")
         write_state(below, _encoded(component, values[path], below, where, key))
         if forgotten and path in forgotten:
-            text = json.dumps(forgotten[path], indent=1)
-            Path(below, FORGOTTEN_FILE).write_text(text, encoding="utf-8")
+            below.write(FORGOTTEN_FILE, json.dumps(forgotten[path], indent=1))
         for name, text in _description(component, alone=not path).items():
-            with open(os.path.join(below, name), "w", encoding="utf-8") as stream:
-                stream.write(text)
+            below.write(name, text)
 
 
 def _encoded(
-    component: Stateful, values: Mapping[str, object], folder: str, where: str, key: bytes
+    component: Stateful, values: Mapping[str, object], folder: FileWriter, where: str, key: bytes
 ) -> dict[str, object]:
     encoder, apart = Encoder(where), vars(component).get("_flambe_pickled", ())
     return {

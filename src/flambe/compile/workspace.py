@@ -107,14 +107,16 @@ def of_saved(component: Path) -> Workspace:
 # -- on this host -------------------------------------------------------------------------------
 
 
-def copy_files(source: Path, target: Path) -> None:
+def copy_files(
+    source: Path, target: Path, copy: Callable[[str, str], object] = shutil.copy2
+) -> None:
     """Copy files and folders; links are followed, and sockets and their like left out."""
 
     def special(folder: str, names: list[str]) -> list[str]:
         return [name for name in names if not _is_plain(os.path.join(folder, name))]
 
     if source.is_dir():
-        shutil.copytree(source, target, ignore=special, dirs_exist_ok=True)
+        shutil.copytree(source, target, ignore=special, copy_function=copy, dirs_exist_ok=True)
 
 
 def _is_plain(path: str) -> bool:

@@ -54,6 +54,10 @@ class Experiment(ClusterRunnable):
         Stage → a trial scheduler of Ray Tune.
     reduce
         Stage → k: later stages build upon its k best variants only.
+    keep
+        Which checkpoints of a variant are kept, ``{last: 1, best: 1, every: 10}``: the latest (1
+        by default), those with the best figures, and that of each tenth step; for all stages, or
+        stage → such a mapping.
     env
         The cluster that the experiment runs on; injected when remote.
     max_failures
@@ -100,6 +104,7 @@ class Experiment(ClusterRunnable):
         search: Mapping[str, Schema | Mapping[str, object]] | None = None,
         schedulers: Mapping[str, Schema] | None = None,
         reduce: Mapping[str, int] | None = None,
+        keep: Mapping[str, int | Mapping[str, int]] | None = None,
         env: RemoteEnvironment | None = None,
         max_failures: int = 1,
         stop_on_failure: bool = True,
@@ -122,6 +127,7 @@ class Experiment(ClusterRunnable):
         self.search = dict(search or {})
         self.schedulers = dict(schedulers or {})
         self.reduce = dict(reduce or {})
+        self.keep = dict(keep or {})
         self.max_failures = max_failures
         self.stop_on_failure = stop_on_failure
         self.merge_plot = merge_plot

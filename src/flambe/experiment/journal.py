@@ -53,6 +53,7 @@ class VariantChanges(TypedDict, total=False):
     error: str
     traceback: str
     kept: bool | None
+    stored_bytes: int
 
 
 def _initial_state(variant: Variant) -> VariantState:
@@ -193,10 +194,13 @@ class Journal:
 
     def _count(self) -> None:
         counts: dict[str, Counter[str]] = {}
+        stored: Counter[str] = Counter()
         for entry in self.variants.values():
             counts.setdefault(entry.stage, Counter())[entry.status.value] += 1
+            stored[entry.stage] += entry.stored_bytes
         for stage in self.run.stages:
             stage.counts = dict(counts.get(stage.name, {}))
+            stage.stored_bytes = stored[stage.name]
 
     def end(self, status: Status, error: str = "") -> None:
         """Record how the run ended, if the disk takes it."""

@@ -98,6 +98,10 @@ class RunListener:
             reason = next(iter(redact.hide(text).splitlines()), "")
             self.notify(f"{entry.stage}/{entry.name} failed and is tried again: {reason}")
 
+    def on_stored(self, variant: Variant, size: int) -> None:
+        """The checkpoints of a variant that ended take so many bytes."""
+        self.journal.change(variant.id, stored_bytes=size)
+
     def on_lines(self, lines: Sequence[tuple[str, str, str]]) -> None:
         """Lines that components printed and logged."""
         self.journal.lines(lines)

@@ -15,7 +15,9 @@ from flambe.experiment import resume_messages
 from flambe.experiment.journal import Journal
 from flambe.experiment.search.stage_search import EvaluatedPoint
 from flambe.experiment.spec import ExperimentSpec
-from flambe.experiment.storage.checkpoints import FINAL, RESUMED, Checkpoints, Manifest
+from flambe.experiment.storage.checkpoints import FINAL, RESUMED, Checkpoints
+from flambe.experiment.storage.manifest import Manifest
+from flambe.experiment.storage.retention import Retention
 from flambe.experiment.variants.expansion import Expander, Variant
 from flambe.experiment.variants.lineage import EarlierResult, EarlierResults
 from flambe.experiment.variants.reasons import Reasons
@@ -218,10 +220,13 @@ class ResumeState:
         folder = self.checkpoints.folder(stage or entry.stage, entry.name)
         latest = self.checkpoints.latest(folder)
         manifest = self.checkpoints.manifest(latest) if latest is not None else None
-        # The run may have ended between the last checkpoint and the line that it was the last.
-        if manifest is None or not (entry.status.done or manifest.done):
+        # The run may have ended between the last checkpoint and the line that it was the last. An
+        # older one is kept, perhaps, and whole, while the last is damaged.
+        if manifest is None or not (
+            manifest.done or (entry.status.done and manifest.step >= entry.step)
+        ):
             return False
-        self.checkpoints.settle(folder, FINAL)
+        self.checkpoints.settle(folder, FINAL, spare_settled=True)
         entry.step, entry.metric = manifest.step, manifest.metric
         entry.best = _best(manifest, entry)
         return True
@@ -264,6 +269,7 @@ class ResumeState:
                 started=entry.started,
                 ended=entry.ended,
                 host=entry.host,
+                stored_bytes=entry.stored_bytes,
                 stale=changes or _stale_ancestors(journal, variant),
                 reason=self._reasons.reused(variant, result),
             )
@@ -332,10 +338,13 @@ class ResumeState:
                     resumed.points.append(EvaluatedPoint(suggested.base, suggested.values, figure))
         return resumed
 
-    def restore_points(self, journal: Journal, variants: Sequence[Variant]) -> dict[str, str]:
+    def restore_points(
+        self, journal: Journal, variants: Sequence[Variant], retention: Retention
+    ) -> dict[str, str]:
         """Return the checkpoints that unfinished variants continue from, by id.
 
-        Their progress is recorded. What was best may have been before the checkpoint.
+        Their progress is recorded. What was best may have been before the checkpoint. One that is
+        damaged is reported, and the one before is taken.
         """
         checkpoints = {}
         for variant in variants:
@@ -344,11 +353,14 @@ class ResumeState:
                 continue
             # Not under a name that Tune gives to its own checkpoints, or it would be overwritten by
             # the first: test_a_retry_after_resuming_goes_on_from_the_resumed_checkpoint.
-            checkpoint = self.checkpoints.settle(folder, RESUMED)
-            if checkpoint is None:
+            damages = self.checkpoints.drop_damaged(folder)
+            settled = self.checkpoints.settle(folder, RESUMED, retention)
+            manifest = self.checkpoints.manifest(settled.latest) if settled is not None else None
+            for text in damages:
+                journal.observer.note(f"{text}: {_instead(variant, manifest)}")
+            if settled is None:
                 continue
-            checkpoints[variant.id] = checkpoint
-            manifest = self.checkpoints.manifest(checkpoint)
+            checkpoints[variant.id] = settled.latest
             if manifest is not None and variant.id in journal.variants:
                 best = _best(manifest, self.earlier.entries[variant.id])
                 journal.change(variant.id, step=manifest.step, metric=manifest.metric, best=best)
@@ -384,6 +396,14 @@ def _suggested(
         if variant.id == entry.id or variant.config_id == (entry.config_id or entry.id):
             yield variant
             return
+
+
+def _instead(variant: Variant, manifest: Manifest | None) -> str:
+    """Return what is done instead of using a checkpoint that is damaged."""
+    name = f"{variant.stage}/{variant.name}"
+    if manifest is None:
+        return f"{name} starts again, for no other checkpoint of it is kept"
+    return f"{name} continues from its checkpoint at step {manifest.step}"
 
 
 def _stale_ancestors(journal: Journal, variant: Variant) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from flambe.compile.schema import Schema
 from flambe.compile.values import ClusterResource
 from flambe.errors import ConfigError
+from flambe.experiment.storage.retention import Retention, retention_of
 from flambe.runnable import RemoteEnvironment
 
 DEFAULT_MAX_VARIANTS = 10_000
@@ -70,6 +71,8 @@ class StageSpec:
         The blueprint of its trial scheduler, if it has one.
     reduce
         How many of its best variants are built upon; None for all.
+    keep
+        Which checkpoints of each of its variants are kept.
     """
 
     name: str
@@ -77,6 +80,7 @@ class StageSpec:
     search: SearchSpec = field(default_factory=SearchSpec)
     scheduler: Schema | None = None
     reduce: int | None = None
+    keep: Retention = field(default_factory=Retention)
 
 
 @dataclass(frozen=True)
@@ -157,7 +161,7 @@ def read_stages(keywords: Mapping[str, object]) -> tuple[StageSpec, ...]:
     if not isinstance(pipeline, Mapping):
         raise ConfigError("the experiment has no pipeline")
     searches, schedulers = _mapping(keywords.get("search")), _mapping(keywords.get("schedulers"))
-    reductions = _mapping(keywords.get("reduce"))
+    reductions, keep = _mapping(keywords.get("reduce")), keywords.get("keep")
     stages = []
     for name, config in pipeline.items():
         scheduler, reduce = schedulers.get(name), reductions.get(name)
@@ -168,6 +172,7 @@ def read_stages(keywords: Mapping[str, object]) -> tuple[StageSpec, ...]:
                 SearchSpec.read(searches.get(name)),
                 scheduler if isinstance(scheduler, Schema) else None,
                 reduce if isinstance(reduce, int) else None,
+                retention_of(keep, name),
             )
         )
     return tuple(stages)

@@ -217,9 +217,10 @@ class StageRunner:
             self.resources,
             dict(registry.extensions().declared),
             self.spec.seed,
-            self.resume.restore_points(self.journal, pending),
+            self.resume.restore_points(self.journal, pending, self.spec.stage(stage).keep),
             self.secrets,
             user_key(),
+            self.spec.stage(stage).keep,
         )
 
     # -- after it -----------------------------------------------------------------------------

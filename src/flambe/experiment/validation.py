@@ -25,6 +25,7 @@ from flambe.errors import did_you_mean, listed
 from flambe.experiment.counting import LARGEST_MAX_VARIANTS
 from flambe.experiment.search import engines, space_validation, stage_search
 from flambe.experiment.search.engines import Finding
+from flambe.experiment.storage import retention
 from flambe.experiment.storage.output_folder import wrong_save_path
 from flambe.experiment.variants import expansion, options
 from flambe.experiment.variants.inputs import FINGERPRINTS
@@ -43,6 +44,7 @@ def keyword_findings(values: Mapping[str, object]) -> Iterator[Finding]:
     yield from _resource_findings(_mapping(values.get("resources")), pipeline)
     for keyword in ("search", "schedulers", "reduce"):
         yield from _stage_findings(keyword, _mapping(values.get(keyword)), pipeline)
+    yield from _keep_findings(values.get("keep"), pipeline)
     yield from _option_findings(pipeline, _mapping(values.get("search")))
     yield from _number_findings(values)
     yield from engines.engine_findings(values)
@@ -125,6 +127,17 @@ def _stage_findings(keyword: str, named: Keywords, pipeline: Keywords) -> Iterat
                 f"{keyword}: stage {stage!r} has nothing to run",
                 "its component has no run(): it is built where it is used",
             )
+
+
+def _keep_findings(keep: object, pipeline: Keywords) -> Iterator[Finding]:
+    stages = _mapping(keep) if retention.by_stage(keep) else {}
+    yield from _stage_findings("keep", stages, pipeline)
+    for stage, value in stages.items():
+        for message, hint in retention.problems(value):
+            yield ("keep", stage), message, hint
+    if keep and not stages:
+        for message, hint in retention.problems(keep):
+            yield ("keep",), message, hint
 
 
 def _resume_findings(resume: object, pipeline: Keywords) -> Iterator[Finding]:

@@ -70,6 +70,8 @@ class VariantState:
         figure may be NaN or infinite; the best is a number, or None.
     started, ended
         Seconds since the epoch.
+    stored_bytes
+        The bytes of the checkpoints that are kept of it; 0 until it ends.
     """
 
     id: str
@@ -97,6 +99,7 @@ class VariantState:
     error: str = ""
     traceback: str = ""
     kept: bool | None = None
+    stored_bytes: int = 0
 
 
 @dataclass
@@ -113,6 +116,8 @@ class StageState:
         How many of its best variants flow on; None for all.
     counts
         Status → number of variants.
+    stored_bytes
+        The bytes of the checkpoints that are kept of its variants.
     """
 
     name: str
@@ -125,6 +130,7 @@ class StageState:
     counts: dict[str, int] = field(default_factory=dict)
     started: float | None = None
     ended: float | None = None
+    stored_bytes: int = 0
 
 
 @dataclass
@@ -152,6 +158,11 @@ class RunState:
     def failed(self) -> int:
         """How many variants failed for good."""
         return sum(stage.counts.get(Status.FAILED.value, 0) for stage in self.stages)
+
+    @property
+    def stored_bytes(self) -> int:
+        """The bytes of the checkpoints that are kept."""
+        return sum(stage.stored_bytes for stage in self.stages)
 
     @property
     def outcome(self) -> str:

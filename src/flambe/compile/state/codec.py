@@ -8,6 +8,7 @@ installed, as a file of torch holds them at their own size.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import datetime
 import importlib.util
 import sys
@@ -17,6 +18,7 @@ from typing import Protocol
 
 MARK = "__flambe__"
 MAX_DEPTH = 100
+_LARGE = 1 << 16  # bytes: fewer are copied
 _PYTZ = "pytz:"
 
 #: An encoded value, as it is written.
@@ -59,20 +61,46 @@ def integers(values: object) -> list[int]:
 # -- bytes --------------------------------------------------------------------------------------
 
 
-def blob(data: bytes | bytearray) -> object:
-    """Return bytes as the file of a state holds them."""
+class Block:
+    """Many bytes, in the memory that they are in; in the file of a state they are ``bytes``."""
+
+    def __init__(self, view: memoryview) -> None:
+        self.view = view
+
+
+def blob(data: bytes | bytearray | memoryview) -> object:
+    """Return bytes as the file of a state holds them; many bytes are not copied."""
+    view = memoryview(data)
     if importlib.util.find_spec("torch") is None:
-        return bytes(data)
+        return bytes(data) if isinstance(data, bytes) or len(view) < _LARGE else Block(view)
     import torch
 
-    if not len(data):
+    if not view:
         return torch.zeros(0, dtype=torch.uint8)
-    writable = data if isinstance(data, bytearray) else bytearray(data)
-    return torch.frombuffer(writable, dtype=torch.uint8)
+    if len(view) < _LARGE:
+        return torch.frombuffer(bytearray(view), dtype=torch.uint8)
+    # torch warns of memory that it may not write. It never does: this is written, and forgotten.
+    memory = view if not view.readonly else _as_writable(data)
+    return torch.frombuffer(memory, dtype=torch.uint8)
+
+
+def _as_writable(data: bytes | bytearray | memoryview) -> object:
+    """Return memory for those who ask to write it, and do not."""
+    if isinstance(data, bytes):
+        address = ctypes.cast(ctypes.c_char_p(data), ctypes.c_void_p).value or 0
+    else:  # of an array
+        import numpy as np
+
+        address = np.frombuffer(data, np.uint8).ctypes.data
+    memory = (ctypes.c_ubyte * len(data)).from_address(address)
+    memory.owner = data  # type: ignore[attr-defined]
+    return memory
 
 
 def unblob(data: object) -> memoryview:
     """Return the bytes that :func:`blob` wrote."""
+    if isinstance(data, Block):
+        return data.view
     if isinstance(data, bytes):
         return memoryview(data)
     torch = sys.modules.get("torch")

@@ -44,8 +44,16 @@ def write(value: object) -> Encoded | None:
         "dtype": _descr(np.lib.format.dtype_to_descr(array.dtype)),
         "shape": list(array.shape),
         "order": order,
-        "data": blob(array.tobytes(order=order)),
+        "data": blob(_bytes_of(array, order)),
     }
+
+
+def _bytes_of(array: np.ndarray[Any, Any], order: Literal["F", "C"]) -> bytes | memoryview:
+    """Return the bytes of an array: its own memory, if they are there in order."""
+    in_order = array.flags.f_contiguous if order == "F" else array.flags.c_contiguous
+    if not in_order or not array.nbytes:
+        return array.tobytes(order=order)
+    return array.reshape(-1, order=order).view(np.uint8).data
 
 
 def why_not(value: object) -> str | None:

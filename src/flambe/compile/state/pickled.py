@@ -20,6 +20,7 @@ from typing import TypedDict
 
 from flambe._files import read_regular, write_private_once
 from flambe.compile.state.codec import MARK
+from flambe.compile.state.file_writer import FileWriter
 from flambe.errors import StateError, UnsavableError
 from flambe.logging.console import home_folder
 
@@ -65,7 +66,9 @@ def _code(key: bytes, name: str, digest: str) -> str:
     return hmac.new(key, f"{name}\0{digest}".encode(), hashlib.sha256).hexdigest()
 
 
-def write(folder: str, name: str, value: object, where: str, key: bytes) -> dict[str, object]:
+def write(
+    folder: FileWriter, name: str, value: object, where: str, key: bytes
+) -> dict[str, object]:
     """Pickle an attribute into a file of its own; return what the state says of it.
 
     Raises
@@ -74,7 +77,10 @@ def write(folder: str, name: str, value: object, where: str, key: bytes) -> dict
         If it cannot be pickled.
     """
     try:
-        data = pickle.dumps(value, protocol=pickle.HIGHEST_PROTOCOL)
+        with folder.open(f"{name}.pickle") as stream:
+            pickle.dump(value, stream, protocol=pickle.HIGHEST_PROTOCOL)
+    except OSError:
+        raise
     except Exception as error:  # pickling calls what objects define
         kind = type(value)
         raise UnsavableError(
@@ -83,11 +89,10 @@ def write(folder: str, name: str, value: object, where: str, key: bytes) -> dict
             "  register what it is made from, and make it again in _load_state;\n"
             f'  or, if nothing depends on it:  _transient = ("{name}",)   in the class'
         ) from None
-    digest = hashlib.sha256(data).hexdigest()
-    Path(folder, f"{name}.pickle").write_bytes(data)
+    entry = folder.entry(f"{name}.pickle")
     if key:
-        Path(folder, f"{name}.pickle.mac").write_text(_code(key, name, digest), encoding="ascii")
-    return {MARK: _KIND, "sha256": digest, "size": len(data)}
+        folder.write(f"{name}.pickle.mac", _code(key, name, entry.hexadecimal))
+    return {MARK: _KIND, "sha256": entry.hexadecimal, "size": entry.size}
 
 
 class PickleEntry(TypedDict):

@@ -16,7 +16,8 @@ from flambe.compile.values import links, walk
 from flambe.compile.workspace import Workspace, using
 from flambe.errors import FlambeError, StateError
 from flambe.experiment.executors.stage_task import StageTask, seed_everything
-from flambe.experiment.storage.checkpoints import CHECKPOINT, FINAL, read_manifest
+from flambe.experiment.storage.checkpoints import FINAL, read_manifest
+from flambe.experiment.storage.manifest import CHECKPOINT
 from flambe.experiment.variants.expansion import Variant
 
 

@@ -29,6 +29,9 @@ class VariantListener(Protocol):
     ) -> None:
         """A variant failed; unless final it is retried."""
 
+    def on_stored(self, variant: Variant, size: int) -> None:
+        """The checkpoints that a variant keeps take so many bytes. Called from any thread."""
+
     def on_lines(self, lines: Sequence[tuple[str, str, str]]) -> None:
         """Components printed or logged lines: source, level and text. Called from any thread."""
 

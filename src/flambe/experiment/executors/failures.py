@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from flambe._files import read_regular
 from flambe.compile import component_errors
-from flambe.errors import ComponentError, FlambeError, HaltedError, UnsavableError
+from flambe.errors import ComponentError, DamagedError, FlambeError, HaltedError, UnsavableError
 from flambe.logging import redact
 
 # What Ray writes where the host of a worker is gone; see ray.exceptions.
@@ -83,7 +83,7 @@ def reported_failure(error: BaseException) -> Failure:
         text = component_errors.clean(
             component_errors.bounded(str(error), component_errors.MOST_MESSAGE)
         )
-        return Failure(None, text, lasting=isinstance(error, UnsavableError))
+        return Failure(None, text, lasting=isinstance(error, UnsavableError | DamagedError))
     return Failure(None, component_errors.message(error))
 
 

@@ -75,7 +75,8 @@ class InlineExecutor:
 
     def save_checkpoint(self, running: VariantTask, folder: Path) -> None:
         """Write a checkpoint of a variant into its folder, and remove earlier ones."""
-        temporary = Path(tempfile.mkdtemp(prefix=".saving-", dir=folder))
+        # By its name, what a killed process leaves of it is removed with other parts.
+        temporary = Path(tempfile.mkdtemp(prefix="checkpoint_part_", dir=folder))
         try:
             running.save(temporary)
         except BaseException:
@@ -85,7 +86,7 @@ class InlineExecutor:
         if (folder / name).exists():  # a generator that ended after its last step
             name += "_end"
         temporary.rename(folder / name)
-        Checkpoints(str(self.root)).settle(str(folder), name)
+        Checkpoints(str(self.root)).settle(str(folder), name, running.task.retention)
         running.task.restore[running.variant.id] = str(folder / name)
 
     def close(self) -> None:
@@ -139,8 +140,11 @@ class _InlineAttempt:
             use(None)
             self.listener.on_lines(self.recorder.take_lines())
             self._send("end", "", "")
-        Checkpoints(str(self.executor.root)).settle(str(self.folder), FINAL)
+        checkpoints = Checkpoints(str(self.executor.root))
+        settled = checkpoints.settle(str(self.folder), FINAL, self.task.retention)
         self.listener.on_end(self.variant, stopped=False)
+        if settled is not None:
+            self.listener.on_stored(self.variant, settled.size)
         return True
 
     def _run_steps(self, running: VariantTask) -> None:

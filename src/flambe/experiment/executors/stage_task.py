@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from flambe.compile.state import random_state
 from flambe.experiment.storage.checkpoint_storage import Storage
+from flambe.experiment.storage.retention import Retention
 from flambe.experiment.variants.expansion import Expander, Variant
 from flambe.progress import choices_text
 
@@ -38,6 +39,8 @@ class StageTask:
         The file of secrets, from flambe's own folder: its variables are set where variants run.
     key
         What was pickled with it is trusted: see :mod:`flambe.compile.state.pickled`.
+    retention
+        Which checkpoints of a variant are kept.
     """
 
     stage: str
@@ -51,6 +54,7 @@ class StageTask:
     restore: dict[str, str] = field(default_factory=dict)
     secrets: str = ""
     key: bytes = field(default=b"", repr=False)
+    retention: Retention = field(default_factory=Retention)
 
     def variant_of(
         self, variant_id: str, values: Mapping[str, object], repetition: int = 0

@@ -10,6 +10,7 @@ from pathlib import Path
 from flambe.compile import persistence, registry, yaml
 from flambe.compile.component import Component
 from flambe.compile.state import component_state, random_state
+from flambe.compile.state.file_writer import FileWriter
 from flambe.compile.state.forgotten import Watch
 from flambe.compile.state.pickled import Trust
 from flambe.compile.state.state_file import read_state, write_state
@@ -18,14 +19,8 @@ from flambe.compile.workspace import Workspace, using
 from flambe.errors import StateError
 from flambe.experiment.executors.assembly import Assembly, component_context
 from flambe.experiment.executors.stage_task import StageTask
-from flambe.experiment.storage.checkpoints import (
-    CHECKPOINT,
-    FINAL,
-    MANIFEST,
-    RANDOM,
-    Manifest,
-    read_manifest,
-)
+from flambe.experiment.storage.checkpoints import FINAL, read_manifest, verify
+from flambe.experiment.storage.manifest import CHECKPOINT, MANIFEST, RANDOM, Manifest
 from flambe.experiment.storage.variant_folders import VariantFolders
 from flambe.logging import events
 from flambe.logging.events import Record
@@ -127,21 +122,17 @@ class VariantTask:
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint; its manifest comes last, and marks it complete."""
+        writer = FileWriter(folder)
         if isinstance(self.component, Component):
             with component_context(self.component, "saving the state of"):
                 values = component_state.collect(self.component)
             self._look_for_forgotten(values)
-            path = str(folder / CHECKPOINT)
-            persistence.write(self.component, path, values, self.forgotten, self.task.key)
+            persistence.write(
+                self.component, writer.below(CHECKPOINT), values, self.forgotten, self.task.key
+            )
             # A component may draw from the global generators: the next step continues from there.
-            (folder / RANDOM).mkdir()
-            write_state(str(folder / RANDOM), random_state.capture())
-        self.folders.save(folder)
-        files = {
-            str(file.relative_to(folder)): file.stat().st_size
-            for file in folder.rglob("*")
-            if file.is_file()
-        }
+            write_state(writer.below(RANDOM), random_state.capture())
+        self.folders.save(writer)
         manifest = Manifest(
             self.step_count,
             self.variant.id,
@@ -150,7 +141,7 @@ class VariantTask:
             self.best,
             self.done,
             self.stepper.is_generator,
-            files,
+            writer.entries,
         )
         (folder / MANIFEST).write_text(manifest.dump(), encoding="utf-8")
 
@@ -174,6 +165,7 @@ class VariantTask:
         manifest = read_manifest(folder)
         if manifest is None:
             raise StateError(f"the checkpoint {folder} is incomplete")
+        verify(folder)
         if manifest.generator:
             # A checkpoint has no position of a generator: from this state it would repeat steps.
             _log.warning(

@@ -25,10 +25,11 @@ from fsspec.exceptions import FSTimeoutError
 from pyarrow.fs import FSSpecHandler, PyFileSystem, copy_files
 
 from flambe import _disk
-from flambe._files import file_lock, private_folder, replacing
+from flambe._files import file_lock, locked_folder, private_folder, replacing
 from flambe._retry import retry
-from flambe.errors import HaltedError, RunError
-from flambe.experiment.storage.checkpoints import MANIFEST, Checkpoints
+from flambe.errors import DamagedError, HaltedError, RunError
+from flambe.experiment.storage.checkpoints import Checkpoints, verify
+from flambe.experiment.storage.manifest import MANIFEST
 from flambe.logging.console import home_folder
 from flambe.progress import RunFolder, host_name
 from flambe.runnable.secrets import Secrets
@@ -45,6 +46,9 @@ ALIVE_INTERVAL, ALIVE_COUNT = 15, 6
 PAUSES = (1.0, 5.0, 15.0)
 # How long copies of checkpoints are kept on a host after their last use.
 CACHE_SECONDS = 7 * 24 * 3600
+# What a killed process leaves of an upload is removed by the next one.
+_UPLOADS = "flambe-upload-"
+_RESUME = "--resume takes the checkpoint before it, if one is kept, or runs the variant again"
 T = TypeVar("T")
 
 
@@ -140,12 +144,14 @@ class Storage:
             os.mkdir(checkpoint)
             yield Path(checkpoint)
             return
-        with tempfile.TemporaryDirectory(prefix="flambe-checkpoint-") as name:
-            yield Path(name)
+        with locked_folder(Path(tempfile.gettempdir()), _UPLOADS) as folder:
+            written = folder / "checkpoint"
+            written.mkdir()
+            yield written
             if self.url:
-                copy_files(name, checkpoint, destination_filesystem=self.for_tune())
+                copy_files(str(written), checkpoint, destination_filesystem=self.for_tune())
             else:
-                _connected(self).put_all(Path(name), checkpoint)
+                _connected(self).put_all(written, checkpoint)
 
     def fetch(self, checkpoint: str) -> Path:
         """Return the path on this host of a checkpoint below the base; it is copied if need be.
@@ -154,10 +160,21 @@ class Storage:
         ------
         FileNotFoundError
             If it does not exist.
+        DamagedError
+            If it is not what was written. Then ``--resume`` does not use it any more.
         """
-        if self.is_here:
-            return Path(checkpoint)
-        return retry_access(lambda: self._fetch_copy(checkpoint), f"{checkpoint} is read")
+        try:
+            if self.is_here:
+                verify(Path(checkpoint))
+                return Path(checkpoint)
+            return retry_access(lambda: self._fetch_copy(checkpoint), f"{checkpoint} is read")
+        except DamagedError as error:
+            self.everywhere().condemn(checkpoint)
+            raise DamagedError(f"{error}\n  {_RESUME}") from None
+
+    def everywhere(self) -> Checkpoints:
+        """Return the checkpoints as any host sees them."""
+        return Checkpoints(self.base, None if self.is_here else self.for_tune())
 
     def _fetch_copy(self, checkpoint: str) -> Path:
         files = self.files()
@@ -167,10 +184,13 @@ class Storage:
             manifest = files.cat_file(f"{checkpoint}/{MANIFEST}")
             copied = target / MANIFEST
             if copied.exists() and copied.read_bytes() == manifest:
-                return target
+                with contextlib.suppress(DamagedError):  # the copy is: the original may be sound
+                    verify(target)
+                    return target
             with replacing(target) as part:
                 private_folder(part)
                 copy_files(checkpoint, str(part), source_filesystem=self.for_tune())
+                verify(part)
                 shutil.rmtree(target, ignore_errors=True)
         return target
 

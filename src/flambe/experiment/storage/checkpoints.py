@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import os
+import posixpath
+import shutil
+import stat
 from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
-from flambe.errors import RunError
-from flambe.progress import named_value, with_names
+from flambe.compile.state.file_writer import FileEntry, digest_of
+from flambe.errors import DamagedError, RunError
+from flambe.experiment.storage.manifest import DAMAGED, MANIFEST, Manifest
+from flambe.experiment.storage.retention import Retention, Selection
 
-CHECKPOINT = "checkpoint.flambe"
-#: The state of the random number generators of the process, beside it.
-RANDOM = "random.flambe"
-#: What a checkpoint ends with: a folder without it, or with other files than it names, is not
-#: whole.
-MANIFEST = "manifest.json"
 #: The checkpoint of a variant that is at its end.
 FINAL = "checkpoint"
 #: The checkpoint that an unfinished variant continues from, out of the way of Tune's new ones.
 RESUMED = "checkpoint_resumed"
+#: The checkpoint of a variant with the best figure, if it is kept.
+BEST = "checkpoint_best"
+#: What others that are kept are called, with their step; Tune gives other names to its own.
+STEP = "checkpoint_step_"
 # What Tune leaves beside the variants of a stage, and in their folders.
 _OF_TUNE = (
     "*.pkl",
@@ -39,72 +42,47 @@ _OF_TUNE = (
 # API_CopyObject.html
 MOST_COPIED = 5 * 2**30
 MOVES_AT_ONCE = 16  # files
-UPKEEPS_AT_ONCE = 8  # checkpoints
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """What a checkpoint holds.
+class Settled:
+    """The checkpoints that a variant keeps.
 
     Attributes
     ----------
-    variant
-        The id of its variant.
-    attempt
-        Which attempt at the variant wrote it.
-    step, metric, best
-        How many steps were done, the latest figure, and the best so far.
-    done
-        Whether the variant is at its end.
-    generator
-        Whether its ``run()`` is a generator, which cannot be continued.
-    files
-        Path below the checkpoint → bytes.
+    latest
+        The path of the latest.
+    size
+        The bytes of all.
     """
 
-    step: int
-    variant: str = ""
-    attempt: int = 0
-    metric: float | None = None
-    best: float | None = None
-    done: bool = False
-    generator: bool = False
-    files: Mapping[str, int] = field(default_factory=dict)
-
-    def dump(self) -> str:
-        """Return it as JSON."""
-        return json.dumps(with_names(vars(self)), allow_nan=False)
-
-    @classmethod
-    def parse(cls, text: str | bytes) -> Manifest:
-        """Read what :meth:`dump` wrote, or an earlier version.
-
-        Raises
-        ------
-        ValueError
-            If it is not a manifest.
-        """
-        values = json.loads(text)
-        if not isinstance(values, dict):
-            raise ValueError("not an object")
-        step, files = values.get("step"), values.get("files")
-        attempt = values.get("attempt", 0)
-        if not isinstance(step, int) or not isinstance(files, dict) or not isinstance(attempt, int):
-            raise ValueError("the steps or the files are missing")
-        return cls(
-            step,
-            str(values.get("variant", "")),
-            attempt,
-            _figure(named_value("metric", values.get("metric"), values)),
-            _figure(named_value("best", values.get("best"), values)),
-            bool(values.get("done")),
-            bool(values.get("generator")),
-            files,
-        )
+    latest: str
+    size: int
 
 
-def _figure(value: object) -> float | None:
-    return value if isinstance(value, int | float) else None
+def _names(
+    folder: str, selection: Selection, manifests: Mapping[str, Manifest], *, final: bool
+) -> dict[str, str]:
+    """Return what the checkpoints that are kept, but for the latest, are called from now on.
+
+    The best one of a variant at its end has a name of its own; that is taken last, for another one
+    may still have it.
+    """
+    best = selection.best[0] if final and selection.best else ""
+    own = best if best not in selection.others and best != selection.latest else ""
+    names = {
+        path: f"{folder}/{STEP}{manifests[path].step:06d}"
+        for path in manifests
+        if path in selection and path not in (own, selection.latest)
+    }
+    return {**names, own: f"{folder}/{BEST}"} if own else names
+
+
+def _link_file(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a disk without links
+        shutil.copy2(source, target)
 
 
 class Checkpoints:
@@ -135,13 +113,13 @@ class Checkpoints:
         return f"{self.root}/{stage}/{variant}"
 
     def manifest(self, checkpoint: str) -> Manifest | None:
-        """Return the manifest of a checkpoint, or None if the checkpoint is not whole."""
+        """Return the manifest of a checkpoint, or None if the checkpoint is not whole.
+
+        The sizes of its files are compared, which costs little; :meth:`damage` compares all.
+        """
         try:
-            with self.files.open_input_stream(
-                f"{checkpoint}/{MANIFEST}", compression=None
-            ) as stream:
-                manifest = Manifest.parse(stream.read())
-            sizes = {f"{checkpoint}/{name}": size for name, size in manifest.files.items()}
+            manifest = self._read_manifest(checkpoint)
+            sizes = {f"{checkpoint}/{name}": e.size for name, e in manifest.files.items()}
             infos = self.files.get_file_info(list(sizes))
         except (FileNotFoundError, ValueError):
             return None
@@ -150,6 +128,58 @@ class Checkpoints:
                 return None
             raise  # unknown: it could not be reached
         return manifest if all(info.size == sizes[info.path] for info in infos) else None
+
+    def _read_manifest(self, checkpoint: str) -> Manifest:
+        path = f"{checkpoint}/{MANIFEST}"
+        with self.files.open_input_stream(path, compression=None) as stream:
+            return Manifest.parse(stream.read())
+
+    def damage(self, checkpoint: str) -> str:
+        """Return what is not as it was written in a checkpoint, naming the file; else nothing.
+
+        All files are read. Those of versions that wrote no digests are compared by their sizes.
+
+        Raises
+        ------
+        FileNotFoundError
+            If it has no manifest: it is only a part.
+        """
+        try:
+            manifest = self._read_manifest(checkpoint)
+        except ValueError as error:
+            return f"{checkpoint}/{MANIFEST}: {error}"
+        for name, entry in manifest.files.items():
+            if text := self._file_damage(f"{checkpoint}/{name}", entry):
+                return f"{checkpoint}/{name} {text}"
+        return ""
+
+    def _file_damage(self, path: str, entry: FileEntry) -> str:
+        try:
+            if not entry.digest:
+                size, digest = self.files.get_file_info(path).size or 0, ""
+            else:
+                with self.files.open_input_stream(path, compression=None) as stream:
+                    actual = digest_of(stream, entry.method)
+                size, digest = actual.size, actual.digest
+        except FileNotFoundError:
+            return "is missing"
+        if size != entry.size:
+            return f"has {size:,} bytes of {entry.size:,}"
+        return "" if digest == entry.digest else "is not what was written (its SHA-256 differs)"
+
+    def condemn(self, checkpoint: str) -> None:
+        """Have nothing read a damaged checkpoint any more; its files stay.
+
+        Nor one that is the same files by another name. Where that fails, it is found again.
+        """
+        same = [checkpoint]
+        with contextlib.suppress(OSError, ValueError):
+            manifest = self._read_manifest(checkpoint)
+            twins = [p for p in self._all(posixpath.dirname(checkpoint)) if p != checkpoint]
+            same += [p for p in twins if self.manifest(p) == manifest and self.damage(p)]
+        for path in same:
+            with contextlib.suppress(OSError):
+                self.files.move(f"{path}/{MANIFEST}", f"{path}/{DAMAGED}")
 
     def _all(self, folder: str) -> list[str]:
         """Return the checkpoints in the folder of a variant, whole or not."""
@@ -160,43 +190,110 @@ class Checkpoints:
             if info.type is FileType.Directory and info.base_name.startswith("checkpoint")
         ]
 
-    def latest(self, folder: str) -> str | None:
-        """Return the whole checkpoint of a variant with the most steps, if there is one.
+    def whole(self, folder: str) -> dict[str, Manifest]:
+        """Return the checkpoints of a variant that are whole, the newest last.
 
-        Of two with the same number of steps, the one at the end of the variant. What an earlier
-        attempt writes late, from a host that was given up, never counts as newer.
+        A checkpoint may have two names, :data:`BEST` and another: that one comes first.
         """
         manifests = {path: self.manifest(path) for path in self._all(folder)}
-        steps = [
-            (manifest.attempt, manifest.step, manifest.done, path)
-            for path, manifest in manifests.items()
-            if manifest is not None
-        ]
-        return max(steps)[-1] if steps else None
+        existing = {path: m for path, m in manifests.items() if m is not None}
 
-    def settle(self, folder: str, name: str) -> str | None:
-        """Move the latest checkpoint of a variant to a name, and remove the others.
+        def rank(path: str) -> tuple[tuple[int, int, bool], bool, str]:
+            return existing[path].age, posixpath.basename(path) == BEST, path
+
+        return {path: existing[path] for path in sorted(existing, key=rank)}
+
+    def latest(self, folder: str) -> str | None:
+        """Return the newest checkpoint of a variant that is whole: see :attr:`Manifest.age`."""
+        selection = Retention().select(self.whole(folder))
+        return selection.latest if selection is not None else None
+
+    def drop_damaged(self, folder: str) -> list[str]:
+        """Condemn the newest checkpoints of a variant until one is as it was written.
+
+        Returns
+        -------
+        list of str
+            What is damaged, for people.
+        """
+        damages: list[str] = []
+        for path in self._all(folder):
+            if self.manifest(path) is None:
+                with contextlib.suppress(FileNotFoundError):  # only a part
+                    damages += filter(None, [self.damage(path)])
+                    self.condemn(path)
+        while (latest := self.latest(folder)) is not None and (text := self.damage(latest)):
+            damages.append(text)
+            self.condemn(latest)
+        return damages
+
+    def settle(
+        self,
+        folder: str,
+        name: str,
+        retention: Retention | None = None,
+        *,
+        spare_settled: bool = False,
+    ) -> Settled | None:
+        """Move the latest checkpoint of a variant to a name, and remove those not to be kept.
 
         The target is replaced only once the latest one is known to be whole, and the others are
         removed last: a run that is killed at any point in between leaves a whole checkpoint, which
         the next one settles (test_a_driver_that_is_killed).
 
+        Parameters
+        ----------
+        folder
+            The folder of the variant.
+        name
+            The name: :data:`FINAL`, if the variant is at its end.
+        retention
+            Which others are kept; by default none.
+        spare_settled
+            Whether those stay, too, that were kept when the variant ended.
+
         Returns
         -------
-        str or None
-            Where it is now.
+        Settled or None
+            Where it is now; None if there is none.
         """
-        latest = self.latest(folder)
-        if latest is None:
+        manifests = self.whole(folder)
+        selection = (retention or Retention()).select(manifests)
+        if selection is None:
             return None
-        target = f"{folder}/{name}"
-        if latest != target:
-            self.remove(target)
-            self.move(latest, target)
+        names = _names(folder, selection, manifests, final=name == FINAL)
+        for path, target in names.items():
+            self._replace(path, target)
+        latest = f"{folder}/{name}"
+        self._replace(selection.latest, latest)
+        kept, size = {*names.values(), latest}, 0
+        if name == FINAL and selection.best and f"{folder}/{BEST}" not in kept:
+            source = names.get(selection.best[0], latest)
+            size += self._link(source, f"{folder}/{BEST}", manifests[selection.best[0]])
+            kept.add(f"{folder}/{BEST}")
         for other in self._all(folder):
-            if other != target:
+            settled = posixpath.basename(other).startswith((BEST, STEP))
+            if other not in kept and not (spare_settled and settled):
                 self.discard(other)
-        return target
+        size += sum(manifests[path].size for path in [*names, selection.latest])
+        return Settled(latest, size)
+
+    def _replace(self, source: str, target: str) -> None:
+        """Move a checkpoint to a name; what has that name is removed."""
+        if source != target:
+            self.remove(target)
+            self.move(source, target)
+
+    def _link(self, source: str, target: str, manifest: Manifest) -> int:
+        """Give a checkpoint a second name; return how many bytes that takes: none on a disk."""
+        local = isinstance(self.files, LocalFileSystem)
+        if self.manifest(target) != manifest:
+            self.remove(target)
+            if local:
+                shutil.copytree(source, target, copy_function=_link_file)
+            else:
+                self._copy_all(source, target)
+        return 0 if local else manifest.size
 
     def remove(self, path: str) -> None:
         """Remove a checkpoint; it may be gone already."""
@@ -209,9 +306,9 @@ class Checkpoints:
             self.remove(path)
 
     def remove_parts(self, folder: str) -> None:
-        """Remove checkpoints of a variant that are not whole: they are never read."""
+        """Remove checkpoints of a variant that were never written to their end."""
         for path in self._all(folder):
-            if self.manifest(path) is None:
+            if self.files.get_file_info(f"{path}/{MANIFEST}").type is FileType.NotFound:
                 self.discard(path)
 
     def remove_tune_files(self, stage: str) -> None:
@@ -234,13 +331,16 @@ class Checkpoints:
             self.files.create_dir(str(Path(target).parent))
             self.files.move(source, target)
             return
-        # A bucket has no folders: each file is copied there, by the bucket itself.
+        self._copy_all(source, target)
+        self.remove(source)
+
+    def _copy_all(self, source: str, target: str) -> None:
+        """Copy a folder; a bucket does so by itself, file by file."""
         infos = self._below(source)
         with ThreadPoolExecutor(max_workers=MOVES_AT_ONCE) as pool:
             for last in (False, True):
                 batch = [info for info in infos if (info.base_name == MANIFEST) is last]
                 list(pool.map(lambda info: self._copy(info, source, target), batch))
-        self.remove(source)
 
     def _copy(self, info: FileInfo, source: str, target: str) -> None:
         path = target + info.path.removeprefix(source)
@@ -250,49 +350,28 @@ class Checkpoints:
             copy_files(info.path, path, self.files, self.files)
 
 
-class Upkeep:
-    """Moves and removes checkpoints beside the run: where they are in a bucket, that takes time."""
+def verify(checkpoint: Path) -> None:
+    """Check that a checkpoint of this host is what was written; once, while it does not change.
 
-    def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(UPKEEPS_AT_ONCE, thread_name_prefix="flambe-upkeep")
-        self._pending: list[Future[None]] = []
-        #: The folder of a variant → what removes checkpoints in it.
-        self._removals: dict[str, list[Future[None]]] = {}
+    Raises
+    ------
+    DamagedError
+        If it is not: the file is named.
+    """
+    state = [
+        (str(file), status.st_ino, status.st_size, status.st_mtime_ns)
+        for file in sorted(checkpoint.rglob("*"))
+        if stat.S_ISREG((status := file.lstat()).st_mode)
+    ]
+    if _verified.get(str(checkpoint)) == state:
+        return
+    if text := Checkpoints("").damage(str(checkpoint)):
+        raise DamagedError(f"a checkpoint is damaged: {text}")
+    _verified[str(checkpoint)] = state
 
-    def remove(self, checkpoints: Checkpoints, path: str) -> None:
-        """Remove a checkpoint; where that fails, it is removed at the end of its variant."""
-        folder = path.rpartition("/")[0]
-        pending = [removal for removal in self._removals.get(folder, ()) if not removal.done()]
-        self._removals[folder] = [*pending, self._pool.submit(checkpoints.discard, path)]
 
-    def settle(self, checkpoints: Checkpoints, folder: str, name: str) -> None:
-        """See :meth:`Checkpoints.settle`."""
-        removals = self._removals.pop(folder, [])
-
-        def settle() -> None:
-            wait(removals)  # they were begun before this
-            checkpoints.settle(folder, name)
-
-        self._pending.append(self._pool.submit(settle))
-
-    def wait_settled(self) -> None:
-        """Wait until all are settled.
-
-        Raises
-        ------
-        RunError
-            If one cannot be.
-        """
-        try:
-            while self._pending:
-                self._pending.pop().result()
-        except OSError as error:
-            hint = "to continue, run the same command with --resume"
-            raise RunError(f"a checkpoint cannot be moved: {error}\n  {hint}") from error
-
-    def close(self) -> None:
-        """Wait until everything is done."""
-        self._pool.shutdown()
+#: Checkpoint → its files, when it was verified: stages share ancestors, and processes stages.
+_verified: dict[str, list[tuple[str, int, int, int]]] = {}
 
 
 def read_manifest(checkpoint: Path) -> Manifest | None:

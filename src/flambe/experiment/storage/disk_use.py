@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 
 from pyarrow.fs import FileSelector, FileType, LocalFileSystem
 
-from flambe.experiment.storage.checkpoints import MANIFEST, Checkpoints
+from flambe.experiment.storage.checkpoints import Checkpoints
+from flambe.experiment.storage.manifest import MANIFEST
 from flambe.progress import RunFolder, VariantState
 
 #: The folder that results of stages are moved to which are run again by ``--resume-from``.

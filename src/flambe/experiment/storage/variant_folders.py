@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+from flambe.compile.state.file_writer import FileWriter
 from flambe.compile.workspace import FILES, Workspace, copy_files, working_folder
 
 
@@ -34,10 +35,10 @@ class VariantFolders:
             self._ancestors[stage] = Workspace(make)
         return self._ancestors[stage]
 
-    def save(self, checkpoint: Path) -> None:
+    def save(self, checkpoint: FileWriter) -> None:
         """Copy what is in the folder of the variant into a checkpoint."""
         if self.own.created is not None and any(self.own.created.iterdir()):
-            copy_files(self.own.created, checkpoint / FILES)
+            copy_files(self.own.created, checkpoint.root / FILES, checkpoint.copy)
 
     def restore(self, checkpoint: Path) -> None:
         """Restore what was in the folder at a checkpoint."""

@@ -188,7 +188,8 @@ class TuneExecutor:
             lost = self._run(task, variants, options, listener)
             while lost:
                 # Their hosts went while they had no failure left, which was not their failure.
-                task.restore.update(settle_resumed(task.storage.checkpoints(), lost))
+                checkpoints = task.storage.checkpoints()
+                task.restore.update(settle_resumed(checkpoints, lost, task.retention))
                 lost = self._run(task, lost, options.without_search(), listener)
         task.storage.checkpoints().remove_tune_files(task.stage)
 

@@ -17,6 +17,8 @@ from flambe.experiment.executors.tune.ray_nodes import RayNodeMonitor
 from flambe.experiment.executors.tune.trial import ATTEMPT, REPETITION, TrialConfig, TrialResult
 from flambe.experiment.executors.tune.trial_history import TrialHistory
 from flambe.experiment.storage.checkpoints import FINAL, RESUMED, Checkpoints
+from flambe.experiment.storage.manifest import Manifest
+from flambe.experiment.storage.retention import Retention
 from flambe.experiment.variants.expansion import Variant
 
 
@@ -121,14 +123,29 @@ class StageRun:
 
     def prune(self, trial: Trial, latest: str) -> None:
         """Remove the old checkpoints of a trial."""
-        self._history.prune(self.checkpoints, trial.trial_id, latest)
+        last: TrialResult = trial.last_result
+        manifest = Manifest(
+            last.get("steps", 0),
+            attempt=trial.config.get(ATTEMPT, 1),
+            metric=last.get("metric"),
+            done=last.get("at_end", False),
+        )
+        self._history.prune(
+            self.checkpoints, trial.trial_id, (latest, manifest), self.task.retention
+        )
 
     def end(self, trial: Trial) -> None:
         """Report that a trial has finished, or was stopped."""
         variant = self.variant(trial)
         last: TrialResult = trial.last_result
         folder = self.checkpoints.folder(variant.stage, variant.name)
-        self._history.upkeep.settle(self.checkpoints, folder, FINAL)
+        self._history.upkeep.settle(
+            self.checkpoints,
+            folder,
+            FINAL,
+            self.task.retention,
+            lambda size: self.listener.on_stored(variant, size),
+        )
         self.listener.on_end(variant, stopped=not last.get("at_end", False))
 
     def fail(self, trial: Trial, *, final: bool) -> None:
@@ -251,8 +268,12 @@ class StageCallback(tune.Callback):  # type: ignore[misc]
         self._stage.fail(trial, final=True)
 
 
-def settle_resumed(checkpoints: Checkpoints, variants: Sequence[Variant]) -> dict[str, str]:
+def settle_resumed(
+    checkpoints: Checkpoints, variants: Sequence[Variant], retention: Retention
+) -> dict[str, str]:
     """Return the checkpoints that variants continue from, renamed out of the way of new ones."""
     folders = {v.id: checkpoints.folder(v.stage, v.name) for v in variants}
-    settled = {identity: checkpoints.settle(path, RESUMED) for identity, path in folders.items()}
-    return {identity: path for identity, path in settled.items() if path is not None}
+    settled = {
+        identity: checkpoints.settle(path, RESUMED, retention) for identity, path in folders.items()
+    }
+    return {identity: result.latest for identity, result in settled.items() if result is not None}

@@ -1,0 +1,68 @@
+"""Checkpoints that are moved and removed beside the run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+from flambe.errors import RunError
+from flambe.experiment.storage.checkpoints import Checkpoints
+from flambe.experiment.storage.retention import Retention
+
+UPKEEPS_AT_ONCE = 8  # checkpoints
+
+
+class Upkeep:
+    """Moves and removes checkpoints beside the run: where they are in a bucket, that takes time."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(UPKEEPS_AT_ONCE, thread_name_prefix="flambe-upkeep")
+        self._pending: list[Future[None]] = []
+        #: The folder of a variant → what removes checkpoints in it.
+        self._removals: dict[str, list[Future[None]]] = {}
+
+    def remove(self, checkpoints: Checkpoints, path: str) -> None:
+        """Remove a checkpoint; where that fails, it is removed at the end of its variant."""
+        folder = path.rpartition("/")[0]
+        pending = [removal for removal in self._removals.get(folder, ()) if not removal.done()]
+        self._removals[folder] = [*pending, self._pool.submit(checkpoints.discard, path)]
+
+    def settle(
+        self,
+        checkpoints: Checkpoints,
+        folder: str,
+        name: str,
+        retention: Retention | None = None,
+        on_settled: Callable[[int], None] = lambda size: None,
+    ) -> None:
+        """See :meth:`Checkpoints.settle`.
+
+        Then a function is called with the bytes that they take, in a thread of its own.
+        """
+        removals = self._removals.pop(folder, [])
+
+        def settle() -> None:
+            wait(removals)  # they were begun before this
+            settled = checkpoints.settle(folder, name, retention)
+            on_settled(settled.size if settled is not None else 0)
+
+        self._pending.append(self._pool.submit(settle))
+
+    def wait_settled(self) -> None:
+        """Wait until all are settled.
+
+        Raises
+        ------
+        RunError
+            If one cannot be.
+        """
+        try:
+            while self._pending:
+                self._pending.pop().result()
+        except OSError as error:
+            hint = "to continue, run the same command with --resume"
+            raise RunError(f"a checkpoint cannot be moved: {error}\n  {hint}") from error
+
+    def close(self) -> None:
+        """Wait until everything is done."""
+        self._pool.shutdown()
