@@ -11,11 +11,11 @@ import pytest
 from flambe.experiment.executors.tune.trainable import MAX_CHECKPOINTS
 from flambe.experiment.storage.checkpoints import (
     FINAL,
-    MANIFEST,
     RESUMED,
     Checkpoints,
     read_manifest,
 )
+from flambe.experiment.storage.manifest import MANIFEST
 from tests.experiment.lab import Lab
 
 pytestmark = pytest.mark.integration

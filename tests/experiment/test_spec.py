@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from flambe.compile import Schema
+from flambe.compile.state.file_writer import FileEntry
 from flambe.errors import ConfigError
 from flambe.experiment.spec import ExperimentSpec, SearchSpec
-from flambe.experiment.storage.checkpoints import Manifest
+from flambe.experiment.storage.manifest import Manifest
 from tests.experiment.lab import Lab
 
 SEARCHER = Schema("ray.tune.search.optuna:OptunaSearch", "ray.OptunaSearch")
@@ -63,7 +64,8 @@ def test_an_option_of_a_run_that_does_not_exist_is_refused(lab: Lab) -> None:
 
 @pytest.mark.parametrize("metric", [None, 1.5, math.inf, -math.inf])
 def test_a_manifest_is_read_as_it_was_written(metric: float | None) -> None:
-    manifest = Manifest(3, "id", 2, metric, 2.5, True, False, {"state": 10})
+    files = {"state": FileEntry(10, "sha256:ab"), "of before": FileEntry(3, "")}
+    manifest = Manifest(3, "id", 2, metric, 2.5, True, False, files)
     assert Manifest.parse(manifest.dump()) == manifest
 
 

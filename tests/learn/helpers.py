@@ -9,6 +9,7 @@ import torch
 
 from flambe.compile import Component
 from flambe.compile.state.encoding import Encoder
+from flambe.compile.state.file_writer import FileWriter
 from flambe.compile.state.state_file import read_state, write_state
 from flambe.dataset import SklearnDataset
 from flambe.learn import Trainer
@@ -49,6 +50,8 @@ def through_file(component: Component) -> dict[str, dict[str, Any]]:
     read = {}
     for path, values in component.get_state().items():
         with tempfile.TemporaryDirectory() as folder:
-            write_state(folder, {n: Encoder("it").encode(v, n) for n, v in values.items()})
+            write_state(
+                FileWriter(folder), {n: Encoder("it").encode(v, n) for n, v in values.items()}
+            )
             read[path] = read_state(folder, lambda name, held: held)
     return read
