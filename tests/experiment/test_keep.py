@@ -13,10 +13,10 @@ import flambe
 from flambe.compile.state.file_writer import FileWriter
 from flambe.errors import ConfigError
 from flambe.experiment.executors.tune.trial_history import TrialHistory
+from flambe.experiment.retention import Retention
 from flambe.experiment.storage.checkpoints import BEST, FINAL, RESUMED, Checkpoints, read_manifest
 from flambe.experiment.storage.disk_use import measure
 from flambe.experiment.storage.manifest import MANIFEST, Manifest
-from flambe.experiment.storage.retention import Retention
 from flambe.progress import Status
 from tests.experiment.lab import Lab, Outcome
 

@@ -19,9 +19,9 @@ from flambe.experiment.executors.tune.collector_client import CollectorClient
 from flambe.experiment.executors.tune.factory_settings import NodeStart, read_starts
 from flambe.experiment.executors.tune.stage_run import StageCallback, StageRun
 from flambe.experiment.executors.tune.trial_history import MAX_LOSSES, TrialHistory
+from flambe.experiment.retention import Retention
 from flambe.experiment.storage.checkpoints import Checkpoints
 from flambe.experiment.storage.manifest import Manifest
-from flambe.experiment.storage.retention import Retention
 
 
 def stage_run() -> StageRun:

@@ -13,11 +13,11 @@ from flambe._files import replacing
 from flambe.errors import ConfigError, Problem, did_you_mean
 from flambe.experiment import resume_messages
 from flambe.experiment.journal import Journal
+from flambe.experiment.retention import Retention
 from flambe.experiment.search.stage_search import EvaluatedPoint
 from flambe.experiment.spec import ExperimentSpec
 from flambe.experiment.storage.checkpoints import FINAL, RESUMED, Checkpoints
 from flambe.experiment.storage.manifest import Manifest
-from flambe.experiment.storage.retention import Retention
 from flambe.experiment.variants.expansion import Expander, Variant
 from flambe.experiment.variants.lineage import EarlierResult, EarlierResults
 from flambe.experiment.variants.reasons import Reasons

@@ -13,7 +13,7 @@ from pathlib import Path
 from flambe.compile.schema import Schema
 from flambe.compile.values import ClusterResource
 from flambe.errors import ConfigError
-from flambe.experiment.storage.retention import Retention, retention_of
+from flambe.experiment.retention import Retention, retention_of
 from flambe.runnable import RemoteEnvironment
 
 DEFAULT_MAX_VARIANTS = 10_000

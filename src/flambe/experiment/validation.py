@@ -22,10 +22,10 @@ from flambe.compile import Schema
 from flambe.compile.annotation_checks import kind_of
 from flambe.compile.values import ClusterResource, Grid, Key, Link, Path, Sample, children
 from flambe.errors import did_you_mean, listed
+from flambe.experiment import retention
 from flambe.experiment.counting import LARGEST_MAX_VARIANTS
 from flambe.experiment.search import engines, space_validation, stage_search
 from flambe.experiment.search.engines import Finding
-from flambe.experiment.storage import retention
 from flambe.experiment.storage.output_folder import wrong_save_path
 from flambe.experiment.variants import expansion, options
 from flambe.experiment.variants.inputs import FINGERPRINTS

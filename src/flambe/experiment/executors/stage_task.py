@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from flambe.compile.state import random_state
+from flambe.experiment.retention import Retention
 from flambe.experiment.storage.checkpoint_storage import Storage
-from flambe.experiment.storage.retention import Retention
 from flambe.experiment.variants.expansion import Expander, Variant
 from flambe.progress import choices_text
 

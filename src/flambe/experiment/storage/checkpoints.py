@@ -16,8 +16,8 @@ from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSy
 
 from flambe.compile.state.file_writer import FileEntry, digest_of
 from flambe.errors import DamagedError, RunError
+from flambe.experiment.retention import Retention, Selection
 from flambe.experiment.storage.manifest import DAMAGED, MANIFEST, Manifest
-from flambe.experiment.storage.retention import Retention, Selection
 
 #: The checkpoint of a variant that is at its end.
 FINAL = "checkpoint"

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 from flambe.errors import RunError
+from flambe.experiment.retention import Retention
 from flambe.experiment.storage.checkpoints import Checkpoints
-from flambe.experiment.storage.retention import Retention
 
 UPKEEPS_AT_ONCE = 8  # checkpoints
 

@@ -16,9 +16,9 @@ from flambe.experiment.executors.tune.diagnosis import FailureDiagnosis
 from flambe.experiment.executors.tune.ray_nodes import RayNodeMonitor
 from flambe.experiment.executors.tune.trial import ATTEMPT, REPETITION, TrialConfig, TrialResult
 from flambe.experiment.executors.tune.trial_history import TrialHistory
+from flambe.experiment.retention import Retention
 from flambe.experiment.storage.checkpoints import FINAL, RESUMED, Checkpoints
 from flambe.experiment.storage.manifest import Manifest
-from flambe.experiment.storage.retention import Retention
 from flambe.experiment.variants.expansion import Variant
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import replace
 
+from flambe.experiment.retention import Retention
 from flambe.experiment.storage.checkpoints import Checkpoints
 from flambe.experiment.storage.manifest import Manifest
-from flambe.experiment.storage.retention import Retention
 from flambe.experiment.storage.upkeep import Upkeep
 
 # How often the host of a variant may be lost without the variant making progress.

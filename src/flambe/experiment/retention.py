@@ -4,9 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
-from flambe.experiment.storage.manifest import Manifest
 from flambe.progress import is_number, ranked
+
+
+class Record(Protocol):
+    """What a checkpoint says of itself: see :class:`flambe.experiment.storage.manifest.Manifest`."""
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt at the variant wrote it."""
+
+    @property
+    def step(self) -> int:
+        """How many steps were done."""
+
+    @property
+    def metric(self) -> float | None:
+        """The latest figure."""
+
+    @property
+    def age(self) -> tuple[int, int, bool]:
+        """What checkpoints are sorted by, the newest last."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +74,7 @@ class Retention:
         """Return the same, with more of the latest."""
         return Retention(max(last, self.last), self.best, self.every)
 
-    def select(self, manifests: Mapping[str, Manifest]) -> Selection | None:
+    def select(self, manifests: Mapping[str, Record]) -> Selection | None:
         """Return which checkpoints of a variant are kept; None if there is none.
 
         Parameters
@@ -73,7 +93,7 @@ class Retention:
         return Selection(paths[-1], tuple(best[: self.best]), frozenset(kept - {paths[-1]}))
 
 
-def _of_one_history(manifests: Mapping[str, Manifest]) -> dict[str, Manifest]:
+def _of_one_history(manifests: Mapping[str, Record]) -> dict[str, Record]:
     """Return the checkpoints that led to the newest one, the oldest first."""
     ages: dict[tuple[int, int, bool], str] = {}
     for path, manifest in manifests.items():
