@@ -10,7 +10,7 @@ from flambe.progress import is_number, ranked
 
 
 class Record(Protocol):
-    """What a checkpoint says of itself: see :class:`flambe.experiment.storage.manifest.Manifest`."""
+    """What a checkpoint says of itself: a ``Manifest``."""
 
     @property
     def attempt(self) -> int:
