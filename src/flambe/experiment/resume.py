@@ -16,8 +16,8 @@ from flambe.experiment.journal import Journal
 from flambe.experiment.retention import Retention
 from flambe.experiment.search.stage_search import EvaluatedPoint
 from flambe.experiment.spec import ExperimentSpec
-from flambe.experiment.storage.checkpoints import FINAL, RESUMED, Checkpoints
-from flambe.experiment.storage.manifest import Manifest
+from flambe.experiment.storage.checkpoints import FINAL, Checkpoints
+from flambe.experiment.storage.restore_point import best_until, restore_point
 from flambe.experiment.variants.expansion import Expander, Variant
 from flambe.experiment.variants.lineage import EarlierResult, EarlierResults
 from flambe.experiment.variants.reasons import Reasons
@@ -27,7 +27,6 @@ from flambe.progress import (
     RunFolder,
     Status,
     VariantState,
-    better,
     end_last_line,
     is_number,
     read_lines,
@@ -228,7 +227,7 @@ class ResumeState:
             return False
         self.checkpoints.settle(folder, FINAL, spare_settled=True)
         entry.step, entry.metric = manifest.step, manifest.metric
-        entry.best = _best(manifest, entry)
+        entry.best = best_until(manifest, entry)
         return True
 
     def adopt(self, journal: Journal, variant: Variant, result: EarlierResult | None) -> bool:
@@ -348,21 +347,16 @@ class ResumeState:
         """
         checkpoints = {}
         for variant in variants:
-            folder = self.checkpoints.folder(variant.stage, variant.name)
             if variant.id not in self.earlier.entries:
                 continue
-            # Not under a name that Tune gives to its own checkpoints, or it would be overwritten by
-            # the first: test_a_retry_after_resuming_goes_on_from_the_resumed_checkpoint.
-            damages = self.checkpoints.drop_damaged(folder)
-            settled = self.checkpoints.settle(folder, RESUMED, retention)
-            manifest = self.checkpoints.manifest(settled.latest) if settled is not None else None
-            for text in damages:
-                journal.observer.note(f"{text}: {_instead(variant, manifest)}")
-            if settled is None:
+            point = restore_point(
+                self.checkpoints, variant.stage, variant.name, retention, journal.observer.note
+            )
+            if point is None:
                 continue
-            checkpoints[variant.id] = settled.latest
-            if manifest is not None and variant.id in journal.variants:
-                best = _best(manifest, self.earlier.entries[variant.id])
+            checkpoints[variant.id], manifest = point
+            if variant.id in journal.variants:
+                best = best_until(manifest, self.earlier.entries[variant.id])
                 journal.change(variant.id, step=manifest.step, metric=manifest.metric, best=best)
         return checkpoints
 
@@ -398,21 +392,7 @@ def _suggested(
             return
 
 
-def _instead(variant: Variant, manifest: Manifest | None) -> str:
-    """Return what is done instead of using a checkpoint that is damaged."""
-    name = f"{variant.stage}/{variant.name}"
-    if manifest is None:
-        return f"{name} starts again, for no other checkpoint of it is kept"
-    return f"{name} continues from its checkpoint at step {manifest.step}"
-
-
 def _stale_ancestors(journal: Journal, variant: Variant) -> str:
     """Return the stages with stale results that a variant is built on, for people."""
     stale = [stage for stage, parent in variant.parents.items() if journal.variants[parent].stale]
     return f"built on stale results of {', '.join(stale)}" if stale else ""
-
-
-def _best(manifest: Manifest, earlier: VariantState) -> float | None:
-    """Return what was best up to a checkpoint; where that is NaN, the journal knows."""
-    best = manifest.best
-    return best if best is None or is_number(best) else better(earlier.best, manifest.metric)
