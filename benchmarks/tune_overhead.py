@@ -122,6 +122,7 @@ def _raw_trainable() -> Any:
     from ray import tune
 
     from flambe.compile import Schema, persistence
+    from flambe.compile.state.file_writer import FileWriter
 
     class Raw(tune.Trainable):  # type: ignore[misc]
         def setup(self, config: dict[str, Any]) -> None:
@@ -133,7 +134,8 @@ def _raw_trainable() -> Any:
             return {"metric": self.component.metric(), "done": not more}
 
         def save_checkpoint(self, checkpoint_dir: str) -> None:
-            persistence.write(self.component, os.path.join(checkpoint_dir, "checkpoint.flambe"))
+            folder = FileWriter(os.path.join(checkpoint_dir, "checkpoint.flambe"))
+            persistence.write(self.component, folder)
 
         def load_checkpoint(self, checkpoint: Any) -> None:
             folder = os.path.join(checkpoint, "checkpoint.flambe")
