@@ -24,6 +24,7 @@ from urllib.parse import unquote, urlsplit
 
 from packaging.utils import canonicalize_name
 
+from flambe._distributions import distributions_of
 from flambe._files import private_folder, replacing
 from flambe._process import quote_tail
 from flambe.errors import ConfigError, Problem
@@ -83,8 +84,8 @@ def editable_tree(distribution: metadata.Distribution) -> Path | None:
 
 def distribution_of(module: str) -> str | None:
     """Return the name of the distribution that a top-level module was installed from, or None."""
-    if names := metadata.packages_distributions().get(module):
-        return names[0]
+    if owners := distributions_of(module):
+        return str(owners[0].metadata["Name"])
     # The files of an editable installation are not listed in its RECORD.
     locations = list(_locations(module))
     trees = {

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from packaging.utils import canonicalize_name
 
+from flambe._distributions import distributions_of
 from flambe.compile.reader.extension_origins import git_source, requirement
 
 
@@ -116,26 +117,14 @@ def _distribution_of(name: str, path: Path) -> metadata.Distribution | None:
         owner = metadata.distribution(name)
         if _installed(owner, name, path) or _linked(owner, path):
             return owner
-    sites = set()
     for owner in metadata.distributions():  # an editable install does not list its modules
         if _linked(owner, path) and owner.name != "flambe":
             return owner
-        sites.add(str(owner.locate_file("")))
-    # To read what every distribution lists takes 0.2 s: only where one can have installed it.
-    if not any(_is_at(Path(site, name), path) for site in sites):
-        return None
-    for package in metadata.packages_distributions().get(name, ()):
-        if _installed(metadata.distribution(package), name, path):
-            return metadata.distribution(package)
-    return None
+    return next((one for one in distributions_of(name) if _installed(one, name, path)), None)
 
 
 def _installed(owner: metadata.Distribution, name: str, path: Path) -> bool:
-    return _is_at(Path(str(owner.locate_file(name))), path)
-
-
-def _is_at(installed: Path, path: Path) -> bool:
-    installed = installed.resolve()
+    installed = Path(str(owner.locate_file(name))).resolve()
     return path in (installed, installed.with_suffix(".py"))
 
 
