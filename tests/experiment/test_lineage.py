@@ -268,7 +268,8 @@ def test_a_plan_says_what_is_stale(mine: Mine, capsys: pytest.CaptureFixture[str
     assert main(["plan", str(mine.lab.config), "--resume"]) == 0
     shown = capsys.readouterr().out
     assert "0 of 4 variants are done" in shown
-    assert f"4 have stale results and run again: code of {mine.name}.Net changed" in shown
+    assert f"a: 2 run: code of {mine.name}.Net changed" in shown
+    assert f"b: 2 run: code of {mine.name}.Net changed" in shown
 
 
 # -- one identity, one trial --------------------------------------------------------------------

@@ -73,6 +73,7 @@ class RunOptions(ValidateOptions):
     detach: bool = False
     fetch: str | None = None
     dry_run: bool = False
+    json: bool = False
     force: bool = False
     prune: bool = False
     setup: bool = False
@@ -139,6 +140,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         "(default: fetched/CLUSTER)",
     )
     add_flag(parser, "--dry-run", help="show what would be created, sent and run; touch nothing")
+    add_flag(parser, "--json", help="with --dry-run, and for flambe plan: print JSON")
     add_flag(parser, "-f", "--force", help="start over; existing results are moved aside")
     add_flag(
         parser, "--prune", help="for a cluster: remove created hosts that are no longer in its file"

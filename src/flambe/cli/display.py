@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -32,9 +33,15 @@ from flambe.progress import (
     steady_time,
 )
 
+if TYPE_CHECKING:  # imported when a plan is made
+    from flambe.experiment.plan import Plan, StagePlan
+
+
 LATEST = 8  # how many variants have their unfinished line shown
 MOST_LINES, LONGEST_LINE = 40, 4000  # of one message of a component
 MAX_STAGES = 1000  # how many stages the table of a plan shows
+MOST_REASONS = 5  # of a stage in a plan
+ACTIONS = {"reuse": "reused", "continue": "continue", "run": "run", "skip": "skipped"}
 
 
 def display(*, verbose: bool = False, live: bool = True, remote: bool = False) -> Display:
@@ -225,3 +232,39 @@ def print_plan(root: Schema) -> None:
     console().print(table)
     if len(rows) > MAX_STAGES:
         console().print(f"and {counted(len(rows) - MAX_STAGES, 'more stage')}")
+
+
+def print_stages(screen: Console, plan: Plan) -> None:
+    """Print what becomes of the variants of each stage, and why."""
+    table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)
+    for name in ("stage", "component", "links to", "variants"):
+        table.add_column(name)
+    for name in ("reused", "run", "waves"):
+        table.add_column(name, justify="right")
+    for row in plan.stages[:MAX_STAGES]:
+        stage, counts = row.stage, ["", "", ""]
+        if stage.runs:
+            most = "" if row.decided.is_certain else "≤ "
+            numbers = (row.reused, row.run, row.waves)
+            counts = [f"{most}{number}" if number else str(number) for number in numbers]
+        table.add_row(stage.stage, stage.component, listed(stage.links), stage.product, *counts)
+    screen.print(table)
+    if len(plan.stages) > MAX_STAGES:
+        screen.print(f"and {counted(len(plan.stages) - MAX_STAGES, 'more stage')}")
+    for row in plan.stages[:MAX_STAGES]:
+        for line in _reasons(row):
+            screen.print(f"  {row.stage.stage}: {line}", soft_wrap=True, highlight=False)
+
+
+def _reasons(row: StagePlan) -> Iterator[str]:
+    """Yield what becomes of the variants of a stage and why, the most frequent first."""
+    if not row.decided.is_certain:
+        yield "which variants there are is decided by reduce, when what it depends on has run"
+        return
+    reasons = [(key, n) for key, n in row.decided.reasons().most_common() if key[1]]
+    for (action, reason), count in reasons[:MOST_REASONS]:
+        yield f"{count} {ACTIONS[action.value]}: {reason}"
+    if len(reasons) > MOST_REASONS:
+        yield f"and {counted(len(reasons) - MOST_REASONS, 'more reason')}: --json lists all"
+    if row.decided.to_suggest and row.reused:
+        yield f"{row.decided.to_suggest} more are suggested"

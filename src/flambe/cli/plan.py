@@ -2,29 +2,82 @@
 
 from __future__ import annotations
 
-import math
+import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.table import Table
 from rich.text import Text
 
-from flambe.cli.display import print_plan
-from flambe.cli.terminal import TextConsole, console
+from flambe.cli.display import print_stages
+from flambe.cli.terminal import console
 from flambe.compile import Schema
 from flambe.errors import RemoteError
-from flambe.progress import RunFolder, objects, read_lines
+from flambe.progress import RunFolder, format_duration, objects, read_lines
 
 if TYPE_CHECKING:  # imported when a plan is made
     from flambe.cluster.cluster import Cluster
     from flambe.cluster.cluster_host import ClusterHost
     from flambe.cluster.machine import Machine
     from flambe.experiment import Experiment
+    from flambe.experiment.plan import Plan
+    from flambe.experiment.spec import ExperimentSpec
     from flambe.experiment.variants.lineage import EarlierResults
+    from flambe.experiment.variants.record import LineageRecord
 
 CONNECT_SECONDS = 5.0  # to ask the orchestrator what runs there
 DONE = "nothing was touched"
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What of the command matters for a plan.
+
+    Attributes
+    ----------
+    config
+        The file.
+    resume, force, use_stale
+        Whether the run would resume, start over, or use stale results.
+    as_json
+        Whether JSON is printed.
+    """
+
+    config: str = ""
+    resume: bool = False
+    force: bool = False
+    use_stale: bool = False
+    as_json: bool = False
+
+
+class _Report:
+    """What is printed of a plan: lines at once, or JSON at its end."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.screen = console()
+        self.as_json = as_json
+        self.content: dict[str, object] = {}
+
+    def entry(self, title: str, text: str, **content: object) -> None:
+        """Add an entry; in JSON it is the content, or the text."""
+        self.content |= content or {title.replace(" ", "_"): text}
+        if not self.as_json:
+            line = Text.assemble((f"{title:<13}", "bold"), text)
+            self.screen.print(line, soft_wrap=True)
+
+    def plan(self, plan: Plan) -> None:
+        """Add what becomes of the variants."""
+        self.content |= plan.as_json()
+        if not self.as_json:
+            print_stages(self.screen, plan)
+
+    def end(self) -> None:
+        """Print what is left to be printed."""
+        if self.as_json:
+            print(json.dumps(self.content, indent=1, ensure_ascii=False))
+        else:
+            self.screen.print(DONE, style="dim")
 
 
 def dry_run(
@@ -32,9 +85,7 @@ def dry_run(
     extensions: dict[str, str],
     root: Schema | None = None,
     experiment: Experiment | None = None,
-    config: str = "",
-    *,
-    resume: bool = False,
+    options: PlanOptions | None = None,
 ) -> int:
     """Print what would be created, sent and run on a cluster.
 
@@ -48,50 +99,102 @@ def dry_run(
         The blueprint of that file; none for the cluster alone.
     experiment
         Its outline, if it is an ``!Experiment``.
-    config, resume
+    options
         As in the command.
     """
     from flambe.cli.targets import user_errors
     from flambe.experiment.devices import refuse_too_large
 
-    screen = console()
+    options = options or PlanOptions()
+    report = _Report(as_json=options.as_json)
     with user_errors(cluster):
         machines, missing = cluster.find_machines(), cluster.missing_machines()
     offers = _worker_offers(cluster, machines, missing)
     if experiment is not None:
         refuse_too_large(experiment.devices, offers)
-    addresses = ", ".join(f"{m.name} ({m.address})" for m in machines)
-    _print_entry(screen, "hosts", addresses or "none yet")
-    if missing:
-        _print_entry(screen, "to create", ", ".join(missing))
-    for title, text in cluster.planned():
-        _print_entry(screen, title, text)
-    for command in cluster.setup_cmds:
-        _print_entry(screen, "setup", command)
-    _print_code(screen, cluster, extensions, root)
-    resume = experiment is not None and (resume or bool(experiment.resume))
-    host, obstacle = _find_obstacle(cluster, machines, resume=resume) if config else (None, "")
+    _report_hosts(report, cluster, machines, missing)
+    _report_code(report, cluster, extensions, root)
+    host, obstacle = None, ""
+    if options.config:
+        host, obstacle = _find_obstacle(cluster, machines, resume=options.resume)
     if obstacle:
-        _print_entry(screen, "in the way", obstacle)
-    if config:
-        _print_entry(screen, "run", f"flambe {config}, on the orchestrator")
+        report.entry("in the way", obstacle)
+    if options.config:
+        report.entry("run", f"flambe {options.config}, on the orchestrator")
     if experiment is not None:
-        _print_experiment(screen, experiment, offers)
-        if resume:
-            earlier = _read_earlier(cluster, host, experiment) if host is not None else None
-            _print_entry(screen, "reused", _reuse(experiment, earlier))
-    screen.print(DONE, style="dim")
+        from flambe.experiment.plan import make_plan
+
+        earlier, before = _nothing()
+        if host is not None and not options.force:
+            earlier, before = _read_earlier(cluster, host, experiment)
+        spec = experiment.spec()
+        _report_resources(report, spec)
+        slots = _slots(list(offers.values()), experiment.devices)
+        plan = make_plan(spec, earlier, before, slots=slots, use_stale=options.use_stale)
+        unknown = "not known until the cluster is ready"
+        report.entry("slots", f"{_variants(slots)} at a time" if slots else unknown, slots=slots)
+        report.plan(plan)
+        _report_time(report, plan, options)
+        _report_cost(report, plan, cluster.hourly_price())
+    report.end()
     return 0
 
 
-def _print_entry(screen: TextConsole, title: str, text: str) -> None:
-    screen.print(Text.assemble((f"{title:<13}", "bold"), text), soft_wrap=True)
-
-
-def _print_code(
-    screen: TextConsole, cluster: Cluster, extensions: dict[str, str], root: Schema | None
+def _report_hosts(
+    report: _Report, cluster: Cluster, machines: Sequence[Machine], missing: Sequence[str]
 ) -> None:
-    """Print which wheels and packages the hosts would get."""
+    """Add which hosts there are, and which would be created."""
+    addresses = ", ".join(f"{m.name} ({m.address})" for m in machines)
+    report.entry("hosts", addresses or "none yet", hosts=[m.name for m in machines])
+    if missing:
+        report.entry("to create", ", ".join(missing), to_create=list(missing))
+    for title, text in cluster.planned():
+        report.entry(title, text)
+    for command in cluster.setup_cmds:
+        report.entry("setup", command, setup=list(cluster.setup_cmds))
+
+
+def _report_resources(report: _Report, spec: ExperimentSpec) -> None:
+    """Add which resources would be sent, and their sizes."""
+    from flambe.experiment.cluster_setup import local_resources
+
+    sizes: dict[str, int] = {}
+    for name, path in local_resources(spec).items():
+        sizes[name] = _bytes(path)
+        text = f"{name}: {path}, {_size(sizes[name])}, sent once"
+        report.entry("resource", text, resource_bytes=dict(sizes))
+
+
+def _report_time(report: _Report, plan: Plan, options: PlanOptions) -> None:
+    """Add how long it takes, as far as earlier runs tell; and how to get what is planned."""
+    if plan.has_earlier:
+        report.entry("reused", plan.summary())
+    seconds, untimed = plan.seconds, plan.untimed
+    if seconds is not None and any(stage.run for stage in plan.stages):
+        text = f"about {format_duration(seconds)}, if variants take what they took before"
+        text += f"; not counted: {', '.join(untimed)}" if untimed else ""
+        report.entry("time", text, seconds=seconds)
+    if plan.has_earlier and not options.resume:
+        text = "there are earlier results: --resume runs what is planned here, --force starts over"
+        report.entry("note", text)
+
+
+def _report_cost(report: _Report, plan: Plan, hourly: float | None) -> None:
+    """Add what it costs, where the cluster has prices."""
+    if hourly is None:
+        return
+    text = f"{hourly:.2f} per hour for all hosts"
+    seconds, cost = plan.seconds, None
+    if seconds is not None and not plan.untimed:
+        cost = hourly * seconds / 3600
+        text = f"about {cost:.2f}, and what hosts cost while they start and are idle: {text}"
+    report.entry("cost", text, hourly_price=hourly, cost=cost)
+
+
+def _report_code(
+    report: _Report, cluster: Cluster, extensions: dict[str, str], root: Schema | None
+) -> None:
+    """Add which wheels and packages the hosts would get."""
     from flambe.cluster import job
     from flambe.cluster.environment import environment
     from flambe.packaging import closure, wheel
@@ -105,7 +208,7 @@ def _print_code(
     wheels = [wheel.wheel_of(name.partition("[")[0]) for name in roots]
     size = sum(wheel.path.stat().st_size for wheel in wheels)
     names = ", ".join(f"{w.name} {w.version} ({w.content[:8]})" for w in wheels)
-    _print_entry(screen, "code", f"{names}: {_size(size)}, sent once")
+    report.entry("code", f"{names}: {_size(size)}, sent once", code_bytes=size, code=names)
     count = len(closure.compute_closure(roots).versions)
     if cluster.environment.system:
         packages = f"those of the hosts' own Python, which must have {count}"
@@ -113,7 +216,7 @@ def _print_code(
         is_offline = cluster.environment.offline
         source = "sent from here" if is_offline else "downloaded by the orchestrator"
         packages = f"{count}, in the versions that are installed here, {source}"
-    _print_entry(screen, "packages", packages)
+    report.entry("packages", packages)
 
 
 def _find_obstacle(
@@ -161,40 +264,38 @@ def _running_job(cluster: Cluster, host: ClusterHost) -> str:
     return f"{job.describe_active(run)}\n  --force would stop it"
 
 
-def plan_here(root: Schema, experiment: Experiment, *, resume: bool = False) -> int:
+def plan_here(experiment: Experiment, options: PlanOptions) -> int:
     """Print what an experiment would run on this machine."""
+    from flambe.experiment.devices import local_capacity
+    from flambe.experiment.plan import make_plan
     from flambe.experiment.storage.output_folder import output_folder
     from flambe.experiment.variants.lineage import EarlierResults
+    from flambe.experiment.variants.recognition import read_record
 
-    print_plan(root)
-    folder = RunFolder(output_folder(experiment.spec()))
-    if folder.variants.exists():
-        reuse = _reuse(experiment, EarlierResults.read(read_lines(folder.variants)))
-        console().print(reuse if resume or experiment.resume else f"with --resume: {reuse}")
-    console().print(DONE, style="dim")
+    report = _Report(as_json=options.as_json)
+    spec = experiment.spec()
+    folder = RunFolder(output_folder(spec))
+    earlier, before = _nothing()
+    if not options.force:
+        earlier, before = EarlierResults.read(read_lines(folder.variants)), read_record(folder)
+    slots = _slots([local_capacity()], experiment.devices)
+    plan = make_plan(spec, earlier, before, slots=slots, use_stale=options.use_stale)
+    report.plan(plan)
+    report.entry("results", str(folder.root))
+    report.entry("slots", f"{_variants(slots)} at a time on this machine", slots=slots)
+    _report_time(report, plan, options)
+    report.end()
     return 0
 
 
-def _print_experiment(
-    screen: TextConsole, experiment: Experiment, offers: Mapping[str, Mapping[str, float]]
-) -> None:
-    from flambe.experiment.cluster_setup import local_resources
-    from flambe.experiment.plan import plan_stages
+def _nothing() -> tuple[EarlierResults, None]:
+    from flambe.experiment.variants.lineage import EarlierResults
 
-    spec = experiment.spec()
-    for name, path in local_resources(spec).items():
-        _print_entry(screen, "resource", f"{name}: {path}, {_size(_bytes(path))}, sent once")
-    # How many variants run at a time is known from the last time that the cluster was ready.
-    slots = _slots(list(offers.values()), experiment.devices)
-    table = Table(header_style="bold", box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    for title in ("stage", "component", "links to", "variants", "waves"):
-        table.add_column(title)
-    for row in plan_stages(spec):
-        waves = str(math.ceil(row.count / slots)) if slots and row.runs else ""
-        table.add_row(row.stage, row.component, ", ".join(row.links), row.variants, waves)
-    unknown = "not known until the cluster is ready"
-    _print_entry(screen, "slots", f"{slots} variants at a time" if slots else unknown)
-    screen.print(table)
+    return EarlierResults({}), None
+
+
+def _variants(count: int) -> str:
+    return "1 variant" if count == 1 else f"{count} variants"
 
 
 def _worker_offers(
@@ -223,32 +324,23 @@ def _slots(offers: Sequence[Mapping[str, float]], devices: Mapping[str, float] |
     return sum(int(min(share, default=0.0)) for share in shares)
 
 
-def _read_earlier(cluster: Cluster, host: ClusterHost, experiment: Experiment) -> EarlierResults:
+def _read_earlier(
+    cluster: Cluster, host: ClusterHost, experiment: Experiment
+) -> tuple[EarlierResults, LineageRecord | None]:
     """Return the results of earlier runs on the cluster; none, if there are none."""
     from flambe.experiment.cluster_setup import results_path
     from flambe.experiment.variants.lineage import EarlierResults
+    from flambe.experiment.variants.record import LineageRecord
 
-    try:
-        text = host.read(f"{results_path(cluster.context, experiment.spec())}/variants.jsonl")
-    except RemoteError:
-        text = ""
-    return EarlierResults.read(objects(text.splitlines()))
-
-
-def _reuse(experiment: Experiment, earlier: EarlierResults | None) -> str:
-    """Return how many variants an earlier run has done, and why others run again."""
-    from flambe.experiment.plan import find_resumable, plan_stages
-    from flambe.experiment.variants.lineage import EarlierResults
-
-    spec = experiment.spec()
-    # "reduce" leaves out a known number of variants, but which ones is not known yet.
-    total = sum(stage.count for stage in plan_stages(spec) if stage.runs)
-    state = find_resumable(spec, earlier or EarlierResults({}))
-    text = f"{state.done} of {total} variants are done"
-    text += f", {state.begun} continue from their checkpoints" if state.begun else ""
-    for changes, count in state.stale.items():
-        text += f"\n  {count} have stale results and run again: {changes}"
-    return text
+    folder = RunFolder(Path(results_path(cluster.context, experiment.spec())))
+    texts = []
+    for path in (folder.variants, folder.lineage):
+        try:
+            texts.append(host.read(path.as_posix()))
+        except RemoteError:
+            texts.append("")
+    journal, record = texts
+    return EarlierResults.read(objects(journal.splitlines())), LineageRecord.parse(record)
 
 
 def _bytes(path: Path) -> int:

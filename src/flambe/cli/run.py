@@ -144,6 +144,8 @@ def run(options: RunOptions) -> int:
         if is_set and cluster is None and not is_cluster:
             hint = f"flambe CLUSTER.yaml --{name}"
             raise ConfigError(Problem(f"--{name} applies to clusters only", hint=hint))
+    if options.json and not options.dry_run:
+        raise ConfigError(Problem("--json applies to plans only", hint="flambe plan ... --json"))
     if options.dry_run:
         return _dry_run(document, cluster, secrets, options)
     runnable = document.root()
@@ -237,7 +239,7 @@ def _dry_run(
     document: Document, cluster: Cluster | None, secrets: Secrets, options: RunOptions
 ) -> int:
     """Print what a run would do. No object that the file names is constructed for it."""
-    from flambe.cli.plan import dry_run, plan_here
+    from flambe.cli.plan import PlanOptions, dry_run, plan_here
     from flambe.compile.build import outlined
 
     root: Schema = document.root
@@ -245,19 +247,25 @@ def _dry_run(
         described = outlined(root)
         described.config = secrets
         described.parse()
-        return dry_run(described, {})
+        return dry_run(described, {}, options=PlanOptions(as_json=options.json))
     experiment = outlined(root) if root.target == _EXPERIMENT else None
     if experiment is not None:
         experiment.config = secrets
         experiment.on_cluster = cluster is not None
         experiment.parse()
+    plan_options = PlanOptions(
+        options.config,
+        resume=options.resumes or (experiment is not None and bool(experiment.resume)),
+        force=options.force and not options.resumes,
+        use_stale=options.stale == "reuse",
+        as_json=options.json,
+    )
     if cluster is not None:
-        extensions, resume = document.extensions, options.resumes
-        return dry_run(cluster, extensions, root, experiment, options.config, resume=resume)
+        return dry_run(cluster, document.extensions, root, experiment, plan_options)
     if experiment is None:
         hint = "flambe validate   checks any file"
         raise ConfigError(Problem("--dry-run applies to experiments and clusters", hint=hint))
-    return plan_here(root, experiment, resume=options.resumes)
+    return plan_here(experiment, plan_options)
 
 
 def _read_target(document: Document, path: str, options: RunOptions) -> Cluster:

@@ -38,6 +38,10 @@ class MachineProvider:
         """Return what :meth:`create_machines` would create, for people; for ``--dry-run``."""
         return []
 
+    def hourly_price(self) -> float | None:
+        """Return what all hosts cost per hour; None if that is not known."""
+        return None
+
     def planned(self) -> list[tuple[str, str]]:
         """Return further lines of ``flambe plan`` about the machines: titles and texts.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from flambe.compile.schema import Schema
@@ -59,11 +59,14 @@ class StageCount:
         ancestor, it is an upper bound: which of their variants share one is known in the run only.
     method
         How their values are chosen: ``"grid"``, ``"search"`` or ``"draw"``.
+    factors
+        What ``count`` is the product of: the numbers of ancestors' variants, then of own values.
     """
 
     count: int
     running: int
     method: str = "grid"
+    factors: tuple[int, ...] = ()
 
 
 def count_variants(spec: ExperimentSpec) -> dict[str, StageCount]:
@@ -188,12 +191,13 @@ class _Counter:
             stage.kept = reduce
         self.positions[name] = len(self.stages)
         self.stages.append(stage)
-        return StageCount(count, count, method)
+        factors = [count] if method == "search" else self._factors(stage, count)
+        return StageCount(count, count, method, tuple(f for f in factors if f != 1))
 
     def _too_many(self, factors: list[int], count: int) -> _TooManyVariantsError:
         return _TooManyVariantsError(
             self.names[-1],
-            f"stage {self.names[-1]!r} has {_product(factors, count)} variants, "
+            f"stage {self.names[-1]!r} has {product_text(factors, count)} variants, "
             f"more than max_variants ({self.most:,})",
             _hint(count),
         )
@@ -381,7 +385,7 @@ def _hint(count: float) -> str:
     return f"try fewer values, or allow as many with   max_variants: {math.ceil(count)}"
 
 
-def _product(factors: list[int], count: int) -> str:
+def product_text(factors: Sequence[int], count: int) -> str:
     """Write a product: ``10 × 10 × 10 = 1,000``."""
     written = [_number(factor) for factor in factors if factor != 1]
     if len(written) < 2:

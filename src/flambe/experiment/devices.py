@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import subprocess
 from collections.abc import Mapping
 
 from flambe.errors import ConfigError, Problem, did_you_mean, listed
 
 MOST_HOSTS = 8  # whose sizes are listed
+GPU_SECONDS = 10.0  # that nvidia-smi has to answer
+
+
+def local_capacity() -> dict[str, float]:
+    """Return what this machine offers; Ray is not asked, and need not run."""
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    gpus = 0
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        command = ["nvidia-smi", "--list-gpus"]
+        listing = subprocess.run(
+            command, capture_output=True, text=True, timeout=GPU_SECONDS, check=False
+        )
+        gpus = listing.stdout.count("GPU ") if listing.returncode == 0 else 0
+    return {"cpu": float(cpus or 1), "gpu": float(gpus)}
 
 
 def refuse_too_large(

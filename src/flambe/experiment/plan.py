@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass
 
 from flambe.compile import Schema
 from flambe.compile.values import Grid
-from flambe.experiment.counting import count_variants
+from flambe.experiment.counting import count_variants, product_text
+from flambe.experiment.decisions import Action, Decider, StageDecisions
 from flambe.experiment.spec import ExperimentSpec
-from flambe.experiment.variants.expansion import (
-    Expander,
-    Variant,
-    may_run,
-    positions,
-    stages_linked,
-)
-from flambe.experiment.variants.inputs import Inputs, local_resource_paths
+from flambe.experiment.variants.expansion import may_run, positions, stages_linked
 from flambe.experiment.variants.lineage import EarlierResults
+from flambe.experiment.variants.record import LineageRecord
 
 _METHODS = {"grid": "", "search": " tried by a search", "draw": ", values drawn"}
 
@@ -32,6 +27,18 @@ class PlannedStage:
     variants: str
     count: int = 0
     runs: bool = True
+    total: int = 0
+    factors: tuple[int, ...] = ()
+    method: str = "grid"
+    reduce: int | None = None
+
+    @property
+    def product(self) -> str:
+        """Where its variants come from: ``3 × 2 × 2 = 12``."""
+        text = product_text(self.factors, self.total)
+        text = text if self.count == self.total else f"{self.count} of {text}"
+        text += _METHODS[self.method]
+        return f"{text}, {self.reduce} kept" if self.reduce is not None else text
 
 
 def plan_stages(spec: ExperimentSpec) -> list[PlannedStage]:
@@ -52,56 +59,162 @@ def plan_stages(spec: ExperimentSpec) -> list[PlannedStage]:
                 text,
                 count.running,
                 may_run(stage.config),
+                count.count,
+                count.factors,
+                count.method,
+                stage.reduce if stage.reduce is not None and stage.reduce < count.running else None,
             )
         )
     return planned
 
 
-@dataclass
-class Resumable:
-    """What ``--resume`` would find: for how many variants.
+@dataclass(frozen=True)
+class StagePlan:
+    """What a run would do in one stage.
 
     Attributes
     ----------
-    done, begun
-        Those with a result, and those that continue from a checkpoint.
-    stale
-        Why results are stale → how many: these variants are run again.
+    stage
+        The stage.
+    decided
+        What becomes of its variants.
+    slots
+        How many variants run at a time; 0 if that is not known.
     """
 
-    done: int = 0
-    begun: int = 0
-    stale: Counter[str] = field(default_factory=Counter)
+    stage: PlannedStage
+    decided: StageDecisions
+    slots: int = 0
+
+    @property
+    def reused(self) -> int:
+        """How many results are reused; at most, where the variants are not certain."""
+        return min(self.decided.count(Action.REUSE), self.stage.count)
+
+    @property
+    def continued(self) -> int:
+        """How many variants continue from a checkpoint."""
+        return self.decided.count(Action.CONTINUE)
+
+    @property
+    def run(self) -> int:
+        """How many variants are run, or continue; at most, where that is not certain."""
+        if not self.stage.runs:
+            return 0
+        if not self.decided.is_certain:
+            return self.stage.count
+        return self.decided.count(Action.RUN, Action.CONTINUE) + self.decided.to_suggest
+
+    @property
+    def waves(self) -> int:
+        """How many times all slots are filled."""
+        return math.ceil(self.run / self.slots) if self.slots else 0
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it takes if variants take what they took before; None if that is not known."""
+        if not self.run:
+            return 0.0
+        each = self.decided.seconds
+        return each * self.waves if each is not None and self.waves else None
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as plain JSON."""
+        stage, decided = self.stage, self.decided
+        return {
+            "name": stage.stage,
+            "component": stage.component,
+            "links": stage.links,
+            "runs": stage.runs,
+            "variants": stage.total,
+            "product": list(stage.factors),
+            "method": stage.method,
+            "reduce": stage.reduce,
+            "certain": decided.is_certain,
+            "reused": self.reused,
+            "run": self.run,
+            "continued": self.continued,
+            "skipped": decided.count(Action.SKIP),
+            "waves": self.waves or None,
+            "seconds": self.seconds,
+            "decisions": [
+                {"variant": d.variant, "action": d.action.value, "reason": d.reason}
+                for d in decided.decisions
+            ],
+        }
 
 
-def find_resumable(spec: ExperimentSpec, earlier: EarlierResults) -> Resumable:
-    """Return what an experiment would find of earlier results.
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do.
+
+    Attributes
+    ----------
+    stages
+        Stage by stage.
+    slots
+        How many variants run at a time; 0 if that is not known.
+    has_earlier
+        Whether there are results to resume.
+    """
+
+    stages: list[StagePlan]
+    slots: int = 0
+    has_earlier: bool = False
+
+    @property
+    def seconds(self) -> float | None:
+        """How long the stages take whose variants were run before; None if none was."""
+        known = [stage.seconds for stage in self.stages if stage.run]
+        times = [seconds for seconds in known if seconds is not None]
+        return sum(times) if times or not known else None
+
+    def summary(self) -> str:
+        """Return how many variants are done: ``8 of 12 variants are done, 4 are run``."""
+        total = sum(stage.stage.count for stage in self.stages if stage.stage.runs)
+        reused = sum(stage.reused for stage in self.stages if stage.stage.runs)
+        begun = sum(stage.continued for stage in self.stages if stage.stage.runs)
+        run = sum(stage.run for stage in self.stages) - begun
+        text = f"{reused} of {total} variants are done"
+        text += f", {begun} continue from their checkpoints" if begun else ""
+        return text + (f", {run} are run" if run else "")
+
+    @property
+    def untimed(self) -> list[str]:
+        """The stages that run variants, and of which it is not known how long these take."""
+        return [stage.stage.stage for stage in self.stages if stage.seconds is None]
+
+    def as_json(self) -> dict[str, object]:
+        """Return it as plain JSON."""
+        return {
+            "slots": self.slots or None,
+            "earlier_results": self.has_earlier,
+            "seconds": self.seconds,
+            "untimed_stages": self.untimed,
+            "stages": [stage.as_json() for stage in self.stages],
+        }
+
+
+def make_plan(
+    spec: ExperimentSpec,
+    earlier: EarlierResults,
+    before: LineageRecord | None,
+    *,
+    slots: int = 0,
+    use_stale: bool = False,
+) -> Plan:
+    """Return what a run of an experiment would do.
 
     Parameters
     ----------
-    spec
-        The experiment; none of its resources is fetched.
-    earlier
-        The results. The content of a resource that is not on this machine is taken to be the same.
+    spec, earlier, before, use_stale
+        See :class:`~flambe.experiment.decisions.Decider`.
+    slots
+        How many variants run at a time; 0 if that is not known.
     """
-    inputs = Inputs.of(spec, local_resource_paths(spec))
-    expander = Expander(spec.pipeline, spec.seed, spec.resources, inputs)
-    resumable = Resumable()
-    variants: dict[str, list[Variant]] = {}
-    for stage in spec.pipeline:
-        variants[stage] = expander.expand(stage, variants)
-        for variant in variants[stage]:
-            result = earlier.find(variant, expander, only_local=True)
-            if result is None or not variant.runs:
-                continue
-            if result.changes:
-                resumable.stale[result.changes] += bool(result.entry.step)
-            elif result.entry.status.done:
-                resumable.done += 1
-            elif result.entry.step:
-                resumable.begun += 1
-    resumable.stale = +resumable.stale  # without those of no variant
-    return resumable
+    decisions = Decider(spec, earlier, before, use_stale=use_stale).decide()
+    stages = [StagePlan(stage, decisions[stage.stage], slots) for stage in plan_stages(spec)]
+    return Plan(stages, slots, bool(earlier.entries))
 
 
 def _component(value: object) -> str:

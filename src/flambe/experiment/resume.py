@@ -21,7 +21,13 @@ from flambe.experiment.storage.restore_point import best_until, restore_point
 from flambe.experiment.variants.expansion import Expander, Variant
 from flambe.experiment.variants.lineage import EarlierResult, EarlierResults
 from flambe.experiment.variants.reasons import Reasons
-from flambe.experiment.variants.recognition import adopted, read_record, recall, recognize
+from flambe.experiment.variants.recognition import (
+    adopted,
+    read_record,
+    recall,
+    recognize,
+    suggested,
+)
 from flambe.experiment.variants.record import LineageRecord
 from flambe.progress import (
     RunFolder,
@@ -325,16 +331,18 @@ class ResumeState:
         for entry in self.earlier.entries.values():
             if entry.stage not in names or not entry.values or entry.status is Status.FAILED:
                 continue
-            for suggested in _suggested(entry, bases, expander):
-                variant, result = self.match(suggested)
-                if result is None or result.entry is not entry or variant.id in journal.variants:
-                    continue
-                resumed.variants.append(variant)
-                if not self.adopt(journal, variant, result):
-                    resumed.unfinished.append(variant)
-                else:
-                    figure = entry.metric if is_number(entry.metric) else None
-                    resumed.points.append(EvaluatedPoint(suggested.base, suggested.values, figure))
+            candidate = suggested(entry, bases, expander)
+            if candidate is None:
+                continue
+            variant, result = self.match(candidate)
+            if result is None or result.entry is not entry or variant.id in journal.variants:
+                continue
+            resumed.variants.append(variant)
+            if not self.adopt(journal, variant, result):
+                resumed.unfinished.append(variant)
+            else:
+                figure = entry.metric if is_number(entry.metric) else None
+                resumed.points.append(EvaluatedPoint(candidate.base, candidate.values, figure))
         return resumed
 
     def restore_points(
@@ -379,17 +387,6 @@ class ResumeState:
     def describe_unrecorded(self) -> str:
         """Return a message on the results whose code and data were not recorded, or nothing."""
         return resume_messages.describe_unrecorded(self.unrecorded)
-
-
-def _suggested(
-    entry: VariantState, bases: Sequence[Variant], expander: Expander
-) -> Iterator[Variant]:
-    """Yield the variant of an earlier result, as a base of today suggests it."""
-    for base in bases:
-        variant = expander.suggest(base, entry.values, entry.repetition)
-        if variant.id == entry.id or variant.config_id == (entry.config_id or entry.id):
-            yield variant
-            return
 
 
 def _stale_ancestors(journal: Journal, variant: Variant) -> str:

@@ -80,7 +80,7 @@ class Reasons:
         kept = reason.removesuffix(" was not kept by reduce")
         return f"{kept} is kept by reduce now" if kept != reason else "it was left out before"
 
-    def _earlier_names(self, stage: str) -> set[str]:
+    def earlier_names(self, stage: str) -> set[str]:
         """Return the names under which a stage has results."""
         origin = self.expander.origin(stage)
         before = self.before.stages if self.before is not None else {}
@@ -88,7 +88,7 @@ class Reasons:
 
     def _new_values(self, variant: Variant) -> Iterator[str]:
         seen = self._seen_values()
-        names = [name for name in self._earlier_names(variant.stage) if name in seen]
+        names = [name for name in self.earlier_names(variant.stage) if name in seen]
         if not names:
             yield "new stage"
             return
@@ -113,7 +113,7 @@ class Reasons:
     def _changed_settings(self, variant: Variant) -> Iterator[str]:
         if self.before is None:
             return
-        names = self._earlier_names(variant.stage)
+        names = self.earlier_names(variant.stage)
         before = next((s for name, s in self.before.stages.items() if name in names), None)
         if before is None:
             return
@@ -136,7 +136,7 @@ class Reasons:
         return any(
             new.startswith(f"!@ {stage}") and old == new.replace(stage, name, 1)
             for stage in self.expander.origins
-            for name in self._earlier_names(stage)
+            for name in self.earlier_names(stage)
         )
 
     def _of_ancestors(self, variant: Variant) -> Iterator[str]:

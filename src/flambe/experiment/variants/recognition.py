@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from flambe.experiment.variants.expansion import Expander, Variant
 from flambe.experiment.variants.lineage import EarlierResult, EarlierResults
 from flambe.experiment.variants.record import LineageRecord
-from flambe.progress import RunFolder
+from flambe.progress import RunFolder, VariantState
 
 
 def read_record(folder: RunFolder) -> LineageRecord | None:
@@ -34,6 +34,17 @@ def adopted(variant: Variant, result: EarlierResult) -> Variant:
         data=entry.data,
         packages=(entry.packages or variant.packages) if fresh else entry.packages,
     )
+
+
+def suggested(entry: VariantState, bases: Sequence[Variant], expander: Expander) -> Variant | None:
+    """Return the variant of an earlier result of a search, as a base of today suggests it."""
+    for base in bases:
+        # The paths of values start with the name that the stage had.
+        values = {base.stage + path[len(entry.stage) :]: v for path, v in entry.values.items()}
+        variant = expander.suggest(base, values, entry.repetition)
+        if variant.id == entry.id or variant.config_id == (entry.config_id or entry.id):
+            return variant
+    return None
 
 
 def recall(expander: Expander, earlier: EarlierResults, before: LineageRecord | None) -> None:

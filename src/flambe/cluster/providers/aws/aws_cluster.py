@@ -80,6 +80,9 @@ class AWSCluster(Cluster):
         there is none.
     setup_cmds, environment, remote_dir, gpus, site, orchestrator_works
         See :class:`Cluster`.
+    prices
+        Instance type → what it costs per hour, in the currency of your choice: ``flambe plan`` then
+        estimates what a run costs.
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class AWSCluster(Cluster):
         gpus: Literal["all", "free"] = "all",
         site: Mapping[str, object] | None = None,
         orchestrator_works: bool = False,
+        prices: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__(name, setup_cmds, environment, remote_dir, gpus, site)
         self.orchestrator_works = orchestrator_works
@@ -142,6 +146,7 @@ class AWSCluster(Cluster):
         self.provisioning_timeout = provisioning_timeout
         self.factories_alarm = factories_alarm
         self.instance_profile = instance_profile
+        self.prices = dict(prices or {})
         #: By the names of the hosts, as they were last found.
         self.instances: dict[str, Instance] = {}
         self._changes = Changes()
@@ -218,6 +223,13 @@ class AWSCluster(Cluster):
         instances = self.fleet.find()
         running = [name for name, instance in instances.items() if instance.is_running]
         return [name for name in self.fleet.config.host_names if name not in running]
+
+    def hourly_price(self) -> float | None:
+        """Return what all hosts cost per hour, if the file has the prices of their types."""
+        types = [self.orchestrator_type, *([self.factories_type] * self.factories_num)]
+        if not all(instance_type in self.prices for instance_type in types):
+            return None
+        return sum(self.prices[instance_type] for instance_type in types)
 
     def planned(self) -> list[tuple[str, str]]:
         """Return what the file asks for, and where running instances differ from it."""

@@ -41,6 +41,10 @@ def findings(values: Mapping[str, object]) -> Iterator[Finding]:
         hint = f"one of {', '.join(VOLUME_TYPES)}"
         yield ("volume_type",), f"volume_type cannot be {volume_type!r}", hint
     yield from _alarm_findings(values)
+    if isinstance(prices := values.get("prices"), Mapping):
+        for instance_type, price in prices.items():
+            if _is_number(price) and not 0 <= price < math.inf:
+                yield ("prices", instance_type), f"prices: {price} is not a price", "0 or more"
 
 
 def _alarm_findings(values: Mapping[str, object]) -> Iterator[Finding]:
