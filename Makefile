@@ -1,11 +1,14 @@
 # Two commands set up everything: `make demo` and `make test`. `make` alone lists the others.
 
 PYTHON ?= python3
-# More than the cores of a small machine: half of the time, tests wait.
-WORKERS ?= 3
+# More than the cores of a small machine: half of the time, tests wait. Those of `make check` do not.
+WORKERS ?= 4
+QUICK_WORKERS ?= 3
+# The oldest and the newest Python that flambe supports, and one between them.
+PYTHONS ?= 3.10 3.12 3.13
 VENV := .venv
 # A Python that is named has an environment of its own to be checked in: .venv stays as it is.
-ifeq ($(MAKECMDGOALS),check)
+ifneq ($(filter check quick,$(MAKECMDGOALS)),)
 ifneq ($(origin PYTHON),file)
 VENV := .venv-$(shell $(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 endif
@@ -47,7 +50,7 @@ endif
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo check pythons test lint format bench fuzz faults docs assets pins clean packages
+.PHONY: help demo check quick pythons test lint format bench fuzz faults docs assets pins clean packages
 
 help:  ## list these targets
 	@grep -hE '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*##[ ]*(.*)/  make \1\t\2/' | expand -t 17
@@ -61,19 +64,22 @@ test: packages $(WITH_DEV) lint  ## run every check and every test
 		echo "not run: the tests marked root (this user is not root)"; fi)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(NOT_ROOT) $(ARGS)
 
-check: lint  ## run every check, and the tests that need neither Ray, hosts, browsers, networks nor processes of their own
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --quick $(ARGS)
+check: lint quick  ## run every check, and the tests that need neither Ray, hosts, browsers, networks nor processes of their own
 
-pythons: $(WITH_DEV)  ## make check, under each other Python that flambe supports and that is installed
-	@for version in 3.10 3.12 3.13; do \
+quick: $(WITH_DEV)  ## the tests of make check alone
+	@$(BIN)/python -m pytest -n $(QUICK_WORKERS) --dist worksteal --quick $(ARGS)
+
+pythons: $(WITH_DEV)  ## make quick, under each other Python that flambe supports and that is installed
+	@for version in $(PYTHONS); do \
+		$(PYTHON) -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] == '$$version')" || continue; \
 		: "a shim of pyenv exists for versions that it does not select"; \
 		for python in python$$version $$HOME/.pyenv/versions/$$version.*/bin/python3 ""; do \
 			$${python:-:} -c "" 2> /dev/null && break; \
 		done; \
 		[ -n "$$python" ] || { \
-			echo "not run: make check under Python $$version (not installed)"; continue; }; \
+			echo "not run: make quick under Python $$version (not installed)"; continue; }; \
 		echo "== Python $$version"; \
-		$(MAKE) --no-print-directory check PYTHON="$$python" || exit 1; \
+		$(MAKE) --no-print-directory quick PYTHON="$$python" || exit 1; \
 	done
 
 lint: $(WITH_DEV)  ## check style, types and the direction of imports

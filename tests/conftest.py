@@ -50,6 +50,31 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", line)
 
 
+# The modules that take longest, the longest first: begun first, as what begins last is waited for.
+LONGEST = (
+    "experiment/test_tune.py",
+    "experiment/test_cluster_local.py",
+    "experiment/test_cluster_on_hosts.py",
+    "experiment/test_cluster_run.py",
+    "cluster/test_ssh.py",
+    "experiment/test_cluster_aws.py",
+    "cluster/test_leaving.py",
+    "experiment/test_cluster_faults.py",
+    "cli/test_clusters.py",
+    "cluster/test_commands.py",
+    "cli/test_failures.py",
+    "security/test_modes.py",
+    "experiment/test_forgotten_state.py",
+    "cluster/test_system.py",
+    "report/test_pages.py",
+    "security/test_bombs.py",
+    "cluster/test_cluster_extensions.py",
+    "cluster/test_shutdown.py",
+    "security/test_ray.py",
+    "cli/test_shown.py",
+    "cli/test_failed_variants.py",
+)
+
 # `make check` leaves these out.
 LEFT_OUT = ("integration", "root", "faults", "long")
 # The marks of a whole module, which ends where its brackets do.
@@ -65,7 +90,13 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect what --quick leaves out, and skip what takes long unless FLAMBE_LONG is set."""
+    """Deselect what --quick leaves out, and skip what takes long unless FLAMBE_LONG is set.
+
+    Of several processes, the first modules are the longest.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        ranks = {HERE / name: rank for rank, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
     if config.getoption("--quick"):
         quick = [item for item in items if not any(map(item.get_closest_marker, LEFT_OUT))]
         config.hook.pytest_deselected(items=[item for item in items if item not in quick])

@@ -13,6 +13,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.conftest import LONGEST
+
 if sys.version_info >= (3, 11):
     import tomllib
 else:  # the same, of the time before
@@ -173,6 +175,10 @@ def test_ci_runs_what_everyone_runs() -> None:
     lines = script.read_text(encoding="utf-8").splitlines()
     assert lines[0] == "#!/usr/bin/env bash"
     assert lines[-1] == "make test"
+
+
+def test_the_modules_that_begin_first_exist() -> None:
+    assert [name for name in LONGEST if not (ROOT / "tests" / name).is_file()] == []
 
 
 def test_pre_commit_runs_the_tools_of_make_lint() -> None:
