@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from flambe.experiment.counting import count_variants
 from flambe.experiment.search.stage_search import spaces_of
 from flambe.experiment.spec import ExperimentSpec, StageSpec
-from flambe.experiment.variants.expansion import Expander, Variant
+from flambe.experiment.variants.expansion import Expander, Variant, stages_linked
 from flambe.experiment.variants.inputs import Inputs, local_resource_paths
 from flambe.experiment.variants.lineage import EarlierResult, EarlierResults
 from flambe.experiment.variants.reasons import Reasons
@@ -57,7 +57,8 @@ class StageDecisions:
     decisions
         For each variant that is known.
     to_suggest
-        How many more a search is going to suggest.
+        How many more are run, of which no more is known: those that a search is going to suggest,
+        and all of a first run.
     is_certain
         Whether it is known which variants there are: not while ``reduce`` of an earlier stage
         depends on what is to be run.
@@ -104,7 +105,8 @@ class Decider:
         use_stale: bool = False,
     ) -> None:
         self.spec, self.earlier, self.before, self.use_stale = spec, earlier, before, use_stale
-        inputs = Inputs.of(spec, local_resource_paths(spec))
+        # Without results there is nothing to compare, and resources may be large.
+        inputs = Inputs.of(spec, local_resource_paths(spec)) if earlier.entries else Inputs()
         self.expander = Expander(spec.pipeline, spec.seed, spec.resources, inputs)
         recall(self.expander, earlier, before)
         now = LineageRecord.of(spec, self.expander)
@@ -119,7 +121,19 @@ class Decider:
 
     def decide(self) -> dict[str, StageDecisions]:
         """Return what becomes of the variants of each stage."""
-        return {stage.name: self._decide(stage) for stage in self.spec.stages}
+        if self.earlier.entries:
+            return {stage.name: self._decide(stage) for stage in self.spec.stages}
+        # All are run: they need not be expanded to be counted.
+        counts = count_variants(self.spec)
+        decided = {}
+        for stage in self.spec.stages:
+            linked = stages_linked(stage.config, self.expander.order, stage.name)
+            count = counts[stage.name]
+            is_certain = not self._uncertain.intersection(linked)
+            decided[stage.name] = StageDecisions([], count.running, is_certain)
+            if not is_certain or (stage.reduce is not None and stage.reduce < count.running):
+                self._uncertain.add(stage.name)
+        return decided
 
     def _decide(self, stage: StageSpec) -> StageDecisions:
         name = stage.name

@@ -13,6 +13,7 @@ from flambe.experiment.spec import ExperimentSpec
 from flambe.experiment.variants.expansion import Expander
 from flambe.experiment.variants.identity import canonical_text
 from flambe.experiment.variants.options import is_domain
+from flambe.logging import redact
 
 LONGEST = 60  # characters of a value
 OPTIONS = "several values"
@@ -95,8 +96,8 @@ def _texts(values: Mapping[object, object]) -> dict[str, str]:
 
 def _location(location: str | ClusterResource) -> str:
     if isinstance(location, ClusterResource):
-        return f"!cluster {location.location}"
-    return location
+        return redact.hide(f"!cluster {location.location}")
+    return redact.hide(location)
 
 
 def flat_settings(config: object, path: str = "") -> dict[str, str]:
@@ -115,7 +116,8 @@ def flat_settings(config: object, path: str = "") -> dict[str, str]:
 
 
 def _short(value: object) -> str:
-    text = value if isinstance(value, str) else canonical_text(value)
+    # A value may be a secret, of !env: test_a_secret_is_in_no_file_of_a_run.
+    text = redact.hide(value if isinstance(value, str) else canonical_text(value))
     if len(text) <= LONGEST:
         return text
     # Two long texts differ where their hashes do.
