@@ -15,8 +15,6 @@ from flambe._files import file_lock
 COUNT = """
 import sys
 from pathlib import Path
-import pytest
-
 from flambe._files import file_lock
 lock, file, times = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
 for _ in range(times):
@@ -26,8 +24,6 @@ for _ in range(times):
 HOLD = """
 import sys, time
 from pathlib import Path
-import pytest
-
 from flambe._files import file_lock
 with file_lock(Path(sys.argv[1])):
     print("held", flush=True)
