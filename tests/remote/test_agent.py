@@ -208,7 +208,9 @@ def test_a_log_is_followed_from_any_offset(place: Path, capfdbinary: Any) -> Non
 
 
 def acquire(root: str, name: str, token: str, user: str, seconds: float) -> LockAnswer:
-    holder = LockHolder(user=user)
+    holder = LockHolder(
+        user, "laptop", 7, {"namespace": "pid:[1]"}, "is starting a run", "flambe a"
+    )
     return locks.acquire(root, LockRequest(name, token, holder, seconds))
 
 
@@ -216,8 +218,10 @@ def test_locks_name_their_holder_and_expire(place: Path) -> None:
     root = str(place / ROOT)
     mine = acquire(root, "run", "token", "ann", 60)
     assert mine.taken
+    # The other gets all that is known of who holds it, as it was written.
     other = acquire(root, "run", "other", "bob", 60)
-    assert (other.taken, other.holder.user, other.token) == (False, "ann", "token")
+    assert other == LockAnswer(False, mine.holder, mine.since, "token")
+    assert mine.holder.user == "ann"
     assert acquire(root, "provision", "other", "bob", 60).taken
     assert acquire(root, "run", "token", "ann", 0.0).taken, "it is renewed"
     assert acquire(root, "run", "other", "bob", 60).taken, "it has expired"

@@ -10,11 +10,11 @@ import socket
 import subprocess
 import sys
 import sysconfig
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
 from flambe._files import private_folder
+from flambe._retry import poll
 from flambe.cluster.machine import Machine
 from flambe.errors import RemoteError
 from flambe.remote import Address
@@ -114,13 +114,11 @@ class LoopbackHost:
             about={"port": port},
         )
         supervisor.start(str(self.folder), request)
-        deadline = time.monotonic() + START_DEADLINE
-        while not _answers(port):
-            if self._port is None or time.monotonic() > deadline:
-                log = self.folder / "runs" / "server" / "output.log"
-                self.stop()
-                raise RemoteError(self.name, f"its server does not answer; see {log}")
-            time.sleep(0.05)
+        poll(lambda: self._port is None or _answers(port), seconds=START_DEADLINE, pause=0.05)
+        if not _answers(port):
+            log = self.folder / "runs" / "server" / "output.log"
+            self.stop()
+            raise RemoteError(self.name, f"its server does not answer; see {log}")
         machine = self.machine()
         assert machine is not None
         return machine

@@ -18,12 +18,12 @@ import shutil
 import stat
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 from flambe._files import locked_folder, write_private
+from flambe._retry import poll
 from flambe.errors import RunError, listed
 
 _log = logging.getLogger(__name__)
@@ -159,9 +159,9 @@ def _exposed(folder: Path) -> Path | None:
 
 def _remove(folder: Path) -> None:
     """Remove a folder in which ending processes may still write for a moment."""
-    deadline = time.monotonic() + REMOVAL_SECONDS
-    while folder.exists():
+
+    def is_gone() -> bool:
         shutil.rmtree(folder, ignore_errors=True)
-        if time.monotonic() > deadline:
-            return
-        time.sleep(0.05 if folder.exists() else 0)
+        return not folder.exists()
+
+    poll(is_gone, seconds=REMOVAL_SECONDS, pause=0.05)
