@@ -177,6 +177,13 @@ def test_ci_runs_what_everyone_runs() -> None:
     assert lines[-1] == "make test"
 
 
+def test_modules_of_tests_have_names_of_their_own() -> None:
+    """Pytest imports those of folders that are no packages by their name alone."""
+    modules = [path for path in files() if re.fullmatch(r"test_\w+\.py", path.name)]
+    names = [path.name for path in modules if not (path.parent / "__init__.py").exists()]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
 def test_the_modules_that_begin_first_exist() -> None:
     assert [name for name in LONGEST if not (ROOT / "tests" / name).is_file()] == []
 
