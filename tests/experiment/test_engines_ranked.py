@@ -35,7 +35,7 @@ class Bench:
     """Gives results of trials to a scheduler, as Tune does."""
 
     def __init__(self, scheduler: Any) -> None:
-        from flambe.experiment.executors.tune.ranking import ranked_scheduler
+        from flambe.experiment.executors.tune.algorithms.ranking import ranked_scheduler
 
         self.scheduler = ranked_scheduler(scheduler)
         assert self.scheduler.set_search_properties("metric", "max")
@@ -97,7 +97,7 @@ def test_searchers_are_told_that_the_point_failed(
     from ray.tune.search import ConcurrencyLimiter, Repeater
     from ray.tune.search.optuna import OptunaSearch
 
-    from flambe.experiment.executors.tune.ranking import ranked_searcher
+    from flambe.experiment.executors.tune.algorithms.ranking import ranked_searcher
 
     inner = OptunaSearch(seed=1, **keywords)
     searcher = ranked_searcher(ConcurrencyLimiter(Repeater(inner, repeat=2), max_concurrent=4))

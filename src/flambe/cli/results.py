@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -181,6 +181,9 @@ def stage_table(
     columns = ("metric", "steps", "time", "state") if width >= NARROW else ("metric", "state")
     for name in columns:
         table.add_column(name, justify="left" if name == "state" else "right", no_wrap=True)
+    if copies := any(variant.history for variant in rows) and width >= NARROW:
+        table.add_column("copied", overflow="fold")
+        numbers_by_id = {variant.id: f"#{rank}" for rank, variant in enumerate(rows, start=1)}
     if reasons := bool(failed) and width >= WIDE:
         table.add_column("reason", overflow="fold")
     for rank, variant in enumerate(rows, start=1):
@@ -190,6 +193,7 @@ def stage_table(
             str(rank) if variant.status is not Status.FAILED else "",
             *(_choice_cell(choices[name]) if name in choices else "" for name in names),
             *(cells[name] for name in columns),
+            *([_copied_text(variant, numbers_by_id)] if copies else []),
             *([Text(failure_reason(variant), "red")] if reasons else []),
             style="bold" if rank == 1 and is_number(variant.metric) else None,
         )
@@ -252,6 +256,7 @@ def _progress_cells(variant: VariantState) -> dict[str, str | Text]:
     sign, style = MARKS[variant.status]
     suffix = ", kept" if variant.kept else ""
     suffix += ", stale" if variant.stale else ""
+    suffix += f": {variant.stopped_by}" if variant.stopped_by else ""
     is_over = variant.ended and variant.started
     return {
         "metric": figure_text(variant.metric),
@@ -259,6 +264,16 @@ def _progress_cells(variant: VariantState) -> dict[str, str | Text]:
         "time": format_duration((variant.ended or 0) - (variant.started or 0)) if is_over else "",
         "state": Text(f"{sign} {variant.status.value}{suffix}", style),
     }
+
+
+def _copied_text(variant: VariantState, numbers: Mapping[str, str]) -> str:
+    """Return whose state a member of a population took last, and how often it took one."""
+    if not variant.history:
+        return ""
+    last, count = variant.history[-1], len(variant.history)
+    source = str(last.get("source", ""))
+    times = f" ({count} times)" if count > 1 else ""
+    return f"{numbers.get(source, source[:8])} at step {last.get('step')}{times}"
 
 
 def _is_numeric(choice: object) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from flambe._durations import parse_duration
 from flambe.compile import Schema, registry, yaml
 from flambe.compile.build import Origin, folder_of
 from flambe.compile.values import ClusterResource, Grid
@@ -78,6 +79,11 @@ class Experiment(ClusterRunnable):
     storage
         An ``s3://bucket/folder`` that checkpoints are written to, from every host, instead of to
         the output folder; the rest of the output folder is copied beside them.
+    stop
+        Stage → when it is stopped before its end: ``{time: 2h, metric: 0.95, variants: 50}``, after
+        a time, when a variant gets to a figure, or when so many variants are done.
+    limits
+        How long a variant and the run may take: ``{variant: 30m, run: 8h}``.
     max_variants
         How many variants a stage may have, those that ``reduce`` masks included: 10,000 by
         default, at most 100,000. All stages together may have ten times as many. With more,
@@ -116,6 +122,8 @@ class Experiment(ClusterRunnable):
         storage: str | None = None,
         max_variants: int = DEFAULT_MAX_VARIANTS,
         fingerprint: str = "source",
+        stop: Mapping[str, Mapping[str, str | float]] | None = None,
+        limits: Mapping[str, str | float] | None = None,
     ) -> None:
         super().__init__(env, user_provider)
         self.name = name
@@ -137,6 +145,8 @@ class Experiment(ClusterRunnable):
         self.storage = storage
         self.max_variants = max_variants
         self.fingerprint = fingerprint
+        self.stop = dict(stop or {})
+        self.limits = dict(limits or {})
 
     @classmethod
     def check_schema(cls, schema: Schema) -> Iterator[Finding]:
@@ -169,6 +179,8 @@ class Experiment(ClusterRunnable):
             reuse_actors=self.reuse_actors,
             debug=self.debug,
             fingerprint=self.fingerprint,
+            variant_seconds=parse_duration(self.limits.get("variant")),
+            run_seconds=parse_duration(self.limits.get("run")),
             folder=folder_of(self),
         )
 

@@ -46,6 +46,7 @@ class VariantChanges(TypedDict, total=False):
     metric: float | None
     best: float | None
     step: int
+    seconds: float | None
     started: float | None
     ended: float | None
     host: str
@@ -54,6 +55,8 @@ class VariantChanges(TypedDict, total=False):
     traceback: str
     kept: bool | None
     stored_bytes: int
+    history: list[dict[str, object]]
+    stopped_by: str
 
 
 def _initial_state(variant: Variant) -> VariantState:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from flambe.errors import ComponentError
 from flambe.experiment.journal import Journal
@@ -62,16 +62,41 @@ class RunListener:
             attempts=entry.attempts + 1,
         )
 
-    def on_step(self, variant: Variant, step: int, metric: float | None, host: str) -> None:
+    def on_step(
+        self,
+        variant: Variant,
+        step: int,
+        metric: float | None,
+        host: str,
+        seconds: float | None = None,
+    ) -> None:
         """A step is done."""
         self.check()
         best = better(self.journal.variants[variant.id].best, metric)
-        self.journal.change(variant.id, step=step, metric=metric, best=best, host=host)
+        seconds = round(seconds, 3) if seconds is not None else None
+        self.journal.change(
+            variant.id, step=step, metric=metric, best=best, host=host, seconds=seconds
+        )
 
-    def on_end(self, variant: Variant, *, stopped: bool) -> None:
-        """It is at its end, or a scheduler stopped it."""
+    def on_copy(
+        self, variant: Variant, source: str, step: int, values: Mapping[str, object]
+    ) -> None:
+        """A member of a population takes the state of another."""
+        history = self.journal.variants[variant.id].history
+        entry = {"step": step, "source": source, "values": dict(values)}
+        self.journal.change(variant.id, history=[*history, entry])
+
+    def on_end(self, variant: Variant, *, stopped: bool, reason: str = "") -> None:
+        """It is at its end, or a scheduler stopped it, or a limit did."""
         status = Status.STOPPED if stopped else Status.FINISHED
-        self.journal.change(variant.id, status=status, ended=steady_time(), error="", traceback="")
+        self.journal.change(
+            variant.id,
+            status=status,
+            ended=steady_time(),
+            error="",
+            traceback="",
+            stopped_by=reason,
+        )
         entry = self.journal.variants[variant.id]
         if self.searcher and not is_number(entry.metric):
             figure = "without a figure" if entry.metric is None else "with the figure NaN"
@@ -80,6 +105,11 @@ class RunListener:
                 "failed; further such variants are not reported"
             )
             self.searcher = ""
+
+    def on_skip(self, variant: Variant, reason: str) -> None:
+        """It is not run, because its stage is stopped."""
+        self._ensure_recorded(variant)
+        self.journal.change(variant.id, status=Status.MASKED, reason=reason)
 
     def on_failure(
         self, variant: Variant, error: ComponentError | None, text: str, final: bool

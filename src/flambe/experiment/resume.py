@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flambe._files import replacing
 from flambe.errors import ConfigError, Problem, did_you_mean
@@ -195,7 +194,7 @@ class ResumeState:
             variant = adopted(variant, result)
             self.earlier.looked_up[variant.id] = variant
         name = self._bring_here(variant, entry) if renamed else entry.name
-        return dataclasses.replace(variant, name=name), result
+        return replace(variant, name=name), result
 
     def _bring_here(self, variant: Variant, entry: VariantState) -> str:
         """Move the files of a result to the stage that has it now; return the name there.
@@ -275,6 +274,8 @@ class ResumeState:
                 ended=entry.ended,
                 host=entry.host,
                 stored_bytes=entry.stored_bytes,
+                seconds=entry.seconds,
+                history=entry.history,
                 stale=changes or _stale_ancestors(journal, variant),
                 reason=self._reasons.reused(variant, result),
             )
@@ -294,7 +295,7 @@ class ResumeState:
         name = entry.name if entry is not None else variant.name
         if entry is not None and entry.stage != variant.stage:
             name = self._bring_here(variant, entry)
-        journal.add(dataclasses.replace(variant, name=name), status=Status.MASKED)
+        journal.add(replace(variant, name=name), status=Status.MASKED)
 
     def _not_saved(self, variant: Variant, changes: str) -> Problem:
         name = f"resume: {variant.stage}/{variant.name}"
@@ -364,8 +365,11 @@ class ResumeState:
                 continue
             checkpoints[variant.id], manifest = point
             if variant.id in journal.variants:
-                best = best_until(manifest, self.earlier.entries[variant.id])
-                journal.change(variant.id, step=manifest.step, metric=manifest.metric, best=best)
+                before = self.earlier.entries[variant.id]
+                step, metric, best = manifest.step, manifest.metric, best_until(manifest, before)
+                # What it copied after its last checkpoint is gone with that.
+                history = before.history[: manifest.copies]
+                journal.change(variant.id, step=step, metric=metric, best=best, history=history)
         return checkpoints
 
     def describe(self, stage: str, journal: Journal) -> Iterator[str]:

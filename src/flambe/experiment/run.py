@@ -26,6 +26,7 @@ from flambe.experiment.failed_variants import failure_report
 from flambe.experiment.journal import Journal
 from flambe.experiment.observer import LogObserver, Observer, guard
 from flambe.experiment.resume import ResumeState
+from flambe.experiment.search.stage_limits import time_limit
 from flambe.experiment.search.stage_search import StageSearch
 from flambe.experiment.signals import Interruption, not_interrupted
 from flambe.experiment.spec import ExperimentSpec
@@ -166,7 +167,8 @@ class Run:
         with self.interruption:
             try:
                 self.storage.start_mirror()
-                error = self._run_stages(resume)
+                with time_limit(self.spec.run_seconds, self.interruption.halt):
+                    error = self._run_stages(resume)
                 status = Status.FINISHED
             except HaltedError as problem:
                 status, error = Status.INTERRUPTED, problem.message

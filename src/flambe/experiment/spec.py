@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flambe._durations import parse_duration
 from flambe.compile.schema import Schema
 from flambe.compile.values import ClusterResource
 from flambe.errors import ConfigError
@@ -56,6 +57,36 @@ class SearchSpec:
 
 
 @dataclass(frozen=True)
+class StopSpec:
+    """When a stage is stopped.
+
+    Attributes
+    ----------
+    time
+        After so many seconds.
+    metric
+        When a variant gets to this figure.
+    variants
+        When so many variants are done.
+    """
+
+    time: float | None = None
+    metric: float | None = None
+    variants: int | None = None
+
+    @classmethod
+    def read(cls, value: object) -> StopSpec:
+        """Read the value of ``stop`` for one stage, in which mistakes are left out."""
+        written = value if isinstance(value, Mapping) else {}
+        metric, variants = written.get("metric"), written.get("variants")
+        return cls(
+            parse_duration(written.get("time")),
+            float(metric) if isinstance(metric, int | float) else None,
+            variants if isinstance(variants, int) else None,
+        )
+
+
+@dataclass(frozen=True)
 class StageSpec:
     """One stage of the pipeline.
 
@@ -73,6 +104,8 @@ class StageSpec:
         How many of its best variants are built upon; None for all.
     keep
         Which checkpoints of each of its variants are kept.
+    stop
+        When it is stopped before its end.
     """
 
     name: str
@@ -81,6 +114,7 @@ class StageSpec:
     scheduler: Schema | None = None
     reduce: int | None = None
     keep: Retention = field(default_factory=Retention)
+    stop: StopSpec = field(default_factory=StopSpec)
 
 
 @dataclass(frozen=True)
@@ -91,6 +125,8 @@ class ExperimentSpec:
     ----------
     stages
         The stages, in the order of the pipeline.
+    variant_seconds, run_seconds
+        How long a variant, and the run, may take; None for no limit.
     fingerprint
         What of the code is part of an identity: ``source``, ``version`` or ``off``.
     folder
@@ -112,6 +148,8 @@ class ExperimentSpec:
     reuse_actors: bool = True
     debug: bool = False
     fingerprint: str = "source"
+    variant_seconds: float | None = None
+    run_seconds: float | None = None
     folder: Path = field(default_factory=Path)
 
     @classmethod
@@ -162,6 +200,7 @@ def read_stages(keywords: Mapping[str, object]) -> tuple[StageSpec, ...]:
         raise ConfigError("the experiment has no pipeline")
     searches, schedulers = _mapping(keywords.get("search")), _mapping(keywords.get("schedulers"))
     reductions, keep = _mapping(keywords.get("reduce")), keywords.get("keep")
+    stops = _mapping(keywords.get("stop"))
     stages = []
     for name, config in pipeline.items():
         scheduler, reduce = schedulers.get(name), reductions.get(name)
@@ -173,6 +212,7 @@ def read_stages(keywords: Mapping[str, object]) -> tuple[StageSpec, ...]:
                 scheduler if isinstance(scheduler, Schema) else None,
                 reduce if isinstance(reduce, int) else None,
                 retention_of(keep, name),
+                StopSpec.read(stops.get(name)),
             )
         )
     return tuple(stages)

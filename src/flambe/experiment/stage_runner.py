@@ -9,17 +9,19 @@ from flambe.compile import registry
 from flambe.compile.state.pickled import user_key
 from flambe.errors import RunError
 from flambe.experiment.executors.base import Executor, StageOptions
-from flambe.experiment.executors.stage_task import StageTask
+from flambe.experiment.executors.stage_task import Explored, StageTask
 from flambe.experiment.failed_variants import failure_report
 from flambe.experiment.journal import Journal
 from flambe.experiment.listener import RunListener
 from flambe.experiment.resume import ResumeState
-from flambe.experiment.search.stage_search import StageSearch
+from flambe.experiment.search.history import EarlierTrial, earlier_trials
+from flambe.experiment.search.stage_limits import StageLimits
+from flambe.experiment.search.stage_search import StageSearch, by_base
 from flambe.experiment.spec import ExperimentSpec
 from flambe.experiment.storage.run_storage import RunStorage
 from flambe.experiment.variants.expansion import Expander, Variant
 from flambe.experiment.variants.reduction import keep_best, missing_figures
-from flambe.progress import StageState, Status
+from flambe.progress import StageState, Status, read_lines
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,15 @@ class StageRunner:
         self.journal.stage(stage, Status.RUNNING)
         recorded = [variant for variant in pending if variant.id in self.journal.variants]
         bases = [variant for variant in pending if variant not in recorded]
-        for variants, searched in ((recorded, False), (bases, True)):
+        done = sum(entry.status.done for entry in self.journal.of(stage.name))
+        stop = self.spec.stage(stage.name).stop
+        limits = StageLimits(stop, self.spec.variant_seconds, done)
+        searched = bool(bases)
+        together = searched and search.continues_points
+        groups = [(bases, True)] if together else [(recorded, False), (bases, True)]
+        if search.is_population:  # members of one base copy one another
+            groups = [(members, False) for members in by_base(recorded)]
+        for variants, searched in groups:
             if not variants:
                 continue
             suggested = {variant.id for variant in self.variants[stage.name]}
@@ -191,7 +201,12 @@ class StageRunner:
                 self.spec.max_failures,
                 self.spec.reuse_actors,
                 search.build_scheduler(),
-                search.build_searcher(suggested) if searched else None,
+                search.build_searcher(suggested, recorded if together else ())
+                if searched
+                else None,
+                self._earlier_trials(stage.name) if search.scheduling else (),
+                search.built_spaces() if search.is_population else {},
+                limits,
             )
             listener = RunListener(
                 self.journal,
@@ -201,6 +216,10 @@ class StageRunner:
                 searcher=search.searcher.tag if searched and search.searcher else "",
             )
             workers.executor.run_stage(task, variants, options, listener)
+
+    def _earlier_trials(self, stage: str) -> list[EarlierTrial]:
+        lines = read_lines(self.storage.folder.variants)
+        return earlier_trials(self.journal.of(stage), lines)
 
     def _task(self, stage: str, pending: Sequence[Variant]) -> StageTask:
         variants = {
@@ -221,7 +240,17 @@ class StageRunner:
             self.secrets,
             user_key(),
             self.spec.stage(stage).keep,
+            self._explored(pending),
         )
+
+    def _explored(self, pending: Sequence[Variant]) -> dict[str, Explored]:
+        """Return what members of a population had become, by id."""
+        entries = [self.journal.variants.get(variant.id) for variant in pending]
+        return {
+            entry.id: Explored(entry.history[-1]["values"], len(entry.history))
+            for entry in entries
+            if entry is not None and entry.history
+        }
 
     # -- after it -----------------------------------------------------------------------------
 

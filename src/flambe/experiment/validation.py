@@ -18,13 +18,13 @@ from flambe._grammar import (
     wrong_path,
     wrong_url,
 )
-from flambe.compile import Schema
+from flambe.compile import Schema, search_spaces
 from flambe.compile.annotation_checks import kind_of
 from flambe.compile.values import ClusterResource, Grid, Key, Link, Path, Sample, children
 from flambe.errors import did_you_mean, listed
 from flambe.experiment import retention
 from flambe.experiment.counting import LARGEST_MAX_VARIANTS
-from flambe.experiment.search import engines, space_validation, stage_search
+from flambe.experiment.search import engines, space_validation, stage_limits, stage_search
 from flambe.experiment.search.engines import Finding
 from flambe.experiment.storage.output_folder import wrong_save_path
 from flambe.experiment.variants import expansion, options
@@ -42,11 +42,16 @@ def keyword_findings(values: Mapping[str, object]) -> Iterator[Finding]:
     pipeline = _mapping(values.get("pipeline"))
     yield from _name_findings(values, pipeline)
     yield from _resource_findings(_mapping(values.get("resources")), pipeline)
-    for keyword in ("search", "schedulers", "reduce"):
+    for keyword in ("search", "schedulers", "reduce", "stop"):
         yield from _stage_findings(keyword, _mapping(values.get(keyword)), pipeline)
     yield from _keep_findings(values.get("keep"), pipeline)
-    yield from _option_findings(pipeline, _mapping(values.get("search")))
+    yield from _option_findings(pipeline)
     yield from _number_findings(values)
+    for stage, stop in _mapping(values.get("stop")).items():
+        for below, message, hint in stage_limits.stop_findings(stop):
+            yield ("stop", stage, *below), message, hint
+    for below, message, hint in stage_limits.limit_findings(_mapping(values.get("limits"))):
+        yield ("limits", *below), message, hint
     yield from engines.engine_findings(values)
     yield from space_validation.space_findings(values)
     storage = values.get("storage")
@@ -214,30 +219,27 @@ def _mapping(value: object) -> Keywords:
 # -- options ------------------------------------------------------------------------------------
 
 
-def _option_findings(pipeline: Keywords, searches: Keywords) -> Iterator[Finding]:
+def _option_findings(pipeline: Keywords) -> Iterator[Finding]:
     """Yield which options are where they are not resolved."""
     for stage, value in pipeline.items():
-        written = searches.get(stage)
-        searcher = written.get("searcher") if isinstance(written, Mapping) else written
-        yield from _misplaced(value, ("pipeline", stage), searched=searcher is not None)
+        yield from _misplaced(value, ("pipeline", stage))
 
 
-def _misplaced(
-    value: object, path: Path, *, searched: bool, space: Schema | None = None, option: bool = False
-) -> Iterator[Finding]:
-    if space is not None and isinstance(value, Schema | Link | Grid | Sample | ClusterResource):
+def _misplaced(value: object, path: Path, space: Schema | None = None) -> Iterator[Finding]:
+    if space is not None and isinstance(value, Grid | Sample):
+        yield path, f"!{space.tag} does not draw {_kind(value)}", _alternative(value)
+        return
+    if (
+        space is not None
+        and search_spaces.categories(space) is None
+        and isinstance(value, Schema | Link | ClusterResource)
+    ):
         yield path, f"!{space.tag} draws plain values, not {_kind(value)}", _alternative(value)
         return
     if isinstance(value, Schema) and is_domain(value):
-        if option and searched:
-            message = f"!{value.tag} is in an option (!g), which a searcher does not search"
-            hint = "leave out the searcher, and its values are drawn; or leave out !g"
-            yield path, message, hint
         space = value
-    inside = option or isinstance(value, Grid)
     for key, child in children(value):
-        below = (*path, key)
-        yield from _misplaced(child, below, searched=searched, space=space, option=inside)
+        yield from _misplaced(child, (*path, key), space)
 
 
 def _kind(value: object) -> str:
@@ -251,4 +253,4 @@ def _alternative(value: object) -> str:
         return "write its values themselves"
     if is_domain(value):
         return "a search space is the value of a keyword, or an element of a list or mapping"
-    return "to try components, links or resources, list them in a grid:   !g [a, b]"
+    return "to choose between components, links or resources:   !tune.choice [a, b]"

@@ -68,6 +68,13 @@ class VariantState:
     metric, best, step
         The latest figure, the best so far (higher is better), and the number of steps done. A
         figure may be NaN or infinite; the best is a number, or None.
+    seconds
+        How long its steps took together; None if that was not recorded.
+    stopped_by
+        The limit that stopped it before its end, for people; empty if none did.
+    history
+        Of a member of a population, each time that it took the state of another: that member
+        (``source``, an id), how many ``step`` that had done, and the ``values`` from then on.
     started, ended
         Seconds since the epoch.
     stored_bytes
@@ -92,6 +99,7 @@ class VariantState:
     metric: float | None = None
     best: float | None = None
     step: int = 0
+    seconds: float | None = None
     started: float | None = None
     ended: float | None = None
     host: str = ""
@@ -100,6 +108,8 @@ class VariantState:
     traceback: str = ""
     kept: bool | None = None
     stored_bytes: int = 0
+    history: list[dict[str, Any]] = field(default_factory=list)
+    stopped_by: str = ""
 
 
 @dataclass
@@ -253,6 +263,7 @@ _FITS: dict[str, Callable[[object], bool]] = {
     "dict[str, dict[str, object]]": lambda value: (
         isinstance(value, dict) and _all(dict, value.values())
     ),
+    "list[dict[str, Any]]": lambda value: isinstance(value, list) and _all(dict, value),
     "list[str]": lambda value: isinstance(value, list) and _all(str, value),
     "list[int]": lambda value: isinstance(value, list) and _all(int, value),
 }

@@ -49,6 +49,8 @@ CHANGING = (
     "stale",
     "reason",
     "attempts",
+    "history",
+    "stopped_by",
     "error",
 )
 

@@ -16,6 +16,7 @@ from flambe.compile.values import links, walk
 from flambe.compile.workspace import Workspace, using
 from flambe.errors import FlambeError, StateError
 from flambe.experiment.executors.stage_task import StageTask, seed_everything
+from flambe.experiment.search.explored_values import explore
 from flambe.experiment.storage.checkpoints import FINAL, read_manifest
 from flambe.experiment.storage.manifest import CHECKPOINT
 from flambe.experiment.variants.expansion import Variant
@@ -53,6 +54,7 @@ class Assembly:
         self.variants = {
             stage: task.variants[stage][ids[stage]] for stage in task.order if stage in ids
         }
+        self.variants[variant.stage] = variant  # of a population, with the values of now
         self.names: dict[str, object] = {
             **{name: _expand_home(location) for name, location in task.resources.items()},
             **{stage: variant.config for stage, variant in self.variants.items()},
@@ -64,7 +66,12 @@ class Assembly:
 
     def component(self) -> object:
         """Build the object of the variant, its ancestors restored."""
-        return self._build(self.target).stage(self.target)
+        self._own = self._build(self.target)
+        return self._own.stage(self.target)
+
+    def set_explored(self, before: Mapping[str, object], values: Mapping[str, object]) -> None:
+        """Give the built objects the values that a population explores: see :func:`explore`."""
+        explore(self._own.built, self.names[self.target], self.target, before, values)
 
     def _build(self, stage: str) -> Builder:
         def shared_stage(name: str) -> Builder | None:

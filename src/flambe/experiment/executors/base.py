@@ -8,7 +8,10 @@ from typing import Protocol
 
 from flambe.errors import ComponentError
 from flambe.experiment.executors.stage_task import StageTask
+from flambe.experiment.search.history import EarlierTrial
+from flambe.experiment.search.stage_limits import StageLimits
 from flambe.experiment.search.stage_search import SearcherOptions
+from flambe.experiment.spec import StopSpec
 from flambe.experiment.variants.expansion import Variant
 
 
@@ -18,11 +21,26 @@ class VariantListener(Protocol):
     def on_start(self, variant: Variant, host: str) -> None:
         """A variant starts, or starts again."""
 
-    def on_step(self, variant: Variant, step: int, metric: float | None, host: str) -> None:
-        """A variant finished a step."""
+    def on_step(
+        self,
+        variant: Variant,
+        step: int,
+        metric: float | None,
+        host: str,
+        seconds: float | None = None,
+    ) -> None:
+        """A variant finished a step, after having run for so long."""
 
-    def on_end(self, variant: Variant, *, stopped: bool) -> None:
-        """A variant finished, or a scheduler stopped it."""
+    def on_copy(
+        self, variant: Variant, source: str, step: int, values: Mapping[str, object]
+    ) -> None:
+        """A member of a population takes the state of another at a step, with other values."""
+
+    def on_end(self, variant: Variant, *, stopped: bool, reason: str = "") -> None:
+        """A variant finished, or a scheduler stopped it, or a limit did for a reason."""
+
+    def on_skip(self, variant: Variant, reason: str) -> None:
+        """A variant is not run, because its stage is stopped."""
 
     def on_failure(
         self, variant: Variant, error: ComponentError | None, text: str, final: bool
@@ -52,6 +70,12 @@ class StageOptions:
         A trial scheduler of Ray Tune.
     search
         What proposes values for the search spaces of the variants; None where there are none.
+    earlier
+        What variants of the stage reported before, for the scheduler.
+    spaces
+        The search spaces of the stage, for a scheduler that explores them: path as text → space.
+    limits
+        When the stage, or a variant, is stopped before its end.
     """
 
     devices: Mapping[str, float] = field(default_factory=lambda: {"cpu": 1.0})
@@ -59,10 +83,13 @@ class StageOptions:
     reuse_actors: bool = True
     scheduler: object | None = None
     search: SearcherOptions | None = None
+    earlier: Sequence[EarlierTrial] = ()
+    spaces: Mapping[str, object] = field(default_factory=dict)
+    limits: StageLimits = field(default_factory=lambda: StageLimits(StopSpec()))
 
     def without_search(self) -> StageOptions:
         """Return the options for variants whose values are known."""
-        return replace(self, search=None, scheduler=None)
+        return replace(self, search=None, scheduler=None, earlier=())
 
 
 class Executor(Protocol):

@@ -21,6 +21,7 @@ from flambe.experiment.executors.failures import Failure, full_message, reported
 from flambe.experiment.executors.isolation import Isolation, load_libraries
 from flambe.experiment.executors.stage_task import StageTask, variant_title
 from flambe.experiment.executors.variant_task import VariantTask
+from flambe.experiment.search.stage_limits import StageLimits
 from flambe.experiment.storage.checkpoints import FINAL, Checkpoints
 from flambe.experiment.variants.expansion import Variant
 from flambe.logging import capture
@@ -64,14 +65,18 @@ class InlineExecutor:
     ) -> None:
         """Run the variants; see :class:`~flambe.experiment.executors.base.Executor`."""
         for variant in variants:
+            if options.limits.reason:
+                listener.on_skip(variant, options.limits.reason)
+                continue
             self.recorder.open(
                 variant.id, f"{variant.stage}/{variant.name}", variant_title(variant)
             )
             for attempt in itertools.count():
                 final = attempt == options.max_failures  # never, if it is -1
-                run = _InlineAttempt(self, task, variant, listener)
+                run = _InlineAttempt(self, task, variant, listener, options.limits)
                 if run.execute(final=final) or final:
                     break
+            options.limits.after_end()
 
     def save_checkpoint(self, running: VariantTask, folder: Path) -> None:
         """Write a checkpoint of a variant into its folder, and remove earlier ones."""
@@ -103,7 +108,10 @@ class _InlineAttempt:
         task: StageTask,
         variant: Variant,
         listener: VariantListener,
+        limits: StageLimits,
     ) -> None:
+        self.limits = limits
+        self.stopped_by = ""
         self.executor = executor
         self.task = task
         self.variant = variant
@@ -142,7 +150,7 @@ class _InlineAttempt:
             self._send("end", "", "")
         checkpoints = Checkpoints(str(self.executor.root))
         settled = checkpoints.settle(str(self.folder), FINAL, self.task.retention)
-        self.listener.on_end(self.variant, stopped=False)
+        self.listener.on_end(self.variant, stopped=bool(self.stopped_by), reason=self.stopped_by)
         if settled is not None:
             self.listener.on_stored(self.variant, settled.size)
         return True
@@ -156,8 +164,15 @@ class _InlineAttempt:
             save = partial(self.executor.save_checkpoint, running, self.folder)
             retry_when_full(save, self.folder, _log.warning)
             self.listener.on_step(
-                self.variant, running.step_count, running.metric, socket.gethostname()
+                self.variant,
+                running.step_count,
+                running.metric,
+                socket.gethostname(),
+                running.seconds,
             )
+            if more:
+                self.stopped_by = self.limits.after_step(running.metric, running.seconds)
+                more = not self.stopped_by
 
     def _failure(self, error: FlambeError) -> Failure:
         """Return what the attempt failed of, and log it."""

@@ -13,6 +13,22 @@ from flambe.experiment.variants.expansion import Expander, Variant
 from flambe.progress import choices_text
 
 
+@dataclass(frozen=True)
+class Explored:
+    """What a member of a population has become.
+
+    Attributes
+    ----------
+    values
+        The values that it has now: path of a search space as text → value.
+    copies
+        How often it took the state of another member.
+    """
+
+    values: Mapping[str, object]
+    copies: int = 0
+
+
 @dataclass
 class StageTask:
     """What a worker needs to run the variants of one stage, on any host.
@@ -41,6 +57,8 @@ class StageTask:
         What was pickled with it is trusted: see :mod:`flambe.compile.state.pickled`.
     retention
         Which checkpoints of a variant are kept.
+    explored
+        Id → what a member of a population had become when it was interrupted.
     """
 
     stage: str
@@ -55,6 +73,7 @@ class StageTask:
     secrets: str = ""
     key: bytes = field(default=b"", repr=False)
     retention: Retention = field(default_factory=Retention)
+    explored: dict[str, Explored] = field(default_factory=dict)
 
     def variant_of(
         self, variant_id: str, values: Mapping[str, object], repetition: int = 0

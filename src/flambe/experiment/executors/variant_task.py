@@ -18,7 +18,7 @@ from flambe.compile.stepping import Stepper
 from flambe.compile.workspace import Workspace, using
 from flambe.errors import StateError
 from flambe.experiment.executors.assembly import Assembly, component_context
-from flambe.experiment.executors.stage_task import StageTask
+from flambe.experiment.executors.stage_task import Explored, StageTask
 from flambe.experiment.storage.checkpoints import FINAL, read_manifest, verify
 from flambe.experiment.storage.manifest import CHECKPOINT, MANIFEST, RANDOM, Manifest
 from flambe.experiment.storage.variant_folders import VariantFolders
@@ -40,17 +40,28 @@ class VariantTask:
         Takes what the variant prints and logs.
     attempt
         The number of the attempt in this run: what an earlier attempt writes is ignored.
+    explored
+        Of a member of a population, what it has become.
     """
 
     def __init__(
-        self, task: StageTask, variant_id: str, channel: events.Channel, attempt: int = 1
+        self,
+        task: StageTask,
+        variant_id: str,
+        channel: events.Channel,
+        attempt: int = 1,
+        explored: Explored | None = None,
     ) -> None:
         registry.extensions().declare(task.extensions)
         self.task = task
         self.variant = task.variants[task.stage][variant_id]
+        self.explored = explored
+        if explored is not None:
+            self.variant = task.expander.explored(self.variant, explored.values)
         self.channel = channel
         self.attempt = attempt
         self.step_count = 0
+        self.seconds = 0.0
         self.done = False
         self.metric: float | None = None
         self.best: float | None = None
@@ -63,6 +74,7 @@ class VariantTask:
             unfinished.callback(self.close)
             assembly = Assembly(task, self.variant, workspace_of=self._workspace)
             self.component = assembly.component()
+            self._assembly = assembly
             self.stepper = Stepper(self.component)
             for subject, advice in assembly.advice.items():
                 self._advise(subject, advice)
@@ -107,10 +119,12 @@ class VariantTask:
         """
         events.at_step(self.step_count + 1)
         more, earlier = False, self.metric
+        began = time.monotonic()
         if isinstance(self.component, Component):
             with using(self.folders.own):
                 more = self.stepper.step()
                 self.metric = self.stepper.metric()
+        self.seconds += time.monotonic() - began
         if self.stepper.counts:
             self.step_count += 1
         self.done = not more
@@ -142,6 +156,9 @@ class VariantTask:
             self.done,
             self.stepper.is_generator,
             writer.entries,
+            round(self.seconds, 3),
+            dict(self.explored.values) if self.explored is not None else {},
+            self.explored.copies if self.explored is not None else 0,
         )
         (folder / MANIFEST).write_text(manifest.dump(), encoding="utf-8")
 
@@ -185,10 +202,12 @@ class VariantTask:
             saved = persistence.read(path, self.component, on_forgotten, trust)
             with component_context(self.component, "loading the state of"):
                 self.component.load_state(saved)
+                if self.explored is not None:
+                    self._assembly.set_explored(manifest.values, self.explored.values)
             self._watch()
             self.forgotten = forgotten
             if (folder / RANDOM).is_dir():  # not written by earlier versions
                 random_state.restore(read_state(str(folder / RANDOM)))
         self.folders.restore(folder)
-        self.step_count = manifest.step
+        self.step_count, self.seconds = manifest.step, manifest.seconds
         self.metric, self.best = manifest.metric, manifest.best

@@ -9,14 +9,16 @@ from __future__ import annotations
 import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import metadata, util
 
 from packaging.requirements import Requirement
 
 from flambe.compile import Schema, signatures
-from flambe.compile.values import Path, children
+from flambe.compile.values import Key, Path, children
 from flambe.errors import ComponentError, ConfigError, Problem, listed
+from flambe.experiment.search import population
+from flambe.experiment.variants.dimensions import dimensions
 
 #: The names under which a trial reports its metric, and the number of its steps.
 METRIC = "metric"
@@ -24,6 +26,9 @@ STEPS = "steps"
 MODE = "max"
 #: What every trial reports and what only grows.
 TIME_ATTRIBUTES = ("training_iteration", STEPS, "time_total_s")
+
+#: The class of searchers that learn, of those that engines derive from.
+SEARCHER = "ray.tune.search.searcher:Searcher"
 
 Finding = tuple[Path, str, str]  # path, message, hint
 
@@ -40,7 +45,7 @@ class _Kind:
 _KINDS = {
     "search": _Kind(
         "searcher",
-        ("ray.tune.search.searcher:Searcher", "ray.tune.search.search_algorithm:SearchAlgorithm"),
+        (SEARCHER, "ray.tune.search.search_algorithm:SearchAlgorithm"),
         "!ray.OptunaSearch",
     ),
     "schedulers": _Kind(
@@ -49,11 +54,6 @@ _KINDS = {
         "!ray.AsyncHyperBandScheduler",
     ),
 }
-_POPULATION_BASED = (
-    "ray.tune.schedulers.pbt:PopulationBasedTraining",
-    "ray.tune.schedulers.pbt:PopulationBasedTrainingReplay",
-    "ray.tune.schedulers.pb2:PB2",
-)
 _HYPERBAND_FOR_BOHB = ("ray.tune.schedulers.hb_bohb:HyperBandForBOHB",)
 _BOHB = ("ray.tune.search.bohb.bohb_search:TuneBOHB",)
 
@@ -70,6 +70,7 @@ _LIMITING = (
 
 # The module of a searcher → the modules that it imports, and their distributions.
 _PACKAGES: dict[str, dict[str, str]] = {
+    "ray.tune.schedulers.pb2": {"GPy": "GPy", "sklearn": "scikit-learn"},
     "ray.tune.search.ax.ax_search": {"ax": "ax-platform"},
     "ray.tune.search.bayesopt.bayesopt_search": {"bayes_opt": "bayesian-optimization<2"},
     "ray.tune.search.bohb.bohb_search": {"ConfigSpace": "ConfigSpace", "hpbandster": "hpbandster"},
@@ -111,13 +112,12 @@ def _engine_findings(keyword: str, kind: _Kind, path: Path, engine: Schema) -> I
     if not derives_from(target, *kind.bases):
         yield path, f"{keyword}: !{engine.tag} is not a {kind.name}", f"such as {kind.example}"
         return
-    if derives_from(target, *_POPULATION_BASED):
+    if derives_from(target, population.REPLAY):
         yield (
             path,
-            f"{keyword}: !{engine.tag} is not supported: it gives one variant the state of another "
-            "and changes its hyper-parameters, so that no variant would be what its row says",
-            "stop bad variants early with !ray.AsyncHyperBandScheduler; a searcher "
-            "(!ray.OptunaSearch) proposes better ones",
+            f"{keyword}: !{engine.tag} is not supported: it reads a file that Tune writes, and "
+            "flambe keeps the history of a population in the state of the run",
+            "run !ray.PopulationBasedTraining; to continue it, use --resume",
         )
         return
     if missing := missing_packages(target):
@@ -138,6 +138,12 @@ def _engine_findings(keyword: str, kind: _Kind, path: Path, engine: Schema) -> I
             and child.target
             and derives_from(child.resolve(), *kind.bases)
         ):
+            if derives_from(child.resolve(), population.PBT):
+                yield (
+                    (*path, key),
+                    f"{keyword}: !{child.tag} does not work inside !{engine.tag}",
+                    f"write it as the scheduler of the stage, without !{engine.tag}",
+                )
             yield from _engine_findings(keyword, kind, (*path, key), child)
 
 
@@ -180,6 +186,7 @@ def _pair_findings(values: Mapping[str, object]) -> Iterator[Finding]:
     schedulers = {
         path[1]: (path, engine) for path, engine in _written_engines(values, "schedulers")
     }
+    yield from _population_findings(values, searchers, schedulers)
     for stage, (path, engine) in schedulers.items():
         other = searchers.get(stage)
         if _holds(engine, *_HYPERBAND_FOR_BOHB) and not (other and _holds(other[1], *_BOHB)):
@@ -190,6 +197,38 @@ def _pair_findings(values: Mapping[str, object]) -> Iterator[Finding]:
         if _holds(engine, *_BOHB) and not (other and _holds(other[1], *_HYPERBAND_FOR_BOHB)):
             message = f"search: !{engine.tag} needs the scheduler !ray.HyperBandForBOHB"
             yield path, message, f"write it below   schedulers:   for {stage!r}"
+
+
+def _population_findings(
+    values: Mapping[str, object],
+    searchers: Mapping[Key, tuple[Path, Schema]],
+    schedulers: Mapping[Key, tuple[Path, Schema]],
+) -> Iterator[Finding]:
+    pipeline = values.get("pipeline")
+    for stage, (path, engine) in schedulers.items():
+        if not derives_from(engine.resolve(), population.PBT) or not isinstance(pipeline, Mapping):
+            continue
+        if stage in searchers:
+            yield (
+                searchers[stage][0],
+                f"search: !{engine.tag} explores the values itself, and takes no searcher",
+                f"leave out the searcher:   search: {{{stage}: {{num_samples: 8}}}}",
+            )
+            continue
+        keyword = explored_keyword(engine)
+        arguments = _arguments(engine.resolve(), engine)
+        _, written = arguments.get(keyword, ((), None))
+        spaces = dimensions(pipeline.get(stage), (stage,))
+        for below, message, hint in population.explored_findings(
+            keyword, written, spaces, engine.tag
+        ):
+            yield (*path, *below), message, hint.replace("STAGE", str(stage))
+
+
+def explored_keyword(engine: Schema) -> str:
+    """Return the keyword of a scheduler that names what it explores."""
+    bounds = derives_from(engine.resolve(), population.PB2)
+    return population.BOUNDS if bounds else population.MUTATIONS
 
 
 def _limit_findings(path: Path, engine: Schema) -> Iterator[Finding]:
@@ -259,14 +298,25 @@ def _install_line(requirements: list[str]) -> str:
 # -- engines that are built ---------------------------------------------------------------------
 
 
-def build(schema: Schema) -> object:
+def build(schema: Schema, spaces: Mapping[str, Schema]) -> object:
     """Build a searcher or scheduler, a new object each time.
+
+    Parameters
+    ----------
+    schema
+        Its blueprint.
+    spaces
+        The search spaces of the stage, which population based training explores.
 
     Raises
     ------
     ConfigError
         If it cannot be built, or ranks by something else.
     """
+    if derives_from(schema.resolve(), population.PBT):
+        keyword = explored_keyword(schema)
+        explored = population.explored_arguments(keyword, schema.kwargs.get(keyword), spaces)
+        schema = replace(schema, kwargs={**schema.kwargs, keyword: explored})
     try:
         engine = schema()
     except ComponentError as error:

@@ -17,6 +17,7 @@ from typing import TypeGuard
 from flambe.compile import Schema, search_spaces, signatures
 from flambe.compile.values import Path, links, walk
 from flambe.experiment.search.engines import derives_from, missing_packages
+from flambe.experiment.variants.dimensions import options_of
 from flambe.experiment.variants.options import domains, has_options
 
 Finding = tuple[Path, str, str]  # path, message, hint
@@ -161,8 +162,8 @@ def _unsearchable(searcher: Schema, written: list[tuple[Path, Schema]]) -> Itera
     if translate is None or not derives_from(target, _SEARCHER) or missing_packages(target):
         return
     for path, space in written:
-        if any(isinstance(value, Schema) for _, value in walk([space.args, space.kwargs])):
-            continue
+        if options := options_of(space):  # it is searched by labels, and what is in it by itself
+            space = Schema(space.target, space.tag, [list(options)])  # noqa: PLW2901
         if text := _refusal(translate, space):
             hint = "take another searcher, or none: then values are drawn at random"
             yield path, f"!{searcher.tag} cannot search !{space.tag}: {text}", hint

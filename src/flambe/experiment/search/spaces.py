@@ -7,11 +7,16 @@ from collections.abc import Sequence
 from typing import overload
 
 from flambe.compile import Schema
+from flambe.compile.values import children
+from flambe.experiment.variants.dimensions import options_of
 from flambe.experiment.variants.identity import canonical_text
+from flambe.experiment.variants.options import is_domain
 
 
 def values_of(space: Schema) -> Sequence[object] | None:
     """Return the distinct values of a search space; None if they are infinite or unknown."""
+    if options_of(space) is not None:
+        return None
     from ray.tune.search.sample import Categorical, Float, Integer, Quantized
 
     try:
@@ -53,8 +58,18 @@ class _Multiples(Sequence[float]):
         return self.factors[index] * self.quantum
 
 
+def distinct_points(config: object) -> float:
+    """Return how many distinct points the search spaces of a configuration have together."""
+    if is_domain(config):
+        return distinct_values(config)
+    return math.prod(distinct_points(child) for _, child in children(config))
+
+
 def distinct_values(space: Schema) -> float:
     """Return how many distinct values a search space has; infinity if unknown."""
+    options = options_of(space)
+    if options is not None:
+        return sum(distinct_points(option) for option in options.values())
     values = values_of(space)
     try:
         return len(values) if values else math.inf

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from flambe.compile import Schema
-from flambe.compile.values import path_text
+from flambe.compile.values import walk
 from flambe.errors import Problem
-from flambe.experiment.search import engines
-from flambe.experiment.search.spaces import distinct_values, values_of
+from flambe.experiment.search import engines, population
+from flambe.experiment.search.spaces import distinct_points, values_of
 from flambe.experiment.spec import StageSpec
+from flambe.experiment.variants.dimensions import dimensions, joint_dimensions, options_of
 from flambe.experiment.variants.expansion import Expander, Variant
-from flambe.experiment.variants.options import domains
 
 DRAWS_PER_VALUE = 20  # before rarely drawn values are listed instead
 KEYWORDS = ("searcher", "num_samples", "max_concurrent_trials")
@@ -41,6 +40,23 @@ class EvaluatedPoint:
 
 
 @dataclass(frozen=True)
+class UnfinishedPoint:
+    """A point that a searcher proposed in an earlier run, and that is to be finished.
+
+    Attributes
+    ----------
+    variant_id
+        The id of its variant.
+    base, values
+        As of an :class:`EvaluatedPoint`.
+    """
+
+    variant_id: str
+    base: str
+    values: Mapping[str, object]
+
+
+@dataclass(frozen=True)
 class SearcherOptions:
     """A searcher of Ray Tune, ready to propose the values of a stage.
 
@@ -53,9 +69,11 @@ class SearcherOptions:
     num_samples
         How many variants it tries.
     max_concurrent
-        How many of them may run at a time.
+        How many of them may run at a time; None for as many as there is room for.
     evaluated
         What it proposed in the run that is resumed.
+    unfinished
+        What it proposed there that is not finished; ``num_samples`` includes it.
     suggested_ids
         The ids of the variants that it proposed before: the same values again are a repetition.
     """
@@ -65,6 +83,7 @@ class SearcherOptions:
     num_samples: int = 1
     max_concurrent: int | None = None
     evaluated: Sequence[EvaluatedPoint] = ()
+    unfinished: Sequence[UnfinishedPoint] = ()
     suggested_ids: Collection[str] = ()
 
 
@@ -88,6 +107,8 @@ class StageSearch:
         Where random draws start from.
     evaluated
         What the searcher proposed in the run that is resumed.
+    bases
+        The variants whose search spaces are searched, by id.
     """
 
     searcher: Schema | None = None
@@ -97,6 +118,7 @@ class StageSearch:
     spaces: Mapping[str, Schema] = field(default_factory=dict)
     seed: int = 0
     evaluated: list[EvaluatedPoint] = field(default_factory=list)
+    bases: Mapping[str, Variant] = field(default_factory=dict)
 
     @classmethod
     def of(cls, stage: StageSpec, seed: int) -> StageSearch:
@@ -124,13 +146,14 @@ class StageSearch:
         Without a searcher, values are drawn from the search spaces, the same on every machine; with
         one, the variants that it will propose values for are returned.
         """
+        self.bases = {base.id: base for base in bases}
         if not self.spaces or self.searcher is not None:
             return bases
         result: dict[str, Variant] = {}
         for base in bases:
             drawn: dict[str, Variant] = {}
             spaces = spaces_of(base.stage, base.config)
-            distinct = math.prod(distinct_values(space) for space in spaces.values())
+            distinct = distinct_points(base.config)
             for values in self._points(base, spaces, expander):
                 variant = expander.suggest(base, values) if values else base
                 drawn.setdefault(variant.id, variant)
@@ -157,6 +180,8 @@ class StageSearch:
                 for path, space in built.items()
             }
         # Values that are rarely drawn are listed instead.
+        if any(options_of(space) is not None for _, space in walk(base.config)):
+            return
         listed = [values_of(space) for space in spaces.values()]
         for point in itertools.product(*(values for values in listed if values is not None)):
             if len(point) == len(spaces):
@@ -165,6 +190,24 @@ class StageSearch:
     def _seed(self, path: str, config_id: str, index: int) -> int:
         digest = hashlib.sha256(f"{self.seed}:{path}:{config_id}:{index}".encode()).digest()
         return int.from_bytes(digest[:4], "big")
+
+    @property
+    def continues_points(self) -> bool:
+        """Whether its searcher continues unfinished points itself, among those it proposes."""
+        target = self.searcher.resolve() if self.searcher is not None else None
+        return engines.derives_from(target, engines.SEARCHER)
+
+    @property
+    def is_population(self) -> bool:
+        """Whether its variants are a population, whose members copy one another."""
+        target = self.scheduling.resolve() if self.scheduling is not None else None
+        return engines.derives_from(target, population.PBT)
+
+    def built_spaces(self) -> dict[str, object]:
+        """Return the dimensions of the search, built: key → space."""
+        bases = [(base.config, (base.stage,)) for base in self.bases.values()]
+        spaces = joint_dimensions(bases) if bases else self.spaces
+        return {key: space() for key, space in spaces.items()}
 
     def check_engines(self) -> None:
         """Check that the searcher and the scheduler can be built.
@@ -176,34 +219,47 @@ class StageSearch:
         """
         for engine in (self.searcher, self.scheduling):
             if engine is not None:
-                engines.build(engine)
+                engines.build(engine, self.spaces)
 
     def build_scheduler(self) -> object | None:
         """Build the scheduler: one object cannot serve two searches."""
-        return engines.build(self.scheduling) if self.scheduling is not None else None
+        return engines.build(self.scheduling, self.spaces) if self.scheduling is not None else None
 
-    def build_searcher(self, suggested_ids: Collection[str]) -> SearcherOptions:
+    def build_searcher(
+        self, suggested_ids: Collection[str], unfinished: Sequence[Variant] = ()
+    ) -> SearcherOptions:
         """Build the searcher.
 
         Parameters
         ----------
         suggested_ids
             The ids of the variants that it proposed in the run that is resumed.
+        unfinished
+            Those of them that are to be finished.
         """
         assert self.searcher is not None
         return SearcherOptions(
-            engines.build(self.searcher),
-            {path: space() for path, space in self.spaces.items()},
-            self.num_samples,
+            engines.build(self.searcher, self.spaces),
+            self.built_spaces(),
+            self.num_samples + len(unfinished),
             self.max_concurrent,
             self.evaluated,
+            [UnfinishedPoint(v.id, v.base, v.values) for v in unfinished],
             suggested_ids,
         )
 
 
 def spaces_of(stage: str, config: object) -> dict[str, Schema]:
-    """Return the search spaces in the configuration of a stage: path as text → blueprint."""
-    return {path_text((stage, *path)): space for path, space in domains(config).items()}
+    """Return the dimensions of the search of a stage: key → blueprint."""
+    return dimensions(config, (stage,))
+
+
+def by_base(variants: Sequence[Variant]) -> list[list[Variant]]:
+    """Return variants in groups that differ in the values of their search spaces only."""
+    groups: dict[str, list[Variant]] = {}
+    for variant in variants:
+        groups.setdefault(variant.base, []).append(variant)
+    return list(groups.values())
 
 
 def keyword_problems(value: object) -> list[Problem]:

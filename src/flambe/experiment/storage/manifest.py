@@ -44,6 +44,11 @@ class Manifest:
         Whether its ``run()`` is a generator, which cannot be continued.
     files
         Path below the checkpoint → what was written. Versions before wrote no digests.
+    seconds
+        How long the steps took together.
+    values, copies
+        Of a member of a population: its values then, and how often it had taken the state of
+        another member.
     """
 
     step: int
@@ -54,6 +59,9 @@ class Manifest:
     done: bool = False
     generator: bool = False
     files: Mapping[str, FileEntry] = field(default_factory=dict)
+    seconds: float = 0.0
+    values: Mapping[str, object] = field(default_factory=dict)
+    copies: int = 0
 
     @property
     def size(self) -> int:
@@ -94,6 +102,7 @@ class Manifest:
         step, attempt = values.get("step"), values.get("attempt", 0)
         if not isinstance(step, int) or not isinstance(attempt, int):
             raise ValueError("the steps are missing")
+        explored, copies = values.get("values"), values.get("copies")
         return cls(
             step,
             str(values.get("variant", "")),
@@ -103,6 +112,9 @@ class Manifest:
             bool(values.get("done")),
             bool(values.get("generator")),
             _entries(values.get("files"), values.get("digests", {})),
+            _figure(values.get("seconds")) or 0.0,
+            explored if isinstance(explored, dict) else {},
+            copies if isinstance(copies, int) else 0,
         )
 
 

@@ -17,6 +17,7 @@ from flambe.compile.component import component_class
 from flambe.compile.component import runs as has_run
 from flambe.compile.schema import Schema
 from flambe.compile.values import Grid, Path, links, path_text, replace
+from flambe.experiment.variants.dimensions import dimension_path, put_values
 from flambe.experiment.variants.identity import ConfigTexts, canonical, identity
 from flambe.experiment.variants.inputs import FactReader, Inputs
 from flambe.experiment.variants.joins import join
@@ -24,7 +25,6 @@ from flambe.experiment.variants.options import (
     Choices,
     alternatives,
     count_written,
-    is_domain,
     label,
     short_names,
 )
@@ -281,25 +281,36 @@ class Expander:
         base
             A variant of a stage with search spaces in it.
         values
-            The path of each as text → its value.
+            The value of each dimension: see :mod:`flambe.experiment.variants.dimensions`. Those
+            of options that are not chosen are left out.
         repetition
             How many times the same values were suggested before: each is a variant of its own, and
             starts from other random numbers.
         """
         by_text = {path_text(path): name for path, name in self.names.items()}
-        choices = {**base.choices, **{by_text.get(k, k): label(v) for k, v in values.items()}}
+        config, used = put_values(base.config, (base.stage,), values)
+        paths = {key: dimension_path(key) for key in used}
+        choices = {
+            **base.choices,
+            **{by_text.get(paths[key], paths[key]): label(v) for key, v in used.items()},
+        }
         if repetition:
             choices["repetition"] = repetition
         return self._identified(
             dataclasses.replace(
                 base,
-                config=_substitute(base.config, (base.stage,), values),
+                config=config,
                 choices=choices,
                 base=base.id,
-                values=dict(values),
+                values=used,
                 repetition=repetition,
             )
         )
+
+    def explored(self, variant: Variant, values: Mapping[str, object]) -> Variant:
+        """Return a variant with other values for its search spaces: it stays the variant it is."""
+        config = _put(variant.config, (variant.stage,), values)
+        return dataclasses.replace(variant, config=config)
 
     def _identified(self, variant: Variant) -> Variant:
         """Return a variant with its identity and name, which depend on everything else in it."""
@@ -377,7 +388,7 @@ def _context(seed: int, resources: Mapping[str, object]) -> str:
     return f"{seed}:{canonical(resources)}"
 
 
-def _substitute(value: object, path: Path, values: Mapping[str, object]) -> object:
-    if is_domain(value) and path_text(path) in values:
+def _put(value: object, path: Path, values: Mapping[str, object]) -> object:
+    if path_text(path) in values:
         return values[path_text(path)]
-    return replace(value, lambda key, child: _substitute(child, (*path, key), values))
+    return replace(value, lambda key, child: _put(child, (*path, key), values))

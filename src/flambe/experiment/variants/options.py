@@ -12,7 +12,18 @@ from typing import TypeGuard
 from flambe._grammar import is_one_line
 from flambe.compile import search_spaces
 from flambe.compile.schema import Schema
-from flambe.compile.values import Grid, Key, Link, Path, Sample, children, path_text, replace, walk
+from flambe.compile.values import (
+    Grid,
+    Key,
+    Link,
+    Path,
+    Sample,
+    children,
+    links,
+    path_text,
+    replace,
+    walk,
+)
 from flambe.compile.variables import EnvValue, plain
 from flambe.experiment.variants.identity import canonical, canonical_text
 
@@ -22,6 +33,11 @@ Choices = dict[Path, object]
 def is_domain(value: object) -> TypeGuard[Schema]:
     """Whether a value is a search space of Ray Tune (``!tune.loguniform …``)."""
     return isinstance(value, Schema) and search_spaces.is_space(value)
+
+
+def linked_roots(value: object) -> set[str]:
+    """Return what the links in a value start from."""
+    return {link.root for _, link in links(value)}
 
 
 def domains(value: object) -> dict[Path, Schema]:
@@ -40,8 +56,14 @@ def option_paths(value: object, path: Path = ()) -> Iterator[Path]:
         yield path
         for element in value.elements:
             yield from option_paths(element, path)
-    elif isinstance(value, Sample) or is_domain(value):
+    elif isinstance(value, Sample):
         yield path
+    elif is_domain(value):
+        yield path
+        written = search_spaces.categories(value)
+        for option in written[1] if written is not None else ():
+            if not is_domain(option):  # it would have the path of the choice
+                yield from option_paths(option, path)
     else:
         for key, child in children(value):
             yield from option_paths(child, (*path, key))

@@ -586,3 +586,51 @@ class Fat(Component):
 
     def metric(self) -> float:
         return self.rate
+
+
+class Climber(Component):
+    """Climbs by its rate with each step."""
+
+    def __init__(self, rate: float, steps: int = 12, record: str = "", delay: float = 0.0) -> None:
+        self.rate = rate
+        self.steps = steps
+        self.delay = delay
+        self.done = 0
+        self.height = 0.0
+        self.register_attrs("done", "height")
+        note(record, f"built {rate:.6f}")
+
+    def run(self) -> bool:
+        time.sleep(self.delay)
+        self.done += 1
+        self.height += self.rate
+        flambe.log("distance", 100.0 - self.height)
+        return self.done < self.steps
+
+    def metric(self) -> float:
+        return self.height
+
+
+class Part(Component):
+    """A part of something, of which there are several kinds."""
+
+    def __init__(self, kind: int = 0, size: float = 0.0, more: Sequence[int] = ()) -> None:
+        self.kind = kind
+        self.size = size
+        self.more = list(more)
+
+
+class Chosen(Component):
+    """Its metric tells which part it has."""
+
+    def __init__(self, part: Any, extra: Any = None) -> None:
+        self.part = part
+        self.extra = extra
+
+    def run(self) -> bool:
+        return False
+
+    def metric(self) -> float:
+        more = 100.0 * self.part.more[0] if self.part.more else 0.0
+        own = self.extra.size if isinstance(self.extra, Part) else 0.0
+        return float(1000 * self.part.kind + self.part.size + more + own)

@@ -21,16 +21,19 @@ from flambe._retry import retry
 from flambe.errors import RunError
 from flambe.experiment.executors.base import StageOptions, VariantListener
 from flambe.experiment.executors.stage_task import StageTask
+from flambe.experiment.executors.tune.algorithms.stage_engines import (
+    StageEngines,
+    count_slots,
+    stage_engines,
+)
 from flambe.experiment.executors.tune.channel import LINE_PERIOD
 from flambe.experiment.executors.tune.collector import Collector, CollectorStatus
 from flambe.experiment.executors.tune.collector_client import CollectorClient
 from flambe.experiment.executors.tune.diagnosis import FailureDiagnosis
 from flambe.experiment.executors.tune.import_path import job_config
 from flambe.experiment.executors.tune.local_ray import LocalRay
-from flambe.experiment.executors.tune.ranking import ranked_scheduler
 from flambe.experiment.executors.tune.ray_nodes import RayNodeMonitor
 from flambe.experiment.executors.tune.ray_process import keep_sigterm, log_raylet, quiet_ray
-from flambe.experiment.executors.tune.resumed_searcher import search_algorithm
 from flambe.experiment.executors.tune.stage_run import StageCallback, StageRun, settle_resumed
 from flambe.experiment.executors.tune.trainable import VariantTrainable, quiet_loggers
 from flambe.experiment.executors.tune.trial import NAMESPACE
@@ -212,8 +215,20 @@ class TuneExecutor:
             self.halt,
             self.nodes,
         )
+        engines = stage_engines(
+            options,
+            lambda: count_slots(options.devices, ray.nodes()),
+            lambda trial: stage.variant(trial).id,
+            stage.copy,
+            stage.limit,
+        )
+        stage.population = engines.population
+        for identity in engines.stopped:
+            stage.stop_recorded(task.variants[task.stage][identity])
+        variants = [variant for variant in variants if variant.id not in engines.stopped]
         try:
-            self._tuner(stage, variants, options).fit()
+            if variants:
+                self._tuner(stage, variants, options, engines).fit()
         except KeyboardInterrupt:
             if self.nodes is not None and self.nodes.gave_up:
                 raise RunError(
@@ -221,22 +236,27 @@ class TuneExecutor:
                     "same command with --resume"
                 ) from None
             raise
+        self._history.release_all()
         self._history.upkeep.wait_settled()
         return stage.lost
 
-    def _tuner(self, stage: StageRun, variants: Sequence[Variant], options: StageOptions) -> Tuner:
-        task, search = stage.task, options.search
-        algorithm, max_concurrent = search_algorithm(search)
+    def _tuner(
+        self,
+        stage: StageRun,
+        variants: Sequence[Variant],
+        options: StageOptions,
+        engines: StageEngines,
+    ) -> Tuner:
+        task = stage.task
         return Tuner(
             TRAINABLE,
             param_space=self._param_space(task, variants, options),
             tune_config=TuneConfig(
                 metric=METRIC,
                 mode=MODE,
-                scheduler=ranked_scheduler(options.scheduler) if options.scheduler else None,
-                search_alg=algorithm,
-                num_samples=search.num_samples if search is not None else 1,
-                max_concurrent_trials=max_concurrent,
+                scheduler=engines.scheduler,
+                search_alg=engines.searcher,
+                num_samples=engines.num_samples,
                 reuse_actors=options.reuse_actors and replace_refusing_actors(),
                 trial_name_creator=stage.trial_name,
                 trial_dirname_creator=stage.trial_folder,

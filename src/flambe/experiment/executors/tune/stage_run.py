@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Collection, Sequence
 
@@ -11,10 +12,19 @@ from ray.tune.experiment import Trial
 
 from flambe.experiment.executors.base import VariantListener
 from flambe.experiment.executors.failures import Failure
-from flambe.experiment.executors.stage_task import StageTask
+from flambe.experiment.executors.stage_task import Explored, StageTask
+from flambe.experiment.executors.tune.algorithms.population import Copy
 from flambe.experiment.executors.tune.diagnosis import FailureDiagnosis
 from flambe.experiment.executors.tune.ray_nodes import RayNodeMonitor
-from flambe.experiment.executors.tune.trial import ATTEMPT, REPETITION, TrialConfig, TrialResult
+from flambe.experiment.executors.tune.trial import (
+    ATTEMPT,
+    COPIES,
+    EXPLORED,
+    RECORDED,
+    REPETITION,
+    TrialConfig,
+    TrialResult,
+)
 from flambe.experiment.executors.tune.trial_history import TrialHistory
 from flambe.experiment.retention import Retention
 from flambe.experiment.storage.checkpoints import FINAL, RESUMED, Checkpoints
@@ -66,6 +76,11 @@ class StageRun:
         self._diagnosis = diagnosis
         self._halt = halt
         self._nodes = nodes
+        #: Whether the variants are a population, whose members copy one another.
+        self.population = False
+        self._copies: dict[str, int] = {}
+        #: The ids of trials that a limit stopped → the reason.
+        self._limits: dict[str, str] = {}
         #: By the ids of trials: why they failed, and whether only their host did.
         self._failures: dict[str, Failure] = {}
         self._forgiven: dict[str, bool] = {}
@@ -84,8 +99,11 @@ class StageRun:
         """
         config: TrialConfig = trial.config
         values = config.get("values") or {}
-        variant = self.task.variant_of(config["variant"], values, config.get(REPETITION, 0))
-        if values and REPETITION not in config:
+        if RECORDED in config:
+            variant = self.task.variants[self.task.stage][config[RECORDED]]
+        else:
+            variant = self.task.variant_of(config["variant"], values, config.get(REPETITION, 0))
+        if values and REPETITION not in config and RECORDED not in config:
             for repetition in itertools.count():
                 variant = self.task.variant_of(config["variant"], values, repetition)
                 if variant.id not in self._suggested_ids:
@@ -94,7 +112,31 @@ class StageRun:
             self._suggested_ids.add(variant.id)
         if ATTEMPT not in config:
             self._count_attempt(trial, variant)
+            if self.population:
+                self._join_population(trial, variant)
         return variant
+
+    def _join_population(self, trial: Trial, variant: Variant) -> None:
+        """Give a trial the values of a member, where Tune changes them."""
+        explored = self.task.explored.get(variant.id, Explored(variant.values))
+        trial.config.update(explored.values)
+        trial.config[EXPLORED] = dict(explored.values)
+        trial.config[COPIES] = explored.copies
+
+    def limit(self, trial: Trial, reason: str) -> None:
+        """Note why a limit stops a trial."""
+        self._limits[trial.trial_id] = reason
+
+    def copy(self, trial: Trial, copied: Copy) -> None:
+        """Report that a member of a population takes the state of another."""
+        variant = self.variant(trial)
+        copies = self._copies.get(variant.id)
+        if copies is None:
+            copies = self.task.explored.get(variant.id, Explored({})).copies
+        self._copies[variant.id] = trial.config[COPIES] = copies + 1
+        self._count_attempt(trial, variant)
+        self._history.hold(copied.checkpoint, trial.trial_id)
+        self.listener.on_copy(variant, copied.source, copied.step, copied.values)
 
     def _count_attempt(self, trial: Trial, variant: Variant) -> None:
         trial.config[ATTEMPT] = self._history.next_attempt(variant.id)
@@ -119,10 +161,12 @@ class StageRun:
         if "steps" in result:
             host = result.get("flambe_host", "")
             variant = self.variant(trial)
-            self.listener.on_step(variant, result["steps"], result.get("metric"), host)
+            seconds = trial.last_result.get("time_total_s")
+            self.listener.on_step(variant, result["steps"], result.get("metric"), host, seconds)
 
     def prune(self, trial: Trial, latest: str) -> None:
         """Remove the old checkpoints of a trial."""
+        self._history.release(trial.trial_id)
         last: TrialResult = trial.last_result
         manifest = Manifest(
             last.get("steps", 0),
@@ -138,15 +182,33 @@ class StageRun:
         """Report that a trial has finished, or was stopped."""
         variant = self.variant(trial)
         last: TrialResult = trial.last_result
+        reason = self._limits.pop(trial.trial_id, "")
+        if reason and not last.get("steps"):
+            self.listener.on_skip(variant, reason)
+            return
         folder = self.checkpoints.folder(variant.stage, variant.name)
-        self._history.upkeep.settle(
+        self._history.release(trial.trial_id)
+        self._settle(variant, folder)
+        stopped = not last.get("at_end", False)
+        self.listener.on_end(variant, stopped=stopped, reason=reason if stopped else "")
+
+    def stop_recorded(self, variant: Variant) -> None:
+        """Record that a variant was stopped in an earlier run, which was killed just then."""
+        folder = self.checkpoints.folder(variant.stage, variant.name)
+        self._settle(variant, folder)
+        self.listener.on_end(variant, stopped=True)
+
+    def _settle(self, variant: Variant, folder: str) -> None:
+        """Settle the checkpoints of a variant, once no member of its population needs one."""
+        settle = functools.partial(
+            self._history.upkeep.settle,
             self.checkpoints,
             folder,
             FINAL,
             self.task.retention,
             lambda size: self.listener.on_stored(variant, size),
         )
-        self.listener.on_end(variant, stopped=not last.get("at_end", False))
+        self._history.when_released(folder, settle)
 
     def fail(self, trial: Trial, *, final: bool) -> None:
         """Report that a trial failed; unless final it is retried."""

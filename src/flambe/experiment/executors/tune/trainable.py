@@ -25,13 +25,16 @@ from flambe.errors import RunError, listed
 from flambe.experiment.executors.crash_record import CrashRecorder
 from flambe.experiment.executors.failures import full_message, reported_failure
 from flambe.experiment.executors.isolation import Isolation, load_libraries
-from flambe.experiment.executors.stage_task import StageTask, variant_title
+from flambe.experiment.executors.stage_task import Explored, StageTask, variant_title
 from flambe.experiment.executors.tune.channel import LINE_PERIOD, CollectorChannel
 from flambe.experiment.executors.tune.collector import Origin
 from flambe.experiment.executors.tune.collector_client import CollectorClient
 from flambe.experiment.executors.tune.trial import (
     ATTEMPT,
+    COPIES,
+    EXPLORED,
     NAMESPACE,
+    RECORDED,
     REPETITION,
     TrialConfig,
     TrialResult,
@@ -164,6 +167,8 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
 
     @staticmethod
     def _variant(task: StageTask, config: TrialConfig) -> Variant:
+        if RECORDED in config:
+            return task.variants[task.stage][config[RECORDED]]
         values = config.get("values") or {}
         return task.variant_of(config["variant"], values, config.get(REPETITION, 0))
 
@@ -171,8 +176,15 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
         """Return what runs the variant; it is built in the first step."""
         if self.running is None:
             assert self.stage_task is not None
-            self.running = VariantTask(self.stage_task, self.source, self.channel, self.attempt)
+            config: TrialConfig = self.config
+            explored = None
+            if EXPLORED in config:
+                explored = Explored(config[EXPLORED], config.get(COPIES, 0))
+            self.running = VariantTask(
+                self.stage_task, self.source, self.channel, self.attempt, explored
+            )
             self._iteration = self.running.step_count
+            self._time_total = self.running.seconds
         return self.running
 
     @_reporting
@@ -214,8 +226,10 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
         self.channel.flush()
 
         def write() -> None:
+            running = self._run_variant()
+            running.seconds = self._time_total  # as Tune counts them: building it is a part
             with storage.writing(saved.checkpoint.path) as folder:
-                self._run_variant().save(folder)
+                running.save(folder)
 
         checkpoint_storage.retry_access(write, purpose, storage)
         return saved
@@ -231,7 +245,9 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
 
     def load_checkpoint(self, checkpoint: str) -> None:
         """Continue from a checkpoint after a failure."""
-        self._run_variant().restore(Path(checkpoint))
+        running = self._run_variant()
+        running.restore(Path(checkpoint))
+        self._iteration, self._time_total = running.step_count, running.seconds
 
     @_reporting
     def reset_config(self, new_config: TrialConfig) -> bool:

@@ -10,6 +10,12 @@ NAMESPACE = "flambe"
 #: Keys of a configuration that the driver adds once Tune has made the trial.
 REPETITION: Final = "repetition"
 ATTEMPT: Final = "attempt"
+#: The key of the id of a variant of an earlier run that a searcher continues.
+RECORDED: Final = "recorded"
+#: The key of the values that a member of a population has now: path of a search space → value.
+EXPLORED: Final = "explored"
+#: The key of how often it took the state of another member.
+COPIES: Final = "copies"
 
 
 class _SearchSpace(TypedDict):
@@ -40,11 +46,19 @@ class TrialConfig(_SearchSpace, total=False):
         How often the searcher had proposed the same values before.
     attempt
         The number of the attempt at the variant, counted by the driver.
+    recorded
+        The id of the variant of an earlier run that the trial continues.
+    explored, copies
+        Of a member of a population: the values that it has now, and how often it took the state of
+        another. The values are in the configuration under their paths too, where Tune changes them.
     """
 
     values: Mapping[str, object]
     repetition: int
     attempt: int
+    recorded: str
+    explored: Mapping[str, object]
+    copies: int
 
 
 class TrialResult(TypedDict, total=False):

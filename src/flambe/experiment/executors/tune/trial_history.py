@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import functools
+from collections.abc import Callable, Collection
 from dataclasses import replace
 
 from flambe.experiment.retention import Retention
@@ -24,6 +25,10 @@ class TrialHistory:
         self._losses: dict[str, tuple[int, int]] = {}
         #: The checkpoints of running trials, the oldest first.
         self._checkpoints: dict[str, dict[str, Manifest]] = {}
+        #: The checkpoints that other trials continue from → those trials.
+        self._held: dict[str, set[str]] = {}
+        #: What is to be done once checkpoints are no longer held.
+        self._postponed: list[tuple[str, Callable[[], None]]] = []
         self.upkeep = Upkeep()
 
     def next_attempt(self, variant_id: str) -> int:
@@ -74,5 +79,34 @@ class TrialHistory:
         for path in [path for path in kept if path not in chosen and path not in in_use]:
             # Those of each tenth step stay: nothing need be remembered of them.
             if not retention.every or kept[path].step % retention.every:
-                self.upkeep.remove(checkpoints, path)
+                remove = functools.partial(self.upkeep.remove, checkpoints, path)
+                self.when_released(path, remove)
             del kept[path]
+
+    def hold(self, checkpoint: str, trial_id: str) -> None:
+        """Keep a checkpoint of another trial until a trial has one of its own."""
+        self.release(trial_id)
+        self._held.setdefault(checkpoint, set()).add(trial_id)
+
+    def release(self, trial_id: str) -> None:
+        """Do what was postponed for a trial: it has a checkpoint of its own, or has ended."""
+        if not self._held:
+            return
+        for holders in self._held.values():
+            holders.discard(trial_id)
+        self._held = {path: holders for path, holders in self._held.items() if holders}
+        postponed, self._postponed = self._postponed, []
+        for path, action in postponed:
+            self.when_released(path, action)
+
+    def release_all(self) -> None:
+        """Do all that was postponed: no trial runs."""
+        for trial_id in {trial_id for holders in self._held.values() for trial_id in holders}:
+            self.release(trial_id)
+
+    def when_released(self, path: str, action: Callable[[], None]) -> None:
+        """Do something to a checkpoint, or a folder of some, once no other trial needs one."""
+        if any(held == path or held.startswith(f"{path}/") for held in self._held):
+            self._postponed.append((path, action))
+        else:
+            action()

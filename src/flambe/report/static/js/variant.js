@@ -31,6 +31,7 @@ function draw() {
     ${figure("state", standing(row))}
     ${figure("best", number(measure(row, "best")) || "–")}${figure("last", number(measure(row, "metric")) || "–")}${figure("steps", row.step)}
     ${time !== null ? figure("time", duration(time)) : nothing}
+    ${row.stopped_by ? figure("stopped by", row.stopped_by) : nothing}
     ${row.host ? figure("host", row.host) : nothing}
     ${row.attempts > 1 ? figure("attempts", row.attempts) : nothing}`,
         $("state"),
@@ -55,6 +56,19 @@ function draw() {
               ? html`<p class="dim">${row.status === "reused" ? "Reused" : "Why it was run"}: ${row.reason}.</p>`
               : nothing,
         $("reuse"),
+    );
+    render(
+        row.history && row.history.length
+            ? html`<div class="card"><h2>History</h2><ul>${row.history.map(
+                  (copy) =>
+                      html`<li>It took the state of <a href="${base}/variant/${copy.source}">${copy.source}</a> after step ${copy.step}, and continued with ${Object.entries(
+                          copy.values || {},
+                      )
+                          .map(([path, value]) => `${path} = ${number(value) || value}`)
+                          .join(", ")}.</li>`,
+              )}</ul></div>`
+            : nothing,
+        $("history"),
     );
 }
 

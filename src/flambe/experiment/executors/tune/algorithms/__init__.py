@@ -1,0 +1,1 @@
+"""Searchers and schedulers of Ray Tune, as flambe runs and resumes them."""
