@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from flambe.cli import main
-from flambe.progress import RunFolder
+from flambe.cli.runs.compare import changed_files
+from flambe.progress import Repository, RunFolder
 from tests.experiment.lab import Lab
 
 PIPELINE = """
@@ -226,6 +227,17 @@ def test_compare_prints_json_for_any_number_of_runs(call: Call) -> None:
     figures = {(f["stage"], *f["choices"].values()): f["metrics"] for f in document["figures"]}
     assert figures["train", 0.1, 0.0]["steeper"] is None
     assert figures["train", 0.4, 0.5]["curves"] != figures["train", 0.4, 0.5]["steeper"]
+
+
+def test_the_changed_files_of_a_repository() -> None:
+    assert changed_files(Repository("/project")) == {}
+    diff = (
+        "diff --git a/x y.py b/x y.py\n--- a\n+++ b\n@@\n-1\n+2\n+3\ndiff --git a/z b/z\nnew file\n"
+    )
+    files = changed_files(Repository("/project", diff=diff))
+    assert [(name, text.partition(" (")[0]) for name, text in files.items()] == [
+        ("x y.py", "+2 -1"), ("z", "+0 -0"),
+    ]  # fmt: skip
 
 
 def test_compare_with_itself_finds_nothing(call: Call) -> None:

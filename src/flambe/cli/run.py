@@ -50,6 +50,17 @@ def _read_document(options: ValidateOptions) -> Document:
         install_all(header(options.config), folder, print_message)
     _restore_variables()
     document = read_file(options.config, overrides=options.overrides)
+    return check_document(document)
+
+
+def check_document(document: Document) -> Document:
+    """Check what was read.
+
+    Raises
+    ------
+    ConfigError
+        With every mistake in it.
+    """
     if redact.values():  # some values of "!env" are secrets
         redact.guard_streams()
     _restore_source_map(document)
@@ -132,10 +143,14 @@ def validate(options: ValidateOptions) -> int:
 
 def run(options: RunOptions) -> int:
     """Run a file."""
+    return run_document(_read_document(options), options)
+
+
+def run_document(document: Document, options: RunOptions) -> int:
+    """Run what was read and checked."""
     from flambe.compile.component import Component
     from flambe.runnable import ClusterRunnable, Runnable
 
-    document = _read_document(options)
     cluster = _read_target(document, options.cluster, options) if options.cluster else None
     _check_options(document, cluster, options)
     secrets = _read_secrets(options.secrets, for_cluster=cluster is not None)

@@ -53,6 +53,9 @@ def setup(*, verbose: bool = False) -> None:
     console.setLevel(logging.DEBUG if verbose else logging.INFO)
     for condition in (Filter(), _OthersFilter(root.level), lambda r: verbose or _is_loud(r)):
         console.addFilter(condition)
+    for handler in root.handlers:
+        if isinstance(handler, _PrivateRotatingFile):
+            handler.close()
     root.handlers[:] = [console]
     logging.captureWarnings(True)
     warnings.simplefilter("default", UserWarning)

@@ -9,6 +9,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 import socket
 import sys
 import threading
@@ -22,8 +23,9 @@ from typing import TypeVar
 from flambe._disk import Appender
 from flambe._nvidia_smi import NvidiaSmiError, Query
 from flambe._version import __version__
-from flambe.compile import yaml
+from flambe.compile import Schema, yaml
 from flambe.compile.build import Origin
+from flambe.compile.values import walk
 from flambe.logging import redact
 from flambe.packaging.closure import installed_versions
 from flambe.packaging.extras import extras_of
@@ -50,6 +52,8 @@ class Source:
     ----------
     file, config
         The file of the configuration, and its text.
+    folder
+        What its paths start from; by default, the folder of the file.
     resolve
         Returns its text as it was resolved; takes a while.
     extensions
@@ -62,6 +66,7 @@ class Source:
 
     file: str = ""
     config: str = ""
+    folder: str = ""
     resolve: Callable[[], str] = str
     extensions: Sequence[str] = ()
     extras: Sequence[str] = ()
@@ -78,7 +83,7 @@ def source_of(component: object, extensions: Iterable[str], seeds: Sequence[int]
     component
         It, built from a file or made in Python.
     extensions
-        The modules of the extensions that were declared for it.
+        The modules of the extensions that this process declared: those that it uses are recorded.
     seeds
         Its seeds.
     """
@@ -89,15 +94,27 @@ def source_of(component: object, extensions: Iterable[str], seeds: Sequence[int]
     if path is not None:
         with contextlib.suppress(OSError, ValueError):  # on a cluster it is on another machine
             text = path.read_text(encoding="utf-8-sig")
+    used = _modules(origin.schema) if origin is not None else set()
     return Source(
         str(path) if text else "",
         text,
+        position.folder if position is not None else "",
         resolve=lambda: yaml.dump(component, resolve=True),
-        extensions=tuple(extensions),
+        extensions=tuple(name for name in extensions if origin is None or name in used),
         extras=tuple(sorted(extras_of(origin.schema))) if origin is not None else (),
         overrides=origin.schema.overrides if origin is not None else (),
         seeds=tuple(seeds),
     )
+
+
+def _modules(schema: object) -> set[str]:
+    """Return the top-level modules and prefixes that the tags of a blueprint name."""
+    return {
+        name
+        for _, child in walk(schema)
+        if isinstance(child, Schema)
+        for name in (child.tag.partition(".")[0], re.split("[.:]", child.target)[0])
+    }
 
 
 def describe_start(source: Source) -> Invocation:
@@ -156,7 +173,10 @@ def collect(invocation: Invocation, source: Source, *, machine: bool = True) -> 
 
 def _folders(source: Source) -> dict[str, Path]:
     """Return the folders of the configuration and the extensions, by what they are."""
-    folders = {Path(source.file).name: Path(source.file).parent} if source.file else {}
+    folders: dict[str, Path] = {}
+    if source.file or source.folder:
+        name = Path(source.file).name or "configuration"
+        folders[name] = Path(source.folder) if source.folder else Path(source.file).parent
     for name in source.extensions:
         spec = importlib.util.find_spec(name)
         locations = list(spec.submodule_search_locations or ()) if spec is not None else []
@@ -258,7 +278,7 @@ class Recording:
         invocation, client = self.invocation, self._client
         source = self.source
         if client is not None:  # the repositories are there
-            source = replace(source, file="", resolve=lambda: client.resolved)
+            source = replace(source, file="", folder="", resolve=lambda: client.resolved)
         collect(invocation, source)
         if client is not None:
             for name in _COLLECTED_BY_CLIENT:

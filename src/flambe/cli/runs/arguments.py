@@ -83,6 +83,26 @@ def _export(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _rerun(parser: argparse.ArgumentParser) -> None:
+    _add_run(parser)
+    parser.add_argument(
+        "--name", metavar="NAME", help="the name of the new run (default: RUN-rerun)"
+    )
+    add_flag(parser, "-y", "--yes", help="run it even if code, packages or data have changed")
+    add_flag(parser, "--dry-run", help="show what has changed; run nothing")
+    add_flag(parser, "--patch", help="print the changes since the commits, as git apply takes them")
+    add_flag(parser, "--resume", help="continue the latest rerun, which was interrupted")
+    parser.add_argument(
+        "-c", "--cluster", metavar="CLUSTER", help="run on a cluster: its file, or its name"
+    )
+    parser.add_argument(
+        "-s",
+        "--secrets",
+        metavar="FILE",
+        help="an INI file with secrets (default: ~/.flambe/secrets.ini)",
+    )
+
+
 COMMANDS: dict[str, Command] = {
     "ls": Command(
         "List runs: how they stand, when they ran, and the best variant of each.",
@@ -104,5 +124,11 @@ COMMANDS: dict[str, Command] = {
         "Write the variants of a run, or every figure that they logged, as CSV or Parquet.",
         _export,
         "runs.export:export",
+    ),
+    "rerun": Command(
+        "Run the very configuration of a run again, into a new folder. What differs from then in "
+        "code, packages and data is shown first.",
+        _rerun,
+        "runs.rerun:rerun",
     ),
 }

@@ -158,18 +158,18 @@ def _commit(repository: Repository) -> str:
 
 def changed_files(repository: Repository) -> dict[str, str]:
     """Return the files that differ from the commit, and how, in a few characters."""
-    matches = list(_DIFF_FILE.finditer(repository.diff))
-    ends = [*(match.start() for match in matches[1:]), len(repository.diff)]
-    parts = {}
-    for match, end in zip(matches, ends, strict=True):
-        text = repository.diff[match.start() : end]
-        lines = text.splitlines()
+    starts = [match.start() for match in _DIFF_FILE.finditer(repository.diff)]
+    files = {}
+    for start, end in zip(starts, [*starts[1:], len(repository.diff)], strict=False):
+        part = repository.diff[start:end]
+        lines = part.splitlines()
         added = sum(line.startswith("+") and not line.startswith("+++ ") for line in lines)
         removed = sum(line.startswith("-") and not line.startswith("--- ") for line in lines)
+        match = _DIFF_FILE.match(part)
+        assert match is not None
         # The same numbers of lines may be other lines.
-        digest = f"{hash_text(text)}"
-        parts[match[1]] = f"+{added} -{removed} ({digest})"
-    return parts
+        files[match[1]] = f"+{added} -{removed} ({hash_text(part)})"
+    return files
 
 
 def hash_text(text: str) -> str:
