@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
@@ -21,6 +22,7 @@ from flambe.progress import (
     Invocation,
     Repository,
     RunRecord,
+    choices_text,
     read_invocations,
     read_lines,
     run_folders,
@@ -218,17 +220,30 @@ def _repository_differences(
 
 
 def _stale_results(record: RunRecord, document: Document) -> Mapping[str, int]:
-    """Return why results of the run would be stale: how the code and the data have changed."""
+    """Return why results of the run would not be used again: how code and data have changed."""
     from flambe.compile.build import outlined
+    from flambe.experiment.decisions import Action
     from flambe.experiment.experiment import Experiment
-    from flambe.experiment.plan import find_resumable
+    from flambe.experiment.plan import make_plan
     from flambe.experiment.variants.lineage import EarlierResults
+    from flambe.experiment.variants.recognition import read_record
 
     experiment = outlined(document.root)
     if not isinstance(experiment, Experiment):
         return {}
     earlier = EarlierResults.read(read_lines(record.folder.variants))
-    return find_resumable(experiment.spec(), earlier).stale
+    plan = make_plan(experiment.spec(), earlier, read_record(record.folder))
+    done = {
+        (row.variant.stage, choices_text(row.variant.choices))
+        for row in record.rows()
+        if row.variant.status.done
+    }
+    return Counter(
+        decision.reason
+        for stage in plan.stages
+        for decision in stage.decided.decisions
+        if decision.action is Action.RUN and (stage.stage.stage, decision.variant) in done
+    )
 
 
 def _print_differences(record: RunRecord, differences: list[tuple[str, str]]) -> None:
