@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +22,18 @@ from flambe.progress import (
     RunFolder,
     RunRecord,
     RunState,
+    SeedGroup,
     StageState,
     Status,
     VariantState,
     figure_text,
     format_duration,
+    group_seeds,
     interrupt,
     is_alive,
     is_number,
     ranked,
+    ranked_groups,
     run_folders,
     steady_time,
 )
@@ -80,7 +84,8 @@ def show_results(options: ResultsOptions) -> int:
         raise ConfigError(Problem(f"no stage {options.stage!r} of this run has results", hint=hint))
     screen = console()
     limit = len(variants) if options.all else RANKED
-    for table in result_tables(run, variants, options.stage or "", limit, screen.width):
+    stage_name = options.stage or ""
+    for table in result_tables(run, variants, stage_name, limit, screen.width, each=options.all):
         screen.print(table)
     screen.print(summary_line(run, variants), soft_wrap=True)
     if run.status in (Status.INTERRUPTED, Status.FAILED):
@@ -202,25 +207,82 @@ def stage_table(
     return table
 
 
+def seed_table(
+    stage: StageState, variants: Sequence[VariantState], limit: int = RANKED, width: int = WIDE
+) -> Table:
+    """Return the configurations of a stage with the means over their seeds, the best first."""
+    groups = ranked_groups(group_seeds(variants))
+    rows = groups[:limit]
+    names = [name for name in _choice_names(variants) if not _differs(groups, name)]
+    table = Table(title=stage.name, title_justify="left", title_style="bold", header_style="bold")
+    table.add_column("#", justify="right", style="dim")
+    for name in names:
+        numbers = all(_is_numeric(variant.choices.get(name, 0)) for variant in variants)
+        table.add_column(name, overflow="fold", justify="right" if numbers else "left")
+    for name in ("metric", "seeds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("state")
+    for rank, group in enumerate(rows, start=1):
+        choices = group.variants[0].choices
+        table.add_row(
+            str(rank),
+            *(_choice_cell(choices[name]) if name in choices else "" for name in names),
+            group.text(),
+            group.count_text(),
+            _states_cell(group.variants),
+            style="bold" if rank == 1 and group.numbers else None,
+        )
+    if omitted := len(groups) - len(rows):
+        table.caption = f"and {omitted} more"
+    return table
+
+
+def _choice_names(variants: Sequence[VariantState]) -> list[str]:
+    return list(dict.fromkeys(name for variant in variants for name in variant.choices))
+
+
+def _differs(groups: Sequence[SeedGroup], name: str) -> bool:
+    """Whether a hyper-parameter is the seed: it differs inside of groups."""
+    return any(len({str(v.choices.get(name)) for v in group.variants}) > 1 for group in groups)
+
+
+def _states_cell(variants: Sequence[VariantState]) -> Text:
+    """Return the states of the variants of one configuration: one, or how many are in each."""
+    counts = Counter(variant.status for variant in variants)
+    kept = ", kept" if any(variant.kept for variant in variants) else ""
+    if len(counts) == 1:
+        status = variants[0].status
+        return Text(f"{MARKS[status][0]} {status.value}{kept}", MARKS[status][1])
+    parts = [Text(f"{count} {status.value}", MARKS[status][1]) for status, count in counts.items()]
+    return Text(", ").join(parts).append(kept)
+
+
 def result_tables(
     run: RunState,
     variants: Sequence[VariantState],
     stage_name: str = "",
     limit: int = RANKED,
     width: int = WIDE,
+    *,
+    each: bool = False,
 ) -> Iterator[RenderableType]:
-    """Yield the tables of the stages of a run, or of one; narrow ones with reasons below them."""
+    """Yield the tables of the stages of a run, or of one; narrow ones with reasons below them.
+
+    Variants that were run under several seeds are shown by their means, unless ``each`` is to be.
+    """
     for stage in run.stages:
         if not stage.runs or stage_name not in ("", stage.name):
             continue
         own = [variant for variant in variants if variant.stage == stage.name]
         started = [variant for variant in own if variant.attempts or variant.status.done]
+        is_grouped = not each and any(variant.group for variant in started)
         if started:
-            yield stage_table(stage, started, limit, width)
+            table = seed_table if is_grouped else stage_table
+            yield table(stage, started, limit, width)
         elif own and stage.status is Status.MASKED:
             yield Text(f"{stage.name} is skipped: {failure_reason(own[0])}", "dim")
         failed = [variant for variant in started if variant.status is Status.FAILED]
-        if width < WIDE:
+        if width < WIDE or is_grouped:
             for variant in failed[:limit]:
                 yield Text(f"{variant_label(variant)}: {failure_reason(variant)}", "red")
 

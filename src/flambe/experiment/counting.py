@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from flambe.compile.schema import Schema
@@ -21,7 +21,13 @@ from flambe.experiment.search.spaces import distinct_values
 from flambe.experiment.spec import ExperimentSpec, StageSpec
 from flambe.experiment.variants import options
 from flambe.experiment.variants.identity import canonical_text
-from flambe.experiment.variants.options import alternatives, grid_elements, has_options, is_domain
+from flambe.experiment.variants.options import (
+    alternatives,
+    grid_elements,
+    has_options,
+    is_domain,
+    shape,
+)
 
 LARGEST_MAX_VARIANTS = 100_000
 # All stages together may have that many times the variants that one may have.
@@ -110,7 +116,7 @@ def size_findings(spec: ExperimentSpec) -> Iterator[tuple[tuple[str, ...], str, 
 
 def _counts(spec: ExperimentSpec, *, reduced: bool = False) -> dict[str, StageCount]:
     most = spec.max_variants
-    counter = _Counter(math.inf if reduced else most, spec.seed)
+    counter = _Counter(math.inf if reduced else most, spec.seed, max(1, len(spec.seeds)))
     counts: dict[str, StageCount] = {}
     total = 0
     for stage in spec.stages:
@@ -148,8 +154,10 @@ class _Stage:
 class _Counter:
     """Counts the variants of stages that are added in the order of the pipeline."""
 
-    def __init__(self, most: float, seed: int) -> None:
-        self.most = most
+    def __init__(self, most: float, seed: int, seeds: int = 1) -> None:
+        # How many variants of a stage there may be: in all, and under each seed.
+        self.allowed, self.seeds = most, seeds
+        self.most = most // seeds if most < math.inf else most
         self.seed = seed
         #: How many are drawn from each search space of the stage, and how many values some have.
         self.drawn = 1
@@ -192,14 +200,16 @@ class _Counter:
             stage.kept = reduce
         self.positions[name] = len(self.stages)
         self.stages.append(stage)
-        factors = [count] if method == "search" else self._factors(stage, count)
+        factors = [*([count] if method == "search" else self._factors(stage, count)), self.seeds]
+        count *= self.seeds
         return StageCount(count, count, method, tuple(f for f in factors if f != 1))
 
     def _too_many(self, factors: list[int], count: int) -> _TooManyVariantsError:
+        factors, count = [*factors, self.seeds], count * self.seeds
         return _TooManyVariantsError(
             self.names[-1],
             f"stage {self.names[-1]!r} has {product_text(factors, count)} variants, "
-            f"more than max_variants ({self.most:,})",
+            f"more than max_variants ({self.allowed:,})",
             _hint(count),
         )
 
@@ -256,7 +266,7 @@ class _Counter:
         """
         groups: dict[object, list[object]] = {}
         for element in grid_elements(grid):
-            groups.setdefault(_shape(element), []).append(element)
+            groups.setdefault(shape(element), []).append(element)
         result: list[object] = []
         for group in groups.values():
             options = [element for element in group if has_options(element)]
@@ -367,17 +377,6 @@ class _Counter:
             factors = [*([below.kept] if below.kept is not None else below.sizes), *factors]
             state = branches[0][1]
         return factors
-
-
-def _shape(value: object) -> object:
-    """Return a key that two values share if they may turn out equal."""
-    if isinstance(value, Schema):
-        return value.target, len(value.args), frozenset(value.kwargs)
-    if isinstance(value, Mapping):
-        return Mapping, frozenset(map(str, value))
-    if isinstance(value, list | tuple):
-        return list, len(value)
-    return Link if isinstance(value, Link) else None
 
 
 def _hint(count: float) -> str:

@@ -17,7 +17,14 @@ from flambe.experiment.variants.lineage import EarlierResult, EarlierResults
 from flambe.experiment.variants.reasons import Reasons
 from flambe.experiment.variants.recognition import adopted, recall, recognize, suggested
 from flambe.experiment.variants.record import LineageRecord
-from flambe.progress import Status, choices_text, is_number, ranked
+from flambe.progress import (
+    Status,
+    VariantState,
+    choices_text,
+    group_seeds,
+    is_number,
+    ranked_groups,
+)
 
 
 class Action(str, enum.Enum):
@@ -107,7 +114,7 @@ class Decider:
         self.spec, self.earlier, self.before, self.use_stale = spec, earlier, before, use_stale
         # Without results there is nothing to compare, and resources may be large.
         inputs = Inputs.of(spec, local_resource_paths(spec)) if earlier.entries else Inputs()
-        self.expander = Expander(spec.pipeline, spec.seed, spec.resources, inputs)
+        self.expander = Expander(spec.pipeline, spec.seed, spec.resources, inputs, seeds=spec.seeds)
         recall(self.expander, earlier, before)
         now = LineageRecord.of(spec, self.expander)
         self.reasons = Reasons(earlier, before, self.expander, now)
@@ -131,7 +138,8 @@ class Decider:
             count = counts[stage.name]
             is_certain = not self._uncertain.intersection(linked)
             decided[stage.name] = StageDecisions([], count.running, is_certain)
-            if not is_certain or (stage.reduce is not None and stage.reduce < count.running):
+            kept = (stage.reduce or 0) * max(1, len(self.spec.seeds))
+            if not is_certain or (stage.reduce is not None and kept < count.running):
                 self._uncertain.add(stage.name)
         return decided
 
@@ -200,8 +208,15 @@ class Decider:
         if decided.to_suggest or decided.count(Action.RUN, Action.CONTINUE):
             self._uncertain.add(stage.name)
             return
-        done = [v for v in self.variants[stage.name] if is_number(self._figures.get(v.id))]
-        kept = {v.id for v in ranked(done, lambda v: self._figures[v.id])[: stage.reduce]}
+        done = [
+            VariantState(
+                v.id, v.stage, v.name, metric=self._figures[v.id], seed=v.seed, group=v.group
+            )
+            for v in self.variants[stage.name]
+            if is_number(self._figures.get(v.id))
+        ]
+        groups = ranked_groups(group_seeds(done))[: stage.reduce]
+        kept = {entry.id for group in groups for entry in group.variants}
         for variant in self.variants[stage.name]:
             if variant.id not in kept:
                 text = f"{stage.name} {choices_text(variant.choices)}".strip()

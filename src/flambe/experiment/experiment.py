@@ -17,7 +17,7 @@ from flambe.compile.values import ClusterResource, Grid
 from flambe.errors import ConfigError, Problem, StateError
 from flambe.experiment import counting, validation
 from flambe.experiment.search.engines import Finding
-from flambe.experiment.spec import DEFAULT_MAX_VARIANTS, ExperimentSpec, read_stages
+from flambe.experiment.spec import DEFAULT_MAX_VARIANTS, ExperimentSpec, read_seeds, read_stages
 from flambe.runnable import ClusterRunnable, RemoteEnvironment, Secrets
 
 if TYPE_CHECKING:
@@ -74,6 +74,9 @@ class Experiment(ClusterRunnable):
         Stop in a debugger before each step; local only.
     seed
         The seed of ``!s`` and of the random numbers of each stage.
+    seeds
+        Run each variant under each of these seeds: a list, or how many from ``seed`` on. What is
+        drawn by ``!s`` is the same under all; ``reduce`` goes by the mean over the seeds.
     reuse_actors
         Whether one process may run several variants, one after another, which saves its start.
     storage
@@ -118,6 +121,7 @@ class Experiment(ClusterRunnable):
         user_provider: object = None,
         debug: bool = False,
         seed: int = 0,
+        seeds: int | Sequence[int] | None = None,
         reuse_actors: bool = True,
         storage: str | None = None,
         max_variants: int = DEFAULT_MAX_VARIANTS,
@@ -141,6 +145,7 @@ class Experiment(ClusterRunnable):
         self.merge_plot = merge_plot
         self.debug = debug
         self.seed = seed
+        self.seeds = seeds
         self.reuse_actors = reuse_actors
         self.storage = storage
         self.max_variants = max_variants
@@ -167,6 +172,7 @@ class Experiment(ClusterRunnable):
             stages=read_stages(vars(self)),
             name=self.name,
             seed=self.seed,
+            seeds=read_seeds(self.seed, self.seeds),
             max_variants=self.max_variants,
             resources=self.resources,
             resume=self.resume,
@@ -244,7 +250,8 @@ class Experiment(ClusterRunnable):
 
         self.parse()
         secrets = self.config.origin if isinstance(self.config, Secrets) else ""
-        source = source_of(self, registry.extensions().declared, [self.seed])
+        seeds = read_seeds(self.seed, self.seeds) or (self.seed,)
+        source = source_of(self, registry.extensions().declared, seeds)
         context = RunContext(self._write_config, self._identify_user, secrets, source)
         with observing(kwargs.pop("observer", None), show=show) as observer:
             options = RunOptions(force=force, observer=observer, **kwargs)

@@ -69,6 +69,8 @@ def _initial_state(variant: Variant) -> VariantState:
         base=variant.base,
         values=dict(variant.values),
         repetition=variant.repetition,
+        seed=variant.seed if variant.group else None,
+        group=variant.group,
         config_id=variant.config_id,
         code=dict(variant.code),
         data=dict(variant.data),

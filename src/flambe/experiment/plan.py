@@ -49,8 +49,10 @@ def plan_stages(spec: ExperimentSpec) -> list[PlannedStage]:
     for stage in spec.stages:
         count = counts[stage.name]
         text = f"{count.running}{_METHODS[count.method]}"
-        if stage.reduce is not None and stage.reduce < count.running:
-            text += f", {stage.reduce} kept"
+        kept = stage.reduce and stage.reduce * max(1, len(spec.seeds))
+        kept = kept if kept is not None and kept < count.running else None
+        if kept is not None:
+            text += f", {kept} kept"
         planned.append(
             PlannedStage(
                 stage.name,
@@ -62,7 +64,7 @@ def plan_stages(spec: ExperimentSpec) -> list[PlannedStage]:
                 count.count,
                 count.factors,
                 count.method,
-                stage.reduce if stage.reduce is not None and stage.reduce < count.running else None,
+                kept,
             )
         )
     return planned

@@ -213,7 +213,9 @@ class Run:
         """Run all stages; return a report on the variants that failed, or nothing."""
         resources = self._fetch_resources()
         inputs = Inputs.of(self.spec, resources, self.observer.note)
-        expander = Expander(self.spec.pipeline, self.spec.seed, self.spec.resources, inputs)
+        expander = Expander(
+            self.spec.pipeline, self.spec.seed, self.spec.resources, inputs, seeds=self.spec.seeds
+        )
         resume.attach(self.journal, self.spec, expander)
         runner = StageRunner(
             self.spec,
@@ -245,6 +247,7 @@ class Run:
         """Write the configuration, and describe the run in its state."""
         spec, run = self.spec, self.journal.run
         run.version, run.seed, run.storage = __version__, spec.seed, self.storage.storage.url
+        run.seeds = list(spec.seeds)
         run.command = [os.path.basename(sys.argv[0]), *sys.argv[1:]]
         run.host, run.pid = socket.gethostname(), os.getpid()
         user = self.context.identify_user()
@@ -307,7 +310,7 @@ def describe_stages(spec: ExperimentSpec) -> list[StageState]:
     links = {name: stages_linked(config, order, name) for name, config in spec.pipeline.items()}
     used = {name for linked in links.values() for name in linked}
     variants: dict[str, list[Variant]] = {}
-    expander = Expander(spec.pipeline, spec.seed)
+    expander = Expander(spec.pipeline, spec.seed, seeds=spec.seeds)
     states = []
     for stage in spec.stages:
         expanded = expander.expand(stage.name, variants)
@@ -322,5 +325,6 @@ def describe_stages(spec: ExperimentSpec) -> list[StageState]:
                 total=len(expanded),
             )
         )
-        variants[stage.name] = expanded[: stage.reduce]
+        kept = stage.reduce and stage.reduce * len(expander.seeds)
+        variants[stage.name] = expanded[:kept]
     return states

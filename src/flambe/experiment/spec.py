@@ -20,6 +20,8 @@ from flambe.runnable import RemoteEnvironment
 DEFAULT_MAX_VARIANTS = 10_000
 #: How many variants a searcher tries by default.
 DEFAULT_SAMPLES = 10
+#: How many seeds a variant may be run under.
+LARGEST_SEEDS = 1000
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,8 @@ class ExperimentSpec:
     stages: tuple[StageSpec, ...]
     name: str = ""
     seed: int = 0
+    #: The seeds that each variant is run under; empty for ``seed`` alone.
+    seeds: tuple[int, ...] = ()
     max_variants: int = DEFAULT_MAX_VARIANTS
     resources: Mapping[str, str | ClusterResource] = field(default_factory=dict)
     resume: bool | str | Sequence[str] = False
@@ -168,6 +172,7 @@ class ExperimentSpec:
             stages=read_stages(keywords),
             name=str(keywords.get("name", "")),
             seed=seed if isinstance(seed, int) else 0,
+            seeds=read_seeds(seed, keywords.get("seeds")),
             max_variants=limit if isinstance(limit, int) else DEFAULT_MAX_VARIANTS,
             resources={
                 str(name): location
@@ -185,6 +190,25 @@ class ExperimentSpec:
     def stage(self, name: str) -> StageSpec:
         """Return the stage of that name."""
         return next(stage for stage in self.stages if stage.name == name)
+
+
+def read_seeds(seed: object, seeds: object) -> tuple[int, ...]:
+    """Return the seeds that each variant is run under; none for the seed of the experiment alone.
+
+    Parameters
+    ----------
+    seed
+        That seed.
+    seeds
+        How many seeds from that one on, or a list of seeds.
+    """
+    if isinstance(seeds, list | tuple):
+        numbers = [each for each in seeds if isinstance(each, int) and not isinstance(each, bool)]
+        return tuple(dict.fromkeys(numbers))
+    first = seed if isinstance(seed, int) else 0
+    if isinstance(seeds, int) and 0 < seeds <= LARGEST_SEEDS:
+        return tuple(range(first, first + seeds))
+    return ()
 
 
 def read_stages(keywords: Mapping[str, object]) -> tuple[StageSpec, ...]:

@@ -235,7 +235,6 @@ class StageRunner:
             self.expander,
             self.resources,
             dict(registry.extensions().declared),
-            self.spec.seed,
             self.resume.restore_points(self.journal, pending, self.spec.stage(stage).keep),
             self.secrets,
             user_key(),

@@ -26,6 +26,7 @@ from flambe.experiment import retention
 from flambe.experiment.counting import LARGEST_MAX_VARIANTS
 from flambe.experiment.search import engines, space_validation, stage_limits, stage_search
 from flambe.experiment.search.engines import Finding
+from flambe.experiment.spec import LARGEST_SEEDS, SearchSpec, read_seeds
 from flambe.experiment.storage.output_folder import wrong_save_path
 from flambe.experiment.variants import expansion, options
 from flambe.experiment.variants.inputs import FINGERPRINTS
@@ -33,6 +34,8 @@ from flambe.experiment.variants.options import is_domain
 
 _URLS = ("https", "http", "s3")
 _RESERVED = {"resources"}
+# Schedulers that replace the hyper-parameters of variants.
+_CHANGING = {"PopulationBasedTraining", "PopulationBasedTrainingReplay", "PB2"}
 
 Keywords = Mapping[Key, object]
 
@@ -52,6 +55,7 @@ def keyword_findings(values: Mapping[str, object]) -> Iterator[Finding]:
             yield ("stop", stage, *below), message, hint
     for below, message, hint in stage_limits.limit_findings(_mapping(values.get("limits"))):
         yield ("limits", *below), message, hint
+    yield from _seed_findings(values)
     yield from engines.engine_findings(values)
     yield from space_validation.space_findings(values)
     storage = values.get("storage")
@@ -210,6 +214,39 @@ def _number_findings(values: Mapping[str, object]) -> Iterator[Finding]:
             f"max_variants cannot be {limit}",
             f"expected 1 to {LARGEST_MAX_VARIANTS:,}",
         )
+
+
+def _seed_findings(values: Mapping[str, object]) -> Iterator[Finding]:
+    """Yield what is wrong with ``seeds``, and what cannot be combined with several."""
+    seeds = values.get("seeds")
+    if isinstance(seeds, int) and not 1 <= seeds <= LARGEST_SEEDS:
+        hint = f"1 to {LARGEST_SEEDS:,} seeds; for a single other one:   seed: {seeds}"
+        yield ("seeds",), f"there cannot be {seeds} seeds", hint
+    if isinstance(seeds, list | tuple):
+        if not 1 <= len(seeds) <= LARGEST_SEEDS:
+            message = f"there cannot be {len(seeds)} seeds"
+            yield ("seeds",), message, f"1 to {LARGEST_SEEDS:,} seeds"
+        for position, seed in enumerate(seeds):
+            if seeds.index(seed) < position:
+                yield ("seeds", position), f"the seed {seed} is listed twice", "list it once"
+    if len(read_seeds(values.get("seed", 0), seeds)) < 2:
+        return
+    for stage, value in _mapping(values.get("search")).items():
+        if SearchSpec.read(value).searcher is not None:
+            yield (
+                ("search", stage),
+                f"seeds: stage {stage!r} has a searcher, which learns from single figures",
+                "leave out the searcher, and values are drawn once for all seeds; or search with "
+                "one seed, and run the best under several",
+            )
+    for stage, value in _mapping(values.get("schedulers")).items():
+        if isinstance(value, Schema) and value.tag.rpartition(".")[2] in _CHANGING:
+            yield (
+                ("schedulers", stage),
+                f"seeds: !{value.tag} of stage {stage!r} changes configurations while they run, so "
+                "there is no mean over seeds",
+                "leave out seeds, or use another scheduler",
+            )
 
 
 def _mapping(value: object) -> Keywords:

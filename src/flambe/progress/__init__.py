@@ -58,6 +58,7 @@ from flambe.progress.records import (
     flat_rows,
     run_folders,
 )
+from flambe.progress.seeds import SeedGroup, group_seeds, ranked_groups
 from flambe.progress.state import (
     FORMAT,
     RunState,
@@ -87,6 +88,7 @@ __all__ = [
     "RunFolder",
     "RunRecord",
     "RunState",
+    "SeedGroup",
     "StageState",
     "Status",
     "Tail",
@@ -105,6 +107,7 @@ __all__ = [
     "finite",
     "flat_rows",
     "format_duration",
+    "group_seeds",
     "host_name",
     "interrupt",
     "is_alive",
@@ -116,6 +119,7 @@ __all__ = [
     "process_lives",
     "rank",
     "ranked",
+    "ranked_groups",
     "read_invocation",
     "read_invocations",
     "read_lines",

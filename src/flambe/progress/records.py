@@ -13,6 +13,7 @@ from flambe.progress.clock import steady_time
 from flambe.progress.figures import is_number, ranked
 from flambe.progress.folder import RunFolder
 from flambe.progress.liveness import interrupt, is_alive
+from flambe.progress.seeds import group_seeds, ranked_groups
 from flambe.progress.state import RunState, Status, VariantState
 
 #: The columns of a table before and after the hyper-parameters.
@@ -122,7 +123,8 @@ def best_variant(
         measured = [variant for variant in done if is_number(variant.metric)]
         if stage.runs and measured and stage_name in ("", stage.name):
             # The state that is loaded has the last metric, not the best one on the way.
-            return ranked(measured, lambda variant: variant.metric)[0]
+            best = ranked_groups(group_seeds(measured))[0]  # under several seeds, by the mean
+            return ranked(best.variants, lambda variant: variant.metric)[0]
     return None
 
 

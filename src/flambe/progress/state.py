@@ -56,6 +56,9 @@ class VariantState:
         Of a variant that a search suggested: what it was made from, and the values.
     repetition
         Of a variant that a search suggested: how often it had suggested the same values before.
+    seed, group
+        Where variants are run under several seeds: its own, and what it shares with the others of
+        its configuration.
     config_id, code, data, packages
         What the identity is made of: its configuration with its ancestors', the code of its
         components, the content of what it reads, and the packages that its components come from,
@@ -90,6 +93,8 @@ class VariantState:
     base: str = ""
     values: dict[str, Any] = field(default_factory=dict)
     repetition: int = 0
+    seed: int | None = None
+    group: str = ""
     config_id: str = ""
     code: dict[str, str] = field(default_factory=dict)
     data: dict[str, str] = field(default_factory=dict)
@@ -159,6 +164,8 @@ class RunState:
     updated: float | None = None
     error: str = ""
     seed: int = 0
+    #: The seeds that each variant is run under; empty for the one above alone.
+    seeds: list[int] = field(default_factory=list)
     #: The address of the folder that holds the checkpoints, where it is not this one.
     storage: str = ""
     hosts: dict[str, dict[str, object]] = field(default_factory=dict)
@@ -264,8 +271,8 @@ _FITS: dict[str, Callable[[object], bool]] = {
         isinstance(value, dict) and _all(dict, value.values())
     ),
     "list[dict[str, Any]]": lambda value: isinstance(value, list) and _all(dict, value),
+    "list[int]": lambda value: isinstance(value, list) and all(_fits("int", v) for v in value),
     "list[str]": lambda value: isinstance(value, list) and _all(str, value),
-    "list[int]": lambda value: isinstance(value, list) and _all(int, value),
 }
 
 

@@ -88,8 +88,8 @@ class Assembly:
                 with contextlib.suppress(Exception):  # building it raises the same, with its place
                     part.resolve()
         builder = Builder(self.names, shared_stage)
-        origin = self.task.expander.origin(stage)
-        seed_everything(self.task.seed, origin, self.variants[stage].repetition)
+        variant = self.variants[stage]
+        seed_everything(variant.seed, self.task.expander.origin(stage), variant.repetition)
         with contextlib.ExitStack() as stack:
             if self.workspace_of is not None:
                 stack.enter_context(using(self.workspace_of(stage)))

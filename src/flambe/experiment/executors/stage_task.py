@@ -68,7 +68,6 @@ class StageTask:
     expander: Expander
     resources: dict[str, object] = field(default_factory=dict)
     extensions: dict[str, str] = field(default_factory=dict)
-    seed: int = 0
     restore: dict[str, str] = field(default_factory=dict)
     secrets: str = ""
     key: bytes = field(default=b"", repr=False)

@@ -175,7 +175,9 @@ class StageSearch:
         for index in range(DRAWS_PER_VALUE * self.num_samples):
             yield {
                 path: space.sample(
-                    random_state=self._seed(origin + path[length:], base.config_id, index)
+                    random_state=self._seed(
+                        origin + path[length:], base.group or base.config_id, index
+                    )
                 )
                 for path, space in built.items()
             }

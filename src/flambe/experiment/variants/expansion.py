@@ -18,9 +18,9 @@ from flambe.compile.component import runs as has_run
 from flambe.compile.schema import Schema
 from flambe.compile.values import Grid, Path, links, path_text, replace
 from flambe.experiment.variants.dimensions import dimension_path, put_values
-from flambe.experiment.variants.identity import ConfigTexts, canonical, identity
+from flambe.experiment.variants.identity import ConfigTexts, context_of, identity, input_parts
 from flambe.experiment.variants.inputs import FactReader, Inputs
-from flambe.experiment.variants.joins import join
+from flambe.experiment.variants.joins import join_by_seed
 from flambe.experiment.variants.options import (
     Choices,
     alternatives,
@@ -62,6 +62,11 @@ class Variant:
         its search spaces by path.
     repetition
         How many times a search had suggested the same values before.
+    seed
+        The seed of its random numbers.
+    group, group_parents
+        Where there are several seeds: its ``config_id`` under the seed of the experiment, which
+        all of its configuration share; and stage → that of the variants that it links to directly.
     config_id
         A hash of its configuration and of those of its ancestors alone.
     config_parents
@@ -87,6 +92,9 @@ class Variant:
     base: str = ""
     values: Mapping[str, object] = field(default_factory=dict)
     repetition: int = 0
+    seed: int = 0
+    group: str = ""
+    group_parents: Mapping[str, str] = field(default_factory=dict)
     config_id: str = ""
     config_parents: Mapping[str, str] = field(default_factory=dict)
     code: Mapping[str, str] = field(default_factory=dict)
@@ -130,9 +138,6 @@ def runs(config: object) -> bool:
     return owner is not None and has_run(owner)
 
 
-# -- expansion ----------------------------------------------------------------------------------
-
-
 @dataclass
 class Expander:
     """Expands the stages of one pipeline.
@@ -152,6 +157,8 @@ class Expander:
         name is a part of ``id``, and what random numbers and values are drawn from.
     all_resources
         Whether all resources are a part of ``config_id``: for results of earlier versions.
+    seeds
+        The seeds that each variant is run under; empty for ``seed`` alone.
     """
 
     pipeline: Mapping[str, object]
@@ -160,9 +167,12 @@ class Expander:
     inputs: Inputs = field(default_factory=Inputs)
     origins: dict[str, str] = field(default_factory=dict)
     all_resources: bool = False
+    seeds: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         self.names = short_names(self.pipeline)
+        self.seeds = self.seeds or (self.seed,)
+        self.seed_name = "run_seed" if "seed" in self.names.values() else "seed"
         self.order = positions(self.pipeline)
         self._texts: dict[str, ConfigTexts] = {}
         self._facts: dict[str, FactReader] = {}
@@ -215,10 +225,11 @@ class Expander:
         for config, choices in configs:
             parents = self._parents_of(stage, config)
             if parents not in joins:
-                joins[parents] = list(join(parents, earlier))
+                joins[parents] = list(join_by_seed(parents, earlier))
             for joined in joins[parents]:
-                variant = self.variant(stage, config, choices, joined)
-                variants.setdefault(variant.id, variant)
+                for seed in (joined[0].seed,) if joined else self.seeds:
+                    variant = self.variant(stage, config, choices, joined, seed)
+                    variants.setdefault(variant.id, variant)
         return list(variants.values())
 
     def _parents_of(self, stage: str, config: object) -> tuple[str, ...]:
@@ -236,7 +247,7 @@ class Expander:
         return [(c, {(stage, *path[1:]): v for path, v in own.items()}) for c, own in configs]
 
     def variant(
-        self, stage: str, config: object, own: Choices, joined: Sequence[Variant]
+        self, stage: str, config: object, own: Choices, joined: Sequence[Variant], seed: int
     ) -> Variant:
         """Make the variant of a stage with a resolved configuration and direct ancestors."""
         ancestry: dict[str, str] = {}
@@ -247,6 +258,9 @@ class Expander:
         choices |= {self.names.get(path, path_text(path)): v for path, v in own.items()}
         facts = self._stage_facts(stage).read(config)
         linked = facts.roots.intersection(self.resources)
+        if len(self.seeds) > 1:
+            choices.pop(self.seed_name, None)
+            choices[self.seed_name] = seed
         return self._identified(
             Variant(
                 "",
@@ -257,6 +271,8 @@ class Expander:
                 {parent.stage: parent.id for parent in joined},
                 {name: ancestry[name] for name in sorted(ancestry, key=self.order.__getitem__)},
                 self._runs(config),
+                seed=seed,
+                group_parents={parent.stage: parent.group for parent in joined},
                 config_parents={parent.stage: parent.config_id for parent in joined},
                 code=self.inputs.code_of(facts),
                 data=self.inputs.data_of(facts),
@@ -316,18 +332,22 @@ class Expander:
         """Return a variant with its identity and name, which depend on everything else in it."""
         text, shared = self._written(variant)
         repeated = _repetition(variant)
-        inputs = _inputs(variant.code, variant.data, variant.packages)
-        stage, seeded = self.origin(variant.stage), _context(self.seed, {})
-        context = _context(self.seed, self._resources_of(variant))
-        parents, config_parents = self._by_origin(variant.parents), variant.config_parents
+        inputs = input_parts(variant.code, variant.data, variant.packages)
+        stage, resources = self.origin(variant.stage), self._resources_of(variant)
+
+        def config_id(seed: int, parents: Mapping[str, str]) -> str:
+            context = context_of(seed, resources)
+            return identity(stage, text, self._by_origin(parents), context, shared, *repeated)
+
+        parents, seeded = self._by_origin(variant.parents), context_of(variant.seed, {})
         variant_id = identity(stage, text, parents, seeded, shared, *inputs, *repeated)
+        is_grouped = self.seeds != (self.seed,)
         return dataclasses.replace(
             variant,
             id=variant_id,
             name=folder_name(variant.stage, variant.choices, variant_id),
-            config_id=identity(
-                stage, text, self._by_origin(config_parents), context, shared, *repeated
-            ),
+            config_id=config_id(variant.seed, variant.config_parents),
+            group=config_id(self.seed, variant.group_parents) if is_grouped else "",
         )
 
     def former_id(self, variant: Variant) -> str:
@@ -339,9 +359,9 @@ class Expander:
             self.origin(variant.stage),
             text,
             self._by_origin(variant.parents),
-            _context(self.seed, {}),
+            context_of(variant.seed, {}),
             shared,
-            *_inputs(code, variant.data, {}),
+            *input_parts(code, variant.data, {}),
             *_repetition(variant),
         )
 
@@ -370,22 +390,6 @@ class Expander:
 
 def _repetition(variant: Variant) -> list[object]:
     return [["repetition", variant.repetition]] if variant.repetition else []
-
-
-def _inputs(
-    code: Mapping[str, str], data: Mapping[str, str], packages: Mapping[str, str]
-) -> list[object]:
-    """Return what an identity holds besides the configuration: nothing, or one part or two."""
-    parts: list[object] = []
-    if code or data:
-        parts += [sorted(set(code.values())), sorted(data.items())]
-    if packages:
-        parts.append(["packages", *sorted(packages.items())])
-    return parts
-
-
-def _context(seed: int, resources: Mapping[str, object]) -> str:
-    return f"{seed}:{canonical(resources)}"
 
 
 def _put(value: object, path: Path, values: Mapping[str, object]) -> object:

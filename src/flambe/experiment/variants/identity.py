@@ -169,3 +169,20 @@ def identity(
     ancestors = dump(sorted(parents.items()))
     head = [json.dumps(stage), config, ancestors, json.dumps(context)]
     return hash_parts([*head, *shared_objects, *map(dump, more)])
+
+
+def input_parts(
+    code: Mapping[str, str], data: Mapping[str, str], packages: Mapping[str, str]
+) -> list[object]:
+    """Return what an identity holds besides the configuration: nothing, or one part or two."""
+    parts: list[object] = []
+    if code or data:
+        parts += [sorted(set(code.values())), sorted(data.items())]
+    if packages:
+        parts.append(["packages", *sorted(packages.items())])
+    return parts
+
+
+def context_of(seed: int, resources: Mapping[str, object]) -> str:
+    """Return what all variants of a run under one seed depend on."""
+    return f"{seed}:{canonical(resources)}"

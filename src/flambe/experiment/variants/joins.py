@@ -15,8 +15,29 @@ class _Joinable(Protocol):
     @property
     def ancestry(self) -> Mapping[str, str]: ...
 
+    @property
+    def seed(self) -> int: ...
+
 
 V = TypeVar("V", bound=_Joinable)
+
+
+def join_by_seed(
+    stages: Sequence[str], variants: Mapping[str, Sequence[V]]
+) -> Iterator[tuple[V, ...]]:
+    """Yield each combination of variants of several stages that agree on ancestors and seed."""
+    seeds = list(dict.fromkeys(variant.seed for s in stages for variant in variants.get(s, ())))
+    if len(seeds) < 2:
+        yield from join(stages, variants)
+        return
+    by_seed: dict[int, dict[str, list[V]]] = {seed: {s: [] for s in stages} for seed in seeds}
+    order: dict[str, int] = {}
+    for stage in stages:
+        for variant in variants.get(stage, ()):
+            by_seed[variant.seed][stage].append(variant)
+            order[variant.id] = len(order)
+    joined = [combination for own in by_seed.values() for combination in join(stages, own)]
+    yield from sorted(joined, key=lambda c: tuple(order[variant.id] for variant in c))
 
 
 def join(stages: Sequence[str], variants: Mapping[str, Sequence[V]]) -> Iterator[tuple[V, ...]]:

@@ -178,3 +178,14 @@ def short_names(pipeline: Mapping[str, object]) -> dict[Path, str]:
                 names[path] = ".".join(str(key) for key in tail)
                 break
     return names
+
+
+def shape(value: object) -> object:
+    """Return a key that two values share if they may turn out equal."""
+    if isinstance(value, Schema):
+        return value.target, len(value.args), frozenset(value.kwargs)
+    if isinstance(value, Mapping):
+        return Mapping, frozenset(map(str, value))
+    if isinstance(value, list | tuple):
+        return list, len(value)
+    return Link if isinstance(value, Link) else None

@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 
 from flambe.compile import Schema
 from flambe.errors import RunError
-from flambe.progress import StageState, VariantState, is_number, ranked
+from flambe.progress import StageState, VariantState, group_seeds, is_number, ranked_groups
 
 
 def keep_best(stage: StageState, done: Sequence[VariantState]) -> list[VariantState]:
     """Return the best variants of a stage, as many as ``reduce`` says.
 
-    Variants without a figure, or whose figure is NaN, are left out.
+    Variants without a figure, or whose figure is NaN, are left out. Under several seeds, the mean
+    decides, and what is kept is a configuration, under all its seeds.
 
     Raises
     ------
@@ -27,7 +28,8 @@ def keep_best(stage: StageState, done: Sequence[VariantState]) -> list[VariantSt
             f"{f': of {undefined} it is NaN' if undefined else ''}\n"
             "  its component must return a number from metric()"
         )
-    return ranked(numbers, lambda entry: entry.metric)[: stage.reduce]
+    kept = ranked_groups(group_seeds(numbers))[: stage.reduce]
+    return [entry for group in kept for entry in group.variants]
 
 
 def missing_figures(
@@ -47,9 +49,10 @@ def missing_figures(
     scheduler
         The blueprint of its scheduler, if it has one.
     """
-    if stage.reduce is not None and len(kept) < min(stage.reduce, len(done)):
+    groups, kept_groups = len(group_seeds(done)), len(group_seeds(kept))
+    if stage.reduce is not None and kept_groups < min(stage.reduce, groups):
         yield (
-            f"{stage.name}: {len(kept)} of {len(done)} variants are kept, and not {stage.reduce}: "
+            f"{stage.name}: {kept_groups} of {groups} variants are kept, and not {stage.reduce}: "
             "the others have no figure to rank by"
         )
     if scheduler is not None and done and not any(is_number(entry.best) for entry in done):
