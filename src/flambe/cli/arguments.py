@@ -28,6 +28,7 @@ runs (RUN is an output folder, or the name of a run):
   flambe show RUN [FILTER]   show its variants, filtered and sorted
   flambe compare RUN RUN     show what differs between runs
   flambe rerun RUN           run its very configuration again, after comparing the code
+  flambe clean RUN           show how much room it takes, and remove what nothing builds on
   flambe export RUN --csv    write its variants, or every figure (--steps), as CSV or Parquet
 
 cluster commands (CLUSTER is a file, or the name of a cluster used before):

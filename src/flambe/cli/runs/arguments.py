@@ -103,6 +103,21 @@ def _rerun(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _clean(parser: argparse.ArgumentParser) -> None:
+    _add_run(parser)
+    parser.add_argument(
+        "--only",
+        metavar="KINDS",
+        help="of what can be removed, only: dropped, earlier, part, aside (a,b; default: all)",
+    )
+    add_flag(parser, "-y", "--yes", help="remove it without asking")
+    add_flag(parser, "--dry-run", help="show what would be removed; remove nothing")
+    add_flag(parser, "--json", help="print what would be removed as JSON; remove nothing")
+    parser.add_argument(
+        "-s", "--secrets", metavar="FILE", help="an INI file with the credentials of a bucket"
+    )
+
+
 COMMANDS: dict[str, Command] = {
     "ls": Command(
         "List runs: how they stand, when they ran, and the best variant of each.",
@@ -130,5 +145,12 @@ COMMANDS: dict[str, Command] = {
         "code, packages and data is shown first.",
         _rerun,
         "runs.rerun:rerun",
+    ),
+    "clean": Command(
+        "Show how much room a run takes, by stage, and remove checkpoints that nothing builds on: "
+        "of variants that reduce dropped, of earlier configurations and of earlier runs. Asks "
+        "first.",
+        _clean,
+        "runs.clean:clean",
     ),
 }
