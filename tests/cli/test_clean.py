@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -34,7 +34,7 @@ def cleaned(lab: Lab) -> Lab:
 
 
 @pytest.fixture
-def call(capsys: pytest.CaptureFixture[str]) -> Iterator[Call]:
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
     def call(*arguments: str | Path) -> tuple[int, str, str]:
         code = main(["clean", *map(str, arguments)])
         output = capsys.readouterr()
