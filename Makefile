@@ -36,7 +36,9 @@ part = sed -n '/^\# == $(1):/,/^\# == /p' constraints.txt > $(VENV)/$(1).txt
 pinned = $(call part,$(1)) && \
 	$(INSTALL) --no-deps --only-binary :all: --require-hashes --requirement $(VENV)/$(1).txt
 # flambe itself is built by what is installed: an isolated build would download its tools unseen.
-flambe = $(call part,torch) && $(INSTALL) --requirement $(VENV)/torch.txt && \
+# torch has no wheel for some Pythons: beside .venv, tests run without it, and it is said.
+flambe = $(call part,torch) && { $(INSTALL) --requirement $(VENV)/torch.txt || { \
+	[ $(VENV) != .venv ] && echo "not run: the tests that need torch (not installed)"; }; } && \
 	$(INSTALL) --no-deps --no-build-isolation --editable .
 
 # The scripts of the Report Site's pages.

@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -105,6 +105,39 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("long"):
                 item.add_marker(pytest.mark.skip(reason="takes long: make faults"))
+
+
+NO_TORCH = "needs torch, which is not installed"
+
+
+def lacks_torch(error: BaseException | None) -> bool:
+    """Whether something needs torch, and it is not installed: it has no wheel for some Pythons."""
+    while error is not None and not isinstance(error, ModuleNotFoundError):
+        error = error.__cause__ or error.__context__
+    return error is not None and error.name == "torch"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Skip a module that cannot be imported without torch, and say so."""
+    report = yield
+    if report.failed and "ModuleNotFoundError: No module named 'torch'" in report.longreprtext:
+        report.outcome = "skipped"
+        report.longrepr = (str(collector.path), 0, f"Skipped: {NO_TORCH}")
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Skip a test that cannot import torch, and say so."""
+    try:
+        return (yield)
+    except Exception as error:
+        if lacks_torch(error):
+            pytest.skip(NO_TORCH)
+        raise
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
