@@ -37,8 +37,8 @@ pinned = $(call part,$(1)) && \
 	$(INSTALL) --no-deps --only-binary :all: --require-hashes --requirement $(VENV)/$(1).txt
 # flambe itself is built by what is installed: an isolated build would download its tools unseen.
 # torch has no wheel for some Pythons: beside .venv, tests run without it, and it is said.
-flambe = $(call part,torch) && { $(INSTALL) --requirement $(VENV)/torch.txt || { \
-	[ $(VENV) != .venv ] && echo "not run: the tests that need torch (not installed)"; }; } && \
+without_torch = { [ $(VENV) != .venv ] && echo "not run: the tests that need torch (not installed)"; }
+flambe = $(call part,torch) && { $(INSTALL) --requirement $(VENV)/torch.txt || $(without_torch); } && \
 	$(INSTALL) --no-deps --no-build-isolation --editable .
 
 # The scripts of the Report Site's pages.
