@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from flambe.experiment.variants.expansion import Variant
 from flambe.progress import RunFolder, StageState, Status
 from flambe.report import create_app
 from tests.experiment.lab import until
@@ -929,3 +930,38 @@ def test_a_figure_that_is_nan_is_shown_and_ranks_last(
         assert column("last") == ["-inf", "0.5", "0.7", "inf", "nan", ""]
         page.locator("#filter").fill("last=nan")
         soon(lambda: column("rate") == ["a"], "the one that is NaN", 5)
+
+
+def test_seeds_are_shown_by_their_mean(look: Callable[..., Looking], tmp_path: Path) -> None:
+    run = Written(tmp_path / "output__seeds")
+    figures = {0.1: (0.5, 0.7), 0.2: (0.7, 0.9), 0.3: (0.99, None)}
+    for rate, metrics in figures.items():
+        for seed, metric in enumerate(metrics):
+            identity = f"{rate}-{seed}"
+            choices = {"rate": rate, "seed": seed}
+            variant = Variant(
+                identity, "train", identity, None, choices, seed=seed, group=f"of {rate}"
+            )
+            run.journal.add(variant)
+            status = Status.FAILED if metric is None else Status.FINISHED
+            run.journal.change(identity, status=status, metric=metric, best=metric, step=1)
+    run.journal.write()
+    with serving(create_app(run.folder.root, token=TOKEN)) as base:
+        looking = look(base)
+        looking.go("/stage/train")
+        section = looking.page.locator("#seeds")
+        section.wait_for()
+        rows = [
+            [cell.strip() for cell in row.locator("td").all_inner_texts()][:3]
+            for row in section.locator("tbody tr").all()
+        ]
+        assert rows == [
+            ["0.2", "0.8 ± 0.14", "2"],
+            ["0.1", "0.6 ± 0.14", "2"],
+            ["0.3", "0.99", "1 of 2"],
+        ]
+        assert section.locator("thead").inner_text().split()[0] == "rate"
+        looking.page.screenshot(path=str(tmp_path / "seeds.png"))
+        # A figure that comes later changes the mean without a reload.
+        run.journal.change("0.3-1", status=Status.FINISHED, metric=0.97, best=0.97, step=1)
+        until(lambda: "0.98 ± 0.014" in section.inner_text(), "the new mean", 20)

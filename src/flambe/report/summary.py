@@ -231,6 +231,8 @@ def whole_row(row: Row) -> RowFields:
         "choices": variant.choices,
         "reason": variant.reason,
     }
+    if variant.group:  # it is run under several seeds
+        static["group"] = variant.group
     return {**static, **{name: _value(variant, name) for name in CHANGING}}
 
 

@@ -15,6 +15,7 @@ import {
 } from "./common.js";
 import { AXIS, chart, curveChart, parallel } from "./charts.js";
 import { live, merge } from "./live.js";
+import { groups, meansView } from "./seeds.js";
 import { VariantTable } from "./table.js";
 
 let { stage } = data;
@@ -44,6 +45,9 @@ function draw() {
         }${stage.until ? `; about ${duration(Math.max(0, stage.until - now()))} left` : ""}</span>`,
         $("stage-state"),
     );
+    const configurations = groups(rows);
+    $("seeds").hidden = !configurations.length;
+    if (configurations.length) render(meansView(configurations), $("seeds"));
     later(chosen);
 }
 
