@@ -78,7 +78,12 @@ def test_examples(
         (folder / target).write_text(output.out)
     for name in re.findall(r"\S+\.(?:csv|parquet)", line):
         assert (folder / name).stat().st_size > 100
-    first = {"ls": "name", "show": "train", "compare": "", "clean": "stage"}
+    first = {
+        "ls": "all" if "--stale" in line else "name",
+        "show": "train",
+        "compare": "",
+        "clean": "stage",
+    }
     if (start := first.get(line.split(maxsplit=1)[0])) is not None:
         assert output.out.split("\n")[0].split()[:1] == ([start] if start else ["digits"])
     if line.startswith("rerun"):

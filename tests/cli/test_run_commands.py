@@ -108,6 +108,24 @@ def test_ls_of_fetched_and_of_broken_runs(call: Call, made: Path, tmp_path: Path
     assert "no such folder" in err
 
 
+def test_ls_stale_lists_results_that_belong_to_their_run_no_more(
+    call: Call, tmp_path: Path
+) -> None:
+    lab = Lab(tmp_path)
+    lab.run("train: !pieces.Curve {height: !g [0.1, 0.2], steps: 2}").fine()
+    assert "all results belong to their runs" in call("ls", str(tmp_path / "out"), "--stale")[1]
+    lab.run("train: !pieces.Curve {height: !g [0.2, 0.3], steps: 2}", resume=True).fine()
+    code, out, _ = call("ls", str(tmp_path / "out"), "--stale")
+    assert code == 0
+    header, line, *_ = out.splitlines()
+    assert header.split() == ["run", "stage", "variant", "metric", "when", "reason"]
+    assert line.split()[:3] == ["trial", "train", "height=0.1"]
+    (entry,) = json.loads(call("ls", str(lab.folder.root), "--stale", "--json")[1])
+    assert entry["choices"] == {"height": 0.1}
+    assert entry["reason"]
+    assert Path(entry["path"]).is_dir()
+
+
 # -- show ----------------------------------------------------------------------------------------
 
 

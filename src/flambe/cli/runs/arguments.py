@@ -25,6 +25,7 @@ def _ls(parser: argparse.ArgumentParser) -> None:
         default=".",
         help="where to look: in it, and in its flambe-output and fetched (default: here)",
     )
+    add_flag(parser, "--stale", help="list results that are kept, and belong to their runs no more")
     _add_json(parser)
 
 

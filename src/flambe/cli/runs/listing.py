@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.text import Text
 
 from flambe.cli.results import status_mark
+from flambe.cli.runs.former import list_former
 from flambe.cli.runs.selection import (
     find_folders,
     iso_time,
@@ -37,6 +38,7 @@ class LsOptions:
     """The options of ``flambe ls``."""
 
     folder: str = "."
+    stale: bool = False
     json: bool = False
 
 
@@ -45,6 +47,8 @@ def list_runs(options: LsOptions) -> int:
     base = Path(options.folder)
     if not base.is_dir():
         raise ConfigError(Problem(f"no such folder: {base}", hint="flambe ls   lists those here"))
+    if options.stale:
+        return list_former(find_folders(base), as_json=options.json)
     records = [(folder, RunRecord.read(folder)) for folder in find_folders(base)]
     if options.json:
         print_json([_entry(folder, record) for folder, record in records])
