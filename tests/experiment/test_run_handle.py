@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,8 @@ import flambe
 from flambe.compile import Grid, Schema
 from flambe.errors import ConfigError, RunError
 from flambe.experiment.executors.inline import InlineExecutor
+from flambe.experiment.interactive import notebook_observer
+from flambe.experiment.signals import Interruption
 from flambe.progress import RunFolder, read_invocations
 from flambe.testing import run_experiment
 from tests.experiment.lab import Lab
@@ -279,3 +283,70 @@ def test_load_config_reads_the_secrets(lab: Lab, tmp_path: Path) -> None:
     experiment = flambe.load_config(str(path), secrets=secrets)
     assert experiment.config["GITHUB"]["token"] == "abcdefgh"
     assert experiment.run(executor=InlineExecutor).status == "finished"
+
+
+# -- in a notebook ------------------------------------------------------------------------------
+
+
+def test_the_table_of_a_notebook_is_replaced_until_the_end(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(notebook_observer, "REFRESH_SECONDS", 0.02)
+    pages: list[str] = []
+
+    def show(page: str) -> Callable[[str], None]:
+        pages.append(page)
+        return pages.append
+
+    lab.write(
+        "train: !pieces.Talker {name: <i>loud</i>, steps: 3, seconds: 0.2}\n"
+        "bad: !pieces.Ending {how: <b>luck</b>}",
+        more="max_failures: 0\nstop_on_failure: false",
+    )
+    observer = notebook_observer.NotebookObserver(show)
+    threads = threading.active_count()
+    with pytest.raises(RunError):
+        lab.experiment().run(executor=InlineExecutor, observer=observer)
+    assert threading.active_count() == threads
+    assert "0 of 1 variants done" in pages[0]
+    middle = next(page for page in pages if "&lt;i&gt;loud" in page)
+    assert "<details open><summary>output</summary>" in middle
+    assert "<i>loud" not in middle
+    assert "1 of 1 variants done" in pages[-1]
+    assert "finished with 1 failed" in pages[-1]
+    assert "<summary>" not in pages[-1]  # the output is in the logs, and the results in the handle
+
+
+def test_a_notebook_is_a_process_with_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not notebook_observer.in_notebook()
+
+    class Shell:
+        kernel = object()
+
+    class Python:
+        get_ipython = Shell
+
+    monkeypatch.setitem(sys.modules, "IPython", Python)
+    assert notebook_observer.in_notebook()
+    monkeypatch.delattr(Shell, "kernel")  # a terminal of IPython
+    assert not notebook_observer.in_notebook()
+
+
+def test_a_run_in_another_thread_can_be_halted() -> None:
+    """Signals reach the main thread only: the run itself looks."""
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        interruption = Interruption()
+        with interruption:
+            interruption.halt("the disk is full")
+            try:
+                interruption.check()
+            except KeyboardInterrupt as error:
+                errors.append(error)
+        assert interruption.reason == "the disk is full"
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert len(errors) == 1

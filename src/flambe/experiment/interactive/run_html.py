@@ -29,11 +29,11 @@ LONGEST = 300  # characters of a value, or of a line of output
 # Colours are of the middle, readable on white and on black; all else is the notebook's own.
 _STYLE = """<style>
 .flambe {font-size: 13px; line-height: 1.5; max-width: 72em}
-.flambe table {border-collapse: collapse; margin: .3em 0 .8em; border: 0}
+.flambe table {border-collapse: collapse; margin: .3em 0 .8em; border: 0; font-size: inherit}
+.flambe td:not(:last-child), .flambe th {white-space: nowrap}
 .flambe th, .flambe td {padding: .15em 1.2em .15em 0; text-align: left; border: 0;
  background: none; color: inherit; font-variant-numeric: tabular-nums}
 .flambe th {font-weight: 600; border-bottom: 1px solid rgba(128,128,128,.4)}
-.flambe .right {text-align: right}
 .flambe .dim {opacity: .65}
 .flambe .good {color: #1f9d55} .flambe .bad {color: #e0483e} .flambe .busy {color: #2f81d6}
 .flambe .bar {display: inline-block; width: 9em; height: .5em; border-radius: .25em;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import warnings
 from collections.abc import Iterator
 
 from flambe.experiment.interactive.notebook_observer import NotebookObserver, in_notebook
@@ -26,7 +27,8 @@ def observing(observer: Observer | None, *, show: bool) -> Iterator[Observer]:
     if observer is not None:
         yield observer
     elif show and in_notebook():
-        yield from _closed(NotebookObserver())
+        with _quiet_imports():
+            yield from _closed(NotebookObserver())
     else:
         with _printed(_log) if show else contextlib.nullcontext():
             yield LogObserver(_log)
@@ -38,6 +40,20 @@ def _closed(observer: NotebookObserver) -> Iterator[Observer]:
         yield guarded
     finally:
         guarded.close()
+
+
+@contextlib.contextmanager
+def _quiet_imports() -> Iterator[None]:
+    """Leave out that Ray and tqdm miss ipywidgets: flambe's table needs none."""
+    log = logging.getLogger("ray.widgets.util")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "IProgress not found")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -33,9 +32,14 @@ from flambe.experiment.executors.tune.diagnosis import FailureDiagnosis
 from flambe.experiment.executors.tune.import_path import job_config
 from flambe.experiment.executors.tune.local_ray import LocalRay
 from flambe.experiment.executors.tune.ray_nodes import RayNodeMonitor
-from flambe.experiment.executors.tune.ray_process import keep_sigterm, log_raylet, quiet_ray
+from flambe.experiment.executors.tune.ray_process import (
+    driver_settings,
+    keep_sigterm,
+    quiet_ray,
+    raylet_in_log,
+)
 from flambe.experiment.executors.tune.stage_run import StageCallback, StageRun, settle_resumed
-from flambe.experiment.executors.tune.trainable import VariantTrainable, quiet_loggers
+from flambe.experiment.executors.tune.trainable import VariantTrainable
 from flambe.experiment.executors.tune.trial import NAMESPACE
 from flambe.experiment.executors.tune.trial_history import TrialHistory
 from flambe.experiment.executors.tune.worker_replacement import replace_refusing_actors
@@ -93,17 +97,17 @@ class TuneExecutor:
         self._collector_process = ""
         self._collector: CollectorClient | None = None
         self._started_ray = False
+        self._settings = contextlib.ExitStack()
 
     def start(self) -> None:
         """Start Ray, or connect to it, and the collector."""
         if self.nodes is not None:
             self.nodes.hold_leases()
-        os.environ.update(TUNE_ENVIRONMENT)
-        quiet_loggers()
+        self._settings.enter_context(driver_settings(TUNE_ENVIRONMENT))
         if not ray.is_initialized():
             with quiet_ray(), keep_sigterm():
                 self._start_ray()
-            log_raylet()
+            self._settings.enter_context(raylet_in_log())
             self._started_ray = True
         if self.nodes is not None:
             self.nodes.head.start()
@@ -352,3 +356,4 @@ class TuneExecutor:
         if self._started_ray and not self._head_is_gone:
             with quiet_ray():
                 self.local.close()
+        self._settings.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import os
 import signal
 import sys
@@ -29,6 +28,7 @@ from flambe.experiment.executors.stage_task import Explored, StageTask, variant_
 from flambe.experiment.executors.tune.channel import LINE_PERIOD, CollectorChannel
 from flambe.experiment.executors.tune.collector import Origin
 from flambe.experiment.executors.tune.collector_client import CollectorClient
+from flambe.experiment.executors.tune.ray_process import quiet_loggers
 from flambe.experiment.executors.tune.trial import (
     ATTEMPT,
     COPIES,
@@ -302,12 +302,3 @@ def _export_secrets(secrets: str) -> None:
     path = home() / secrets
     if secrets and path.is_file():
         Secrets.read(path).export()
-
-
-def quiet_loggers() -> None:
-    """Keep what libraries log about themselves out of the logs of components."""
-    for name in ("ray", "ray.train", "ray._private", "asyncssh", "fsspec"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    logging.getLogger("optuna").setLevel(logging.WARNING)
-    # flambe reports what happens to trials.
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
