@@ -19,7 +19,7 @@ SPACE = "walk: !pieces.Walk {rate: !tune.uniform [0.0, 1.0], record: RECORD}"
 
 # Searchers that need a package, and the line that installs it.
 NEEDS = {
-    "AxSearch": ("ax", "pip install ax-platform"),
+    "AxSearch": ("ax", "pip install 'ax-platform<1'"),
     "BayesOptSearch": ("bayes_opt", "pip install 'bayesian-optimization<2'"),
     "HEBOSearch": ("hebo", "pip install 'HEBO>=0.2.0'"),
     "HyperOptSearch": ("hyperopt", "pip install hyperopt"),

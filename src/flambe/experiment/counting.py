@@ -17,9 +17,8 @@ from dataclasses import dataclass, field, replace
 from flambe.compile.schema import Schema
 from flambe.compile.values import Grid, Link, Path, Sample, children
 from flambe.errors import ConfigError, Problem
-from flambe.experiment.search.spaces import distinct_values
+from flambe.experiment.search.spaces import distinct_values, linked_roots
 from flambe.experiment.spec import ExperimentSpec, StageSpec
-from flambe.experiment.variants import options
 from flambe.experiment.variants.identity import canonical_text
 from flambe.experiment.variants.options import (
     alternatives,
@@ -236,7 +235,7 @@ class _Counter:
                 elements.update(self._link_sets(element, path))
             return elements
         link_sets: LinkSets = Counter({frozenset(): 1})
-        always = {self._mark(value), *options.linked_roots(value)} if is_domain(value) else set()
+        always = {self._mark(value), *linked_roots(value)} if is_domain(value) else set()
         factor = 1
         for key, child in () if is_domain(value) else children(value):
             below = self._link_sets(child, (*path, key))

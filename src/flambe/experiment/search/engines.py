@@ -71,7 +71,7 @@ _LIMITING = (
 # The module of a searcher → the modules that it imports, and their distributions.
 _PACKAGES: dict[str, dict[str, str]] = {
     "ray.tune.schedulers.pb2": {"GPy": "GPy", "sklearn": "scikit-learn"},
-    "ray.tune.search.ax.ax_search": {"ax": "ax-platform"},
+    "ray.tune.search.ax.ax_search": {"ax": "ax-platform<1"},
     "ray.tune.search.bayesopt.bayesopt_search": {"bayes_opt": "bayesian-optimization<2"},
     "ray.tune.search.bohb.bohb_search": {"ConfigSpace": "ConfigSpace", "hpbandster": "hpbandster"},
     "ray.tune.search.hebo.hebo_search": {"hebo": "HEBO>=0.2.0"},

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import overload
 
 from flambe.compile import Schema
-from flambe.compile.values import children
+from flambe.compile.values import children, links
 from flambe.experiment.variants.dimensions import options_of
 from flambe.experiment.variants.identity import canonical_text
 from flambe.experiment.variants.options import is_domain
@@ -56,6 +56,11 @@ class _Multiples(Sequence[float]):
         if isinstance(index, slice):
             return _Multiples(self.factors[index], self.quantum)
         return self.factors[index] * self.quantum
+
+
+def linked_roots(value: object) -> set[str]:
+    """Return what the links in a value start from."""
+    return {link.root for _, link in links(value)}
 
 
 def distinct_points(config: object) -> float:

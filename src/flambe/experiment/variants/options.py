@@ -19,7 +19,6 @@ from flambe.compile.values import (
     Path,
     Sample,
     children,
-    links,
     path_text,
     replace,
     walk,
@@ -33,11 +32,6 @@ Choices = dict[Path, object]
 def is_domain(value: object) -> TypeGuard[Schema]:
     """Whether a value is a search space of Ray Tune (``!tune.loguniform …``)."""
     return isinstance(value, Schema) and search_spaces.is_space(value)
-
-
-def linked_roots(value: object) -> set[str]:
-    """Return what the links in a value start from."""
-    return {link.root for _, link in links(value)}
 
 
 def domains(value: object) -> dict[Path, Schema]:

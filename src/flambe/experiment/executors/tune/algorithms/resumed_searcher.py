@@ -23,6 +23,8 @@ from flambe.progress import is_number
 SLOTS_PERIOD = 2.0  # seconds between two looks at how many trials fit: hosts come and go
 # Repetitions of a point that a searcher proposes before it gets to where it was.
 MOST_ATTEMPTS = 1000
+# How often a searcher may propose nothing while no trial runs.
+MOST_REFUSALS = 20
 
 
 def search_algorithm(
@@ -96,6 +98,8 @@ class StageSearcher(ConcurrencyLimiter):  # type: ignore[misc]
         self._continued: dict[str, UnfinishedPoint] = {}
         #: The id of a trial → the id that the searcher knows it by.
         self._inner_ids: dict[str, str] = {}
+        #: How often in a row the searcher proposed nothing, though no trial runs.
+        self._refused = 0
         #: The dimensions of the search. A point of the earlier run has no value for those of
         #: options that it did not choose: any will do.
         self._domains: dict[str, Domain] = {}
@@ -146,7 +150,8 @@ class StageSearcher(ConcurrencyLimiter):  # type: ignore[misc]
             inner_id = f"{trial_id}_{attempt}"
             proposal = super().suggest(inner_id)
             if not isinstance(proposal, Mapping):
-                return proposal
+                return self._nothing(proposal)
+            self._refused = 0
             self._inner_ids[trial_id] = inner_id
             point = self._evaluated_point(proposal)
             if point is None:
@@ -155,6 +160,16 @@ class StageSearcher(ConcurrencyLimiter):  # type: ignore[misc]
             result = None if failed else {METRIC: point.metric}
             super().on_trial_complete(inner_id, result, failed)
         return proposal
+
+    def _nothing(self, proposal: object) -> object:
+        """Return that there is no proposal, or that there will be none.
+
+        Some searchers wait for ever once they have tried enough (ZOOpt, with a small budget): if no
+        trial runs whose result they could wait for, they are at their end.
+        """
+        idle = self._limit_concurrency and not self.live_trials
+        self._refused = self._refused + 1 if proposal is None and idle else 0
+        return Searcher.FINISHED if self._refused > MOST_REFUSALS else proposal
 
     def _continue(self, trial_id: str) -> dict[str, object] | None:
         """Return a point of the earlier run that is unfinished."""
