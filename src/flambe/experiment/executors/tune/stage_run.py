@@ -161,7 +161,7 @@ class StageRun:
         if "steps" in result:
             host = result.get("flambe_host", "")
             variant = self.variant(trial)
-            seconds = trial.last_result.get("time_total_s")
+            seconds = result.get("time_total_s")
             self.listener.on_step(variant, result["steps"], result.get("metric"), host, seconds)
 
     def prune(self, trial: Trial, latest: str) -> None:

@@ -51,7 +51,7 @@ from flambe.runnable.secrets import Secrets
 P = ParamSpec("P")
 T = TypeVar("T")
 
-MAX_CHECKPOINTS = 10**6  # of one attempt
+MAX_CHECKPOINTS = 10**7  # of one attempt
 TASK_SECONDS = 120.0  # how long the driver may take to give a task to the collector
 END_SECONDS = 5.0  # how long a process may take to end
 _NOT_REUSED = (
@@ -216,7 +216,11 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
         storage = self.stage_task.storage
         # Tune counts checkpoints from those that it knows: what an attempt writes that was given
         # up, on a host that was lost, must not have the same names (tests/.../test_attempts.py).
+        # Nor must one be overwritten after a pause, when Tune counts again from what it knows:
+        # another member of a population may need it (test_members_copy_better_ones).
+        running = self._run_variant()
         first = (self.attempt - 1) * MAX_CHECKPOINTS
+        first += 2 * running.step_count + running.done if first else 0
         self._storage.current_checkpoint_index = max(self._storage.current_checkpoint_index, first)
         with tempfile.TemporaryDirectory(prefix="flambe-checkpoint-") as empty:
             saved = checkpoint_storage.retry_access(lambda: save(empty), purpose, storage)
@@ -226,7 +230,6 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
         self.channel.flush()
 
         def write() -> None:
-            running = self._run_variant()
             running.seconds = self._time_total  # as Tune counts them: building it is a part
             with storage.writing(saved.checkpoint.path) as folder:
                 running.save(folder)

@@ -77,6 +77,8 @@ class TrialResult(TypedDict, total=False):
         The host.
     done
         Tells Tune to end the trial.
+    time_total_s
+        How long its steps took, as Tune adds it.
     """
 
     steps: int
@@ -84,3 +86,4 @@ class TrialResult(TypedDict, total=False):
     at_end: bool
     flambe_host: str
     done: bool
+    time_total_s: float
