@@ -60,7 +60,7 @@ def reason(error: OSError, path: str | os.PathLike[str], host: str = "") -> str:
         return f"{where}the disk of {path} is full; free some space"
     if disk.f_files and not disk.f_favail:
         return f"{where}no inodes left on {mount_of(existing)}, for {path}; remove some files"
-    free, size = (_amount(blocks * disk.f_frsize) for blocks in (disk.f_bavail, disk.f_blocks))
+    free, size = (amount(blocks * disk.f_frsize) for blocks in (disk.f_bavail, disk.f_blocks))
     return (
         f"{where}{mount_of(existing)} is full ({free} of {size} free), and {path} is on it; "
         "free some space"
@@ -75,7 +75,8 @@ def mount_of(path: Path) -> Path:
     return path
 
 
-def _amount(number: float) -> str:
+def amount(number: float) -> str:
+    """Return a number of bytes as people read it: ``1.2 GiB``."""
     units = ["bytes", "KiB", "MiB", "GiB", "TiB"]
     while number >= 1024 and len(units) > 1:
         number /= 1024

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import flambe
+from flambe.cli.results import stored_text
 from flambe.compile.state.file_writer import FileWriter
 from flambe.errors import ConfigError
 from flambe.experiment.executors.tune.trial_history import TrialHistory
@@ -17,7 +19,9 @@ from flambe.experiment.retention import Retention
 from flambe.experiment.storage.checkpoints import BEST, FINAL, RESUMED, Checkpoints, read_manifest
 from flambe.experiment.storage.disk_use import measure
 from flambe.experiment.storage.manifest import MANIFEST, Manifest
-from flambe.progress import Status
+from flambe.progress import RunState, Status
+from flambe.report.store import Store
+from flambe.report.summary import run_summary
 from tests.experiment.lab import Lab, Outcome
 
 FIGURES = [0.1, 0.7, math.nan, 0.7, None, 0.4, 0.3]
@@ -297,3 +301,16 @@ def test_what_a_killed_process_left_is_removed_at_the_next_start(lab: Lab) -> No
     lab.run(resume=True).fine()
     assert steps(folder) == {FINAL: 6}
     assert [name for name in names(folder) if name.startswith("checkpoint")] == [FINAL]
+
+
+def test_the_summary_and_the_site_say_how_much_room_checkpoints_take(lab: Lab) -> None:
+    outcome = lab.run(PIPELINE, more=KEEP).fine()
+    state = outcome.state
+    text = stored_text(state)
+    assert re.fullmatch(r"\d+ KiB: train \d+ KiB, next [\d.]+ KiB", text)
+    assert stored_text(RunState("empty")) == ""
+    store = Store(lab.folder.root)
+    store.refresh(now=True)
+    summary = run_summary(store)
+    assert summary["stored_bytes"] == state.stored_bytes
+    assert [s["stored_bytes"] for s in summary["stages"]] == [s.stored_bytes for s in state.stages]

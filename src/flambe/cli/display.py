@@ -98,8 +98,10 @@ class Display(TextObserver):
         self, folder: RunFolder, run: RunState, entries: list[VariantState]
     ) -> None:
         self.say(results.summary_line(run, entries))
-        if run.storage:
-            self.say(f"  checkpoints  {run.storage}")
+        stored = results.stored_text(run)
+        if run.storage or stored:
+            where = f"{run.storage} ({stored})" if run.storage and stored else run.storage or stored
+            self.say(f"  checkpoints  {where}")
         if self.remote:
             return
         self.say(f"  results      {short_path(folder.root)}")

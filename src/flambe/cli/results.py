@@ -14,6 +14,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from flambe._disk import amount
 from flambe.cli.terminal import console
 from flambe.errors import ConfigError, FlambeError, Problem, did_you_mean, listed
 from flambe.experiment.observer import short_path, variant_label
@@ -302,6 +303,16 @@ def summary_line(run: RunState, variants: Sequence[VariantState]) -> Text:
         now = steady_time() if run.host == socket.gethostname() else run.updated or run.started
         text += f" {preposition} {format_duration((run.ended or now) - run.started)}"
     return Text(text, style)
+
+
+def stored_text(run: RunState) -> str:
+    """Return how much room the checkpoints of a run take, by stage; nothing if they take none."""
+    stages = [s for s in run.stages if s.stored_bytes]
+    total = amount(run.stored_bytes)
+    if len(stages) <= 1:
+        return total if stages else ""
+    largest = sorted(stages, key=lambda stage: -stage.stored_bytes)
+    return f"{total}: {listed([f'{s.name} {amount(s.stored_bytes)}' for s in largest], 4)}"
 
 
 def load_call(

@@ -49,6 +49,7 @@ class StageSummary(TypedDict):
     started: float | None
     ended: float | None
     until: int | None
+    stored_bytes: int
     best: list[VariantSummary]
 
 
@@ -72,6 +73,7 @@ class RunSummary(_RunSummary, total=False):
     done: int
     planned: int
     best: VariantSummary | None
+    stored_bytes: int
     idle: bool
     failed: int
 

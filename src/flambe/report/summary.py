@@ -61,6 +61,7 @@ def _run_summary(store: Store) -> RunSummary:
         "planned": sum(stage["planned"] for stage in running),
         "stages": stages,
         "best": _winner(stages),
+        "stored_bytes": sum(stage["stored_bytes"] for stage in stages),
         "idle": _is_idle(store),
         "lost": sum(stage["lost"] for stage in running),
         "failed": len(failed),
@@ -155,6 +156,7 @@ def _stage_summary(store: Store, stage: StageState) -> StageSummary:
         "started": stage.started,
         "ended": stage.ended,
         "until": _until(stage, variants) if status is Status.RUNNING else None,
+        "stored_bytes": sum(variant.stored_bytes for variant in variants),
         "best": [_variant_summary(variant) for variant in _ranked(variants)[:BEST]],
     }
 

@@ -9,11 +9,13 @@ import json
 import logging
 import os
 import random
+import shutil
 import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import flambe
@@ -188,6 +190,27 @@ class Failing(Component):
 
     def metric(self) -> float:
         return self.rate * self.done
+
+
+class Spoiling(Failing):
+    """Fails once, after it has altered its newest checkpoint below a folder, or removed it."""
+
+    def __init__(
+        self, results: str, at: int = 4, steps: int = 5, record: str = "", gone: bool = False
+    ) -> None:
+        super().__init__(at=at, times=1, record=record, steps=steps)
+        self.results, self.gone = results, gone
+
+    def _fail(self) -> None:
+        newest = max(Path(self.results).glob("*/*/checkpoint_0*"))
+        if self.gone:
+            shutil.rmtree(newest)
+        else:
+            state = next((newest / "checkpoint.flambe").glob("state.*"))
+            data = bytearray(state.read_bytes())
+            data[len(data) // 2] ^= 1
+            state.write_bytes(data)
+        super()._fail()
 
 
 class Talker(Component):

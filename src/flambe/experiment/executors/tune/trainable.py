@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import posixpath
 import signal
 import sys
 import tempfile
@@ -20,7 +21,7 @@ from ray import tune
 from ray.tune.execution.placement_groups import PlacementGroupFactory
 
 from flambe._retry import poll
-from flambe.errors import RunError, listed
+from flambe.errors import DamagedError, RunError, listed
 from flambe.experiment.executors.crash_record import CrashRecorder
 from flambe.experiment.executors.failures import full_message, reported_failure
 from flambe.experiment.executors.isolation import Isolation, load_libraries
@@ -41,6 +42,7 @@ from flambe.experiment.executors.tune.trial import (
 )
 from flambe.experiment.executors.variant_task import VariantTask
 from flambe.experiment.storage import checkpoint_storage
+from flambe.experiment.storage.checkpoints import Checkpoints
 from flambe.experiment.variants.expansion import Variant
 from flambe.logging import capture, load, redact
 from flambe.logging.console import home
@@ -239,9 +241,35 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
 
     @_reporting
     def restore(self, checkpoint_path: object) -> None:
-        """Continue from a checkpoint; reconnects where necessary."""
+        """Continue from a checkpoint; reconnects where necessary.
+
+        If it is damaged, or gone, the trial continues from the newest one beside it, or starts
+        again (test_a_retry_continues_from_the_checkpoint_before_a_damaged_one).
+        """
         restore = super().restore
-        checkpoint_storage.retry_access(lambda: restore(checkpoint_path), "a checkpoint is read")
+        try:
+            checkpoint_storage.retry_access(
+                lambda: restore(checkpoint_path), "a checkpoint is read"
+            )
+        except (DamagedError, ValueError) as error:  # ValueError: of Tune, if it is gone
+            path = str(getattr(getattr(checkpoint_path, "checkpoint", None), "path", ""))
+            assert self.stage_task is not None
+            checkpoints = self.stage_task.storage.everywhere()
+            if not isinstance(error, DamagedError) and checkpoints.manifest(path) is not None:
+                raise
+            self._restore_other(checkpoints, path, str(error))
+
+    def _restore_other(self, checkpoints: Checkpoints, path: str, reason: str) -> None:
+        """Continue from the newest sound checkpoint beside one that cannot be read."""
+        folder = posixpath.dirname(path)
+        checkpoints.condemn(path)
+        checkpoints.drop_damaged(folder)
+        other = checkpoints.latest(folder)
+        running = self._run_variant()
+        if other is not None:
+            running.restore(running.task.storage.fetch(other))
+        self._iteration = running.step_count
+        self._on_line("WARNING", f"{reason}; it continues after step {running.step_count}")
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
         """Leave the folder empty: see :meth:`save`."""

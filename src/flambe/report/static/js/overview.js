@@ -53,6 +53,7 @@ function summary() {
     }
     ${left.length ? figure(waiting ? `left in ${running[0].name}` : "left", `about ${duration(Math.max(...left))}`) : nothing}
     ${run.best ? figure(`best of ${run.best.stage}`, html`${number(measure(run.best, "best"))} <small>${variantLink(run.best)}</small>`) : nothing}
+    ${run.stored_bytes ? figure("checkpoints", bytes(run.stored_bytes)) : nothing}
     ${run.failed ? figure("failures", html`<a class="failed" href="#failures">${run.failed}</a>`) : nothing}`;
 }
 
@@ -72,7 +73,7 @@ function best() {
         (stage) =>
             html`
     <h3><a href="${base}/stage/${encodeURIComponent(stage.name)}">${stage.name}</a>
-      <span class="dim">${word(stage.status)}${stage.reduce ? `, the best ${stage.reduce === 1 ? "one flows" : `${stage.reduce} flow`} on` : ""}</span></h3>
+      <span class="dim">${word(stage.status)}${stage.reduce ? `, the best ${stage.reduce === 1 ? "one flows" : `${stage.reduce} flow`} on` : ""}${stage.stored_bytes ? `, ${bytes(stage.stored_bytes)} of checkpoints` : ""}</span></h3>
     <div class="scroll"><table class="data">
       <thead><tr><th>variant</th><th class="number">best</th><th class="number extra">last</th><th>state</th></tr></thead>
       <tbody>${stage.best.map(

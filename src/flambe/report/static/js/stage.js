@@ -2,6 +2,7 @@
 import "./page.js";
 import {
     ask,
+    bytes,
     choices,
     data,
     duration,
@@ -42,7 +43,7 @@ function draw() {
             stage.reduce
                 ? `; the best ${stage.reduce === 1 ? "one flows" : `${stage.reduce} flow`} on`
                 : ""
-        }${stage.until ? `; about ${duration(Math.max(0, stage.until - now()))} left` : ""}</span>`,
+        }${stage.stored_bytes ? `; ${bytes(stage.stored_bytes)} of checkpoints` : ""}${stage.until ? `; about ${duration(Math.max(0, stage.until - now()))} left` : ""}</span>`,
         $("stage-state"),
     );
     const configurations = groups(rows);
