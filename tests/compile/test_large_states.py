@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flambe.compile.state import pickled
+from flambe.compile.state.digest import digest
 from flambe.compile.state.file_writer import FileWriter
 from flambe.compile.state.state_file import write_state
 from flambe.errors import UnsavableError
@@ -117,3 +118,23 @@ def test_what_was_written_is_known_without_reading_it(tmp_path: Path) -> None:
         assert (tmp_path / name).read_bytes() == data
         entry = writer.entries[name]
         assert (entry.size, entry.hexadecimal) == (len(data), hashlib.sha256(data).hexdigest())
+
+
+def test_a_large_value_is_not_copied_to_be_compared() -> None:
+    import tracemalloc
+
+    import numpy as np
+    import torch
+
+    array = np.arange(4_000_000, dtype=np.float64).reshape(2_000, 2_000)
+    tensor = torch.from_numpy(array)
+    expected = digest(array)
+    for value, changed in ((array.T, array.T.copy()), (tensor.T, tensor.T.clone())):
+        digest(value)
+        tracemalloc.start()
+        assert digest(value) == digest(value)
+        assert tracemalloc.get_traced_memory()[1] < 2 << 20
+        tracemalloc.stop()
+        changed[0, 976] += 1  # one of those that are looked at
+        assert digest(changed) != digest(value)
+    assert digest(array.T.copy().T) == expected

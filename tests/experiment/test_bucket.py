@@ -15,7 +15,15 @@ from pathlib import Path
 
 import pytest
 
+from flambe.compile.state.file_writer import FileWriter
+from flambe.errors import DamagedError
+from flambe.experiment.retention import Retention
 from flambe.experiment.storage import mirror
+from flambe.experiment.storage.checkpoint_storage import Storage
+from flambe.experiment.storage.checkpoints import FINAL, RESUMED
+from flambe.experiment.storage.disk_use import measure
+from flambe.experiment.storage.manifest import MANIFEST, Manifest
+from flambe.experiment.storage.restore_point import restore_point
 from flambe.progress import RunFolder, RunState, Status
 from tests.experiment.buckets import NAME, Bucket
 from tests.experiment.farm import figures
@@ -297,3 +305,40 @@ def test_a_run_that_writes_there_from_elsewhere_is_not_disturbed(
     done = lab.run(resume=True, executor=None)  # it is silent now
     assert done.fine().state.status is Status.FINISHED
     assert any("waiting up to 15 s" in note for note in done.watcher.notes)
+
+
+@pytest.mark.integration
+def test_what_is_kept_and_what_is_damaged_there(use: Bucket, tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path), id="kept", url=f"s3://{NAME}/kept")
+    checkpoints, folder = storage.checkpoints(), f"{NAME}/kept/train/v"
+    for step, metric in enumerate([0.1, 0.9, 0.2, 0.3, 0.4], 1):
+        path = f"{folder}/checkpoint_{step:06d}"
+        with storage.writing(path) as local:
+            writer = FileWriter(local)
+            writer.below("checkpoint.flambe").write("state", f"{step}")
+            manifest = Manifest(step, metric=metric, files=writer.entries)
+            (local / MANIFEST).write_text(manifest.dump())
+        assert (storage.fetch(path) / "checkpoint.flambe" / "state").read_text() == f"{step}"
+    retention = Retention(last=2, best=1, every=3)
+    expected = {"checkpoint": 5, "checkpoint_best": 2, "checkpoint_step_000003": 3}
+    expected["checkpoint_step_000004"] = 4
+    for _ in range(2):
+        settled = checkpoints.settle(folder, FINAL, retention)
+        whole = {path.rpartition("/")[2]: m.step for path, m in checkpoints.whole(folder).items()}
+        assert whole == expected
+    assert settled is not None
+    use_there = measure(RunFolder(tmp_path), checkpoints, [])
+    manifests = sum(len(use.read(f"kept/train/v/{name}/{MANIFEST}")) for name in expected)
+    assert use_there.size("train") == settled.size + manifests
+    use.put("kept/train/v/checkpoint/checkpoint.flambe/state", b"6")
+    with pytest.raises(DamagedError, match=r"checkpoint.flambe/state is not what was written"):
+        storage.fetch(f"{folder}/{FINAL}")
+    assert checkpoints.latest(folder) == f"{folder}/checkpoint_step_000004"
+    use.put("kept/train/v/checkpoint_step_000004/checkpoint.flambe/state", b"44")
+    notes: list[str] = []
+    point = restore_point(checkpoints, "train", "v", Retention(), notes.append)
+    assert point is not None
+    assert point[1].step == 3
+    assert len(notes) == 1
+    assert "has 2 bytes of 1: train/v continues from its checkpoint at step 3" in notes[0]
+    assert [path.rpartition("/")[2] for path in checkpoints.whole(folder)] == [RESUMED]

@@ -113,6 +113,7 @@ def test_each_keeps_its_name_however_often_it_is_settled(tmp_path: Path) -> None
 
 def test_a_trial_keeps_its_best_while_it_runs(tmp_path: Path) -> None:
     history, folder = TrialHistory(), tmp_path / "a" / "v"
+    history.hold(str(folder / "checkpoint_000001"), "another trial")
     for step, metric in enumerate([0.1, 0.9, 0.2, 0.3, 0.4, 0.5], 1):
         path = write(folder, f"checkpoint_{step:06d}", step=step, metric=metric)
         history.prune(
@@ -120,10 +121,12 @@ def test_a_trial_keeps_its_best_while_it_runs(tmp_path: Path) -> None:
             "trial",
             (str(path), Manifest(step, metric=metric)),
             Retention(best=1, every=3),
-            in_use=[str(folder / "checkpoint_000001")],
         )
+    history.upkeep.wait_settled()
+    assert (folder / "checkpoint_000001").is_dir()
+    history.release_all()
     history.upkeep.close()
-    assert sorted(steps(folder).values()) == [1, 2, 3, 5, 6]
+    assert sorted(steps(folder).values()) == [2, 3, 5, 6]
 
 
 # -- runs ---------------------------------------------------------------------------------------

@@ -169,8 +169,11 @@ class _Summary:
         if tensor.numel() * tensor.element_size() > MOST_BYTES:
             # Each change in place counts up, which a sample may not see.
             self.text(tensor._version)
+            # Flattened, one that is turned would be copied:
+            # test_a_large_value_is_not_copied_to_be_compared.
             step = max(1, tensor.numel() // _SAMPLES)
-            tensor = tensor.reshape(-1)[::step]
+            places = torch.arange(0, tensor.numel(), step, device=tensor.device)
+            tensor = tensor[torch.unravel_index(places, tensor.shape)]
         flat = tensor.cpu().contiguous().reshape(-1)
         self.hash.update(flat.view(torch.uint8).numpy().data)
 
@@ -178,7 +181,7 @@ class _Summary:
         array = numpy.asarray(value)
         self.text(array.dtype, array.shape)
         if array.nbytes > MOST_BYTES:
-            array = array.reshape(-1)[:: max(1, array.size // _SAMPLES)]
+            array = array.flat[:: max(1, array.size // _SAMPLES)]
         if array.dtype.hasobject:
             self.add(array.reshape(-1)[:MOST_ITEMS].tolist(), depth)
         else:

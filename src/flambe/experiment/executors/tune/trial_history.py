@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 
 from flambe.experiment.retention import Retention
@@ -51,7 +51,6 @@ class TrialHistory:
         trial_id: str,
         latest: tuple[str, Manifest],
         retention: Retention,
-        in_use: Collection[str] = (),
     ) -> None:
         """Keep the two latest checkpoints of a trial, and those that its stage keeps.
 
@@ -67,8 +66,6 @@ class TrialHistory:
             The path of its latest one, and what that says of itself.
         retention
             What the stage keeps.
-        in_use
-            Those that other trials may read.
         """
         kept = self._checkpoints.setdefault(trial_id, {})
         kept.update([latest])
@@ -76,7 +73,7 @@ class TrialHistory:
         newest_first = dict(reversed(kept.items()))
         chosen = replace(retention.at_least(KEPT_CHECKPOINTS), every=0).select(newest_first)
         assert chosen is not None
-        for path in [path for path in kept if path not in chosen and path not in in_use]:
+        for path in [path for path in kept if path not in chosen]:
             # Those of each tenth step stay: nothing need be remembered of them.
             if not retention.every or kept[path].step % retention.every:
                 remove = functools.partial(self.upkeep.remove, checkpoints, path)
