@@ -59,17 +59,18 @@ small = Net(8000)
 {"ours": ours_read, "theirs": theirs_read}[kind](small, folder / "small")
 net = Net(size)
 peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-before, start = peak(), time.perf_counter()
+before, start, cpu = peak(), time.perf_counter(), time.process_time()
 {"ours": ours_write, "theirs": theirs_write}[kind](net, folder / "large")
-written, grown = time.perf_counter() - start, peak() - before
-start = time.perf_counter()
+written, busy, grown = time.perf_counter() - start, time.process_time() - cpu, peak() - before
+start, cpu = time.perf_counter(), time.process_time()
 {"ours": ours_read, "theirs": theirs_read}[kind](net, folder / "large")
-print(json.dumps([written, time.perf_counter() - start, grown]))
+read = [time.perf_counter() - start, time.process_time() - cpu]
+print(json.dumps([written, busy, *read, grown]))
 """
 
 
 def measure(kind: str, size: int) -> list[float]:
-    """Return the seconds of a write and of a read, and the bytes that the write took."""
+    """Return the seconds of a write, by the clock and of processors; of a read; and bytes."""
     with tempfile.TemporaryDirectory() as folder:
         command = [sys.executable, "-c", CHILD, kind, folder, str(size)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
@@ -113,12 +114,13 @@ def main() -> None:
         warm=False,
     )
     print(f"a state of {arguments.mib} MiB, {Path(tempfile.gettempdir())}")
-    for index, what in enumerate(("write", "read and verify")):
+    kinds = ("write", "write, CPU", "read and verify", "read, CPU")
+    for index, what in enumerate(kinds):
         ours, theirs = ([row[index] for row in figures[kind]] for kind in ("ours", "theirs"))
         print(f"  {what:16} {common.spread(ours, 1, 2)} s; torch {common.spread(theirs, 1, 2)} s;")
         print(f"  {'':16} ratio {common.spread(common.ratios(ours, theirs), 1, 2)}")
     for kind, rows in figures.items():
-        grown = common.spread([row[2] / 2**20 for row in rows], 1, 1)
+        grown = common.spread([row[4] / 2**20 for row in rows], 1, 1)
         print(f"  memory that a write takes, {kind}: {grown} MiB")
     digests()
 

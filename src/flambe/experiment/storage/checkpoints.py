@@ -215,6 +215,11 @@ class Checkpoints:
         -------
         list of str
             What is damaged, for people.
+
+        Raises
+        ------
+        DamagedError
+            If the disk does not let it be condemned.
         """
         damages: list[str] = []
         for path in self._all(folder):
@@ -225,6 +230,8 @@ class Checkpoints:
         while (latest := self.latest(folder)) is not None and (text := self.damage(latest)):
             damages.append(text)
             self.condemn(latest)
+            if self.latest(folder) == latest:
+                raise DamagedError(f"{text}; and it cannot be marked as damaged: remove {latest}")
         return damages
 
     def settle(
