@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 import threading
 import time
@@ -78,6 +79,12 @@ def _initial_state(variant: Variant) -> VariantState:
     )
 
 
+def _differences(before: VariantState, entry: VariantState) -> dict[str, object]:
+    """Return the fields that have changed: name → value now."""
+    new, old = vars(entry), vars(before)
+    return {name: value for name, value in new.items() if value != old[name]}
+
+
 class Journal:
     """The state of one run, and of its variants.
 
@@ -94,6 +101,8 @@ class Journal:
         self.run = run
         self.observer = observer
         self.variants: dict[str, VariantState] = {}
+        #: Id → what an earlier run wrote of variants that this one has not recorded yet.
+        self._recorded: dict[str, VariantState] = {}
         self._lock = threading.RLock()
         self._written = 0.0
         self._lines = Appender(folder.variants, lines=True)
@@ -136,8 +145,16 @@ class Journal:
             if entry.status is Status.MASKED:
                 entry.reason = self._why_masked(variant)
             self.variants[variant.id] = entry
-            self._append(asdict(entry))
+            before = self._recorded.pop(variant.id, None)
+            if before is None or before.stage != entry.stage:
+                self._append(asdict(entry))
+            elif changes := _differences(before, entry):
+                self._append({"id": entry.id, **changes})
             return entry
+
+    def resume(self, recorded: Mapping[str, VariantState]) -> None:
+        """Continue the journal of an earlier run: of what it holds, only changes are written."""
+        self._recorded = {identity: copy.copy(entry) for identity, entry in recorded.items()}
 
     def _why_masked(self, variant: Variant) -> str:
         """Return why a variant is not run: of the stages that it links to, what is missing."""
@@ -166,6 +183,7 @@ class Journal:
     def forget(self, variant_id: str, reason: str = "") -> None:
         """Record that a variant of an earlier configuration is not part of this run, and why."""
         with self._lock:
+            self._recorded.pop(variant_id, None)
             self._append({"id": variant_id, "gone": True, "reason": reason})
 
     def of(self, stage: str) -> list[VariantState]:

@@ -148,6 +148,7 @@ class ResumeState:
         self._reasons = Reasons(self.earlier, self.before, expander, now)
         self._spec = spec
         self._write_record()
+        journal.resume(self.earlier.last)
         for entry in self.earlier.last.values():
             if entry.stage not in spec.pipeline:
                 journal.forget(entry.id, f"there is no stage {entry.stage} any more")
@@ -196,8 +197,8 @@ class ResumeState:
         name = self._bring_here(variant, entry) if renamed else entry.name
         return replace(variant, name=name), result
 
-    def _bring_here(self, variant: Variant, entry: VariantState) -> str:
-        """Move the files of a result to the stage that has it now; return the name there.
+    def _bring_here(self, variant: Variant, entry: VariantState) -> None:
+        """Move the files of a result to the stage that has it now.
 
         What is in place already was moved by a run that was killed before it wrote that down.
         """
@@ -211,7 +212,6 @@ class ResumeState:
             new = self.checkpoints.folder(variant.stage, entry.name)
             if self.checkpoints.latest(new) is None:
                 self.checkpoints.move(old, new)
-        return entry.name
 
     def _has_begun(self, entry: VariantState) -> bool:
         folder = self.checkpoints.folder(entry.stage, entry.name)
@@ -222,15 +222,18 @@ class ResumeState:
         if not runs:
             return entry.status.done
         folder = self.checkpoints.folder(stage or entry.stage, entry.name)
-        latest = self.checkpoints.latest(folder)
-        manifest = self.checkpoints.manifest(latest) if latest is not None else None
+        whole = self.checkpoints.whole(folder)
+        settled = list(whole) == [f"{folder}/{FINAL}"]
+        latest = next(iter(whole)) if settled else self.checkpoints.latest(folder)
+        manifest = whole.get(latest or "")
         # The run may have ended between the last checkpoint and the line that it was the last. An
         # older one is kept, perhaps, and whole, while the last is damaged.
         if manifest is None or not (
             manifest.done or (entry.status.done and manifest.step >= entry.step)
         ):
             return False
-        self.checkpoints.settle(folder, FINAL, spare_settled=True)
+        if not settled:
+            self.checkpoints.settle(folder, FINAL, spare_settled=True)
         entry.step, entry.metric = manifest.step, manifest.metric
         entry.best = best_until(manifest, entry)
         return True
@@ -294,7 +297,7 @@ class ResumeState:
         entry = self.earlier.entries.get(variant.id)
         name = entry.name if entry is not None else variant.name
         if entry is not None and entry.stage != variant.stage:
-            name = self._bring_here(variant, entry)
+            self._bring_here(variant, entry)
         journal.add(replace(variant, name=name), status=Status.MASKED)
 
     def _not_saved(self, variant: Variant, changes: str) -> Problem:

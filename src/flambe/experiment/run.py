@@ -18,6 +18,7 @@ from flambe.errors import (
     Interrupted,
     RunError,
 )
+from flambe.experiment.counting import count_variants
 from flambe.experiment.devices import resolve_devices
 from flambe.experiment.executors.base import Executor
 from flambe.experiment.executors.inline import InlineExecutor
@@ -33,7 +34,7 @@ from flambe.experiment.spec import ExperimentSpec
 from flambe.experiment.stage_runner import StageRunner, Workers
 from flambe.experiment.storage.folder_lock import FolderLock
 from flambe.experiment.storage.run_storage import RunStorage
-from flambe.experiment.variants.expansion import Expander, Variant, positions, stages_linked
+from flambe.experiment.variants.expansion import Expander, may_run, positions, stages_linked
 from flambe.experiment.variants.inputs import Inputs
 from flambe.logging.console import home
 from flambe.packaging.provenance import Recording, Source
@@ -309,22 +310,18 @@ def describe_stages(spec: ExperimentSpec) -> list[StageState]:
     order = positions(spec.pipeline)
     links = {name: stages_linked(config, order, name) for name, config in spec.pipeline.items()}
     used = {name for linked in links.values() for name in linked}
-    variants: dict[str, list[Variant]] = {}
-    expander = Expander(spec.pipeline, spec.seed, seeds=spec.seeds)
+    counts = count_variants(spec)
     states = []
     for stage in spec.stages:
-        expanded = expander.expand(stage.name, variants)
         states.append(
             StageState(
                 stage.name,
                 stage.config.tag if isinstance(stage.config, Schema) else "",
                 links[stage.name],
                 # What has nothing to run is built where it is used; unless it is not used.
-                any(variant.runs for variant in expanded) or stage.name not in used,
+                may_run(stage.config) or stage.name not in used,
                 reduce=stage.reduce,
-                total=len(expanded),
+                total=counts[stage.name].running,
             )
         )
-        kept = stage.reduce and stage.reduce * len(expander.seeds)
-        variants[stage.name] = expanded[:kept]
     return states

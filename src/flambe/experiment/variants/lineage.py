@@ -57,6 +57,9 @@ class _Differences:
     unrecorded: bool = False
 
 
+_DONE = {status.value for status in Status if status.done}
+
+
 class EarlierResults:
     """The results of earlier runs in a folder.
 
@@ -96,7 +99,8 @@ class EarlierResults:
         for line in journal:
             identity = str(line.get("id"))
             before = current.get(identity)
-            if before is not None and before.status.done and "stage" in line:
+            status = line.get("status", Status.FINISHED.value)
+            if before is not None and before.status.done and status not in _DONE:
                 done[identity] = copy.copy(before)  # a run masks it, or begins it again
             if apply_line(current, line) is not None and identity not in current and before:
                 former[identity] = before
