@@ -161,9 +161,9 @@ class ResumeState:
 
     def _write_record(self) -> None:
         assert self._expander is not None
-        record = LineageRecord.of(self._spec, self._expander)
+        text = LineageRecord.of(self._spec, self._expander).dump()
         with replacing(self.folder.lineage) as part:
-            part.write_text(record.dump(), encoding="utf-8")
+            part.write_text(text, encoding="utf-8")
 
     # -- which result is whose ----------------------------------------------------------------
 
@@ -190,17 +190,17 @@ class ResumeState:
                 return variant, result
             return variant, None
         self.unrecorded += result.unrecorded
-        renamed = entry.stage != variant.stage
         if entry.id != variant.id:
             variant = adopted(variant, result)
             self.earlier.looked_up[variant.id] = variant
-        name = self._bring_here(variant, entry) if renamed else entry.name
-        return replace(variant, name=name), result
+        if entry.stage != variant.stage:
+            self._bring_here(variant, entry)
+        return replace(variant, name=entry.name), result
 
     def _bring_here(self, variant: Variant, entry: VariantState) -> None:
         """Move the files of a result to the stage that has it now.
 
-        What is in place already was moved by a run that was killed before it wrote that down.
+        What is in place was moved by a run that was killed before it wrote that down.
         """
         source = self.folder.variant(entry.stage, entry.name)
         target = self.folder.variant(variant.stage, entry.name)
@@ -214,8 +214,7 @@ class ResumeState:
                 self.checkpoints.move(old, new)
 
     def _has_begun(self, entry: VariantState) -> bool:
-        folder = self.checkpoints.folder(entry.stage, entry.name)
-        return self.checkpoints.latest(folder) is not None
+        return bool(self.checkpoints.latest(self.checkpoints.folder(entry.stage, entry.name)))
 
     def _is_complete(self, entry: VariantState, *, runs: bool, stage: str = "") -> bool:
         """Whether a result exists as a whole; its figures are those of its last checkpoint."""
@@ -228,9 +227,9 @@ class ResumeState:
         manifest = whole.get(latest or "")
         # The run may have ended between the last checkpoint and the line that it was the last. An
         # older one is kept, perhaps, and whole, while the last is damaged.
-        if manifest is None or not (
-            manifest.done or (entry.status.done and manifest.step >= entry.step)
-        ):
+        if manifest is None:
+            return False
+        if not manifest.done and not (entry.status.done and manifest.step >= entry.step):
             return False
         if not settled:
             self.checkpoints.settle(folder, FINAL, spare_settled=True)
@@ -387,8 +386,7 @@ class ResumeState:
             successor = entries.get(entry.config_id)
             journal.forget(entry.id, successor.reason if successor is not None else "")
         replaced = sum(e.status.done and e.config_id not in entries for e in gone)
-        rerun = self.rerun.get(stage, Counter())
-        folder = self.folder.root / stage
+        rerun, folder = self.rerun.get(stage, Counter()), self.folder.root / stage
         yield from resume_messages.describe(stage, journal.of(stage), rerun, replaced, folder)
 
     def describe_unrecorded(self) -> str:
