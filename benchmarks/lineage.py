@@ -17,9 +17,12 @@ import time
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import common
+
+if TYPE_CHECKING:
+    from flambe.experiment.spec import ExperimentSpec
 
 COUNTS = (1_000, 10_000, 100_000)
 MOST_SECONDS = 3.0  # for 10,000 variants
@@ -67,7 +70,7 @@ pipeline:
 
 def prepare(folder: Path, count: int, *, checkpoints: bool) -> Path:
     """Write a file of that many variants in all, and the results of a run of it."""
-    from flambe.experiment.variants.expansion import Expander
+    from flambe.experiment.variants.expansion import Expander, Variant
     from flambe.experiment.variants.inputs import Inputs
     from flambe.experiment.variants.record import LineageRecord
     from flambe.progress import RunFolder, Status, VariantState, change_line
@@ -78,7 +81,8 @@ def prepare(folder: Path, count: int, *, checkpoints: bool) -> Path:
     config.write_text(TEXT.format(folder=folder, half=count // 4))
     spec = _spec(config)
     expander = Expander(spec.pipeline, spec.seed, spec.resources, Inputs.of(spec, {}))
-    run, known = RunFolder(folder / "out" / "output__many"), {}
+    run = RunFolder(folder / "out" / "output__many")
+    known: dict[str, list[Variant]] = {}
     run.root.mkdir(parents=True)
     with run.variants.open("w") as journal:
         for stage in spec.pipeline:
@@ -101,16 +105,19 @@ def prepare(folder: Path, count: int, *, checkpoints: bool) -> Path:
     return config
 
 
-def _spec(config: Path) -> Any:
+def _spec(config: Path) -> ExperimentSpec:
     from flambe.compile.build import outlined
     from flambe.compile.reader.document import read_file
+    from flambe.experiment import Experiment
 
     document = read_file(config)
     document.raise_problems()
-    return outlined(document.root).spec()
+    experiment = outlined(document.root)
+    assert isinstance(experiment, Experiment)
+    return experiment.spec()
 
 
-def once(count: int, traced: bool) -> dict[str, Any]:
+def once(count: int, traced: bool) -> dict[str, float | None]:
     """Plan that many variants, once; everything is imported before."""
     import tracemalloc
 
@@ -172,7 +179,7 @@ def _used(command: list[str]) -> float:
 def main() -> None:
     """Measure and print."""
     print(common.machine())
-    figures: dict[int, list[dict[str, Any]]] = {count: [] for count in COUNTS}
+    figures: dict[int, list[dict[str, float]]] = {count: [] for count in COUNTS}
 
     def measure(count: int) -> float:
         figures[count].append(common.elsewhere(__file__, count))
