@@ -116,7 +116,7 @@ def test_the_last_factory_is_lost_and_the_run_ends_and_is_gone_on_with(farm: Far
     assert sum(step >= 2 for step in steps.values()) >= 4
     state = folder.read_state()
     assert state is not None
-    assert state.status is Status.FAILED
+    assert state.status is Status.INTERRUPTED
     first.boot()
     second.boot()
     again = farm.run(file, "--resume").ends(seconds=500)

@@ -257,7 +257,8 @@ def test_a_failure_stops_the_run_after_its_stage(lab: Lab) -> None:
     assert "no luck at step 2" in str(error)
     assert "variant.log" in str(error)
     assert outcome.statuses("train") == [Status.FINISHED, Status.FAILED, Status.FINISHED]
-    assert outcome.of("next") == []
+    assert outcome.statuses("next") == [Status.WAITING] * 3
+    assert outcome.of("next")[0].reason.startswith("the run ended: 1 of 3 variants of stage")
     state = outcome.state
     assert (state.status, state.stage("train").status) == (Status.FAILED, Status.FAILED)
     assert state.stage("next").status is Status.WAITING

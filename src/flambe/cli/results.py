@@ -43,6 +43,7 @@ RANKED = 20  # how many variants of a stage a table shows
 # The colours of the names that stand in front of lines of output.
 COLOURS = ("cyan", "magenta", "green", "yellow", "blue", "bright_cyan")
 NARROW, WIDE = 80, 100  # columns from which a table has all figures; and from which also reasons
+NOT_KEPT = " was not kept by reduce"  # the end of a reason that needs no mention
 LONGEST_REASON = 160  # characters of a reason that a table shows
 
 MARKS = {
@@ -282,10 +283,26 @@ def result_tables(
             yield table(stage, started, limit, width)
         elif own and stage.status is Status.MASKED:
             yield Text(f"{stage.name} is skipped: {failure_reason(own[0])}", "dim")
+        if started or stage.status is not Status.MASKED:
+            for reason, count in _reasons_not_run(run, own).most_common(limit):
+                variants_were = "1 variant was" if count == 1 else f"{count} variants were"
+                yield Text(f"{stage.name}: {variants_were} not run: {reason}", "dim")
         failed = [variant for variant in started if variant.status is Status.FAILED]
         if width < WIDE or is_grouped:
             for variant in failed[:limit]:
                 yield Text(f"{variant_label(variant)}: {failure_reason(variant)}", "red")
+
+
+def _reasons_not_run(run: RunState, variants: Sequence[VariantState]) -> Counter[str]:
+    """Return why variants were not run, though ``reduce`` had kept what they need: how many each.
+
+    Those of a run that continues may still run.
+    """
+    never = {Status.MASKED}
+    if run.status in (Status.FAILED, Status.FINISHED):
+        never.add(Status.WAITING)
+    reasons = (variant.reason for variant in variants if variant.status in never)
+    return Counter(reason for reason in reasons if reason and not reason.endswith(NOT_KEPT))
 
 
 def summary_line(run: RunState, variants: Sequence[VariantState]) -> Text:

@@ -64,8 +64,9 @@ class Experiment(ClusterRunnable):
     max_failures
         How often a variant that fails is tried again, from its last checkpoint.
     stop_on_failure
-        Whether the run stops after a stage in which a variant failed for good; else it continues
-        without that variant and what builds on it, and fails at its end.
+        Whether the run ends when a variant failed for good: its stage is finished, and so are the
+        variants of other stages that run. Else it continues without that variant and what builds
+        on it, and fails at its end.
     merge_plot
         Whether TensorBoard shows the variants of all stages together.
     user_provider
@@ -95,6 +96,9 @@ class Experiment(ClusterRunnable):
         What of the code decides whether a result is reused: ``source`` of your classes and the
         versions of packages; ``version``: ``_flambe_version`` of your classes and the versions of
         packages; or ``off``.
+    max_parallel
+        Stage → how many of its variants may run at the same time; as many as there is room for by
+        default.
     """
 
     #: The keywords whose tags are constructed; those of stages, searches … stay blueprints.
@@ -128,6 +132,7 @@ class Experiment(ClusterRunnable):
         fingerprint: str = "source",
         stop: Mapping[str, Mapping[str, str | float]] | None = None,
         limits: Mapping[str, str | float] | None = None,
+        max_parallel: Mapping[str, int] | None = None,
     ) -> None:
         super().__init__(env, user_provider)
         self.name = name
@@ -140,6 +145,7 @@ class Experiment(ClusterRunnable):
         self.schedulers = dict(schedulers or {})
         self.reduce = dict(reduce or {})
         self.keep = dict(keep or {})
+        self.max_parallel = dict(max_parallel or {})
         self.max_failures = max_failures
         self.stop_on_failure = stop_on_failure
         self.merge_plot = merge_plot

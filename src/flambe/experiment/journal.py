@@ -171,9 +171,16 @@ class Journal:
                 return f"{name} was not kept by reduce"
         return ""
 
+    def mask(self, variant: Variant) -> None:
+        """Record that a variant that waited for others will not be run."""
+        reason = self._why_masked(variant)
+        self.change(variant.id, status=Status.MASKED, reason=reason)
+
     def change(self, variant_id: str, **changes: Unpack[VariantChanges]) -> None:
         """Record what changed about a variant."""
         with self._lock:
+            if self._ending:  # a stage that was interrupted has not stopped in time
+                return
             entry = self.variants[variant_id]
             for name, value in changes.items():
                 setattr(entry, name, value)

@@ -24,6 +24,8 @@ class RunListener:
         Raises if the run was interrupted.
     on_new
         Called with each variant that a search suggests.
+    on_done
+        Called with each variant that has ended, and whether others may build upon it.
     searcher
         The tag of the searcher that suggests the variants, if one does.
     """
@@ -35,12 +37,14 @@ class RunListener:
         notify: Callable[[str], None],
         check: Callable[[], None],
         on_new: Callable[[Variant], None],
+        on_done: Callable[[Variant, bool], None] = lambda variant, succeeded: None,
         searcher: str = "",
     ) -> None:
         self.journal = journal
         self.notify = notify
         self.check = check
         self.on_new = on_new
+        self.on_done = on_done
         #: The searcher to name when a variant ends without a figure: once.
         self.searcher = searcher
 
@@ -105,6 +109,7 @@ class RunListener:
                 "failed; further such variants are not reported"
             )
             self.searcher = ""
+        self.on_done(variant, True)
 
     def on_skip(self, variant: Variant, reason: str) -> None:
         """It is not run, because its stage is stopped."""
@@ -123,7 +128,9 @@ class RunListener:
             error=redact.hide(text),
             traceback=redact.hide(error.traceback) if error else "",
         )
-        if not final:
+        if final:
+            self.on_done(variant, False)
+        else:
             entry = self.journal.variants[variant.id]
             reason = next(iter(redact.hide(text).splitlines()), "")
             self.notify(f"{entry.stage}/{entry.name} failed and is tried again: {reason}")

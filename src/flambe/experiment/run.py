@@ -26,6 +26,7 @@ from flambe.experiment.executors.tune import local_ray
 from flambe.experiment.failed_variants import failure_report
 from flambe.experiment.journal import Journal
 from flambe.experiment.observer import LogObserver, Observer, guard
+from flambe.experiment.pipeline_runner import PipelineRunner
 from flambe.experiment.resume import ResumeState
 from flambe.experiment.search.stage_limits import time_limit
 from flambe.experiment.search.stage_search import StageSearch
@@ -96,7 +97,7 @@ class RunContext:
 
 
 class Run:
-    """Runs the stages of an experiment in order.
+    """Runs the stages of an experiment.
 
     Parameters
     ----------
@@ -230,8 +231,7 @@ class Run:
             notify=self.observer.note,
             secrets=self._trial_secrets(),
         )
-        for stage in self.journal.run.stages:
-            runner.run(stage)
+        PipelineRunner(runner).run()
         if message := resume.describe_unrecorded():
             self.observer.note(message)
         return self._failures()

@@ -108,6 +108,8 @@ class StageSpec:
         Which checkpoints of each of its variants are kept.
     stop
         When it is stopped before its end.
+    max_parallel
+        How many of its variants may run at the same time; None for as many as there is room for.
     """
 
     name: str
@@ -117,6 +119,7 @@ class StageSpec:
     reduce: int | None = None
     keep: Retention = field(default_factory=Retention)
     stop: StopSpec = field(default_factory=StopSpec)
+    max_parallel: int | None = None
 
 
 @dataclass(frozen=True)
@@ -225,9 +228,10 @@ def read_stages(keywords: Mapping[str, object]) -> tuple[StageSpec, ...]:
     searches, schedulers = _mapping(keywords.get("search")), _mapping(keywords.get("schedulers"))
     reductions, keep = _mapping(keywords.get("reduce")), keywords.get("keep")
     stops = _mapping(keywords.get("stop"))
+    limits = _mapping(keywords.get("max_parallel"))
     stages = []
     for name, config in pipeline.items():
-        scheduler, reduce = schedulers.get(name), reductions.get(name)
+        scheduler, reduce, limit = schedulers.get(name), reductions.get(name), limits.get(name)
         stages.append(
             StageSpec(
                 name,
@@ -237,6 +241,7 @@ def read_stages(keywords: Mapping[str, object]) -> tuple[StageSpec, ...]:
                 reduce if isinstance(reduce, int) else None,
                 retention_of(keep, name),
                 StopSpec.read(stops.get(name)),
+                limit if isinstance(limit, int) else None,
             )
         )
     return tuple(stages)

@@ -1,16 +1,17 @@
-"""Runs the stages of an experiment: which variants they have, which are run, and which are kept."""
+"""Runs a stage of an experiment: which variants it has, which are run, and which are kept."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flambe.compile import registry
 from flambe.compile.state.pickled import user_key
-from flambe.errors import RunError
+from flambe.experiment.executors.admission import Admission, StageQueue, filled
 from flambe.experiment.executors.base import Executor, StageOptions
 from flambe.experiment.executors.stage_task import Explored, StageTask
-from flambe.experiment.failed_variants import failure_report
+from flambe.experiment.graph import StageGraph, VariantGraph, compares
 from flambe.experiment.journal import Journal
 from flambe.experiment.listener import RunListener
 from flambe.experiment.resume import ResumeState
@@ -40,8 +41,38 @@ class Workers:
     devices: dict[str, float]
 
 
+@dataclass
+class StageWork:
+    """A stage whose variants are known, and what is left to do in it.
+
+    Attributes
+    ----------
+    state
+        The stage.
+    search
+        Its search.
+    queue
+        Those of its variants that may start.
+    pending
+        The variants that are to be run, those included that wait for others.
+    bases
+        The variants that a searcher starts from.
+    """
+
+    state: StageState
+    search: StageSearch
+    queue: StageQueue
+    pending: list[Variant] = field(default_factory=list)
+    bases: list[Variant] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """The name of the stage."""
+        return self.state.name
+
+
 class StageRunner:
-    """Runs the stages of one run, in the order in which it is given them.
+    """Prepares, runs and concludes the stages of one run; several may run at the same time.
 
     Parameters
     ----------
@@ -68,10 +99,12 @@ class StageRunner:
 
     Attributes
     ----------
+    stages, graph
+        What the stages depend on, and which variants wait for others.
+    admission
+        The queues of the stages.
     variants
         Stage → all its variants.
-    kept_ids
-        The ids of the variants that later stages build upon.
     """
 
     def __init__(
@@ -98,33 +131,29 @@ class StageRunner:
         self.check = check
         self.notify = notify
         self.secrets = secrets
+        self.stages = StageGraph(spec)
+        self.graph = VariantGraph()
+        self.admission = Admission()
         self.variants: dict[str, list[Variant]] = {}
-        self.kept_ids: set[str] = set()
 
-    def run(self, stage: StageState) -> None:
-        """Run a stage.
-
-        Raises
-        ------
-        RunError
-            If the run may not continue after it.
-        """
-        search = StageSearch.of(self.spec.stage(stage.name), self.spec.seed)
+    def prepare(self, stage: StageState) -> StageWork:
+        """Expand a stage, and record its variants: those that are done, and those to be run."""
+        spec = self.spec.stage(stage.name)
+        search = StageSearch.of(spec, self.spec.seed)
         self.resume.recognize(stage.name, self.variants)
         candidates = search.draw(self.expander, self.expander.expand(stage.name, self.variants))
+        work = StageWork(stage, search, self.admission.queue(stage.name, limit=spec.max_parallel))
         if search.searcher:
-            pending = self._adopt_search(stage, candidates, search)
+            self._adopt_search(work, candidates)
         else:
-            pending = self._adopt(stage, candidates)
+            self._adopt(work, candidates)
             stage.total = len(candidates)
         for message in [
             *self._describe_repeated(stage.name),
             *self.resume.describe(stage.name, self.journal),
         ]:
             self.notify(message)
-        if pending:
-            self._execute(stage, pending, search)
-        self._conclude(stage)
+        return work
 
     def _describe_repeated(self, stage: str) -> Iterator[str]:
         if count := self.expander.repeated[stage]:
@@ -136,86 +165,128 @@ class StageRunner:
 
     # -- what is to be run --------------------------------------------------------------------
 
-    def _has_ancestors(self, variant: Variant) -> bool:
-        """Whether all variants that it depends on have results, and were kept."""
-        return self.kept_ids.issuperset(variant.ancestry.values())
-
-    def _adopt(self, stage: StageState, candidates: Sequence[Variant]) -> list[Variant]:
-        """Record the variants of a stage that are known before it runs; return those to be run."""
-        pending = []
+    def _adopt(self, work: StageWork, candidates: Sequence[Variant]) -> None:
+        """Record the variants of a stage that are known before it runs."""
+        stage = work.state
         self.variants[stage.name] = []
         for candidate in candidates:
-            if not self._has_ancestors(candidate):
+            if self.graph.is_excluded(candidate):
                 self.variants[stage.name].append(candidate)
                 self.resume.mask(self.journal, candidate)
+                self.graph.exclude(candidate.id)
                 continue
             variant, result = self.resume.match(candidate)
             self.variants[stage.name].append(variant)
             if self.resume.adopt(self.journal, variant, result):
-                continue
-            if variant.runs or stage.runs:
-                pending.append(variant)
+                self.graph.finish(variant.id)
             else:
-                self.journal.change(variant.id, status=Status.FINISHED)
-        return pending
+                work.pending.append(variant)
 
-    def _adopt_search(
-        self, stage: StageState, candidates: Sequence[Variant], search: StageSearch
-    ) -> list[Variant]:
-        """Record what a search tried in an earlier run; return what is to be run.
+    def _adopt_search(self, work: StageWork, candidates: Sequence[Variant]) -> None:
+        """Record what a search tried in an earlier run, and find out what it is to try.
 
-        That is the variants that are unfinished, and the bases that the searcher starts from if it
-        has more to try.
+        To be run are the variants that are unfinished, and the bases that the searcher starts from
+        if it has more to try.
         """
-        bases = [variant for variant in candidates if self._has_ancestors(variant)]
+        stage, search = work.state, work.search
+        bases = [variant for variant in candidates if not self.graph.is_excluded(variant)]
         resumed = self.resume.adopt_search(self.journal, stage.name, bases, self.expander)
         self.variants[stage.name] = resumed.variants
         search.evaluated += resumed.points
         search.num_samples -= len(resumed.variants)
         remaining = max(0, search.num_samples)
         stage.total = len(resumed.variants) + remaining
-        return [*resumed.unfinished, *(bases if remaining else [])]
+        work.pending = resumed.unfinished
+        work.bases = bases if remaining else []
 
     # -- running it ---------------------------------------------------------------------------
 
-    def _execute(self, stage: StageState, pending: list[Variant], search: StageSearch) -> None:
-        workers = self.start_workers()
-        task = self._task(stage.name, pending)
-        self.journal.stage(stage, Status.RUNNING)
-        recorded = [variant for variant in pending if variant.id in self.journal.variants]
-        bases = [variant for variant in pending if variant not in recorded]
-        done = sum(entry.status.done for entry in self.journal.of(stage.name))
-        stop = self.spec.stage(stage.name).stop
-        limits = StageLimits(stop, self.spec.variant_seconds, done)
-        searched = bool(bases)
-        together = searched and search.continues_points
+    def execute(
+        self,
+        work: StageWork,
+        workers: Workers,
+        check: Callable[[], None],
+        on_end: Callable[[Variant, bool], None],
+    ) -> None:
+        """Run the variants that are in the queue of a stage, and those that come into it.
+
+        Parameters
+        ----------
+        work
+            The stage.
+        workers
+            What runs them.
+        check
+            Raises if the stage is to stop.
+        on_end
+            Called with each variant that has ended, and whether others may build upon it.
+        """
+        recorded, bases = work.pending, work.bases
+        task = self._task(work.name, [*recorded, *bases])
+        self.journal.stage(work.state, Status.RUNNING)
+        spec, search = self.spec.stage(work.name), work.search
+        done = sum(entry.status.done for entry in self.journal.of(work.name))
+        limits = StageLimits(spec.stop, self.spec.variant_seconds, done)
+        run = functools.partial(self._run_queue, work, task, workers, limits, check, on_end)
+        if not compares(spec):
+            run(work.queue)
+            work.queue.end()
+            return
+        # None of its variants waits for others: they are run in groups, one after another.
+        work.queue.drain()
+        work.queue.end()
+        together = bool(bases) and search.continues_points
         groups = [(bases, True)] if together else [(recorded, False), (bases, True)]
         if search.is_population:  # members of one base copy one another
             groups = [(members, False) for members in by_base(recorded)]
         for variants, searched in groups:
-            if not variants:
-                continue
-            suggested = {variant.id for variant in self.variants[stage.name]}
-            options = StageOptions(
-                workers.devices,
-                self.spec.max_failures,
-                self.spec.reuse_actors,
-                search.build_scheduler(),
-                search.build_searcher(suggested, recorded if together else ())
-                if searched
-                else None,
-                self._earlier_trials(stage.name) if search.scheduling else (),
-                search.built_spaces() if search.is_population else {},
-                limits,
-            )
-            listener = RunListener(
-                self.journal,
-                notify=self.notify,
-                check=self.check,
-                on_new=self.variants[stage.name].append,
-                searcher=search.searcher.tag if searched and search.searcher else "",
-            )
-            workers.executor.run_stage(task, variants, options, listener)
+            if variants:
+                urgency = self._waiting_for(work.name)
+                queue = self.admission.queue(work.name, limit=spec.max_parallel, urgency=urgency)
+                run(filled(queue, variants), searched, recorded if together else ())
+                queue.end()
+
+    def _run_queue(
+        self,
+        work: StageWork,
+        task: StageTask,
+        workers: Workers,
+        limits: StageLimits,
+        check: Callable[[], None],
+        on_end: Callable[[Variant, bool], None],
+        queue: StageQueue,
+        searched: bool = False,
+        continued: Sequence[Variant] = (),
+    ) -> None:
+        search = work.search
+        suggested = {variant.id for variant in self.variants[work.name]}
+        options = StageOptions(
+            workers.devices,
+            self.spec.max_failures,
+            self.spec.reuse_actors,
+            search.build_scheduler(),
+            search.build_searcher(suggested, continued) if searched else None,
+            self._earlier_trials(work.name) if search.scheduling else (),
+            search.built_spaces() if search.is_population else {},
+            limits,
+        )
+        listener = RunListener(
+            self.journal,
+            notify=self.notify,
+            check=check,
+            on_new=self.variants[work.name].append,
+            on_done=on_end,
+            searcher=search.searcher.tag if searched and search.searcher else "",
+        )
+        workers.executor.run_stage(task, queue, options, listener)
+
+    def urgency(self, variant: Variant) -> int:
+        """Return how many variants wait for one, those of later stages included."""
+        return self.graph.weight(variant.id) + self._waiting_for(variant.stage)
+
+    def _waiting_for(self, stage: str) -> int:
+        totals = {state.name: state.total for state in self.journal.run.stages}
+        return self.stages.waiting_totals(totals, self.variants)[stage]
 
     def _earlier_trials(self, stage: str) -> list[EarlierTrial]:
         lines = read_lines(self.storage.folder.variants)
@@ -223,8 +294,8 @@ class StageRunner:
 
     def _task(self, stage: str, pending: Sequence[Variant]) -> StageTask:
         variants = {
-            name: {variant.id: variant for variant in variants}
-            for name, variants in self.variants.items()
+            name: {variant.id: variant for variant in self.variants[name]}
+            for name in self.stages.ancestors[stage]
         }
         variants[stage] = {variant.id: variant for variant in pending}
         return StageTask(
@@ -253,29 +324,30 @@ class StageRunner:
 
     # -- after it -----------------------------------------------------------------------------
 
-    def _conclude(self, stage: StageState) -> None:
-        """Determine which variants of a stage are kept, and whether the run may continue.
+    def conclude(self, work: StageWork) -> None:
+        """Determine which variants of a stage are kept: all its variants have ended.
 
         Raises
         ------
         RunError
-            If it may not.
+            If ``reduce`` cannot rank them.
         """
+        stage = work.state
         entries = self.journal.of(stage.name)
-        failed = [entry for entry in entries if entry.status is Status.FAILED]
+        failed = any(entry.status is Status.FAILED for entry in entries)
         done = [entry for entry in entries if entry.status.done]
-        if failed and self.spec.stop_on_failure:
-            self.journal.stage(stage, Status.FAILED)
-            summary = f"{len(failed)} of {len(entries)} variants of stage {stage.name!r} failed"
-            raise RunError(failure_report(self.storage.folder, failed, summary))
         kept = keep_best(stage, done) if stage.reduce is not None else done
         scheduler = self.spec.stage(stage.name).scheduler
         for message in missing_figures(stage, done, kept, scheduler):
             self.notify(message)
+        kept_ids = {entry.id for entry in kept}
         for entry in entries:
             if stage.reduce is not None and entry.status.done:
-                self.journal.change(entry.id, kept=entry in kept)
-        self.kept_ids |= {entry.id for entry in kept}
+                self.journal.change(entry.id, kept=entry.id in kept_ids)
+            if entry.id in kept_ids:
+                self.graph.finish(entry.id)
+            else:
+                self.graph.exclude(entry.id)
         status = Status.FINISHED
         if failed and not done:
             status = Status.FAILED

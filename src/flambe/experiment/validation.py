@@ -36,6 +36,8 @@ _URLS = ("https", "http", "s3")
 _RESERVED = {"resources"}
 # Schedulers that replace the hyper-parameters of variants.
 _CHANGING = {"PopulationBasedTraining", "PopulationBasedTrainingReplay", "PB2"}
+#: The schedulers that stop variants, and never pause them.
+_NEVER_PAUSE = {"ASHAScheduler", "AsyncHyperBandScheduler", "FIFOScheduler"}
 
 Keywords = Mapping[Key, object]
 
@@ -45,7 +47,7 @@ def keyword_findings(values: Mapping[str, object]) -> Iterator[Finding]:
     pipeline = _mapping(values.get("pipeline"))
     yield from _name_findings(values, pipeline)
     yield from _resource_findings(_mapping(values.get("resources")), pipeline)
-    for keyword in ("search", "schedulers", "reduce", "stop"):
+    for keyword in ("search", "schedulers", "reduce", "stop", "max_parallel"):
         yield from _stage_findings(keyword, _mapping(values.get(keyword)), pipeline)
     yield from _keep_findings(values.get("keep"), pipeline)
     yield from _option_findings(pipeline)
@@ -197,6 +199,18 @@ def _number_findings(values: Mapping[str, object]) -> Iterator[Finding]:
     for stage, k in _mapping(values.get("reduce")).items():
         if isinstance(k, int) and k < 1:
             yield ("reduce", stage), f"reduce: cannot keep {k} variants", "expected 1 or more"
+    schedulers = _mapping(values.get("schedulers"))
+    for stage, limit in _mapping(values.get("max_parallel")).items():
+        scheduler = schedulers.get(stage)
+        if isinstance(limit, int) and limit < 1:
+            message = f"max_parallel: {limit} variants cannot run at the same time"
+            yield ("max_parallel", stage), message, "expected 1 or more"
+        elif isinstance(scheduler, Schema) and scheduler.tag.rpartition(".")[2] not in _NEVER_PAUSE:
+            message = (
+                f"max_parallel: !{scheduler.tag} pauses variants to compare them, and needs all of "
+                f"stage {stage!r} at once"
+            )
+            yield ("max_parallel", stage), message, "leave out max_parallel, or use ASHAScheduler"
     for device, amount in _mapping(values.get("devices")).items():
         if isinstance(amount, int | float) and (amount < 0 or (amount > 1 and amount % 1)):
             yield (

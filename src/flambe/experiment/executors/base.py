@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from flambe.errors import ComponentError
+from flambe.experiment.executors.admission import StageQueue
 from flambe.experiment.executors.stage_task import StageTask
 from flambe.experiment.search.history import EarlierTrial
 from flambe.experiment.search.stage_limits import StageLimits
@@ -16,7 +17,10 @@ from flambe.experiment.variants.expansion import Variant
 
 
 class VariantListener(Protocol):
-    """Is called as variants run, from the thread that runs the stage."""
+    """Is called as variants run, from the thread that runs their stage."""
+
+    def check(self) -> None:
+        """Raise if the stage is to stop."""
 
     def on_start(self, variant: Variant, host: str) -> None:
         """A variant starts, or starts again."""
@@ -93,7 +97,15 @@ class StageOptions:
 
 
 class Executor(Protocol):
-    """Runs stages, one call each."""
+    """Runs stages, one call each.
+
+    Attributes
+    ----------
+    parallel
+        Whether stages may run at the same time, each called from a thread of its own.
+    """
+
+    parallel: bool
 
     def start(self) -> None:
         """Prepare; called once, before the first stage."""
@@ -104,11 +116,14 @@ class Executor(Protocol):
     def run_stage(
         self,
         task: StageTask,
-        variants: Sequence[Variant],
+        variants: StageQueue,
         options: StageOptions,
         listener: VariantListener,
     ) -> None:
-        """Run the variants of a stage until each has finished or failed, calling the listener."""
+        """Run the variants that come out of a queue until it is over, calling the listener.
+
+        Where there is a search, those in it are what the searcher starts from.
+        """
 
     def close(self) -> None:
         """Release everything."""

@@ -9,12 +9,12 @@ import shutil
 import socket
 import tempfile
 import time
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 from flambe._disk import retry_when_full
 from flambe.errors import FlambeError, listed
+from flambe.experiment.executors.admission import StageQueue
 from flambe.experiment.executors.base import StageOptions, VariantListener
 from flambe.experiment.executors.crash_record import quote_last_lines
 from flambe.experiment.executors.failures import Failure, full_message, reported_failure
@@ -44,6 +44,8 @@ class InlineExecutor:
         then.
     """
 
+    parallel = False
+
     def __init__(self, root: Path, debugger: pdb.Pdb | None = None) -> None:
         self.root = root
         self.debugger = debugger
@@ -59,12 +61,13 @@ class InlineExecutor:
     def run_stage(
         self,
         task: StageTask,
-        variants: Sequence[Variant],
+        variants: StageQueue,
         options: StageOptions,
         listener: VariantListener,
     ) -> None:
         """Run the variants; see :class:`~flambe.experiment.executors.base.Executor`."""
-        for variant in variants:
+        while (variant := variants.take()) is not None:
+            variants.report(in_use=0)
             if options.limits.reason:
                 listener.on_skip(variant, options.limits.reason)
                 continue

@@ -657,3 +657,40 @@ class Chosen(Component):
         more = 100.0 * self.part.more[0] if self.part.more else 0.0
         own = self.extra.size if isinstance(self.extra, Part) else 0.0
         return float(1000 * self.part.kind + self.part.size + more + own)
+
+
+class Meeting(Component):
+    """Leaves a file with its name, and ends when the file of another one is there."""
+
+    SECONDS = 240.0
+
+    def __init__(self, folder: str, name: str, awaits: str = "", of: Any = None) -> None:
+        self.folder = folder
+        self.name = name if of is None else f"{name}-{of.name}"
+        self.awaits = awaits
+        self.met = False
+        self.register_attrs("met")
+
+    def run(self) -> bool:
+        end = time.monotonic() + self.SECONDS
+        note(os.path.join(self.folder, self.name), "here")
+        while self.awaits and not os.path.exists(os.path.join(self.folder, self.awaits)):
+            if time.monotonic() > end:
+                raise TimeoutError(f"{self.awaits} did not come")
+            time.sleep(0.05)
+        self.met = True
+        return False
+
+
+class Alone(Component):
+    """Fails if another one runs at the same time."""
+
+    def __init__(self, lock: str, rate: float = 1.0) -> None:
+        self.lock = lock
+        self.rate = rate
+
+    def run(self) -> bool:
+        os.close(os.open(self.lock, os.O_CREAT | os.O_EXCL))
+        time.sleep(0.3)
+        os.unlink(self.lock)
+        return False

@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import threading
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import ray
 from ray import tune
-from ray.exceptions import GetTimeoutError
-from ray.tune import CheckpointConfig, FailureConfig, RunConfig, TuneConfig, Tuner
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from flambe import _disk
 from flambe._retry import retry
 from flambe.errors import RunError
+from flambe.experiment.executors.admission import StageQueue
 from flambe.experiment.executors.base import StageOptions, VariantListener
 from flambe.experiment.executors.stage_task import StageTask
-from flambe.experiment.executors.tune.algorithms.stage_engines import (
-    StageEngines,
-    count_slots,
-    stage_engines,
-)
-from flambe.experiment.executors.tune.channel import LINE_PERIOD
+from flambe.experiment.executors.tune.algorithms.stage_engines import count_slots, stage_engines
 from flambe.experiment.executors.tune.collector import Collector, CollectorStatus
 from flambe.experiment.executors.tune.collector_client import CollectorClient
+from flambe.experiment.executors.tune.concurrent.live_output import LiveOutput
+from flambe.experiment.executors.tune.concurrent.slots import Slots
+from flambe.experiment.executors.tune.concurrent.stage_tuner import TRAINABLE, StageTuner
 from flambe.experiment.executors.tune.diagnosis import FailureDiagnosis
 from flambe.experiment.executors.tune.import_path import job_config
 from flambe.experiment.executors.tune.local_ray import LocalRay
@@ -38,21 +34,17 @@ from flambe.experiment.executors.tune.ray_process import (
     quiet_ray,
     raylet_in_log,
 )
-from flambe.experiment.executors.tune.stage_run import StageCallback, StageRun, settle_resumed
+from flambe.experiment.executors.tune.stage_run import StageRun, settle_resumed
 from flambe.experiment.executors.tune.trainable import VariantTrainable
 from flambe.experiment.executors.tune.trial import NAMESPACE
 from flambe.experiment.executors.tune.trial_history import TrialHistory
-from flambe.experiment.executors.tune.worker_replacement import replace_refusing_actors
-from flambe.experiment.search.engines import METRIC, MODE
 from flambe.experiment.variants.expansion import Variant
 from flambe.logging import redact
 from flambe.progress import host_name
 
 _log = logging.getLogger(__name__)
 
-TRAINABLE = "flambe_variant"
 START_ATTEMPTS = 3
-STOP_SECONDS = 30.0  # that the thread of live output may take to end
 
 # Tune's own loggers and its table are not used: flambe records and shows results.
 TUNE_ENVIRONMENT = {
@@ -80,6 +72,8 @@ class TuneExecutor:
         Ends the run, for a reason.
     """
 
+    parallel = True
+
     def __init__(
         self,
         root: Path,
@@ -91,10 +85,18 @@ class TuneExecutor:
         self.halt = halt
         self.name = f"flambe-{uuid.uuid4().hex[:12]}"
         self.local = LocalRay()
-        self._history = TrialHistory()
+        #: Stage → what is remembered of its trials.
+        self._histories: dict[str, TrialHistory] = {}
         #: Stage → the task that the collector has, and which process of it has them.
         self._tasks: dict[str, StageTask] = {}
         self._collector_process = ""
+        self._slots = Slots()
+        self._output = LiveOutput(
+            self._poll,
+            self._check_collector,
+            lambda error: self.halt(_disk.reason(error, self.root, host_name())),
+            lambda: not self._head_is_gone,
+        )
         self._collector: CollectorClient | None = None
         self._started_ray = False
         self._settings = contextlib.ExitStack()
@@ -179,7 +181,7 @@ class TuneExecutor:
     def run_stage(
         self,
         task: StageTask,
-        variants: Sequence[Variant],
+        variants: StageQueue,
         options: StageOptions,
         listener: VariantListener,
     ) -> None:
@@ -188,33 +190,37 @@ class TuneExecutor:
         Raises
         ------
         RunError
-            If no factory was left.
+            If a checkpoint cannot be moved to where it belongs.
         """
+        self._slots.share(variants, options.devices)
         watched = self.nodes.watched() if self.nodes is not None else contextlib.nullcontext()
-        with watched, self._live_lines(listener):
+        with watched, self._output.passed_to(listener):
             lost = self._run(task, variants, options, listener)
             while lost:
                 # Their hosts went while they had no failure left, which was not their failure.
                 checkpoints = task.storage.checkpoints()
                 task.restore.update(settle_resumed(checkpoints, lost, task.retention))
-                lost = self._run(task, lost, options.without_search(), listener)
+                variants = variants.again(lost)
+                lost = self._run(task, variants, options.without_search(), listener)
+                variants.end()
         task.storage.checkpoints().remove_tune_files(task.stage)
 
     def _run(
         self,
         task: StageTask,
-        variants: Sequence[Variant],
+        variants: StageQueue,
         options: StageOptions,
         listener: VariantListener,
     ) -> list[Variant]:
-        """Run variants by one Tuner; return those that were lost with their hosts."""
+        """Run variants by one search of Tune; return those that were lost with their hosts."""
         self._tasks[task.stage] = task
         self._running_collector.set_task(task)
+        history = self._histories.setdefault(task.stage, TrialHistory())
         stage = StageRun(
             task,
             listener,
             options.search.suggested_ids if options.search is not None else (),
-            self._history,
+            history,
             self._diagnosis,
             self.halt,
             self.nodes,
@@ -229,68 +235,15 @@ class TuneExecutor:
         stage.population = engines.population
         for identity in engines.stopped:
             stage.stop_recorded(task.variants[task.stage][identity])
-        variants = [variant for variant in variants if variant.id not in engines.stopped]
-        try:
-            if variants:
-                self._tuner(stage, variants, options, engines).fit()
-        except KeyboardInterrupt:
-            if self.nodes is not None and self.nodes.gave_up:
-                raise RunError(
-                    f"{self.nodes.gave_up}\n  finished variants are kept; to continue, run the "
-                    "same command with --resume"
-                ) from None
-            raise
-        self._history.release_all()
-        self._history.upkeep.wait_settled()
+        variants.discard(engines.stopped)
+        if len(variants) or not variants.over:
+            StageTuner(stage, variants, options, engines, self.name, listener.check).run()
+        if options.limits.reason:
+            for variant in variants.drain():
+                listener.on_skip(variant, options.limits.reason)
+        history.release_all()
+        history.upkeep.wait_settled()
         return stage.lost
-
-    def _tuner(
-        self,
-        stage: StageRun,
-        variants: Sequence[Variant],
-        options: StageOptions,
-        engines: StageEngines,
-    ) -> Tuner:
-        task = stage.task
-        return Tuner(
-            TRAINABLE,
-            param_space=self._param_space(task, variants, options),
-            tune_config=TuneConfig(
-                metric=METRIC,
-                mode=MODE,
-                scheduler=engines.scheduler,
-                search_alg=engines.searcher,
-                num_samples=engines.num_samples,
-                reuse_actors=options.reuse_actors and replace_refusing_actors(),
-                trial_name_creator=stage.trial_name,
-                trial_dirname_creator=stage.trial_folder,
-            ),
-            run_config=RunConfig(
-                name=task.stage,
-                storage_path=task.storage.base,
-                storage_filesystem=task.storage.for_tune(),
-                failure_config=FailureConfig(max_failures=options.max_failures),
-                checkpoint_config=CheckpointConfig(checkpoint_frequency=1, checkpoint_at_end=True),
-                callbacks=[StageCallback(stage)],
-                verbose=0,
-            ),
-        )
-
-    def _param_space(
-        self, task: StageTask, variants: Sequence[Variant], options: StageOptions
-    ) -> dict[str, object]:
-        """Return the search space of Tune; its samples are a ``TrialConfig``."""
-        ids = [variant.id for variant in variants]
-        space: dict[str, object] = {
-            "stage": task.stage,
-            "collector": self.name,
-            "devices": dict(options.devices),
-        }
-        if options.search is None:
-            return {**space, "variant": tune.grid_search(ids)}
-        # The options of the base variants are one more dimension of the search.
-        variant = tune.choice(ids) if len(ids) > 1 else ids[0]
-        return {**space, "variant": variant, "values": dict(options.search.space)}
 
     # -- live output --------------------------------------------------------------------------
 
@@ -299,43 +252,17 @@ class TuneExecutor:
         assert self._collector is not None, "start() comes first"
         return self._collector
 
-    @contextlib.contextmanager
-    def _live_lines(self, listener: VariantListener) -> Iterator[None]:
-        """Pass the output of components to the listener while a stage runs."""
-        over = threading.Event()
-
-        def pass_lines() -> None:
-            last = False
-            while not last:
-                last = over.wait(LINE_PERIOD)
-                try:
-                    status = self._running_collector.poll()
-                    self._check_collector(status)
-                except GetTimeoutError:
-                    continue
-                except Exception:  # Ray is shutting down
-                    return
-                try:
-                    listener.on_lines(status.lines)
-                except OSError as error:
-                    self.halt(_disk.reason(error, self.root, host_name()))
-
-        thread = threading.Thread(target=pass_lines, name="flambe-lines", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            over.set()
-            if not self._head_is_gone:
-                thread.join(STOP_SECONDS)
+    def _poll(self) -> CollectorStatus:
+        return self._running_collector.poll()
 
     def _check_collector(self, status: CollectorStatus) -> None:
         """Give a restarted collector its tasks; halt where its disk is full for too long."""
         if self._collector_process not in ("", status.process):
             _log.warning("the process that collects the output of the run was killed: restarted")
-            for task in self._tasks.values():
+            for task in list(self._tasks.values()):
                 self._running_collector.resend_task(task)
         self._collector_process = status.process
+        self._slots.refresh()
         if status.refusal and status.refused_for > _disk.deadline():
             self.halt(status.refusal)
 
@@ -349,7 +276,8 @@ class TuneExecutor:
         if self._collector is not None and not self._head_is_gone:
             with contextlib.suppress(Exception):
                 self._collector.close()
-        self._history.upkeep.close()
+        for history in self._histories.values():
+            history.upkeep.close()
         if self.nodes is not None:
             self.nodes.release_leases()
             self.nodes.head.close()

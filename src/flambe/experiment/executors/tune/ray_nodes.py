@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import shlex
-import signal
 import subprocess
 import threading
 import time
@@ -52,8 +51,6 @@ class RayNodeMonitor:
     ----------
     head
         Watches the head of Ray.
-    gave_up
-        Why the run was interrupted for lack of factories, if it was.
     """
 
     def __init__(
@@ -65,7 +62,11 @@ class RayNodeMonitor:
         self.env = env
         self.notify = notify
         self.head = HeadWatch(self.address, halt)
-        self.gave_up = ""
+        self._halt = halt
+        #: How many stages run, and what ends the thread that watches for all of them.
+        self._stages = 0
+        self._watching: tuple[threading.Thread, threading.Event] | None = None
+        self._lock = threading.Lock()
         self.expected = dict(zip(env.factories_names, env.factories_ips, strict=True))
         #: The factories that the user was last told are alive.
         self._announced = set(self.expected)
@@ -125,20 +126,31 @@ class RayNodeMonitor:
     def watched(self) -> Iterator[None]:
         """Watch the factories: announce those that are lost or come back, and restart nodes.
 
-        When there has been no factory for too long, the run is interrupted: see :attr:`gave_up`.
+        When there has been no factory for too long, the run is interrupted. Several stages may be
+        in here at the same time.
         """
         self.on_progress()
-        over = threading.Event()
-        thread = threading.Thread(
-            target=self._watch, args=(over,), name="flambe-nodes", daemon=True
-        )
-        thread.start()
+        with self._lock:
+            self._stages += 1
+            if self._watching is None:
+                over = threading.Event()
+                thread = threading.Thread(
+                    target=self._watch, args=(over,), name="flambe-nodes", daemon=True
+                )
+                thread.start()
+                self._watching = thread, over
         try:
             yield
         finally:
-            over.set()
-            if not self.head.gone:
-                thread.join(PERIOD + SSH_SECONDS)
+            watching = None
+            with self._lock:
+                self._stages -= 1
+                if not self._stages:
+                    watching, self._watching = self._watching, None
+            if watching is not None:
+                watching[1].set()
+                if not self.head.gone:
+                    watching[0].join(PERIOD + SSH_SECONDS)
 
     def _watch(self, over: threading.Event) -> None:
         alone_since: float | None = None
@@ -159,8 +171,10 @@ class RayNodeMonitor:
                 self.notify(f"no factory is left; one has {alone_seconds():.0f} s to come back")
             elif time.monotonic() - alone_since > alone_seconds():
                 seconds = f"{alone_seconds():.0f} s"
-                self.gave_up = f"no factory was left, and none came back within {seconds}"
-                signal.pthread_kill(_main_thread(), signal.SIGTERM)
+                self._halt(
+                    f"no factory was left, and none came back within {seconds}\n  finished "
+                    "variants are kept; to continue, run the same command with --resume"
+                )
                 return
 
     def _announce(self, alive: set[str]) -> None:
@@ -273,9 +287,3 @@ def _registered_factories() -> dict[str, str]:
         for name in node["Resources"]
         if name.startswith("factory_")
     }
-
-
-def _main_thread() -> int:
-    identity = threading.main_thread().ident
-    assert identity is not None
-    return identity

@@ -188,25 +188,37 @@ class StageRun:
             return
         folder = self.checkpoints.folder(variant.stage, variant.name)
         self._history.release(trial.trial_id)
-        self._settle(variant, folder)
         stopped = not last.get("at_end", False)
-        self.listener.on_end(variant, stopped=stopped, reason=reason if stopped else "")
+        ended = functools.partial(
+            self.listener.on_end, variant, stopped=stopped, reason=reason if stopped else ""
+        )
+        # Variants that build upon it start at once: not before its checkpoint is where it stays.
+        # Nothing builds upon a member of a population before all of them have ended.
+        self._settle(variant, folder, (lambda: None) if self.population else ended)
+        if self.population:
+            ended()
 
     def stop_recorded(self, variant: Variant) -> None:
         """Record that a variant was stopped in an earlier run, which was killed just then."""
         folder = self.checkpoints.folder(variant.stage, variant.name)
-        self._settle(variant, folder)
-        self.listener.on_end(variant, stopped=True)
+        self._settle(
+            variant, folder, functools.partial(self.listener.on_end, variant, stopped=True)
+        )
 
-    def _settle(self, variant: Variant, folder: str) -> None:
+    def _settle(self, variant: Variant, folder: str, then: Callable[[], None]) -> None:
         """Settle the checkpoints of a variant, once no member of its population needs one."""
+
+        def on_settled(size: int) -> None:
+            self.listener.on_stored(variant, size)
+            then()
+
         settle = functools.partial(
             self._history.upkeep.settle,
             self.checkpoints,
             folder,
             FINAL,
             self.task.retention,
-            lambda size: self.listener.on_stored(variant, size),
+            on_settled,
         )
         self._history.when_released(folder, settle)
 
