@@ -17,7 +17,6 @@ import tempfile
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import common
 from flambe.compile import Component, Link, Schema
@@ -28,7 +27,7 @@ TARGET = 0.6
 class Wait(Component):
     """Takes its time, and no CPU."""
 
-    def __init__(self, seconds: float, after: Any = None) -> None:
+    def __init__(self, seconds: float, after: object = None) -> None:
         self.seconds = seconds
         self.after = after
         self.done = False
