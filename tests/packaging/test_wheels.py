@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import zipfile
@@ -61,6 +62,16 @@ def test_a_tree_gives_the_same_bytes_until_it_changes(editable: Path) -> None:
     assert changed.content != first.content
     with zipfile.ZipFile(changed.path) as opened:
         assert opened.read("heron_outer/__init__.py") == b"VALUE = 2\n"
+
+
+def test_an_environment_in_a_tree_is_not_copied(editable: Path) -> None:
+    """It may have gigabytes; a pipe is what cannot be copied."""
+    folder = editable / "environment"
+    folder.mkdir()
+    (folder / "pyvenv.cfg").touch()
+    os.mkfifo(folder / "pipe")
+    with zipfile.ZipFile(wheel.build(editable, editable.parent)) as opened:
+        assert not [name for name in opened.namelist() if "environment" in name]
 
 
 def test_the_innermost_tree_is_where_a_module_comes_from(editable: Path) -> None:

@@ -135,7 +135,7 @@ def build(tree: Path, folder: Path) -> Path:
     # A copy: builds leave files behind, which setuptools would package the next time.
     with tempfile.TemporaryDirectory() as scratch:
         copy = Path(scratch, "tree")
-        shutil.copytree(tree, copy, ignore=_LEFT_OUT, symlinks=True)
+        shutil.copytree(tree, copy, ignore=_left_out, symlinks=True)
         command = [sys.executable, "-m", "uv", "build", "--wheel", "--no-config", "--quiet"]
         command += ["--out-dir", str(folder), str(copy)]
         environment = {**os.environ, "SOURCE_DATE_EPOCH": "315532800"}
@@ -166,11 +166,19 @@ _LEFT_OUT = shutil.ignore_patterns(
 )  # fmt: skip
 
 
+def _left_out(parent: str, names: list[str]) -> set[str]:
+    """Return what of a folder is not source: an environment of Python is not, whatever its name."""
+    environments = {
+        name for name in names if os.path.exists(os.path.join(parent, name, "pyvenv.cfg"))
+    }
+    return _LEFT_OUT(parent, names) | environments
+
+
 def _tree_state(tree: Path) -> str:
     """Return a hash of the names, sizes and times of a tree's files: quick, and never stale."""
     digest = hashlib.sha256(str(tree).encode())
     for parent, folders, names in os.walk(tree):
-        left_out = _LEFT_OUT(parent, [*folders, *names])
+        left_out = _left_out(parent, [*folders, *names])
         folders[:] = sorted(set(folders) - left_out)
         for name in sorted(set(names) - left_out):
             path = os.path.join(parent, name)
