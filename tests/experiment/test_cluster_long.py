@@ -242,7 +242,7 @@ grow: !crops.Trouble
     }
     assert found[0.1].status is found[0.3].status is Status.FINISHED
     assert found[0.2].status is Status.FAILED
-    assert "died" in found[0.2].error
+    assert "killed by SIGKILL" in found[0.2].error
 
 
 def resident(pid: int) -> int:
