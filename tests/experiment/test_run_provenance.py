@@ -15,10 +15,14 @@ import numpy as np
 import pytest
 
 import flambe
+from flambe.cluster import job
+from flambe.compile.reader.document import read_file
+from flambe.experiment import Experiment
 from flambe.logging import redact
 from flambe.packaging import provenance
 from flambe.packaging.provenance import Recording, Source, record_client
-from flambe.progress import Invocation, read_invocations, read_lines
+from flambe.progress import Invocation, read_invocation, read_invocations, read_lines
+from flambe.testing import RecordingCluster
 from tests.experiment.lab import Lab
 
 PIPELINE = "train: !pieces.Walk {steps: 1, rate: !g [1.0, 2.0]}  # tried twice"
@@ -153,6 +157,31 @@ def test_a_cluster_records_what_its_client_knew(
     assert start.platform == platform.platform()
     assert "numpy" in start.packages
     assert start.complete
+
+
+def test_the_client_of_a_cluster_sends_what_it_knows(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Experiment, "setup", lambda self, *arguments, **options: None)
+    monkeypatch.setattr(sys, "argv", ["flambe", "config.yaml", "--cluster", "lab.yaml"])
+    lab.write(PIPELINE)
+    document = read_file(lab.config, overrides=["seed=3"])
+    cluster = RecordingCluster(factories=1)
+    job.start(cluster, job.JobSpec(document.root(), {}))
+    (request,) = [r for verb, r in cluster.agents["orchestrator"].requests if verb == "start"]
+    variables = request["env"]
+    assert isinstance(variables, dict)
+    path = str(variables[provenance.VARIABLE])
+    files = cluster.connections["orchestrator"].files
+    (content,) = [data for name, data in files.items() if path.endswith(name)]
+    client = read_invocation(json.loads(content))
+    assert client is not None
+    assert client.command == ["flambe", "config.yaml", "--cluster", "lab.yaml"]
+    assert (client.file, client.config) == (str(lab.config), lab.config.read_text())
+    assert client.overrides == ["seed=3"]
+    assert "seed: 3" in client.resolved
+    assert "env:" not in client.resolved
+    assert not client.complete
 
 
 def test_a_broken_record_does_no_harm(tmp_path: Path) -> None:
