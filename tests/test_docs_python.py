@@ -55,3 +55,14 @@ def test_the_page_about_tests(folder: Path) -> None:
     exec(compile(next(blocks("testing.md")), "testing.md", "exec"), names)
     names["test_it_halves"]()
     names["test_our_experiment_learns"](folder / "results")
+
+
+@pytest.mark.integration
+def test_the_example_of_a_script(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("torch")
+    text = (ROOT / "examples" / "digits.py").read_text(encoding="utf-8")
+    script = folder / "script.py"
+    exec(compile(text, str(script), "exec"), {"__file__": str(script), "__name__": "__main__"})
+    assert "output_size" in (output := capsys.readouterr().out)
+    assert " parameters\n" in output
+    assert (folder / "flambe-output" / "output__digits-from-python" / "state.json").is_file()
