@@ -32,8 +32,8 @@ def state():
         "logging": {l.name: (l.level, l.handlers[:], l.propagate) for l in loggers},
         "threads": sum("flambe" in t.name for t in threading.enumerate()),
     }
-# What importing it does to Ray's own logger stays.
-import ray, flambe.experiment.executors.tune.driver
+# What importing does to loggers and variables of these libraries stays.
+import ray, sklearn.datasets, torch, flambe.experiment.executors.tune.driver
 KNOWN = [n for n in logging.root.manager.loggerDict if n.split(".")[0] in
          ("ray", "flambe", "asyncssh", "fsspec", "optuna", "asyncio", "py")]
 from ray._private import worker
@@ -49,7 +49,9 @@ run = experiment.run()
 """
 SAME = """
 after = state()
-print({name: (before[name], after[name]) for name in before if before[name] != after[name]})
+def differing(a, b):
+    return {k: (a.get(k), b.get(k)) for k in {**a, **b} if a.get(k) != b.get(k)}
+print(differing(before.pop("environment"), after.pop("environment")), differing(before, after))
 print(worker.print_to_stdstream is printer, ray.is_initialized())
 """
 # Without Ray, whose start takes its time: it is interrupted in the same way.
@@ -148,7 +150,7 @@ def test_a_run_is_a_table_that_changes_in_place(cells: dict[str, Any]) -> None:
 
 def test_a_run_leaves_its_process_as_it_was(cells: dict[str, Any]) -> None:
     assert errors_of(cells["state"]) == []
-    assert text_of(cells["same"]) == "{}\nTrue False\n"
+    assert text_of(cells["same"]) == "{} {}\nTrue False\n"
 
 
 def test_the_results_are_shown(cells: dict[str, Any]) -> None:

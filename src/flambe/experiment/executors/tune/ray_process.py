@@ -19,6 +19,8 @@ QUIET = {
     "optuna": logging.WARNING,
     "ray.tune": logging.CRITICAL,  # flambe reports what happens to trials
 }
+#: Variables that Ray and Tune set in the driver: breakpoint() would call Ray's debugger afterwards.
+SET_BY_RAY = ("PYTHONBREAKPOINT", "RAY_USAGE_STATS_ENABLED", "TUNE_RESULT_BUFFER_LENGTH")
 
 
 @contextlib.contextmanager
@@ -37,7 +39,7 @@ def driver_settings(variables: Mapping[str, str]) -> Iterator[None]:
     A notebook or a script continues after the run, perhaps with Ray
     (test_a_run_leaves_its_process_as_it_was).
     """
-    before = {name: os.environ.get(name) for name in variables}
+    before = {name: os.environ.get(name) for name in (*variables, *SET_BY_RAY)}
     levels = {name: logging.getLogger(name).level for name in QUIET}
     os.environ.update(variables)
     quiet_loggers()
