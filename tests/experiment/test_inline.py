@@ -110,6 +110,8 @@ def test_a_checkpoint_is_where_the_specification_says(lab: Lab) -> None:
         assert (loaded.done, loaded.value) == (2, variant.metric)
     assert sorted(os.listdir(outcome.folder.root)) == [
         "experiment.yaml",
+        "invocations.jsonl",
+        "lineage.json",
         "run.log",
         "state.json",
         "state.previous.json",
