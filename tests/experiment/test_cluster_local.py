@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from flambe.progress import RunFolder, Status
+from flambe.progress import RunFolder, Status, read_invocations
 from flambe.remote.agent import supervisor
 from tests.experiment.buckets import NAME, Bucket
 from tests.experiment.farm import Farm, eventually, figures, layout
@@ -161,6 +161,31 @@ def test_what_is_learned_is_the_same(farm: Farm) -> None:
     refused = "a variant needs 3 cpu, and no host has that: factory_1 has 2 cpu, 0 gpu, factory_2"
     assert refused in farm.flambe("plan", large, "--cluster", farm.cluster, code=2)
     assert refused in farm.run(large).ends(2)
+
+
+def test_overrides_parts_and_variables_reach_the_cluster(farm: Farm) -> None:
+    (farm.folder / "rates.yaml").write_text("!g [0.1, 0.2]\n")
+    pipeline = "grow: !crops.Growth {rate: !include rates.yaml, size: !env GROWTH_SIZE}"
+    file = farm.write("overridden", pipeline)
+    overrides = ["grow.steps=2", "seeds=2", "grow.padding=!env {name: GROWTH_NONE, default: 3}"]
+    farm.run(file, *overrides, GROWTH_SIZE="5").ends(seconds=500)
+    folder = farm.output("overridden")
+    variants = list(folder.read_variants().values())
+    assert [(v.choices["rate"], v.seed, v.step) for v in variants] == [
+        (rate, seed, 2) for rate in (0.1, 0.2) for seed in (0, 1)
+    ]
+    for variant in variants:  # the hosts have no such variable
+        text = (folder.variant("grow", variant.name) / "config.yaml").read_text()
+        assert "size: 5" in text
+        assert "padding: 3" in text
+    [start] = read_invocations(folder.invocations)
+    assert start.overrides == overrides
+    assert start.seeds == [0, 1]
+    assert "!include rates.yaml" in start.config
+    assert "rate: !g [0.1, 0.2]" in start.resolved
+    job = farm.state / "job"
+    assert (job / "config.yaml").exists()
+    assert not list(job.rglob("values.json"))  # removed when the run has ended
 
 
 @pytest.mark.long
