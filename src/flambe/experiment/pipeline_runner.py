@@ -11,9 +11,9 @@ import time
 
 from flambe.compile.component_errors import UserInterrupt
 from flambe.errors import RunError
-from flambe.experiment.failed_variants import failure_report
 from flambe.experiment.stage_runner import StageRunner, StageWork, Workers
 from flambe.experiment.variants.expansion import Variant
+from flambe.experiment.variants.failed_variants import failure_report
 from flambe.progress import StageState, Status, VariantState
 
 WAIT = 0.2  # seconds between two checks whether the run was interrupted

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field, replace
 
 from flambe._files import replacing
 from flambe.errors import ConfigError, Problem, did_you_mean
-from flambe.experiment import resume_messages
 from flambe.experiment.journal import Journal
 from flambe.experiment.retention import Retention
 from flambe.experiment.search.stage_search import EvaluatedPoint
 from flambe.experiment.spec import ExperimentSpec
 from flambe.experiment.storage.checkpoints import FINAL, Checkpoints
 from flambe.experiment.storage.restore_point import best_until, restore_point
+from flambe.experiment.variants import resume_messages
 from flambe.experiment.variants.expansion import Expander, Variant
 from flambe.experiment.variants.lineage import EarlierResult, EarlierResults
 from flambe.experiment.variants.reasons import Reasons

@@ -23,7 +23,6 @@ from flambe.experiment.devices import resolve_devices
 from flambe.experiment.executors.base import Executor
 from flambe.experiment.executors.inline import InlineExecutor
 from flambe.experiment.executors.tune import local_ray
-from flambe.experiment.failed_variants import failure_report
 from flambe.experiment.journal import Journal
 from flambe.experiment.observer import LogObserver, Observer, guard
 from flambe.experiment.pipeline_runner import PipelineRunner
@@ -36,6 +35,7 @@ from flambe.experiment.stage_runner import StageRunner, Workers
 from flambe.experiment.storage.folder_lock import FolderLock
 from flambe.experiment.storage.run_storage import RunStorage
 from flambe.experiment.variants.expansion import Expander, may_run, positions, stages_linked
+from flambe.experiment.variants.failed_variants import failure_report
 from flambe.experiment.variants.inputs import Inputs
 from flambe.logging.console import home
 from flambe.packaging.provenance import Recording, Source
