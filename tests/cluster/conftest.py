@@ -16,16 +16,9 @@ from flambe.compile.checks.calls import check
 from flambe.compile.reader.document import read_file
 from flambe.errors import ConfigError
 from flambe.remote import Connection, ssh_master
-from tests.cluster.place import Place
-from tests.metal import Metal, missing
+from tests.metal import Metal
 from tests.metal.conftest import lent
-from tests.metal.layer import layer
-
-# What most programs of a cluster import.
-IMPORTS = """
-import ray, ray.tune, ray.util.state, flambe.cli.main, flambe.experiment.executors.tune.driver
-import flambe.experiment.executors.tune.trainable, flambe.report.app, tensorboard, uvicorn
-"""
+from tests.metal.equipped import installed  # noqa: F401 (a fixture)
 
 
 @pytest.fixture(autouse=True)
@@ -43,35 +36,6 @@ def _connections(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
     for one in opened.values():
         one.close()
-
-
-@pytest.fixture(scope="session")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
-    """Return a layer for hosts that has the environments of flambe, alone and with a job.
-
-    None where there can be no hosts.
-    """
-    if os.geteuid() != 0 or missing():
-        return None
-    shared = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        shared = shared.parent
-    folder = tmp_path_factory.mktemp("installing")
-
-    def install(metal: Metal) -> None:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("FLAMBE_HOME", str(folder / "home"))
-            cluster = ssh_cluster(metal)
-            cluster.run()
-            # What is compiled now is not compiled on each host.
-            python = cluster.context.python(cluster.orchestrator)
-            cluster.orchestrator.run([python, "-c", IMPORTS], deadline=300)
-            place = Place(folder / "place", metal.cluster_yaml())
-            done = place.flambe(place.job(steps=0), "-c", place.cluster)
-            assert done.returncode == 0, done.stdout + done.stderr
-            cluster.orchestrator.connection.close()
-
-    return layer(shared / "layers" / "installed", install)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.experiment.lab import Lab
+from tests.metal.equipped import installed  # noqa: F401 (a fixture)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -29,8 +30,11 @@ grow: !crops.Growth
 
 
 @pytest.fixture(scope="module")
-def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    with lent(3) as metal, farm_on(metal, tmp_path_factory.mktemp("farm")) as farm:
+def farm(tmp_path_factory: pytest.TempPathFactory, installed: Path | None) -> Iterator[Farm]:
+    with (
+        lent(3, layer=installed) as metal,
+        farm_on(metal, tmp_path_factory.mktemp("farm")) as farm,
+    ):
         yield farm
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -34,8 +35,11 @@ TOP = "seed: 7\nmax_failures: 0\nreduce:\n  grow: 3\n"
 
 
 @pytest.fixture(scope="module")
-def farm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Farm]:
-    with lent(4) as metal, farm_on(metal, tmp_path_factory.mktemp("farm")) as farm:
+def farm(tmp_path_factory: pytest.TempPathFactory, installed: Path | None) -> Iterator[Farm]:
+    with (
+        lent(4, layer=installed) as metal,
+        farm_on(metal, tmp_path_factory.mktemp("farm")) as farm,
+    ):
         yield farm
 
 
