@@ -51,7 +51,9 @@ SAME = """
 after = state()
 def differing(a, b):
     return {k: (a.get(k), b.get(k)) for k in {**a, **b} if a.get(k) != b.get(k)}
-print(differing(before.pop("environment"), after.pop("environment")), differing(before, after))
+for name in ("environment", "logging"):
+    print(differing(before.pop(name), after.pop(name)))
+print(differing(before, after))
 print(worker.print_to_stdstream is printer, ray.is_initialized())
 """
 # Without Ray, whose start takes its time: it is interrupted in the same way.
@@ -150,7 +152,7 @@ def test_a_run_is_a_table_that_changes_in_place(cells: dict[str, Any]) -> None:
 
 def test_a_run_leaves_its_process_as_it_was(cells: dict[str, Any]) -> None:
     assert errors_of(cells["state"]) == []
-    assert text_of(cells["same"]) == "{} {}\nTrue False\n"
+    assert text_of(cells["same"]) == "{}\n{}\n{}\nTrue False\n"
 
 
 def test_the_results_are_shown(cells: dict[str, Any]) -> None:

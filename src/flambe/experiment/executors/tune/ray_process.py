@@ -41,6 +41,7 @@ def driver_settings(variables: Mapping[str, str]) -> Iterator[None]:
     """
     before = {name: os.environ.get(name) for name in (*variables, *SET_BY_RAY)}
     levels = {name: logging.getLogger(name).level for name in QUIET}
+    handlers = logging.getLogger("ray").handlers[:]  # ray.init() removes them
     os.environ.update(variables)
     quiet_loggers()
     in_notebook = progress_reporter.IS_NOTEBOOK
@@ -56,6 +57,7 @@ def driver_settings(variables: Mapping[str, str]) -> Iterator[None]:
                 os.environ.pop(name, None)
             else:
                 os.environ[name] = value
+        logging.getLogger("ray").handlers[:] = handlers
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
 
