@@ -155,7 +155,7 @@ def test_what_is_lost_is_named_once_and_everywhere(run: Callable[..., Outcome], 
     # A resumed run that builds upon it says it again, though it does not run it.
     for use in outcome.of("use"):
         assert use.metric == 0.0
-    text = lab.config.read_text().replace("use:", "other:")
+    text = lab.config.read_text().replace("learn.threshold}", "learn.offset}")
     lab.config.write_text(text)
     assert advice(lab.run(resume=True).fine()) == lines
 
@@ -298,7 +298,7 @@ def test_the_command_fails_once_and_says_why(lab: Lab) -> None:
         "fit: !forgetful.Fit {register: true, fail: RECORD}\n"
         "score: !forgetful.Score {fitted: !@ fit}\n"
         "train: !forgetful.Unsavable {rate: !g [1.0, 2.0]}",
-        more="max_failures: 3",
+        more="max_failures: 3\nstop_on_failure: false",
     )
     lab.config.write_text("forgetful: ./forgetful\n" + lab.config.read_text())
     known = environment()

@@ -26,6 +26,8 @@ from flambe.logging.console import home_folder
 
 _KEY_FILE = "pickle.key"
 _KIND = "pickle"
+#: After the name of a pickle: the file of the code that shows who wrote it.
+CODE_SUFFIX = ".mac"
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ def write(
         ) from None
     entry = folder.entry(f"{name}.pickle")
     if key:
-        folder.write(f"{name}.pickle.mac", _code(key, name, entry.hexadecimal))
+        folder.write(f"{name}.pickle{CODE_SUFFIX}", _code(key, name, entry.hexadecimal))
     return {MARK: _KIND, "sha256": entry.hexadecimal, "size": entry.size}
 
 
@@ -162,7 +164,7 @@ def _is_ours(path: str, name: str, digest: str, key: bytes) -> bool:
     if not key:
         return False
     try:
-        code = read_regular(f"{path}.mac", 200).decode("ascii").strip()
+        code = read_regular(f"{path}{CODE_SUFFIX}", 200).decode("ascii").strip()
     except (OSError, ValueError):
         return False
     return hmac.compare_digest(code, _code(key, name, digest))
@@ -197,6 +199,7 @@ def trust(path: str | os.PathLike[str]) -> int:
             name = file.removesuffix(".pickle")
             if name != file and name.isidentifier():
                 digest = hashlib.sha256(read_regular(os.path.join(folder, file))).hexdigest()
-                Path(folder, f"{file}.mac").write_text(_code(key, name, digest), encoding="ascii")
+                code_file = Path(folder, f"{file}{CODE_SUFFIX}")
+                code_file.write_text(_code(key, name, digest), encoding="ascii")
                 count += 1
     return count

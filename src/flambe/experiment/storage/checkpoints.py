@@ -9,12 +9,13 @@ import shutil
 import stat
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
 
 from flambe.compile.state.file_writer import FileEntry, digest_of
+from flambe.compile.state.pickled import CODE_SUFFIX
 from flambe.errors import DamagedError, RunError
 from flambe.experiment.retention import Retention, Selection
 from flambe.experiment.storage.manifest import DAMAGED, MANIFEST, Manifest
@@ -149,7 +150,10 @@ class Checkpoints:
         except ValueError as error:
             return f"{checkpoint}/{MANIFEST}: {error}"
         for name, entry in manifest.files.items():
-            if text := self._file_damage(f"{checkpoint}/{name}", entry):
+            # The codes of pickles are written again when a user trusts them, and prove themselves:
+            # test_a_run_unpickles_nothing_that_somebody_else_wrote.
+            compared = replace(entry, digest="") if name.endswith(CODE_SUFFIX) else entry
+            if text := self._file_damage(f"{checkpoint}/{name}", compared):
                 return f"{checkpoint}/{name} {text}"
         return ""
 
