@@ -60,7 +60,7 @@ def test_two_files_have_nothing_in_common() -> None:
     assert both.one.nest is not both.other.nest
 
 
-class Part(Component):
+class Bolt(Component):
     def __init__(self, size: int) -> None:
         self.size = size
         self.register_attrs("size")
@@ -262,7 +262,7 @@ def test_one_object_is_another_variant_than_two_equal_ones() -> None:
 
 def test_its_state_is_saved_once_and_it_is_one_object_again(tmp_path: Path) -> None:
     anchor = Anchor("m")
-    one, other = Schema.of(Part, 2), Schema.of(Part, 2)
+    one, other = Schema.of(Bolt, 2), Schema.of(Bolt, 2)
     one.anchor = other.anchor = anchor
     made = Schema.of(Pair, one, Schema.of(Pair, other, 5))()
     assert made.one is made.other.one
