@@ -246,16 +246,3 @@ def test_a_figure_that_is_not_finite_is_read_as_it_was() -> None:
     (result,) = read_results(lines)["a"]
     assert result.metric is not None
     assert math.isnan(result.metric)
-
-
-def test_slots_are_counted_by_hosts() -> None:
-    from flambe.experiment.executors.tune.algorithms.stage_engines import count_slots
-
-    nodes: list[Any] = [
-        {"Alive": True, "Resources": {"CPU": 5.0, "GPU": 1.0}},
-        {"Alive": True, "Resources": {"CPU": 3.0}},
-        {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
-    ]
-    assert count_slots({"cpu": 2.0}, nodes) == 3
-    assert count_slots({"cpu": 1.0, "gpu": 0.25}, nodes) == 4
-    assert count_slots({"cpu": 1.0, "gpu": 0.0}, nodes) == 8

@@ -18,11 +18,11 @@ from flambe.errors import RunError
 from flambe.experiment.executors.admission import StageQueue
 from flambe.experiment.executors.base import StageOptions, VariantListener
 from flambe.experiment.executors.stage_task import StageTask
-from flambe.experiment.executors.tune.algorithms.stage_engines import count_slots, stage_engines
+from flambe.experiment.executors.tune.algorithms.stage_engines import stage_engines
 from flambe.experiment.executors.tune.collector import Collector, CollectorStatus
 from flambe.experiment.executors.tune.collector_client import CollectorClient
 from flambe.experiment.executors.tune.concurrent.live_output import LiveOutput
-from flambe.experiment.executors.tune.concurrent.slots import Slots
+from flambe.experiment.executors.tune.concurrent.slots import Slots, max_concurrent
 from flambe.experiment.executors.tune.concurrent.stage_tuner import TRAINABLE, StageTuner
 from flambe.experiment.executors.tune.diagnosis import FailureDiagnosis
 from flambe.experiment.executors.tune.import_path import job_config
@@ -227,7 +227,7 @@ class TuneExecutor:
         )
         engines = stage_engines(
             options,
-            lambda: count_slots(options.devices, ray.nodes()),
+            lambda: max_concurrent(options.devices),
             lambda trial: stage.variant(trial).id,
             stage.copy,
             stage.limit,

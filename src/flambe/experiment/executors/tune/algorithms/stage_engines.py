@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ray.tune.experiment import Trial
@@ -104,23 +104,3 @@ def _limited(
     if not options.limits:
         return scheduler
     return LimitedScheduler(scheduler or FIFOScheduler(), options.limits, on_limit)
-
-
-def count_slots(devices: Mapping[str, float], nodes: Iterable[Mapping[str, object]]) -> int:
-    """Return how many trials fit on the hosts at a time.
-
-    Parameters
-    ----------
-    devices
-        What a trial occupies.
-    nodes
-        As ``ray.nodes()`` returns them.
-    """
-    names = {"cpu": "CPU", "gpu": "GPU"}
-    needed = {names.get(name, name): amount for name, amount in devices.items() if amount}
-    total = 0
-    for node in nodes:
-        resources = node.get("Resources")
-        if node.get("Alive") and isinstance(resources, Mapping) and needed:
-            total += int(min(resources.get(n, 0.0) / amount + 1e-9 for n, amount in needed.items()))
-    return total

@@ -42,8 +42,22 @@ class Slots:
     def _count(self) -> None:
         self._counted = time.monotonic()
         if self._queue is not None:
-            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-            self._queue.set_slots(count_slots(nodes, self._devices))
+            self._queue.set_slots(count_slots(_nodes(), self._devices))
+
+
+def _nodes() -> list[Mapping[str, float]]:
+    """Return what each living node offers, by Ray's names."""
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def max_concurrent(devices: Mapping[str, float]) -> int:
+    """Return how many variants a searcher may try at a time: as many as there is room for.
+
+    Where they occupy nothing, that is as many as there are CPUs.
+    """
+    nodes = _nodes()
+    slots = count_slots(nodes, devices)
+    return int(slots if math.isfinite(slots) else max(1, sum(n.get("CPU", 0.0) for n in nodes)))
 
 
 def count_slots(nodes: Iterable[Mapping[str, float]], devices: Mapping[str, float]) -> float:
