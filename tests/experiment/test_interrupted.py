@@ -225,7 +225,8 @@ def test_a_run_that_is_interrupted(
     assert state.status is Status.INTERRUPTED
     assert state.ended is not None
     assert state.stage("train").status is Status.INTERRUPTED
-    assert state.stage("next").status is Status.WAITING
+    # Its variants start as soon as their own ancestors are done: perhaps one had.
+    assert state.stage("next").status in (Status.WAITING, Status.INTERRUPTED)
     statuses = [v.status for v in lab.folder.read_variants().values()]
     assert Status.RUNNING not in statuses
     assert Status.INTERRUPTED in statuses

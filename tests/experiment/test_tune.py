@@ -72,6 +72,8 @@ def _check_layout(lab: Lab, outcome: Outcome) -> None:
     """Everything is where the specification says, and nothing else."""
     assert sorted({*os.listdir(outcome.folder.root)} - {"hosts.jsonl"}) == [
         "experiment.yaml",
+        "invocations.jsonl",
+        "lineage.json",
         "next",
         "read",
         "run.log",

@@ -23,6 +23,8 @@ from flambe.experiment.search.engines import METRIC, MODE
 TRAINABLE = "flambe_variant"
 # How many trials may wait for their processes: as many as the queue of the stage admits.
 PENDING = 200
+# ASHAScheduler is another name of the second.
+_NEVER_PAUSING = (FIFOScheduler, AsyncHyperBandScheduler, type(None))
 
 
 class StageTuner:
@@ -66,10 +68,9 @@ class StageTuner:
     def run(self) -> None:
         """Run until the queue is over, and all trials have ended."""
         scheduler = self.engines.scheduler or FIFOScheduler()
-        # One that pauses trials compares them to others that wait, and must have them all.
-        self.variants.metered = isinstance(
-            self.options.scheduler, AsyncHyperBandScheduler | FIFOScheduler | None
-        )
+        # One that pauses trials compares them to others that wait, and must have them all. By type:
+        # in Tune, each scheduler is a FIFOScheduler.
+        self.variants.metered = type(self.options.scheduler) in _NEVER_PAUSING
         resolvers = create_resolvers_map()
         config = inject_placeholders(self._param_space(), resolvers)
         experiment = self._experiment(config)
