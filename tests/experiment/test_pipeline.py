@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from flambe.compile.component_errors import UserInterrupt
 from flambe.errors import Interrupted, RunError
 from flambe.experiment.executors.inline import InlineExecutor
 from flambe.progress import Status
@@ -45,10 +47,14 @@ class Stage:
                 variants.wait(0.01)
                 continue
             self.order.append(name_of(variant))
-            threads.append(threading.Thread(target=self._run, args=(variant, listener)))
+            threads.append(threading.Thread(target=self._run_thread, args=(variant, listener)))
             threads[-1].start()
         for thread in threads:
             thread.join(SECONDS)
+
+    def _run_thread(self, variant: Any, listener: Any) -> None:
+        with contextlib.suppress(UserInterrupt):  # the run is interrupted
+            self._run(variant, listener)
 
     def _run(self, variant: Any, listener: Any) -> None:
         listener.on_start(variant, "here")

@@ -222,7 +222,8 @@ class VariantTrainable(tune.Trainable):  # type: ignore[misc]
         # another member of a population may need it (test_members_copy_better_ones).
         running = self._run_variant()
         first = (self.attempt - 1) * MAX_CHECKPOINTS
-        first += 2 * running.step_count + running.done if first else 0
+        if first or EXPLORED in self.config:
+            first += 2 * running.step_count + running.done
         self._storage.current_checkpoint_index = max(self._storage.current_checkpoint_index, first)
         with tempfile.TemporaryDirectory(prefix="flambe-checkpoint-") as empty:
             saved = checkpoint_storage.retry_access(lambda: save(empty), purpose, storage)
