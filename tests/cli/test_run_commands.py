@@ -126,6 +126,16 @@ def test_ls_stale_lists_results_that_belong_to_their_run_no_more(
     assert Path(entry["path"]).is_dir()
 
 
+# -- plan ----------------------------------------------------------------------------------------
+
+
+def test_a_plan_counts_what_reduce_does_not_keep_in_one_line(call: Call) -> None:
+    code, out, err = call("plan", "curves/config.yaml", "--resume")
+    assert code == 0, err
+    assert "judge: 4 skipped: reduce does not keep what they build on" in out
+    assert "was not kept" not in out
+
+
 # -- show ----------------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -263,9 +264,15 @@ def _reasons(row: StagePlan) -> Iterator[str]:
     if not row.decided.is_certain:
         yield "which variants there are is decided by reduce, when what it depends on has run"
         return
-    reasons = [(key, n) for key, n in row.decided.reasons().most_common() if key[1]]
-    for (action, reason), count in reasons[:MOST_REASONS]:
-        yield f"{count} {ACTIONS[action.value]}: {reason}"
+    merged: Counter[tuple[str, str]] = Counter()
+    for (action, reason), count in row.decided.reasons().items():
+        # Each names the variant that was not kept, which would hide all other reasons.
+        not_kept = reason.endswith(results.NOT_KEPT)
+        shown = "reduce does not keep what they build on" if not_kept else reason
+        merged[ACTIONS[action.value], shown] += count
+    reasons = [(key, n) for key, n in merged.most_common() if key[1]]
+    for (becomes, reason), count in reasons[:MOST_REASONS]:
+        yield f"{count} {becomes}: {reason}"
     if len(reasons) > MOST_REASONS:
         yield f"and {counted(len(reasons) - MOST_REASONS, 'more reason')}: --json lists all"
     if row.decided.to_suggest and row.reused:
