@@ -42,7 +42,7 @@ REPOSITORY = {
 
 def test_it_shows_command_configuration_code_and_packages(tmp_path: Path) -> None:
     start = {
-        "id": "a1", "at": 1e9, "command": ["flambe", "digits.yaml", "train.lr=1"], "seeds": [3],
+        "id": "a1", "at": 1e9, "command": ["flambe", "digits.yaml", "train.lr=!g [1]"], "seeds": [3],
         "config": "lr: 2  # as in the paper", "resolved": "lr: 1", "overrides": ["train.lr=1"],
         "packages": {"torch": "2.6.0+cpu"}, "repositories": [REPOSITORY], "gpus": ["H200, 80 MiB"],
         "complete": True, "user": "ann", "host": "lab",
@@ -50,7 +50,7 @@ def test_it_shows_command_configuration_code_and_packages(tmp_path: Path) -> Non
     write(tmp_path, start)
     page = get(tmp_path, "/made")
     for text in (
-        "flambe digits.yaml train.lr=1", "2001-09-09 01:46:40 UTC", "by ann on lab", "H200, 80 MiB",
+        "flambe digits.yaml &#39;train.lr=!g [1]&#39;", "2001-09-09 01:46:40 UTC", "by ann on lab", "H200, 80 MiB",
         "# as in the paper", "As resolved", "abababababab", "on main", "with changes", "2.6.0+cpu",
         "digits.yaml, extension ext", '<span class="removed">-old', '<span class="added">+new',
     ):  # fmt: skip

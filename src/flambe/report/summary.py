@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from collections.abc import Iterable
 
@@ -89,7 +90,7 @@ def run_facts(store: Store) -> RunFacts:
     if run is None:
         return {}
     return {
-        "command": " ".join(run.command),
+        "command": shlex.join(run.command),
         "version": run.version,
         "host": run.host,
         "user": run.hosts.get(run.host, {}).get("user", ""),

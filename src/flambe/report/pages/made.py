@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shlex
 import time
 
 from starlette.requests import Request
@@ -22,6 +23,7 @@ async def _data(site: Site, request: Request) -> dict[str, object]:
     return {
         "starts": [(number, each) for number, each in enumerate(starts, 1)],
         "start": start,
+        "command": shlex.join(start.command) if start else "",
         "diffs": [_diff_lines(each) for each in start.repositories] if start else [],
         "resolved": _resolved(start) if start else "",
         "when": _utc(start.at) if start else "",
