@@ -371,7 +371,7 @@ def test_a_bucket_instead_of_the_disk_of_the_orchestrator(farm: Farm) -> None:
         farm.hosts[0].run("rm", "-rf", f"/{folder.root.relative_to(farm.hosts[0].root)}")
         farm.write_cluster()
         said = farm.run(file, "--resume", "--secrets", str(secrets)).ends(seconds=600)
-        assert f"was found in s3://{NAME}/field/output__stored" in said
+        assert f"earlier run was copied from s3://{NAME}/field/output__stored" in said
         known = folder.read_variants()
         assert {known[k].status for k in finished} == {Status.REUSED}
         assert all(one.status.done for one in known.values())
