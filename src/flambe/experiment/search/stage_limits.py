@@ -72,7 +72,7 @@ def time_limit(seconds: float | None, halt: Callable[[str], None]) -> Iterator[N
 
 
 class StageLimits:
-    """Decides after each step whether a variant goes on, and whether its stage does.
+    """Decides after each step whether a variant continues, and whether its stage does.
 
     Parameters
     ----------

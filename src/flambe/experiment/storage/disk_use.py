@@ -1,7 +1,7 @@
 """How much room a run takes, by stage, and what of it could be removed: looked up on request.
 
 It lists every file of a run once, which takes a while for a large one: nothing calls it while a run
-goes on.
+continues.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from ray.tune.schedulers import MedianStoppingRule, TrialScheduler
 from ray.tune.search import SearchAlgorithm, Searcher
 from ray.tune.search.util import _set_search_properties_backwards_compatible
 
+from flambe.experiment.executors.tune.algorithms.wrapped_scheduler import WrappedScheduler
 from flambe.experiment.search.engines import METRIC, MODE
 from flambe.progress import is_number
 
@@ -134,7 +135,7 @@ class RankedSearcher(Searcher):  # type: ignore[misc]
         self.searcher.restore(checkpoint_path)
 
 
-class RankedScheduler(TrialScheduler):  # type: ignore[misc]
+class RankedScheduler(WrappedScheduler):
     """A scheduler to which a trial without a metric is worse than all others.
 
     Parameters
@@ -144,36 +145,13 @@ class RankedScheduler(TrialScheduler):  # type: ignore[misc]
     """
 
     def __init__(self, scheduler: TrialScheduler) -> None:
-        self.scheduler = scheduler
+        super().__init__(scheduler)
         self._measured: set[str] = set()
-
-    @property
-    def metric(self) -> str | None:
-        """What the scheduler ranks by."""
-        metric: str | None = self.scheduler.metric
-        return metric
-
-    @property
-    def supports_buffered_results(self) -> bool:
-        """Whether it accepts several results at once."""
-        return bool(self.scheduler.supports_buffered_results)
 
     def set_search_properties(self, metric: str | None, mode: str | None, **spec: object) -> bool:
         """Set what the scheduler ranks by."""
-        unset = _unset_properties(self.scheduler, metric, mode)
-        return bool(self.scheduler.set_search_properties(*unset, **spec))
-
-    def on_trial_add(self, controller: TuneController, trial: Trial) -> None:
-        """Pass on a new trial."""
-        self.scheduler.on_trial_add(controller, trial)
-
-    def on_trial_error(self, controller: TuneController, trial: Trial) -> None:
-        """Pass on that a trial failed."""
-        self.scheduler.on_trial_error(controller, trial)
-
-    def on_trial_remove(self, controller: TuneController, trial: Trial) -> None:
-        """Pass on that a trial that did not run is removed."""
-        self.scheduler.on_trial_remove(controller, trial)
+        metric, mode = _unset_properties(self.scheduler, metric, mode)
+        return super().set_search_properties(metric, mode, **spec)
 
     def on_trial_result(
         self, controller: TuneController, trial: Trial, result: dict[str, object]
@@ -208,19 +186,3 @@ class RankedScheduler(TrialScheduler):  # type: ignore[misc]
             self.scheduler.on_trial_complete(controller, trial, result)
         elif not isinstance(self.scheduler, MedianStoppingRule):
             self.scheduler.on_trial_complete(controller, trial, {**result, METRIC: WORST})
-
-    def choose_trial_to_run(self, controller: TuneController) -> Trial | None:
-        """Return the trial that runs next."""
-        return self.scheduler.choose_trial_to_run(controller)
-
-    def debug_string(self) -> str:
-        """Describe the state of the scheduler."""
-        return str(self.scheduler.debug_string())
-
-    def save(self, checkpoint_path: str) -> None:
-        """Save the inner scheduler."""
-        self.scheduler.save(checkpoint_path)
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Restore the inner scheduler."""
-        self.scheduler.restore(checkpoint_path)
