@@ -38,6 +38,7 @@ from flambe.progress import (
     run_folders,
     steady_time,
 )
+from flambe.progress.text import SIGNS
 
 RANKED = 20  # how many variants of a stage a table shows
 # The colours of the names that stand in front of lines of output.
@@ -46,16 +47,17 @@ NARROW, WIDE = 80, 100  # columns from which a table has all figures; and from w
 NOT_KEPT = " was not kept by reduce"  # the end of a reason that needs no mention
 LONGEST_REASON = 160  # characters of a reason that a table shows
 
-MARKS = {
-    Status.WAITING: ("·", "dim"),
-    Status.RUNNING: ("▶", "bold cyan"),
-    Status.FINISHED: ("✔", "green"),
-    Status.STOPPED: ("✔", "green"),
-    Status.REUSED: ("↺", "green"),
-    Status.FAILED: ("✘", "bold red"),
-    Status.INTERRUPTED: ("■", "yellow"),
-    Status.MASKED: ("-", "dim"),
+_STYLES = {
+    Status.WAITING: "dim",
+    Status.RUNNING: "bold cyan",
+    Status.FINISHED: "green",
+    Status.STOPPED: "green",
+    Status.REUSED: "green",
+    Status.FAILED: "bold red",
+    Status.INTERRUPTED: "yellow",
+    Status.MASKED: "dim",
 }
+MARKS = {status: (SIGNS[status], style) for status, style in _STYLES.items()}
 PARTLY_FAILED = ("✘", "yellow")  # finished, but some variants failed
 # The start of an error message that a table leaves out: its position, and what was being done.
 _POSITION = re.compile(r"^\S.*?:\d+:\d+: (?:\w+ )?!\S+: ")

@@ -7,6 +7,18 @@ from collections.abc import Iterable, Mapping
 from flambe.progress.figures import figure_text, is_number, ranked
 from flambe.progress.state import StageState, Status, VariantState
 
+#: The sign of each status in tables, wherever they are shown.
+SIGNS: Mapping[Status, str] = {
+    Status.WAITING: "·",
+    Status.RUNNING: "▶",
+    Status.FINISHED: "✔",
+    Status.STOPPED: "✔",
+    Status.REUSED: "↺",
+    Status.FAILED: "✘",
+    Status.INTERRUPTED: "■",
+    Status.MASKED: "-",
+}
+
 
 def choices_text(choices: Mapping[str, object]) -> str:
     """Return hyper-parameters on one line: ``n_layers=2,lr=0.001``."""

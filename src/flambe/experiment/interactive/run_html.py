@@ -22,6 +22,7 @@ from flambe.progress import (
     format_duration,
     steady_time,
 )
+from flambe.progress.text import SIGNS
 
 ROWS = 10  # variants of a stage
 LONGEST = 300  # characters of a value, or of a line of output
@@ -43,16 +44,17 @@ _STYLE = """<style>
 .flambe summary {cursor: pointer}
 </style>"""
 
-_MARKS = {
-    Status.WAITING: ("·", "dim"),
-    Status.RUNNING: ("▶", "busy"),
-    Status.FINISHED: ("✔", "good"),
-    Status.STOPPED: ("✔", "good"),
-    Status.REUSED: ("↺", "good"),
-    Status.FAILED: ("✘", "bad"),
-    Status.INTERRUPTED: ("■", "dim"),
-    Status.MASKED: ("-", "dim"),
+_STYLES = {
+    Status.WAITING: "dim",
+    Status.RUNNING: "busy",
+    Status.FINISHED: "good",
+    Status.STOPPED: "good",
+    Status.REUSED: "good",
+    Status.FAILED: "bad",
+    Status.INTERRUPTED: "dim",
+    Status.MASKED: "dim",
 }
+_MARKS = {status: (SIGNS[status], style) for status, style in _STYLES.items()}
 
 
 @dataclass(frozen=True)
