@@ -8,6 +8,9 @@ The slope leaves out how long the first actors took to start, which takes second
 seconds: it is counted from the end of the first few trials to the end of the run.
 
 Each configuration has a process and a Ray of its own; they take turns, one run each.
+
+``--trials 200 1000 5000`` shows instead whether the slope stays what it is, and whether the memory of
+the driver grows by the same for each trial: flambe beside the fair peer, one count after another.
 """
 
 from __future__ import annotations
@@ -47,6 +50,7 @@ MODES = {
 # actor for each trial: it gets fewer trials.
 FAIR = FILES
 COUNTS = dict.fromkeys(MODES, (20, 200)) | {DEFAULT: (4, 12)}
+MEMORY_TARGET = 1.2
 
 
 class Noop(Component):
@@ -261,6 +265,53 @@ def _profiled(path: str) -> Any:
 # -- all of them, in turn -----------------------------------------------------------------------
 
 
+def scale(counts: list[int], repeats: int) -> None:
+    """Measure flambe and its fair peer with more and more trials, and print."""
+    print(common.machine())
+    few = COUNTS[FLAMBE][0]
+    rows, peaks = [], {}
+    standing = {mode: common.Standing(__file__, "--child", mode) for mode in (FLAMBE, FAIR)}
+    try:
+        # The peak of a driver only ever rises: the counts rise too.
+        for mode, one in standing.items():
+            peaks[mode] = [float(one.ask()["rss"])]
+        for count in sorted(counts):
+            answers: dict[str, list[dict[str, float]]] = {mode: [] for mode in standing}
+
+            def measure(
+                mode: str, count: int = count, answers: dict[str, list[dict[str, float]]] = answers
+            ) -> float:
+                answers[mode].append(standing[mode].ask(count))
+                return float(answers[mode][-1]["rest"]) / (count - few)
+
+            slopes = common.rounds({m: partial(measure, m) for m in standing}, repeats, warm=False)
+            for mode in standing:
+                peaks[mode].append(max(answer["rss"] for answer in answers[mode]))
+                cpu = [answer["all_cpu"] / count for answer in answers[mode]]
+                rows.append(
+                    [
+                        f"{count:,}, {MODES[mode]}",
+                        common.spread(slopes[mode], 1e3),
+                        common.spread(cpu, 1e3),
+                        f"{peaks[mode][-1] / 2**20:.0f}",
+                    ]
+                )
+            ratio = statistics.median(common.ratios(slopes[FLAMBE], slopes[FAIR]))
+            rows.append(["", common.verdict(ratio, TARGET), "", ""])
+            print("  ", *rows[-3:], sep="\n  ", file=sys.stderr, flush=True)
+    finally:
+        for one in standing.values():
+            one.close()
+    common.table([f"trials of {STEPS} steps", "ms a trial", "CPU ms a trial", "peak MiB"], rows)
+    grown = {mode: (memory[-1] - memory[1]) for mode, memory in peaks.items()}
+    trials = max(counts) - min(counts)
+    if trials:
+        each = ", ".join(f"{MODES[m]} {grown[m] / trials / 1024:.1f}" for m in standing)
+        ratio = grown[FLAMBE] / grown[FAIR]
+        print(f"\nKiB of the driver for each trial more: {each}; ", end="")
+        print(common.verdict(ratio, MEMORY_TARGET))
+
+
 def main(repeats: int, modes: list[str]) -> None:
     """Measure and print."""
     print(common.machine())
@@ -333,8 +384,11 @@ if __name__ == "__main__":
     parser.add_argument("--profile", default="", help=argparse.SUPPRESS)
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--modes", nargs="+", choices=list(MODES), default=list(MODES))
+    parser.add_argument("--trials", type=int, nargs="+", default=[])
     given = parser.parse_args()
     if given.child:
         tune_overhead.child(given.child, given.profile)
+    elif given.trials:
+        scale(given.trials, given.repeats)
     else:
         main(given.repeats, given.modes)
