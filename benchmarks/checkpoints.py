@@ -26,7 +26,7 @@ from pathlib import Path
 import torch
 from flambe.compile import Component, persistence
 from flambe.compile.state.file_writer import FileWriter
-from flambe.experiment.storage.checkpoints import verify
+from flambe.experiment.storage.verification import verify
 from flambe.experiment.storage.manifest import MANIFEST, Manifest
 
 kind, folder, size = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])

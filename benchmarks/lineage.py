@@ -121,8 +121,11 @@ def once(count: int, traced: bool) -> dict[str, float | None]:
     """Plan that many variants, once; everything is imported before."""
     import tracemalloc
 
-    from flambe.experiment.decisions import Action
-    from flambe.experiment.plan import make_plan
+    from flambe.experiment.planning.decisions import Action
+    from flambe.experiment.planning.earlier import EarlierRuns
+    from flambe.experiment.planning.plan import make_plan
+    from flambe.experiment.storage.checkpoints import Checkpoints
+    from flambe.experiment.storage.saved_results import StoredResults
     from flambe.experiment.variants.lineage import EarlierResults
     from flambe.experiment.variants.recognition import read_record
     from flambe.progress import RunFolder, read_lines
@@ -130,14 +133,16 @@ def once(count: int, traced: bool) -> dict[str, float | None]:
     with tempfile.TemporaryDirectory() as text:
         folder = Path(text)
         sys.path.insert(0, text)
-        spec = _spec(prepare(folder, count, checkpoints=False))
+        spec = _spec(prepare(folder, count, checkpoints=True))
         run = RunFolder(folder / "out" / "output__many")
         if traced:
             tracemalloc.start()
         begun = time.process_time()
-        earlier = EarlierResults.read(read_lines(run.variants))
+        results = EarlierResults.read(read_lines(run.variants))
         read = time.process_time()
-        plan = make_plan(spec, earlier, read_record(run), slots=2)
+        saved = StoredResults(Checkpoints(str(run.root)))
+        earlier = EarlierRuns(results, read_record(run), saved)
+        plan = make_plan(spec, earlier, slots=2)
         planned = time.process_time()
         decisions = [decision for stage in plan.stages for decision in stage.decided.decisions]
         assert len(decisions) == 1 + 2 * (count // 4 * 2), len(decisions)

@@ -11,12 +11,12 @@ from flambe.compile.checks.calls import check
 from flambe.compile.reader.document import read_text
 from flambe.errors import ConfigError
 from flambe.experiment.counting import count_variants
-from flambe.experiment.decisions import Action, Decider
-from flambe.experiment.plan import plan_stages
+from flambe.experiment.planning.decisions import Action, Decider
+from flambe.experiment.planning.earlier import read_folder
+from flambe.experiment.planning.plan import plan_stages
 from flambe.experiment.spec import ExperimentSpec
 from flambe.experiment.variants.expansion import Expander, Variant
-from flambe.experiment.variants.lineage import EarlierResults
-from flambe.progress import Status, VariantState, group_seeds, ranked_groups, read_lines
+from flambe.progress import Status, VariantState, group_seeds, ranked_groups
 from tests.experiment.lab import Lab
 
 PIPELINE = """
@@ -220,7 +220,7 @@ def test_a_plan_knows_what_the_mean_keeps(lab: Lab) -> None:
     more = "seeds: 2\nreduce: {walk: 1}"
     outcome = lab.run(PIPELINE, more=more).fine()
     spec = lab.experiment().spec()
-    decided = Decider(spec, EarlierResults.read(read_lines(lab.folder.variants)), None).decide()
+    decided = Decider(spec, read_folder(spec)).decide()
     assert decided["walk"].count(Action.REUSE) == 6
     assert decided["next"].count(Action.REUSE) == 4
     assert decided["next"].count(Action.SKIP) == 8

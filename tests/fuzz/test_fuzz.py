@@ -26,7 +26,7 @@ import pytest
 from flambe.compile import Grid, Schema, yaml
 from flambe.compile.checks.calls import check
 from flambe.errors import ConfigError
-from flambe.experiment.plan import plan_stages
+from flambe.experiment.planning.plan import plan_stages
 from flambe.experiment.spec import ExperimentSpec
 
 pytestmark = pytest.mark.integration

@@ -26,7 +26,7 @@ from flambe.compile.reader.document import read_text
 from flambe.errors import ConfigError
 from flambe.experiment import Experiment, counting
 from flambe.experiment.counting import count_variants
-from flambe.experiment.plan import plan_stages
+from flambe.experiment.planning.plan import plan_stages
 from flambe.experiment.spec import ExperimentSpec, SearchSpec
 from flambe.experiment.variants.expansion import Expander, Variant
 from flambe.experiment.variants.options import domains

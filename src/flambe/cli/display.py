@@ -35,7 +35,7 @@ from flambe.progress import (
 )
 
 if TYPE_CHECKING:  # imported when a plan is made
-    from flambe.experiment.plan import Plan, StagePlan
+    from flambe.experiment.planning.plan import Plan, StagePlan
 
 
 LATEST = 8  # how many variants have their unfinished line shown
@@ -223,7 +223,7 @@ def _cut(line: str) -> str:
 
 def print_plan(root: Schema) -> None:
     """Print what an experiment would run: its stages, and how many variants they have."""
-    from flambe.experiment.plan import plan_stages
+    from flambe.experiment.planning.plan import plan_stages
     from flambe.experiment.spec import ExperimentSpec
 
     table = Table(header_style="bold")

@@ -14,17 +14,17 @@ from flambe.cli.display import print_stages
 from flambe.cli.terminal import console
 from flambe.compile import Schema
 from flambe.errors import RemoteError
-from flambe.progress import RunFolder, format_duration, objects, read_lines
+from flambe.progress import RunFolder, format_duration
 
 if TYPE_CHECKING:  # imported when a plan is made
     from flambe.cluster.cluster import Cluster
     from flambe.cluster.cluster_host import ClusterHost
     from flambe.cluster.machine import Machine
     from flambe.experiment import Experiment
-    from flambe.experiment.plan import Plan
+    from flambe.experiment.planning.earlier import EarlierRuns
+    from flambe.experiment.planning.plan import Plan
     from flambe.experiment.spec import ExperimentSpec
-    from flambe.experiment.variants.lineage import EarlierResults
-    from flambe.experiment.variants.record import LineageRecord
+    from flambe.remote import Host
 
 CONNECT_SECONDS = 5.0  # to ask the orchestrator what runs there
 DONE = "nothing was touched"
@@ -122,18 +122,19 @@ def dry_run(
     if options.config:
         report.entry("run", f"flambe {options.config}, on the orchestrator")
     if experiment is not None:
-        from flambe.experiment.plan import make_plan
+        from flambe.experiment.planning.earlier import EarlierRuns
+        from flambe.experiment.planning.plan import make_plan
 
-        earlier, before = _nothing()
+        spec, earlier = experiment.spec(), EarlierRuns()
         if host is not None and not options.force:
-            earlier, before = _read_earlier(cluster, host, experiment)
-        spec = experiment.spec()
+            earlier = _read_earlier(cluster, host, spec, _secrets(experiment))
         _report_resources(report, spec)
         slots = _slots(list(offers.values()), experiment.devices)
-        plan = make_plan(spec, earlier, before, slots=slots, use_stale=options.use_stale)
+        plan = make_plan(spec, earlier, slots=slots, use_stale=options.use_stale)
         unknown = "not known until the cluster is ready"
         report.entry("slots", f"{_variants(slots)} at a time" if slots else unknown, slots=slots)
         report.plan(plan)
+        _report_unseen(report, earlier.problem)
         _report_time(report, plan, options)
         _report_cost(report, plan, cluster.hourly_price())
     report.end()
@@ -267,31 +268,36 @@ def _running_job(cluster: Cluster, host: ClusterHost) -> str:
 def plan_here(experiment: Experiment, options: PlanOptions) -> int:
     """Print what an experiment would run on this machine."""
     from flambe.experiment.devices import local_capacity
-    from flambe.experiment.plan import make_plan
+    from flambe.experiment.planning.earlier import EarlierRuns, read_folder
+    from flambe.experiment.planning.plan import make_plan
     from flambe.experiment.storage.output_folder import output_folder
-    from flambe.experiment.variants.lineage import EarlierResults
-    from flambe.experiment.variants.recognition import read_record
 
     report = _Report(as_json=options.as_json)
     spec = experiment.spec()
-    folder = RunFolder(output_folder(spec))
-    earlier, before = _nothing()
-    if not options.force:
-        earlier, before = EarlierResults.read(read_lines(folder.variants)), read_record(folder)
+    earlier = EarlierRuns() if options.force else read_folder(spec, _secrets(experiment))
     slots = _slots([local_capacity()], experiment.devices)
-    plan = make_plan(spec, earlier, before, slots=slots, use_stale=options.use_stale)
+    plan = make_plan(spec, earlier, slots=slots, use_stale=options.use_stale)
     report.plan(plan)
-    report.entry("results", str(folder.root))
+    report.entry("results", str(output_folder(spec)))
+    _report_unseen(report, earlier.problem)
     report.entry("slots", f"{_variants(slots)} at a time on this machine", slots=slots)
     _report_time(report, plan, options)
     report.end()
     return 0
 
 
-def _nothing() -> tuple[EarlierResults, None]:
-    from flambe.experiment.variants.lineage import EarlierResults
+def _secrets(experiment: Experiment) -> str:
+    """Return the file of secrets: its variables open a bucket."""
+    from flambe.runnable import Secrets
 
-    return EarlierResults({}), None
+    return experiment.config.origin if isinstance(experiment.config, Secrets) else ""
+
+
+def _report_unseen(report: _Report, problem: str) -> None:
+    """Add why checkpoints could not be looked at, if that is so."""
+    if problem:
+        text = f"{problem}\n  checkpoints are taken to be where earlier runs recorded them"
+        report.entry("unchecked", text)
 
 
 def _variants(count: int) -> str:
@@ -325,14 +331,13 @@ def _slots(offers: Sequence[Mapping[str, float]], devices: Mapping[str, float] |
 
 
 def _read_earlier(
-    cluster: Cluster, host: ClusterHost, experiment: Experiment
-) -> tuple[EarlierResults, LineageRecord | None]:
-    """Return the results of earlier runs on the cluster; none, if there are none."""
+    cluster: Cluster, host: ClusterHost, spec: ExperimentSpec, secrets: str
+) -> EarlierRuns:
+    """Return what earlier runs on the cluster left."""
     from flambe.experiment.cluster_setup import results_path
-    from flambe.experiment.variants.lineage import EarlierResults
-    from flambe.experiment.variants.record import LineageRecord
+    from flambe.experiment.planning.earlier import parse
 
-    folder = RunFolder(Path(results_path(cluster.context, experiment.spec())))
+    folder = RunFolder(Path(results_path(cluster.context, spec)))
     texts = []
     for path in (folder.variants, folder.lineage):
         try:
@@ -340,7 +345,16 @@ def _read_earlier(
         except RemoteError:
             texts.append("")
     journal, record = texts
-    return EarlierResults.read(objects(journal.splitlines())), LineageRecord.parse(record)
+    manifests = list_manifests(host, folder) if journal else None
+    return parse(spec, journal, record, manifests, secrets)
+
+
+def list_manifests(host: Host, folder: RunFolder) -> str | None:
+    """Return the paths of all manifests of checkpoints in the folder of a run on a host."""
+    at_depth = ["-mindepth", "4", "-maxdepth", "4", "-path", "*/checkpoint*/manifest.json"]
+    find = ["find", folder.root.as_posix(), *at_depth, "-printf", r"%P\n"]
+    done = host.run(find, check=False)
+    return done.stdout if done.code == 0 else None
 
 
 def _bytes(path: Path) -> int:

@@ -16,6 +16,7 @@ from flambe.experiment.search.stage_search import EvaluatedPoint
 from flambe.experiment.spec import ExperimentSpec
 from flambe.experiment.storage.checkpoints import FINAL, Checkpoints
 from flambe.experiment.storage.restore_point import best_until, restore_point
+from flambe.experiment.storage.saved_results import newest_checkpoint
 from flambe.experiment.variants import resume_messages
 from flambe.experiment.variants.expansion import Expander, Variant
 from flambe.experiment.variants.lineage import EarlierResult, EarlierResults
@@ -185,7 +186,7 @@ class ResumeState:
             return variant, None
         entry = result.entry
         if result.changes and not self.use_stale:
-            if self._is_complete(entry, runs=variant.runs) or self._has_begun(entry):
+            if self._has_result(entry, runs=variant.runs):
                 self.rerun.setdefault(variant.stage, Counter())[result.changes] += 1
                 return variant, result
             return variant, None
@@ -213,26 +214,24 @@ class ResumeState:
             if self.checkpoints.latest(new) is None:
                 self.checkpoints.move(old, new)
 
-    def _has_begun(self, entry: VariantState) -> bool:
-        return bool(self.checkpoints.latest(self.checkpoints.folder(entry.stage, entry.name)))
+    def _has_result(self, entry: VariantState, *, runs: bool) -> bool:
+        """Whether anything is left of a result."""
+        folder = self.checkpoints.folder(entry.stage, entry.name)
+        if newest_checkpoint(self.checkpoints, folder) is not None:
+            return True
+        return entry.status.done and not runs
 
-    def _is_complete(self, entry: VariantState, *, runs: bool, stage: str = "") -> bool:
+    def _is_complete(self, entry: VariantState, *, runs: bool, stage: str) -> bool:
         """Whether a result exists as a whole; its figures are those of its last checkpoint."""
         if not runs:
             return entry.status.done
-        folder = self.checkpoints.folder(stage or entry.stage, entry.name)
-        whole = self.checkpoints.whole(folder)
-        settled = list(whole) == [f"{folder}/{FINAL}"]
-        latest = next(iter(whole)) if settled else self.checkpoints.latest(folder)
-        manifest = whole.get(latest or "")
-        # The run may have ended between the last checkpoint and the line that it was the last. An
-        # older one is kept, perhaps, and whole, while the last is damaged.
-        if manifest is None:
+        folder = self.checkpoints.folder(stage, entry.name)
+        newest = newest_checkpoint(self.checkpoints, folder)
+        if newest is None or not newest.completes(entry):
             return False
-        if not manifest.done and not (entry.status.done and manifest.step >= entry.step):
-            return False
-        if not settled:
+        if not newest.is_settled:
             self.checkpoints.settle(folder, FINAL, spare_settled=True)
+        manifest = newest.manifest
         entry.step, entry.metric = manifest.step, manifest.metric
         entry.best = best_until(manifest, entry)
         return True

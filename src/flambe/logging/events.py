@@ -14,12 +14,12 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, Protocol
 
 from flambe.progress import with_names
+
+if TYPE_CHECKING:  # imported when an array is logged: the command is quick
+    import numpy.typing as npt
 
 _text_log = logging.getLogger("flambe.log")
 
@@ -105,6 +105,8 @@ def _emit(kind: str, tag: str, value: object, step: int | None) -> None:
 
 
 def _array(values: object) -> npt.NDArray[Any]:
+    import numpy as np
+
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(values, torch.Tensor):
         tensor = values.detach().cpu()
@@ -204,7 +206,7 @@ def log_image(
     if array.ndim != 3 or (array.shape[0] not in (1, 3) and array.shape[2] not in (1, 3)):
         raise TypeError(f"cannot log {tag!r} as an image: its shape is {array.shape}")
     if array.shape[0] not in (1, 3):
-        array = np.moveaxis(array, 2, 0)
+        array = array.transpose(2, 0, 1)
     _emit("image", tag, array, _step_of(step, global_step))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import getpass
 import importlib.util
 import json
@@ -191,13 +190,8 @@ def _packages(source: Source) -> dict[str, str]:
     extras = f"[{','.join(sorted(source.extras))}]" if source.extras else ""
     names = {name.partition(".")[0] for name in list(sys.modules)} - sys.stdlib_module_names
     imported = [name for name in names if not name.startswith("_") and _is_installed(name)]
-    extensions = [name for each in source.extensions if (name := _distribution(each))]
+    extensions = [name for each in source.extensions if (name := distribution_of(each))]
     return dict(installed_versions((f"flambe{extras}", *sorted({*imported, *extensions}))))
-
-
-@functools.lru_cache(maxsize=64)
-def _distribution(extension: str) -> str | None:
-    return distribution_of(extension)  # reads the metadata of all that is installed
 
 
 def _is_installed(name: str) -> bool:

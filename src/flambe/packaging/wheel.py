@@ -6,6 +6,7 @@ Equal code gives equal bytes, and a wheel is identified by the hash of the files
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import importlib.util
 import io
@@ -84,6 +85,12 @@ def editable_tree(distribution: metadata.Distribution) -> Path | None:
 
 def distribution_of(module: str) -> str | None:
     """Return the name of the distribution that a top-level module was installed from, or None."""
+    return _distribution_of(module, tuple(sys.path))
+
+
+@functools.lru_cache(maxsize=64)
+def _distribution_of(module: str, path: tuple[str, ...]) -> str | None:
+    """See :func:`distribution_of`; the metadata of all that is installed on a path is read."""
     if owners := distributions_of(module):
         return str(owners[0].metadata["Name"])
     # The files of an editable installation are not listed in its RECORD.

@@ -222,17 +222,19 @@ def _repository_differences(
 def _stale_results(record: RunRecord, document: Document) -> Mapping[str, int]:
     """Return why results of the run would not be used again: how code and data have changed."""
     from flambe.compile.build import outlined
-    from flambe.experiment.decisions import Action
     from flambe.experiment.experiment import Experiment
-    from flambe.experiment.plan import make_plan
+    from flambe.experiment.planning.decisions import Action
+    from flambe.experiment.planning.earlier import EarlierRuns
+    from flambe.experiment.planning.plan import make_plan
     from flambe.experiment.variants.lineage import EarlierResults
     from flambe.experiment.variants.recognition import read_record
 
     experiment = outlined(document.root)
     if not isinstance(experiment, Experiment):
         return {}
-    earlier = EarlierResults.read(read_lines(record.folder.variants))
-    plan = make_plan(experiment.spec(), earlier, read_record(record.folder))
+    results = EarlierResults.read(read_lines(record.folder.variants))
+    earlier = EarlierRuns(results, read_record(record.folder))
+    plan = make_plan(experiment.spec(), earlier)
     done = {
         (row.variant.stage, choices_text(row.variant.choices))
         for row in record.rows()

@@ -19,9 +19,10 @@ from flambe.compile.workspace import Workspace, using
 from flambe.errors import StateError
 from flambe.experiment.executors.assembly import Assembly, component_context
 from flambe.experiment.executors.stage_task import Explored, StageTask
-from flambe.experiment.storage.checkpoints import FINAL, read_manifest, verify
+from flambe.experiment.storage.checkpoints import FINAL, read_manifest
 from flambe.experiment.storage.manifest import CHECKPOINT, MANIFEST, RANDOM, Manifest
 from flambe.experiment.storage.variant_folders import VariantFolders
+from flambe.experiment.storage.verification import verify
 from flambe.logging import events
 from flambe.logging.events import Record
 from flambe.progress import better

@@ -21,21 +21,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from fsspec.exceptions import FSTimeoutError
-from pyarrow.fs import FSSpecHandler, PyFileSystem, copy_files
-
 from flambe import _disk
 from flambe._files import file_lock, locked_folder, private_folder, replacing
 from flambe._retry import retry
 from flambe.errors import DamagedError, HaltedError, RunError
-from flambe.experiment.storage.checkpoints import Checkpoints, verify
+from flambe.experiment.storage.checkpoints import Checkpoints
 from flambe.experiment.storage.manifest import MANIFEST
+from flambe.experiment.storage.verification import verify
 from flambe.logging.console import home_folder
 from flambe.progress import RunFolder, host_name
 from flambe.runnable.secrets import Secrets
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # imported when they are needed: a run where nothing changed is quick
     from fsspec import AbstractFileSystem
+    from pyarrow.fs import PyFileSystem
 
     from flambe.experiment.storage import bucket, sftp
 
@@ -120,7 +119,11 @@ class Storage:
 
     def for_tune(self) -> PyFileSystem | None:
         """Return the file system for Ray Tune, which works on any host; None for a local run."""
-        return PyFileSystem(_Handler(self)) if self.id else None
+        if not self.id:
+            return None
+        from flambe.experiment.storage.tune_files import file_system
+
+        return file_system(self)
 
     def refusal(self, error: BaseException) -> str:
         """Return a reason if an error is that the disk of the folder is full, else nothing."""
@@ -149,6 +152,8 @@ class Storage:
             written.mkdir()
             yield written
             if self.url:
+                from pyarrow.fs import copy_files
+
                 copy_files(str(written), checkpoint, destination_filesystem=self.for_tune())
             else:
                 _connected(self).put_all(written, checkpoint)
@@ -177,6 +182,8 @@ class Storage:
         return Checkpoints(self.base, None if self.is_here else self.for_tune())
 
     def _fetch_copy(self, checkpoint: str) -> Path:
+        from pyarrow.fs import copy_files
+
         files = self.files()
         target = _cache(self.id) / os.path.relpath(checkpoint, self.base)
         private_folder(target.parent)
@@ -205,23 +212,6 @@ def _cache(identity: str) -> Path:
             if now - other.stat().st_mtime > CACHE_SECONDS:
                 shutil.rmtree(other)
     return folder
-
-
-class _Handler(FSSpecHandler):  # type: ignore[misc]
-    """Gives pyarrow the file system of a run; what travels between hosts is where to find it."""
-
-    def __init__(self, storage: Storage) -> None:
-        self.storage = storage
-
-    @property
-    def fs(self) -> AbstractFileSystem:
-        return self.storage.files()
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Handler) and other.storage == self.storage
-
-    def __hash__(self) -> int:
-        return hash(self.storage)
 
 
 @functools.lru_cache(maxsize=4)
@@ -320,7 +310,9 @@ def retry_access(do: Callable[[], T], activity: str, storage: Storage | None = N
 
 
 def _is_connection_error(error: BaseException) -> bool:
-    # asyncssh is imported where something is written over SFTP, and not only to ask this.
-    asyncssh = sys.modules.get("asyncssh")
-    classes = (OSError, FSTimeoutError, *((asyncssh.Error,) if asyncssh is not None else ()))
-    return isinstance(error, classes)
+    # They are imported where something is written over SFTP, and not only to ask this.
+    asyncssh, fsspec = sys.modules.get("asyncssh"), sys.modules.get("fsspec.exceptions")
+    classes: list[type[BaseException]] = [OSError]
+    classes += [asyncssh.Error] if asyncssh is not None else []
+    classes += [fsspec.FSTimeoutError] if fsspec is not None else []
+    return isinstance(error, tuple(classes))

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import posixpath
 import shutil
-import stat
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-
-from pyarrow.fs import FileInfo, FileSelector, FileSystem, FileType, LocalFileSystem, copy_files
+from typing import TYPE_CHECKING
 
 from flambe.compile.state.file_writer import FileEntry, digest_of
 from flambe.compile.state.pickled import CODE_SUFFIX
 from flambe.errors import DamagedError, RunError
 from flambe.experiment.retention import Retention, Selection
+from flambe.experiment.storage.checkpoint_files import file_sizes, list_folders, read_bytes
 from flambe.experiment.storage.manifest import DAMAGED, MANIFEST, Manifest
+
+if TYPE_CHECKING:  # imported when files are moved or removed
+    from pyarrow.fs import FileInfo, FileSystem
 
 #: The checkpoint of a variant that is at its end.
 FINAL = "checkpoint"
@@ -99,7 +102,21 @@ class Checkpoints:
 
     def __init__(self, root: str, files: FileSystem | None = None) -> None:
         self.root = root
-        self.files = LocalFileSystem() if files is None else files
+        self._files = files
+
+    @property
+    def is_local(self) -> bool:
+        """Whether they are on a disk of this host."""
+        return self._files is None
+
+    @functools.cached_property
+    def files(self) -> FileSystem:
+        """The file system."""
+        if self._files is not None:
+            return self._files
+        from pyarrow.fs import LocalFileSystem
+
+        return LocalFileSystem()
 
     def folder(self, stage: str, variant: str) -> str:
         """Return the folder of a variant.
@@ -121,19 +138,17 @@ class Checkpoints:
         try:
             manifest = self._read_manifest(checkpoint)
             sizes = {f"{checkpoint}/{name}": e.size for name, e in manifest.files.items()}
-            infos = self.files.get_file_info(list(sizes))
+            actual = file_sizes(list(sizes), self._files)
         except (FileNotFoundError, ValueError):
             return None
         except OSError:
-            if isinstance(self.files, LocalFileSystem):
+            if self.is_local:
                 return None
             raise  # unknown: it could not be reached
-        return manifest if all(info.size == sizes[info.path] for info in infos) else None
+        return manifest if actual == list(sizes.values()) else None
 
     def _read_manifest(self, checkpoint: str) -> Manifest:
-        path = f"{checkpoint}/{MANIFEST}"
-        with self.files.open_input_stream(path, compression=None) as stream:
-            return Manifest.parse(stream.read())
+        return Manifest.parse(read_bytes(f"{checkpoint}/{MANIFEST}", self._files))
 
     def damage(self, checkpoint: str) -> str:
         """Return what is not as it was written in a checkpoint, naming the file; else nothing.
@@ -187,11 +202,10 @@ class Checkpoints:
 
     def _all(self, folder: str) -> list[str]:
         """Return the checkpoints in the folder of a variant, whole or not."""
-        infos = self.files.get_file_info(FileSelector(folder, allow_not_found=True))
         return [
-            info.path
-            for info in infos
-            if info.type is FileType.Directory and info.base_name.startswith("checkpoint")
+            path
+            for path in list_folders(folder, self._files)
+            if posixpath.basename(path).startswith("checkpoint")
         ]
 
     def whole(self, folder: str) -> dict[str, Manifest]:
@@ -206,6 +220,11 @@ class Checkpoints:
             return existing[path].age, posixpath.basename(path) == BEST, path
 
         return {path: existing[path] for path in sorted(existing, key=rank)}
+
+    def list_manifests(self) -> list[str]:
+        """Return the paths of the manifests of all checkpoints, below the root."""
+        paths = [info.path for info in self._below(self.root) if info.base_name == MANIFEST]
+        return [posixpath.relpath(path, self.root) for path in paths]
 
     def latest(self, folder: str) -> str | None:
         """Return the newest checkpoint of a variant that is whole: see :attr:`Manifest.age`."""
@@ -297,7 +316,7 @@ class Checkpoints:
 
     def _link(self, source: str, target: str, manifest: Manifest) -> int:
         """Give a checkpoint a second name; return how many bytes that takes: none on a disk."""
-        local = isinstance(self.files, LocalFileSystem)
+        local = self.is_local
         if self.manifest(target) != manifest:
             self.remove(target)
             if local:
@@ -319,7 +338,7 @@ class Checkpoints:
     def remove_parts(self, folder: str) -> None:
         """Remove checkpoints of a variant that were never written to their end."""
         for path in self._all(folder):
-            if self.files.get_file_info(f"{path}/{MANIFEST}").type is FileType.NotFound:
+            if file_sizes([f"{path}/{MANIFEST}"], self._files) == [None]:
                 self.discard(path)
 
     def remove_tune_files(self, stage: str) -> None:
@@ -333,12 +352,14 @@ class Checkpoints:
                     self.files.delete_file(info.path)
 
     def _below(self, folder: str) -> Sequence[FileInfo]:
+        from pyarrow.fs import FileSelector, FileType
+
         selector = FileSelector(folder, recursive=True, allow_not_found=True)
         return [info for info in self.files.get_file_info(selector) if info.type is FileType.File]
 
     def move(self, source: str, target: str) -> None:
         """Move a folder to where nothing is; a checkpoint is whole at one of them all the time."""
-        if isinstance(self.files, LocalFileSystem):
+        if self.is_local:
             self.files.create_dir(str(Path(target).parent))
             self.files.move(source, target)
             return
@@ -358,31 +379,9 @@ class Checkpoints:
         if info.size <= MOST_COPIED:
             self.files.copy_file(info.path, path)
         else:
+            from pyarrow.fs import copy_files
+
             copy_files(info.path, path, self.files, self.files)
-
-
-def verify(checkpoint: Path) -> None:
-    """Check that a checkpoint of this host is what was written; once, while it does not change.
-
-    Raises
-    ------
-    DamagedError
-        If it is not: the file is named.
-    """
-    state = [
-        (str(file), status.st_ino, status.st_size, status.st_mtime_ns)
-        for file in sorted(checkpoint.rglob("*"))
-        if stat.S_ISREG((status := file.lstat()).st_mode)
-    ]
-    if _verified.get(str(checkpoint)) == state:
-        return
-    if text := Checkpoints("").damage(str(checkpoint)):
-        raise DamagedError(f"a checkpoint is damaged: {text}")
-    _verified[str(checkpoint)] = state
-
-
-#: Checkpoint → its files, when it was verified: stages share ancestors, and processes stages.
-_verified: dict[str, list[tuple[str, int, int, int]]] = {}
 
 
 def read_manifest(checkpoint: Path) -> Manifest | None:

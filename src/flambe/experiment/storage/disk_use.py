@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from pyarrow.fs import FileSelector, FileType, LocalFileSystem
+from pyarrow.fs import FileSelector, FileType
 
 from flambe.experiment.storage.checkpoints import Checkpoints
 from flambe.experiment.storage.manifest import MANIFEST
@@ -159,7 +159,7 @@ class _Folder:
 def _files(checkpoints: Checkpoints) -> Iterator[tuple[str, int]]:
     """Yield the files below a root, and the bytes that each adds: none, if it is a further link."""
     root = checkpoints.root
-    if isinstance(checkpoints.files, LocalFileSystem):
+    if checkpoints.is_local:
         yield from _local_files(root)
         return
     selector = FileSelector(root, recursive=True, allow_not_found=True)

@@ -10,16 +10,19 @@ import uuid
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from flambe import _disk
 from flambe.errors import ConfigError, Problem
 from flambe.experiment.spec import ExperimentSpec
 from flambe.experiment.storage.checkpoint_storage import Storage
 from flambe.experiment.storage.checkpoints import Checkpoints
-from flambe.experiment.storage.mirror import Mirror
 from flambe.experiment.storage.output_folder import output_folder
 from flambe.progress import RunFolder, VariantState
 from flambe.remote import Address
+
+if TYPE_CHECKING:  # imported where checkpoints are in a bucket
+    from flambe.experiment.storage.mirror import Mirror
 
 
 class RunStorage:
@@ -123,6 +126,8 @@ class RunStorage:
             self._check_same_storage()
 
     def _reach_bucket(self) -> None:
+        from flambe.experiment.storage.mirror import Mirror
+
         with self._reporting_bucket():
             self.checkpoints = self.storage.checkpoints()
             self._mirror = Mirror(self.folder, self.checkpoints, self.notify)

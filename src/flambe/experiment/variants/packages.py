@@ -8,7 +8,6 @@ version. Of a package whose source is read, ``.dev3`` does not count either: the
 from __future__ import annotations
 
 import contextlib
-import functools
 import inspect
 import sys
 from collections.abc import Iterator, Mapping
@@ -80,7 +79,6 @@ def _distribution(module: str) -> tuple[str, str]:
     return "", ""
 
 
-@functools.cache
 def _names(module: str) -> tuple[str, ...]:
     with contextlib.suppress(ImportError, ValueError, AttributeError):
         if name := distribution_of(module):

@@ -66,6 +66,8 @@ class Reasons:
                 return self._unmasked(variant)
             if result.entry.status is Status.FAILED:
                 return "it failed before"
+            if result.entry.status.done:
+                return "its checkpoint is missing"
             return "it was not finished"
         if self.before is not None and self.before.seed != self.now.seed:
             return f"seed {self.before.seed} → {self.now.seed}"

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from flambe.experiment.counting import count_variants
+from flambe.experiment.planning.earlier import EarlierRuns
 from flambe.experiment.search.stage_search import spaces_of
 from flambe.experiment.spec import ExperimentSpec, StageSpec
+from flambe.experiment.storage.saved_results import SavedResult
 from flambe.experiment.variants.expansion import Expander, Variant, stages_linked
 from flambe.experiment.variants.inputs import Inputs, local_resource_paths
-from flambe.experiment.variants.lineage import EarlierResult, EarlierResults
 from flambe.experiment.variants.reasons import Reasons
 from flambe.experiment.variants.recognition import adopted, recall, recognize, suggested
 from flambe.experiment.variants.record import LineageRecord
@@ -95,10 +96,8 @@ class Decider:
     spec
         The experiment; none of its resources is fetched, and what is not on this machine is taken
         to be the same.
-    earlier
-        The earlier results.
-    before
-        What the last run wrote down.
+    runs
+        What earlier runs left.
     use_stale
         Whether stale results are used.
     """
@@ -106,12 +105,13 @@ class Decider:
     def __init__(
         self,
         spec: ExperimentSpec,
-        earlier: EarlierResults,
-        before: LineageRecord | None,
+        runs: EarlierRuns,
         *,
         use_stale: bool = False,
     ) -> None:
+        earlier, before = runs.results, runs.record
         self.spec, self.earlier, self.before, self.use_stale = spec, earlier, before, use_stale
+        self.saved = runs.saved
         # Without results there is nothing to compare, and resources may be large.
         inputs = Inputs.of(spec, local_resource_paths(spec)) if earlier.entries else Inputs()
         self.expander = Expander(spec.pipeline, spec.seed, spec.resources, inputs, seeds=spec.seeds)
@@ -169,24 +169,26 @@ class Decider:
             decided.decisions.append(Decision(text, Action.SKIP, reason))
             return variant
         result = self.earlier.find(variant, self.expander, only_local=True)
+        saved = SavedResult()
+        if result is not None:
+            entry = result.entry
+            saved = self.saved.look_up(entry, runs=variant.runs, stage=variant.stage)
         usable = result is not None and (not result.changes or self.use_stale)
+        if result is not None and not usable and not (saved.has_begun or saved.is_complete):
+            result = None  # nothing is left of it: a run reports no more than that
         if result is not None and usable and result.entry.id != variant.id:
             variant = adopted(variant, result)
             self.earlier.looked_up[variant.id] = variant
-        if result is not None and usable and (result.entry.status.done or not variant.runs):
-            self._figures[variant.id] = result.entry.metric
+        if result is not None and usable and (saved.is_complete or not variant.runs):
+            self._figures[variant.id] = saved.metric
             reason = result.changes or self.reasons.reused(variant, result)
             action = Action.REUSE
         else:
             reason = self.reasons.run(variant, result)
-            action = self._action(result) if usable else Action.RUN
+            action = Action.CONTINUE if usable and saved.has_begun else Action.RUN
         if variant.runs:
             decided.decisions.append(Decision(text, action, reason))
         return variant
-
-    @staticmethod
-    def _action(result: EarlierResult | None) -> Action:
-        return Action.CONTINUE if result is not None and result.entry.step else Action.RUN
 
     def _tried(self, stage: str, bases: Sequence[Variant]) -> Iterator[Variant]:
         """Yield the variants that a search, or random draws, suggested before."""

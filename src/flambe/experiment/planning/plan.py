@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from flambe.compile import Schema
 from flambe.compile.values import Grid
 from flambe.experiment.counting import count_variants, product_text
-from flambe.experiment.decisions import Action, Decider, StageDecisions
+from flambe.experiment.planning.decisions import Action, Decider, StageDecisions
+from flambe.experiment.planning.earlier import EarlierRuns
 from flambe.experiment.spec import ExperimentSpec
 from flambe.experiment.variants.expansion import may_run, positions, stages_linked
-from flambe.experiment.variants.lineage import EarlierResults
-from flambe.experiment.variants.record import LineageRecord
 
 _METHODS = {"grid": "", "search": " tried by a search", "draw": ", values drawn"}
 
@@ -199,8 +198,7 @@ class Plan:
 
 def make_plan(
     spec: ExperimentSpec,
-    earlier: EarlierResults,
-    before: LineageRecord | None,
+    earlier: EarlierRuns,
     *,
     slots: int = 0,
     use_stale: bool = False,
@@ -209,14 +207,14 @@ def make_plan(
 
     Parameters
     ----------
-    spec, earlier, before, use_stale
-        See :class:`~flambe.experiment.decisions.Decider`.
+    spec, earlier, use_stale
+        See :class:`~flambe.experiment.planning.decisions.Decider`.
     slots
         How many variants run at a time; 0 if that is not known.
     """
-    decisions = Decider(spec, earlier, before, use_stale=use_stale).decide()
+    decisions = Decider(spec, earlier, use_stale=use_stale).decide()
     stages = [StagePlan(stage, decisions[stage.stage], slots) for stage in plan_stages(spec)]
-    return Plan(stages, slots, bool(earlier.entries))
+    return Plan(stages, slots, bool(earlier.results.entries))
 
 
 def _component(value: object) -> str:

@@ -1,0 +1,1 @@
+"""What a run would do, known before anything is built: ``flambe plan``."""
