@@ -52,7 +52,7 @@ endif
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help demo check quick pythons test lint format bench fuzz faults docs assets pins clean packages
+.PHONY: help demo check quick pythons test lint style format bench fuzz faults docs assets pins clean packages
 
 help:  ## list these targets
 	@grep -hE '^[a-z]+:.*##' $(firstword $(MAKEFILE_LIST)) | sed -E 's/^([a-z]+):.*##[ ]*(.*)/  make \1\t\2/' | expand -t 17
@@ -66,7 +66,12 @@ test: packages $(WITH_DEV) lint  ## run every check and every test
 		echo "not run: the tests marked root (this user is not root)"; fi)
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(NOT_ROOT) $(ARGS)
 
-check: lint quick  ## run every check, and the tests that need neither Ray, hosts, browsers, networks nor processes of their own
+# Types are checked while the tests wait: without a cache it takes as long as a fifth of them.
+check: style  ## run every check, and the tests that need neither Ray, hosts, browsers, networks nor processes of their own
+	@$(BIN)/mypy --no-error-summary > $(VENV)/types.log 2>&1 & types=$$!; \
+	trap "kill $$types 2> /dev/null; exit 130" INT TERM; \
+	$(MAKE) --no-print-directory quick; tests=$$?; \
+	wait $$types || { cat $(VENV)/types.log; exit 1; }; exit $$tests
 
 quick: $(WITH_DEV)  ## the tests of make check alone
 	@$(BIN)/python -m pytest -n $(QUICK_WORKERS) --dist worksteal --quick $(ARGS)
@@ -84,11 +89,13 @@ pythons: $(WITH_DEV)  ## make quick, under each other Python that flambe support
 		$(MAKE) --no-print-directory quick PYTHON="$$python" || exit 1; \
 	done
 
-lint: $(WITH_DEV)  ## check style, types and the direction of imports
+lint: style  ## check style, types and the direction of imports
+	@$(BIN)/mypy --no-error-summary
+
+style: $(WITH_DEV)
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --check --quiet || { echo "not formatted; run: make format"; exit 1; }
 	@$(BIN)/lint-imports --no-logo > $(VENV)/imports.log || { cat $(VENV)/imports.log; exit 1; }
-	@$(BIN)/mypy --no-error-summary
 	@$(BIN)/oxlint --quiet $(SCRIPTS) > $(VENV)/scripts.log || { cat $(VENV)/scripts.log; exit 1; }
 	@$(BIN)/oxfmt --check $(SCRIPTS) > $(VENV)/scripts.log || { \
 		cat $(VENV)/scripts.log; echo "not formatted; run: make format"; exit 1; }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+import gc
 import logging
 import os
 import re
 import shutil
 import sys
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,10 +17,6 @@ from hypothesis import HealthCheck, settings
 
 # One thread each: several workers with many threads would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Machines are noisy: no test is judged by its time.
-settings.register_profile("noisy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("noisy")
-
 HERE = Path(__file__).parent
 PIECES = HERE / "experiment" / "ext"
 
@@ -30,7 +28,12 @@ for folder in (str(HERE.parent), str(PIECES)):
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(PIECES), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
+from tests.examples import FEWER  # noqa: E402
 from tests.raw import pytest_runtest_call  # noqa: E402, F401
+
+# Machines are noisy: no test is judged by its time.
+settings.register_profile("noisy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("quick", settings.get_profile("noisy"), max_examples=FEWER)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -38,6 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    settings.load_profile("quick" if config.getoption("--quick") else "noisy")
     for line in (
         # Ray at import: its own use of what it, or Python, is about to drop.
         "ignore::DeprecationWarning:ray.*",
@@ -98,13 +102,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         ranks = {HERE / name: rank for rank, name in enumerate(LONGEST)}
         items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
     if config.getoption("--quick"):
-        quick = [item for item in items if not any(map(item.get_closest_marker, LEFT_OUT))]
-        config.hook.pytest_deselected(items=[item for item in items if item not in quick])
-        items[:] = quick
+        left_out = [item for item in items if any(map(item.get_closest_marker, LEFT_OUT))]
+        config.hook.pytest_deselected(items=left_out)
+        others = set(items).difference(left_out)
+        items[:] = [item for item in items if item in others]
     if not os.environ.get("FLAMBE_LONG"):
         for item in items:
             if item.get_closest_marker("long"):
                 item.add_marker(pytest.mark.skip(reason="takes long: make faults"))
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported to itself: each full collection of garbage would look through it."""
+    gc.collect()
+    gc.freeze()
 
 
 NO_TORCH = "needs torch, which is not installed"
@@ -145,6 +156,27 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     if "PYTEST_XDIST_WORKER" not in os.environ:
         factory: pytest.TempPathFactory = session.config._tmp_path_factory  # type: ignore[attr-defined]
         shutil.rmtree(factory.getbasetemp() / "layers", ignore_errors=True)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _checkout() -> Iterator[None]:
+    """Ask git about this checkout once: most runs use an extension in it, and each would ask."""
+    from flambe.packaging import repositories
+    from flambe.progress import Repository
+
+    read = repositories._read
+    answers: dict[tuple[str, ...], Repository] = {}
+
+    def answer(top: Path, uses: Sequence[str]) -> Repository:
+        if top != HERE.parent:
+            return read(top, uses)
+        if tuple(uses) not in answers:
+            answers[tuple(uses)] = read(top, uses)
+        return copy.deepcopy(answers[tuple(uses)])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(repositories, "_read", answer)
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -30,6 +30,7 @@ from flambe.compile import (
 from flambe.compile.reader.document import read_text
 from flambe.compile.values import ClusterResource
 from flambe.errors import StateError
+from tests.examples import examples
 
 
 def back(value: object) -> object:
@@ -224,7 +225,7 @@ def typed(value: Any) -> Any:
     return type(value).__name__, repr(value)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 @given(trees.filter(lambda tree: tree is not None))
 @example([{"a": schema(TripOpen, (), {"a": 1})}, Grid((schema(TripOpen, (), {"b": 2}),))])
 @example(schema(TripMany, [schema(TripMany), schema(TripMany, [""]), [[]], {}, None]))
@@ -241,7 +242,7 @@ def test_what_is_written_is_read_back(tree: Any) -> None:
     assert yaml.dump(again) == text
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=examples(60), deadline=None)
 @given(texts)
 def test_text_is_read_back_wherever_it_stands(text: str) -> None:
     tree = [
@@ -261,7 +262,7 @@ def test_text_is_read_back_wherever_it_stands(text: str) -> None:
 
 
 @given(trees.filter(lambda tree: tree is not None))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 def test_what_is_written_into_a_stream_is_the_same(tree: Any) -> None:
     stream = io.StringIO()
     assert yaml.dump(tree, stream) == stream.getvalue()

@@ -18,6 +18,7 @@ from flambe.experiment.search.stage_search import StageSearch
 from flambe.experiment.spec import ExperimentSpec, SearchSpec, StageSpec
 from flambe.experiment.variants.expansion import Expander, Variant
 from flambe.experiment.variants.identity import canonical
+from tests.examples import examples
 from tests.experiment.lab import Lab, flambe
 from tests.experiment.test_variants import argument
 
@@ -77,7 +78,7 @@ def expanded(keywords: Mapping[str, Any]) -> dict[str, list[Variant]]:
 
 
 @given(pipelines(), st.integers(1, 5), st.integers(0, 3))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_the_count_is_that_of_the_different_variants(
     pipeline: Stages, samples: int, seed: int
 ) -> None:

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from flambe.progress import Status
+from tests.examples import examples
 from tests.experiment.lab import Lab, Outcome
 
 _numbers = itertools.count()
@@ -134,7 +135,9 @@ def clear(lab: Lab) -> None:
 
 
 @settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(12),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(model=models(), edits=st.lists(EDITS, min_size=1, max_size=3))
 def test_resumed_results_equal_those_of_a_fresh_run(

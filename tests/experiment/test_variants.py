@@ -21,6 +21,7 @@ from flambe.compile.values import walk
 from flambe.experiment.variants.expansion import Expander, Variant, folder_name
 from flambe.experiment.variants.inputs import Inputs
 from flambe.experiment.variants.options import short_names
+from tests.examples import examples
 from tests.experiment.lab import environment
 
 Stages = dict[str, Any]
@@ -135,7 +136,7 @@ def ways(pipeline: Stages) -> int:
 
 
 @given(pipelines())
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_variants_are_those_of_a_brute_force_join(pipeline: Stages) -> None:
     if ways(pipeline) > 3000:
         return
@@ -157,7 +158,7 @@ def test_variants_are_those_of_a_brute_force_join(pipeline: Stages) -> None:
 
 
 @given(pipelines(links_in_options=False))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_the_count_is_own_options_times_joined_ancestors(pipeline: Stages) -> None:
     """Where links don't depend on options, all options of the closure multiply, each once."""
     known = expand(pipeline)
@@ -173,7 +174,7 @@ def test_the_count_is_own_options_times_joined_ancestors(pipeline: Stages) -> No
 
 
 @given(pipelines())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_variants_of_one_ancestor_stay_paired(pipeline: Stages) -> None:
     known = expand(pipeline)
     by_id = {variant.id: variant for variants in known.values() for variant in variants}
@@ -187,7 +188,7 @@ def test_variants_of_one_ancestor_stay_paired(pipeline: Stages) -> None:
 
 
 @given(pipelines())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_ids_and_folders_are_unique_and_safe(pipeline: Stages) -> None:
     known = expand(pipeline)
     variants = [variant for stage in known.values() for variant in stage]
@@ -209,7 +210,7 @@ def reordered(value: Any) -> Any:
 
 
 @given(pipelines())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_ids_do_not_depend_on_the_order_of_keywords(pipeline: Stages) -> None:
     one = expand(pipeline)
     other = expand({stage: reordered(value) for stage, value in pipeline.items()})
@@ -340,7 +341,7 @@ def test_the_same_in_every_process() -> None:
     share=st.floats(0, 1),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_ints_are_drawn_between_the_bounds_and_differ(
     low: int, width: int, share: float, seed: int
 ) -> None:
@@ -359,7 +360,7 @@ def test_ints_are_drawn_between_the_bounds_and_differ(
     decimals=st.none() | st.integers(5, 8),
     seed=st.integers(0, 2**31),
 )
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_floats_are_drawn_between_the_bounds(
     low: float, width: float, n: int, decimals: int | None, seed: int
 ) -> None:
@@ -402,7 +403,7 @@ def test_samples_depend_on_the_seed_and_on_their_place_only() -> None:
         max_size=6,
     )
 )
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_a_folder_name_is_safe_whatever_was_chosen(choices: dict[str, Any]) -> None:
     name = folder_name("stage", choices, "0123456789ab")
     assert re.fullmatch(r"[\w.=,+#-]+", name, re.ASCII)

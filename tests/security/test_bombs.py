@@ -30,6 +30,7 @@ from flambe.experiment.planning.plan import plan_stages
 from flambe.experiment.spec import ExperimentSpec, SearchSpec
 from flambe.experiment.variants.expansion import Expander, Variant
 from flambe.experiment.variants.options import domains
+from tests.examples import examples
 from tests.experiment.lab import environment
 from tests.experiment.test_variants import Stages, expand, leaf, pipelines, walker
 
@@ -56,7 +57,7 @@ def counts(pipeline: Stages, **keywords: Any) -> list[int]:
 
 
 @given(pipelines())
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 def test_the_computed_number_is_that_of_the_expansion(pipeline: Stages) -> None:
     """Links to one ancestor stay paired, links in options and options in options included."""
     if max(counts(pipeline)) <= 2000:
@@ -102,7 +103,7 @@ def tried(pipeline: Stages, stage: str, search: SearchSpec, most: int | None) ->
     st.integers(1, 9) | st.none(),
     st.sampled_from(["no", "draw", "search"]),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_searched_drawn_and_reduced_stages(
     pipeline: Stages, position: int, samples: int, most: int | None, method: str
 ) -> None:
@@ -120,7 +121,7 @@ def test_searched_drawn_and_reduced_stages(
 
 
 @given(pipelines(), st.lists(st.integers(1, 4), min_size=5, max_size=5))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=examples(100), deadline=None)
 def test_what_is_reduced_is_never_more_than_all(pipeline: Stages, kept: list[int]) -> None:
     reduce = dict(zip(pipeline, kept, strict=False))
     assert all(

@@ -25,7 +25,7 @@ from urllib.parse import unquote, urlsplit
 
 from packaging.utils import canonicalize_name
 
-from flambe._distributions import distributions_of
+from flambe._distributions import direct_url_of, distributions_of
 from flambe._files import private_folder, replacing
 from flambe._process import quote_tail
 from flambe.errors import ConfigError, Problem
@@ -77,7 +77,7 @@ def wheel_of(name: str) -> Wheel:
 
 def editable_tree(distribution: metadata.Distribution) -> Path | None:
     """Return the source tree of an editable installation, or None."""
-    direct_url = json.loads(distribution.read_text("direct_url.json") or "{}")
+    direct_url = json.loads(direct_url_of(distribution) or "{}")
     if not direct_url.get("dir_info", {}).get("editable"):
         return None
     return Path(unquote(urlsplit(direct_url["url"]).path))

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from packaging.utils import canonicalize_name
 
-from flambe._distributions import distributions_of
+from flambe._distributions import direct_url_of, distributions_of
 from flambe.compile.reader.extension_origins import git_source, requirement
 
 
@@ -143,7 +143,7 @@ def _origin_of(owner: metadata.Distribution) -> str:
     See PEP 610.
     """
     try:
-        url = str(json.loads(owner.read_text("direct_url.json") or "{}").get("url", ""))
+        url = str(json.loads(direct_url_of(owner) or "{}").get("url", ""))
     except ValueError:
         return ""
     parts = urlsplit(url)
