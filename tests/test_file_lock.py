@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from flambe._files import file_lock
+from tests.examples import examples
 
 # Counts in a file, as only one can at a time.
 COUNT = """
@@ -32,12 +33,13 @@ with file_lock(Path(sys.argv[1])):
 
 
 def test_one_holds_it_at_a_time_and_no_file_is_left(tmp_path: Path) -> None:
+    times = examples(1000)
     file, lock = tmp_path / "count", tmp_path / "made" / "x.lock"
     file.write_text("0")
-    command = [sys.executable, "-c", COUNT, str(lock), str(file), "1000"]
+    command = [sys.executable, "-c", COUNT, str(lock), str(file), str(times)]
     counting = [subprocess.Popen(command) for _ in range(4)]
     assert [process.wait(120) for process in counting] == [0, 0, 0, 0]
-    assert file.read_text() == "4000"
+    assert file.read_text() == str(4 * times)
     assert list(lock.parent.iterdir()) == []
 
 

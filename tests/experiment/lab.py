@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import signal
@@ -13,7 +15,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+from flambe.cli.main import main
 from flambe.compile.checks.calls import check
 from flambe.compile.reader.document import read_file
 from flambe.errors import FlambeError
@@ -177,6 +181,19 @@ def flambe(*arguments: str | Path, **options: Any) -> subprocess.CompletedProces
     return subprocess.run(
         command(*arguments), text=True, capture_output=True, check=False, **settings
     )
+
+
+def flambe_here(*arguments: str | Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run the command in this process: quick, for what runs no experiment."""
+    output, errors = io.StringIO(), io.StringIO()
+    argv = list(map(str, arguments))
+    with (
+        patch.dict(os.environ, {"COLUMNS": "120", **variables}),
+        contextlib.redirect_stdout(output),
+        contextlib.redirect_stderr(errors),
+    ):
+        code = main(argv)
+    return subprocess.CompletedProcess(argv, code, output.getvalue(), errors.getvalue())
 
 
 def until(condition: Callable[[], Any], what: str, seconds: float = 90.0) -> Any:

@@ -19,7 +19,7 @@ from flambe.experiment.spec import ExperimentSpec, SearchSpec, StageSpec
 from flambe.experiment.variants.expansion import Expander, Variant
 from flambe.experiment.variants.identity import canonical
 from tests.examples import examples
-from tests.experiment.lab import Lab, flambe
+from tests.experiment.lab import Lab, flambe_here
 from tests.experiment.test_variants import argument
 
 Stages = dict[str, Any]
@@ -222,7 +222,7 @@ def test_options_that_are_not_resolved_are_refused(lab: Lab) -> None:
         """,
         more="search: {b: {searcher: !ray.BasicVariantGenerator {}, num_samples: 4}}",
     )
-    result = flambe("validate", lab.config)
+    result = flambe_here("validate", lab.config)
     assert result.returncode == 2
     told = [line.partition("config.yaml:")[2] for line in result.stderr.splitlines()]
     assert [line for line in told if line] == [
@@ -237,6 +237,6 @@ def test_options_that_are_not_resolved_are_refused(lab: Lab) -> None:
 def test_a_large_grid_is_refused_before_it_is_made(lab: Lab, tmp_path: Path) -> None:
     tens = ", ".join(["!g [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]"] * 8)
     lab.write(f"a: !pieces.Fixed {{value: [{tens}]}}")
-    result = flambe("validate", lab.config, timeout=60)
+    result = flambe_here("validate", lab.config)
     assert result.returncode == 2
     assert "= 100,000,000 variants, more than max_variants (10,000)" in result.stderr

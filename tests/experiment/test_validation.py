@@ -13,12 +13,12 @@ from flambe.compile.checks.calls import check
 from flambe.compile.reader.document import read_text
 from flambe.experiment.storage.output_folder import output_folder
 from flambe.runnable import Secrets
-from tests.experiment.lab import HEADER, Lab, environment, flambe
+from tests.experiment.lab import HEADER, Lab, flambe, flambe_here
 
 
 def told(lab: Lab, *command: str, **variables: str) -> list[str]:
     """Return the mistakes that the command tells; it exits with 2."""
-    result = flambe(*command, lab.config, env=environment(**variables))
+    result = flambe_here(*command, lab.config, **variables)
     assert result.returncode == 2, result.stderr
     lines = result.stderr.replace(f"{lab.root}/", "").splitlines()
     return [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
@@ -93,19 +93,19 @@ def test_resources_that_are_not_there(lab: Lab) -> None:
         "config.yaml:8:9: resource 'data': there is no …/nothing",
         "config.yaml:12:9: resource 'home': there is no …/no-such-file-at-all",
     ]
-    hosts = flambe("validate", lab.config, env=environment(FLAMBE_HOST="orchestrator"))
+    hosts = flambe_here("validate", lab.config, FLAMBE_HOST="orchestrator")
     assert hosts.returncode == 0, hosts.stderr
 
 
 def test_stages_to_resume_from(lab: Lab) -> None:
     lab.write("walk: !pieces.Walk {}\nmore: !pieces.Walk {start: !@ walk}")
     for command in (["plan"], []):
-        result = flambe(*command, lab.config, "--resume-from", "walk,mor")
+        result = flambe_here(*command, lab.config, "--resume-from", "walk,mor")
         assert result.returncode == 2
         assert "config.yaml:8:1: --resume-from: unknown stage 'mor'" in result.stderr
         assert "did you mean 'more'?" in result.stderr
     assert not lab.folder.root.exists()
-    assert flambe("plan", lab.config, "--resume-from", "walk").returncode == 0
+    assert flambe_here("plan", lab.config, "--resume-from", "walk").returncode == 0
 
 
 @pytest.mark.integration
@@ -166,7 +166,7 @@ def test_variables_and_home_in_save_path(lab: Lab, monkeypatch: pytest.MonkeyPat
     outcome = lab.run().fine()
     assert outcome.state.status.done
     assert output_folder(lab.experiment()) == lab.folder.root
-    planned = flambe("plan", lab.config)
+    planned = flambe_here("plan", lab.config)
     assert "1 of 1 variants are done" in planned.stdout
     for path in ("${SCRATCH_}/out", "~/x"):
         lab.config.write_text(text.replace(f"{lab.root}/out", path))
