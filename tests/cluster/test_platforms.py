@@ -80,6 +80,7 @@ def test_a_mac_sends_wheels_for_hosts_that_reach_no_index(mac: None) -> None:
         assert names["rich"].endswith("-py3-none-any.whl")
 
 
+@pytest.mark.integration
 def test_uv_for_a_processor_that_is_not_here(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

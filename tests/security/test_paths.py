@@ -6,7 +6,6 @@ import os
 import shutil
 import stat
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from flambe.experiment.storage.mirror import _is_mirrored
 from flambe.packaging import resources
 from flambe.remote import Address, Connection, Copy, Host, Login, transfer
 from flambe.testing import RecordingCluster
+from tests.experiment.lab import flambe_here
 
 
 def problems(text: str) -> list[str]:
@@ -373,19 +373,19 @@ def test_no_key_of_ssh_is_sent_for_the_site(
         ), key
 
 
-def test_the_command_writes_nothing_elsewhere(tmp_path: Path) -> None:
+def test_the_command_writes_nothing_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The whole of it, by a file of a stranger."""
     work = tmp_path / "a" / "b" / "work"
     work.mkdir(parents=True)
+    monkeypatch.chdir(work)
     (work / "f.yaml").write_text(
         "!Experiment\nname: a\nresources: {'../../../victim/.ssh': 'http://127.0.0.1:9/keys'}\n"
         "pipeline: {a: 1}\n"
     )
     for command in (["validate", "f.yaml"], ["plan", "f.yaml"], ["f.yaml"]):
-        done = subprocess.run(
-            [sys.executable, "-m", "flambe", *command],
-            cwd=work, capture_output=True, text=True, check=False,
-        )  # fmt: skip
+        done = flambe_here(*command)
         assert done.returncode == 2
         assert "f.yaml:3:37: resources: '../../../victim/.ssh' is not a name" in done.stderr
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "b", "work", "f.yaml"]

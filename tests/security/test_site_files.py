@@ -20,6 +20,7 @@ import pytest
 
 from flambe.report import create_app, files
 from flambe.report.files import RunPath
+from tests.examples import examples
 from tests.report.served import asked, serving
 from tests.report.written import Written
 
@@ -313,7 +314,7 @@ def test_no_swap_of_a_link_and_a_file_sends_what_the_link_leads_to(
     with opened(run.folder.root) as client:
         thread.start()
         try:
-            answers = [client.get("/files/train/swapped") for _ in range(600)]
+            answers = [client.get("/files/train/swapped") for _ in range(examples(600))]
         finally:
             over.set()
             thread.join()

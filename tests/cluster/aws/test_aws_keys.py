@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,10 +25,19 @@ if TYPE_CHECKING:
 
 
 def keygen(path: Path, *options: str) -> Path:
-    """Make a key as ssh-keygen does."""
-    command = ["ssh-keygen", "-q", "-C", "", "-f", str(path), *options]
-    subprocess.run([*command, *([] if "-N" in options else ["-N", ""])], check=True)
+    """Make a key as ssh-keygen does: once of a name and of options, as it takes a while."""
+    for file, content in _keys(path.name, options).items():
+        path.with_name(file).write_bytes(content)
+    path.chmod(0o600)
     return path
+
+
+@functools.cache
+def _keys(name: str, options: tuple[str, ...]) -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["ssh-keygen", "-q", "-C", "", "-f", f"{folder}/{name}", *options]
+        subprocess.run([*command, *([] if "-N" in options else ["-N", ""])], check=True)
+        return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
 
 def piped(first: list[str], second: list[str]) -> str:
