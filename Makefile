@@ -6,6 +6,8 @@ WORKERS ?= 4
 QUICK_WORKERS ?= 3
 # The oldest and the newest Python that flambe supports, and one between them.
 PYTHONS ?= 3.10 3.12 3.13
+# TORCH=no leaves out torch and the tests that need it: for some Pythons it comes with gigabytes of CUDA.
+TORCH ?= yes
 VENV := .venv
 # A Python that is named has an environment of its own to be checked in: .venv stays as it is.
 ifneq ($(filter check quick,$(MAKECMDGOALS)),)
@@ -20,7 +22,7 @@ PIP := $(BIN)/python -m pip
 # time nothing is done, and a changed file, another Python or a moved checkout install anew.
 python := $(shell $(PYTHON) -c 'import sys; print(sys.version)' 2>/dev/null)
 place := $(shell echo "$(python) $(CURDIR)" | sha256sum | cut -c1-12)
-wanted := $(shell cat pyproject.toml constraints.txt | sha256sum | cut -c1-12)
+wanted := $(shell (cat pyproject.toml constraints.txt; printf %s "$(filter no,$(TORCH))") | sha256sum | cut -c1-12)
 MADE := $(VENV)/.made-$(place)
 WITH_LEARN := $(VENV)/.learn-$(place)-$(wanted)
 WITH_DEV := $(VENV)/.dev-$(place)-$(wanted)
@@ -37,8 +39,10 @@ pinned = $(call part,$(1)) && \
 	$(INSTALL) --no-deps --only-binary :all: --require-hashes --requirement $(VENV)/$(1).txt
 # flambe itself is built by what is installed: an isolated build would download its tools unseen.
 # torch has no wheel for some Pythons: beside .venv, tests run without it, and it is said.
-without_torch = { [ $(VENV) != .venv ] && echo "not run: the tests that need torch (not installed)"; }
-flambe = $(call part,torch) && { $(INSTALL) --requirement $(VENV)/torch.txt || $(without_torch); } && \
+no_torch = echo "not run: the tests that need torch (not installed)"
+torch = $(call part,torch) && \
+	{ $(INSTALL) --requirement $(VENV)/torch.txt || { [ $(VENV) != .venv ] && $(no_torch); }; }
+flambe = $(if $(filter no,$(TORCH)),$(no_torch),$(torch)) && \
 	$(INSTALL) --no-deps --no-build-isolation --editable .
 
 # The scripts of the Report Site's pages.
@@ -76,7 +80,7 @@ check: style  ## run every check, and the tests that need neither Ray, hosts, br
 quick: $(WITH_DEV)  ## the tests of make check alone
 	@$(BIN)/python -m pytest -n $(QUICK_WORKERS) --dist worksteal --quick $(ARGS)
 
-pythons: $(WITH_DEV)  ## make quick, under each other Python that flambe supports and that is installed
+pythons:  ## make quick, under each other Python that flambe supports and that is installed
 	@for version in $(PYTHONS); do \
 		$(PYTHON) -c "import sys; sys.exit('%d.%d' % sys.version_info[:2] == '$$version')" || continue; \
 		: "a shim of pyenv exists for versions that it does not select"; \

@@ -10,6 +10,7 @@ import re
 import shutil
 import sys
 from collections.abc import Generator, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,10 @@ LONGEST = (
     "cli/test_failed_variants.py",
 )
 
+NO_TORCH = "needs torch, which is not installed"
+# What flambe says where it is torch that a file needs.
+NAMES_TORCH = "needs the package 'torch', which is not installed"
+
 # `make check` leaves these out.
 LEFT_OUT = ("integration", "root", "faults", "long")
 # The marks of a whole module, which ends where its brackets do.
@@ -106,6 +111,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
         others = set(items).difference(left_out)
         items[:] = [item for item in items if item in others]
+    if find_spec("torch") is None:
+        for item in items:
+            if item.get_closest_marker("torch"):
+                item.add_marker(pytest.mark.skip(reason=NO_TORCH))
     if not os.environ.get("FLAMBE_LONG"):
         for item in items:
             if item.get_closest_marker("long"):
@@ -118,11 +127,10 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-NO_TORCH = "needs torch, which is not installed"
-
-
 def lacks_torch(error: BaseException | None) -> bool:
     """Whether something needs torch, and it is not installed: it has no wheel for some Pythons."""
+    if NAMES_TORCH in str(error) and find_spec("torch") is None:
+        return True
     while error is not None and not isinstance(error, ModuleNotFoundError):
         error = error.__cause__ or error.__context__
     return error is not None and error.name == "torch"

@@ -31,6 +31,7 @@ def test_there_are_examples() -> None:
     assert len(commands()) == 4
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("line", commands())
 def test_overrides(
     line: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]

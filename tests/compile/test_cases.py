@@ -210,7 +210,10 @@ def expected_of(path: Path) -> list[tuple[str, str, str]]:
     return found
 
 
-@pytest.mark.parametrize("name", ERRORS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.torch if "torch" in name else ()) for name in ERRORS],
+)
 def test_every_mistake_is_told_once_at_its_place(name: str) -> None:
     path = case(name)
     found = problems_of(path)

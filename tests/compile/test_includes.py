@@ -95,6 +95,7 @@ def test_two_inclusions_are_two_objects_and_an_alias_is_one(tmp_path: Path) -> N
     assert built[0] is not built[2]
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(
     ("written", "message"),
     [
@@ -139,6 +140,7 @@ def test_what_is_refused(tmp_path: Path, written: str, message: str) -> None:
         assert text.endswith(f"{main} → {folder}/loop.yaml → {folder}/loop.yaml")
 
 
+@pytest.mark.torch
 def test_how_deep_and_how_often_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = {f"p{i}": f"- !include p{i + 1}.yaml\n" for i in range(12)}
     main = write(tmp_path, main=MAIN.format(part="!torch.Sequential [!include p0.yaml]"), **chain)

@@ -141,6 +141,7 @@ def test_a_part_can_be_changed_and_a_value_can_include_one(tmp_path: Path) -> No
     assert value(root, "pipeline.b.in_features") == 1
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize(
     ("override", "column", "message", "hint"),
     [
@@ -216,6 +217,7 @@ def test_mistakes(override: str, column: int, message: str, hint: str) -> None:
     assert problem.hint.startswith(hint)
 
 
+@pytest.mark.torch
 def test_a_stage_that_is_named_like_a_keyword_is_ambiguous() -> None:
     text = (
         "!Experiment\nname: x\npipeline:\n  seed: !torch.Linear {in_features: 1, out_features: 2}\n"
@@ -231,6 +233,7 @@ def test_a_stage_that_is_named_like_a_keyword_is_ambiguous() -> None:
     assert root.kwargs["seed"] == 4
 
 
+@pytest.mark.torch
 def test_all_mistakes_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         read("train.max_stepz=5", "sed=3", "train.optimizer.lr=x")
@@ -241,6 +244,7 @@ def test_all_mistakes_are_reported_at_once() -> None:
     ]
 
 
+@pytest.mark.torch
 def test_links_and_objects_of_other_files_than_experiments() -> None:
     root = read_text("!torch.Linear\nin_features: 1\n", overrides=["out_features=3"]).root
     assert root.kwargs == {"in_features": 1, "out_features": 3}

@@ -60,6 +60,7 @@ def saved(whole: PickledWhole, tmp_path: Path) -> Path:
     return tmp_path / "saved"
 
 
+@pytest.mark.torch
 def test_it_is_a_file_of_its_own(saved: Path) -> None:
     assert sorted(os.listdir(saved / "part")) == [
         *("clf.pickle", "config.yaml", "source.py", "state.pt", "version.txt")

@@ -134,6 +134,7 @@ def clear(lab: Lab) -> None:
     shutil.rmtree(lab.root / "out", ignore_errors=True)
 
 
+@pytest.mark.torch
 @settings(
     max_examples=examples(12),
     deadline=None,

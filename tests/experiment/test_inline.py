@@ -986,6 +986,7 @@ def test_the_same_seed_gives_the_same_results(lab: Lab) -> None:
     assert not set(first) & set(other)
 
 
+@pytest.mark.torch
 def test_each_stage_is_built_from_its_own_numbers(lab: Lab) -> None:
     """Whatever was built before it, and in whatever process."""
     lab.run(

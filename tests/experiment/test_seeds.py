@@ -206,6 +206,7 @@ def test_means_and_their_order() -> None:
     assert [group.mean for group in ranked_groups(groups)] == [4, 2, 9, None]
 
 
+@pytest.mark.torch
 def test_the_counts_of_a_plan_are_those_of_the_run(tmp_path: Path) -> None:
     text = "!Experiment\nname: x\nseeds: [4, 8]\npipeline:\n  a: !torch.Linear\n"
     text += "    in_features: !g [1, 2]\n    out_features: !s [1, 9, 3]\n"

@@ -123,6 +123,7 @@ def test_an_extension_is_imported_when_its_reader_declares_it(
     assert flambe.load(tmp_path / "again", extensions=[extension]).rate == 0.25
 
 
+@pytest.mark.torch
 def test_a_component_that_its_reader_imported_is_built(extension: str, saved: Path) -> None:
     config = f"{extension}: ./ext\n---\n!{extension}.Net\nrate: 0.25\n"
     (saved / "config.yaml").write_text(config)
@@ -141,6 +142,7 @@ def test_extensions_are_a_list(saved: Path) -> None:
         flambe.load(saved, extensions="psutil")
 
 
+@pytest.mark.torch
 def test_the_extensions_of_a_run_are_declared(extension: str, saved: Path) -> None:
     (saved / "config.yaml").write_text(f"{extension}: ./ext\n---\n!{extension}.Net\n")
     (saved / "part" / "state.pt").unlink()
@@ -311,6 +313,7 @@ def test_a_name_is_text(tmp_path: Path) -> None:
 # -- folders ------------------------------------------------------------------------------------
 
 
+@pytest.mark.torch
 def test_a_pipe_is_not_waited_for(saved: Path) -> None:
     (saved / "state.pt").unlink()
     os.mkfifo(saved / "state.pt")
@@ -350,6 +353,7 @@ def test_links_in_links_in_links(saved: Path) -> None:
 # -- the file of a state ------------------------------------------------------------------------
 
 
+@pytest.mark.torch
 def test_a_state_is_not_compressed(saved: Path) -> None:
     """Torch would read it, and a file of 1 MB may hold 1 GB then."""
     with zipfile.ZipFile(saved / "state.pt") as file:
@@ -361,6 +365,7 @@ def test_a_state_is_not_compressed(saved: Path) -> None:
         flambe.load(saved)
 
 
+@pytest.mark.torch
 def test_a_plain_state_takes_no_more_memory_than_it_needs(saved: Path) -> None:
     """Python's faster unpickler fills a table of as many entries as such a file names."""
     (saved / "state.pt").unlink()
@@ -377,6 +382,7 @@ def deep_pickle(levels: int) -> bytes:
     return b"\x80\x02})" + b"\x85" * levels + b"K\x01s."
 
 
+@pytest.mark.torch
 def test_tuples_in_tuples_do_not_end_the_process(saved: Path) -> None:
     (saved / "state.pt").unlink()
     (saved / "state.pkl").write_bytes(deep_pickle(300_000))
@@ -384,6 +390,7 @@ def test_tuples_in_tuples_do_not_end_the_process(saved: Path) -> None:
         flambe.load(saved)
 
 
+@pytest.mark.torch
 def test_tuples_in_tuples_do_not_end_the_process_in_a_file_of_torch(saved: Path) -> None:
     with zipfile.ZipFile(saved / "state.pt") as file:
         members = {name: file.read(name) for name in file.namelist()}
@@ -401,6 +408,7 @@ def test_states_with_many_tuples_are_read(tmp_path: Path) -> None:
     assert flambe.load(tmp_path / "many").steps == part.steps
 
 
+@pytest.mark.torch
 @pytest.mark.parametrize("name", ["state.pt", "state.pkl"])
 def test_a_state_runs_nothing(saved: Path, tmp_path: Path, name: str) -> None:
     class Evil:

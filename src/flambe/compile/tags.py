@@ -56,6 +56,9 @@ BUILT_IN: dict[str, str] = {
     "TransformerEncoder": "flambe.nn:TransformerEncoder",
 }
 
+# The packages of flambe[learn].
+LEARNING = {"torch", "sklearn", "pandas"}
+
 # Where a prefix looks a name up, in order; each may be imported by checking a file that names it.
 PREFIXES: dict[str, tuple[str, ...]] = {
     "torch": ("torch.nn", "torch.optim", "torch.optim.lr_scheduler"),
@@ -297,6 +300,21 @@ def _submodule(package: str, name: str) -> ModuleType | None:
         raise
 
 
+def missing_package(tag: str, module: str) -> UnknownTagError:
+    """Return the error of a tag whose class needs a package that is not installed.
+
+    Parameters
+    ----------
+    tag
+        The tag.
+    module
+        The module that could not be imported.
+    """
+    package = module.partition(".")[0]
+    hint = how_to_install("learn") if package in LEARNING else f"pip install {package}"
+    return UnknownTagError(f"!{tag} needs the package {package!r}, which is not installed", hint)
+
+
 def _in_prefix(prefix: str, name: str) -> object:
     # Both !torch.Linear and !torch.nn.Linear are understood.
     module_part, _, last = name.rpartition(".")
@@ -321,10 +339,7 @@ def _in_prefix(prefix: str, name: str) -> object:
             if _allowed(prefix, getattr(module, public, None))
         ]
     if missing is not None and not candidates:
-        raise UnknownTagError(
-            f"!{prefix}.{name} needs the package {missing.name!r}, which is not installed",
-            how_to_install("learn") if prefix == "torch" else f"pip install {missing.name}",
-        )
+        raise missing_package(f"{prefix}.{name}", missing.name or prefix)
     raise UnknownTagError(
         f"unknown tag !{prefix}.{name}",
         did_you_mean(f"{prefix}.{name}", candidates) or f"looked in {', '.join(PREFIXES[prefix])}",

@@ -313,6 +313,14 @@ class NodeReader:
             )
         return BROKEN
 
+    def _cannot_import(self, tag: str, error: BaseException, path: Path) -> None:
+        missing = error.name or "" if isinstance(error, ModuleNotFoundError) else ""
+        if missing and missing.partition(".")[0] not in ("flambe", tag.partition(".")[0]):
+            problem = tags.missing_package(tag, missing)
+            self.document.problem(str(problem), path, problem.hint)
+        else:
+            self.document.problem(f"!{tag} cannot be imported: {error!r}", path)
+
     def _schema(self, node: Node, tag: str, path: Path) -> Schema:
         if tag.partition(".")[0] in self.broken:
             target, callee = "", None
@@ -324,7 +332,7 @@ class NodeReader:
                 self.document.problem(str(error), path, error.hint)
                 target, callee = "", None
             except (Exception, SystemExit) as error:  # a module of an extension may raise anything
-                self.document.problem(f"!{tag} cannot be imported: {error!r}", path)
+                self._cannot_import(tag, error, path)
                 target, callee = "", None
         schema = Schema(target, tag, place=self.document.places.value(path))
         if reads_yaml(callee):
