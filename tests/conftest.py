@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import itertools
 import logging
 import os
 import re
@@ -187,10 +188,18 @@ def _checkout() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session")
+def _homes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Count folders; those of mktemp are counted by listing, which takes seconds for thousands."""
+    folder = tmp_path_factory.mktemp("h", numbered=False)  # short: paths of sockets have a bound
+    return (folder / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(_homes: Iterator[Path], monkeypatch: pytest.MonkeyPatch) -> Path:
     """Give flambe a home of its own."""
-    folder = tmp_path_factory.mktemp("home")
+    folder = next(_homes)
+    folder.mkdir(mode=0o700)
     monkeypatch.setenv("FLAMBE_HOME", str(folder))
     return folder
 
