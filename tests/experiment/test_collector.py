@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -133,3 +135,34 @@ def test_what_the_driver_finds_out_is_written(tmp_path: Path) -> None:
     text = (tmp_path / "a" / "v" / "variant.log").read_text()
     assert "its process was killed" in text
     assert "the last" in text
+
+
+WRITE = """
+import sys
+import numpy
+from flambe.experiment.executors.tune.collector import Batch, Collector, Origin
+from flambe.logging.events import Record
+origin = Origin("a/v", "a v")
+collector = Collector(sys.argv[1], [], "run")
+def write(number, kind, value):
+    collector.write(Batch("w", number, [Record("v", kind, kind, value, number, 1.0)], {"v": origin}))
+write(1, "scalar", 0.5)
+write(2, "histogram", numpy.ones(3))
+print("torch" in sys.modules)
+import torch
+write(3, "histogram", torch.ones(3))
+write(4, "image", torch.ones(1, 3, 3))
+collector.close()
+"""
+
+
+def test_the_process_of_the_logs_loads_no_torch(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    pytest.importorskip("torch")
+    written = [sys.executable, "-c", WRITE, str(tmp_path)]
+    assert subprocess.run(written, check=True, capture_output=True, text=True).stdout == "False\n"
+    events = EventAccumulator(str(next(tmp_path.glob("a/v/tensorboard"))), {"histograms": 0})
+    events.Reload()
+    assert [event.step for event in events.Histograms("histogram")] == [2, 3]
+    assert [event.step for event in events.Images("image")] == [4]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
 import socket
 import struct
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -15,6 +17,23 @@ if TYPE_CHECKING:  # loaded at the first event
     from tensorboardX import SummaryWriter
 
 _numbers = itertools.count()
+
+
+def load_libraries() -> None:
+    """Import what writes events, without what that imports and does not use here.
+
+    tensorboardX imports torch for an annotation, and boto3 for buckets: a second, and 200 MB. A
+    module that is None in ``sys.modules`` cannot be imported, by no thread: call it where no other
+    thread imports anything, as in the process of a run's logs
+    (test_the_process_of_the_logs_loads_no_torch).
+    """
+    hidden = [name for name in ("torch", "boto3") if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        importlib.import_module("tensorboardX")
+    finally:
+        for name in hidden:
+            del sys.modules[name]
 
 
 def event_path(folder: Path) -> Path:

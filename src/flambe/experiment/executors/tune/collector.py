@@ -11,7 +11,7 @@ from flambe import _disk
 from flambe.experiment.executors import crash_record
 from flambe.experiment.executors.failures import Failure
 from flambe.experiment.executors.stage_task import StageTask
-from flambe.logging import redact
+from flambe.logging import event_file, redact
 from flambe.logging.events import Record
 from flambe.logging.recorder import TAIL_WIDTH, Recorder
 from flambe.progress import host_name
@@ -99,6 +99,7 @@ class Collector:
     def __init__(self, root: str, secrets: Sequence[str], identity: str = "") -> None:
         for value in secrets:
             redact.add(value)
+        event_file.load_libraries()
         self.process = uuid.uuid4().hex
         self._refused: tuple[str, float] | None = None
         self.recorder = Recorder(root, identity)
