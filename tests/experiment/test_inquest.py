@@ -19,41 +19,67 @@ pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.long]
 
 
 @pytest.fixture
-def frozen(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The id of a node of a Ray whose raylet answers nobody."""
+def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A Ray of several nodes on this machine, that this process is connected to."""
     import ray
     from ray.cluster_utils import Cluster
 
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     ray.init(address=cluster.address, log_to_driver=False)
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture
+def frozen(cluster: Any) -> Iterator[str]:
+    """The id of a node whose raylet answers nobody."""
     node = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
     raylet = node.all_processes["raylet"][0].process.pid
     os.kill(raylet, signal.SIGSTOP)
     yield node.node_id
     os.kill(raylet, signal.SIGCONT)
-    ray.shutdown()
-    cluster.shutdown()
 
 
-def test_a_host_that_does_not_answer_is_asked_once(
-    frozen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def collector_with(node: str, folder: Path, variants: list[Variant]) -> CollectorClient:
+    """Start a collector that knows of attempts at variants on a node."""
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options = {"num_cpus": 0, "scheduling_strategy": here}
-    collector: Any = ray.remote(Collector).options(**options).remote(str(tmp_path), [], "run")
-    variants = [Variant(f"id{n}", "a", f"v{n}", None) for n in range(2)]
+    collector: Any = ray.remote(Collector).options(**options).remote(str(folder), [], "run")
     for variant in variants:
-        origin = Origin(f"a/{variant.name}", variant.name, 1, frozen, "/nowhere")
+        origin = Origin(f"a/{variant.name}", variant.name, 1, node, "/nowhere")
         ray.get(collector.begin.remote(variant.id, origin))
-    failures = diagnosis.FailureDiagnosis(CollectorClient(collector))
+    return CollectorClient(collector)
+
+
+def test_a_host_that_does_not_answer_is_asked_once(
+    frozen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variants = [Variant(f"id{n}", "a", f"v{n}", None) for n in range(2)]
+    failures = diagnosis.FailureDiagnosis(collector_with(frozen, tmp_path, variants))
     monkeypatch.setattr(diagnosis, "HOST_SECONDS", 3)
-    assert "its process" in failures.failure_of(variants[0], None).text
+    assert failures.failure_of(variants[0], None).host_lost
     # It would wait for an hour for the next one.
     monkeypatch.setattr(diagnosis, "HOST_SECONDS", 3600)
-    assert "its process" in failures.failure_of(variants[1], None).text
-    assert "its process" in (tmp_path / "a" / "v1" / "variant.log").read_text()
+    assert failures.failure_of(variants[1], None).host_lost
+
+
+def test_a_process_that_ends_just_before_its_host_did_not_fail(
+    cluster: Any, tmp_path: Path
+) -> None:
+    """A host that goes down may end its processes in any order."""
+    node = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    variants = [Variant("id0", "a", "v0", None)]
+    failures = diagnosis.FailureDiagnosis(collector_with(node.node_id, tmp_path, variants))
+    cluster.remove_node(node, allow_graceful=False)
+    error = tmp_path / "error.txt"
+    error.write_text("The actor died unexpectedly before finishing this task.")
+    failure = failures.failure_of(variants[0], str(error))
+    assert failure.host_lost
+    assert not (tmp_path / "a" / "v0" / "variant.log").exists()  # nothing is blamed on it

@@ -304,3 +304,23 @@ def test_a_second_run_waits_for_nobody(lab: Lab) -> None:
     assert "--force" in refused.stderr
     again = run("--force")
     assert again.returncode == 0, again.stderr
+
+
+def test_a_run_whose_ray_is_killed_is_interrupted(
+    lab: Lab, start: Any, expected: dict[str, float | None]
+) -> None:
+    """No variant failed, whatever ended Ray: the next run continues them."""
+    lab.write(PIPELINE.replace("DELAY", "0.3"), more="max_failures: 0", seed=3)
+    run = start()
+    until(lambda: metrics_lines(lab.folder) >= 4, "some steps are done")
+    raylets = [p for p, line in processes_with(run.mark).items() if "raylet/raylet" in line]
+    assert len(raylets) == 1
+    os.kill(raylets[0], signal.SIGKILL)
+    until(lambda: run.process.poll() is not None, "it ends", 150)
+    assert "error: Ray on this machine ended" in run.said()
+    assert Status.FAILED not in {v.status for v in lab.folder.read_variants().values()}
+    run.nothing_left()
+    done = flambe(lab.config, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "failed before" not in done.stdout + done.stderr
+    check_result(lab, expected)

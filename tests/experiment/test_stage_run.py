@@ -15,13 +15,16 @@ from ray.exceptions import GetTimeoutError
 
 from flambe.cluster.services.ray_service import NODE_STARTS
 from flambe.errors import RunError
+from flambe.experiment.executors.failures import Failure
 from flambe.experiment.executors.tune.collector_client import CollectorClient
 from flambe.experiment.executors.tune.factory_settings import NodeStart, read_starts
 from flambe.experiment.executors.tune.stage_run import StageCallback, StageRun
+from flambe.experiment.executors.tune.trial import ATTEMPT, RECORDED
 from flambe.experiment.executors.tune.trial_history import MAX_LOSSES, TrialHistory
 from flambe.experiment.retention import Retention
 from flambe.experiment.storage.checkpoints import Checkpoints
 from flambe.experiment.storage.manifest import Manifest
+from flambe.experiment.variants.expansion import Variant
 
 
 def stage_run() -> StageRun:
@@ -94,3 +97,65 @@ def test_a_collector_that_does_not_answer_is_no_error_of_a_disk(
     task: Any = None
     with pytest.raises(RunError, match="has not answered for 180 s: its host may be overloaded"):
         CollectorClient(handle).set_task(task)
+
+
+class Trials:
+    """A listener, and a source of trials that failed."""
+
+    def __init__(self) -> None:
+        self.failures: list[tuple[str, bool]] = []
+        self.halted: list[str] = []
+
+    def on_failure(self, variant: Variant, error: None, text: str, final: bool) -> None:
+        self.failures.append((text, final))
+
+    def stage(self, failure: Failure, *, head_answers: bool | None) -> StageRun:
+        """Return a stage of a run on a cluster, or on this machine: head_answers is None."""
+        variant = Variant("v", "a", "v", None)
+        storage = SimpleNamespace(checkpoints=lambda: None)
+        task: Any = SimpleNamespace(storage=storage, stage="a", variants={"a": {"v": variant}})
+        diagnosis: Any = SimpleNamespace(failure_of=lambda variant, file: failure)
+        head = SimpleNamespace(answers=lambda: head_answers)
+        nodes: Any = SimpleNamespace(head=head) if head_answers is not None else None
+        listener: Any = self
+        history = TrialHistory()
+        return StageRun(task, listener, (), history, diagnosis, self.halted.append, nodes)
+
+    @staticmethod
+    def failed() -> Any:
+        trial = type("Trial", (), {"should_recover": lambda self: False})()
+        trial.trial_id, trial.error_file, trial.last_result = "t", None, {}
+        trial.config = {RECORDED: "v", ATTEMPT: 1}
+        return trial
+
+
+LOST = Failure(None, "The actor died because its node has died.", host_lost=True)
+ENDED = Failure(None, "its process was ended by a signal: SIGKILL")
+
+
+@pytest.mark.parametrize("failure", [LOST, ENDED])
+def test_a_run_that_ends_with_ray_has_no_failed_variants(failure: Failure) -> None:
+    """What is cut off when the orchestrator ends all its processes is continued, and no failure."""
+    trials = Trials()
+    stage, trial = trials.stage(failure, head_answers=False), trials.failed()
+    assert not stage.should_retry(trial)
+    stage.fail(trial, final=True)
+    assert trials.failures == []
+
+
+def test_a_run_on_this_machine_ends_when_its_ray_does() -> None:
+    trials = Trials()
+    stage, trial = trials.stage(LOST, head_answers=None), trials.failed()
+    assert not stage.should_retry(trial)
+    stage.fail(trial, final=True)
+    assert trials.failures == []
+    assert "Ray on this machine ended" in trials.halted[0]
+
+
+@pytest.mark.parametrize("head_answers", [None, True])
+def test_a_process_that_was_killed_alone_failed(head_answers: bool | None) -> None:
+    trials = Trials()
+    stage, trial = trials.stage(ENDED, head_answers=head_answers), trials.failed()
+    stage.fail(trial, final=True)
+    assert trials.failures == [(ENDED.text, True)]
+    assert trials.halted == []

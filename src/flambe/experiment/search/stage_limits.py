@@ -58,10 +58,7 @@ def time_limit(seconds: float | None, halt: Callable[[str], None]) -> Iterator[N
     if seconds is None:
         yield
         return
-    reason = (
-        f"the run reached its limit of {seconds:g} s (limits: run); finished variants are kept\n"
-        "  to continue, run the same command with --resume"
-    )
+    reason = f"the run reached its limit of {seconds:g} s (limits: run); finished variants are kept"
     timer = threading.Timer(seconds, halt, [reason])
     timer.daemon = True
     timer.start()

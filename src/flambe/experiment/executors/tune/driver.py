@@ -34,7 +34,11 @@ from flambe.experiment.executors.tune.ray_process import (
     quiet_ray,
     raylet_in_log,
 )
-from flambe.experiment.executors.tune.stage_run import StageRun, settle_resumed
+from flambe.experiment.executors.tune.stage_run import (
+    LOCAL_RAY_ENDED,
+    StageRun,
+    settle_resumed,
+)
 from flambe.experiment.executors.tune.trainable import VariantTrainable
 from flambe.experiment.executors.tune.trial import NAMESPACE
 from flambe.experiment.executors.tune.trial_history import TrialHistory
@@ -98,7 +102,7 @@ class TuneExecutor:
             lambda: not self._head_is_gone,
         )
         self._collector: CollectorClient | None = None
-        self._started_ray = False
+        self._started_ray = self._local_ended = False
         self._settings = contextlib.ExitStack()
 
     def start(self) -> None:
@@ -253,7 +257,14 @@ class TuneExecutor:
         return self._collector
 
     def _poll(self) -> CollectorStatus:
-        return self._running_collector.poll()
+        try:
+            return self._running_collector.poll()
+        except RunError:
+            # What runs may continue for a while, but nothing new would ever start.
+            if self.nodes is None and not any(node["Alive"] for node in ray.nodes()):
+                self._local_ended = True
+                self.halt(LOCAL_RAY_ENDED)
+            raise
 
     def _check_collector(self, status: CollectorStatus) -> None:
         """Give a restarted collector its tasks; halt where its disk is full for too long."""
@@ -269,7 +280,7 @@ class TuneExecutor:
     @property
     def _head_is_gone(self) -> bool:
         """Whether the head of Ray is gone: no call to Ray returns then."""
-        return self.nodes is not None and self.nodes.head.gone
+        return self._local_ended if self.nodes is None else self.nodes.head.gone
 
     def close(self) -> None:
         """Close the files, and stop Ray if it was started here."""
@@ -281,7 +292,7 @@ class TuneExecutor:
         if self.nodes is not None:
             self.nodes.release_leases()
             self.nodes.head.close()
-        if self._started_ray and not self._head_is_gone:
+        if self._started_ray and (self.nodes is None or not self._head_is_gone):
             with quiet_ray():
                 self.local.close()
         self._settings.close()

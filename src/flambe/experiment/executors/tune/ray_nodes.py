@@ -172,8 +172,8 @@ class RayNodeMonitor:
             elif time.monotonic() - alone_since > alone_seconds():
                 seconds = f"{alone_seconds():.0f} s"
                 self._halt(
-                    f"no factory was left, and none came back within {seconds}\n  finished "
-                    "variants are kept; to continue, run the same command with --resume"
+                    f"no factory was left, and none came back within {seconds}\n"
+                    "  finished variants are kept"
                 )
                 return
 

@@ -31,6 +31,11 @@ from flambe.experiment.storage.checkpoints import FINAL, RESUMED, Checkpoints
 from flambe.experiment.storage.manifest import Manifest
 from flambe.experiment.variants.expansion import Variant
 
+LOCAL_RAY_ENDED = (
+    "Ray on this machine ended: it was killed, perhaps because the machine ran out of memory\n"
+    "  finished variants are kept"
+)
+
 
 class StageRun:
     """One stage as Tune runs it: trials, and the variants that they run.
@@ -223,7 +228,12 @@ class StageRun:
         self._history.when_released(folder, settle)
 
     def fail(self, trial: Trial, *, final: bool) -> None:
-        """Report that a trial failed; unless final it is retried."""
+        """Report that a trial failed; unless final it is retried.
+
+        Where Ray itself has ended, so has the run: its variants did not fail, they are interrupted.
+        """
+        if self._is_over(trial):
+            return
         variant = self.variant(trial)
         failure = self._failure(trial)
         forgiven = self._is_forgiven(trial)
@@ -251,9 +261,20 @@ class StageRun:
         Where only its host failed, Tune retries it at once, whatever ``max_failures`` says: another
         factory may be idle.
         """
+        if self._is_over(trial):
+            return False
         if self._is_forgiven(trial):
             return True
         return not self._failure(trial).lasting and bool(type(trial).should_recover(trial))
+
+    def _is_over(self, trial: Trial) -> bool:
+        """Whether Ray has ended, and the run ends with it: nothing but that can be reported."""
+        if self._nodes is not None:
+            return not self._nodes.head.answers()  # no call to Ray would return
+        if self._failure(trial).host_lost:
+            self._halt(LOCAL_RAY_ENDED)
+            return True
+        return False
 
     def _failure(self, trial: Trial) -> Failure:
         """Return why a trial failed; Tune asks whether to retry it before it reports that."""
