@@ -17,6 +17,7 @@ import pytest
 
 from flambe.experiment.storage.checkpoints import read_manifest
 from flambe.progress import RunFolder, Status
+from flambe.report.store import Store
 from tests.experiment.buckets import NAME, Bucket
 from tests.experiment.farm import Farm, figures, running
 from tests.experiment.lab import until
@@ -158,7 +159,15 @@ def test_the_orchestrator_or_what_rules_ray_is_lost(farm: Farm, how: str) -> Non
         assert "Ray on the orchestrator ended, or was started again" in said
         assert ".cc:" not in said
     folder = farm.output(farm.folder.name)
-    farm.flambe("status", "farm")
+    said = farm.flambe("status", "farm")
+    assert "--resume" in said, said
+    # The command, the results and the site say the same of the run.
+    store = Store(folder.root)
+    store.refresh(now=True)
+    assert store.status == "interrupted"
+    if how == "rebooted":
+        assert "interrupted" in said, said
+        assert "interrupted" in farm.flambe("results", str(folder.root))
     steps = {one.id: one.step for one in folder.read_variants().values()}
     again = farm.run(file, "--resume").ends(seconds=500)
     # What was told to be running when the power went was interrupted; now all are done.
@@ -194,19 +203,21 @@ def test_the_disk_of_the_orchestrator_is_full(farm: Farm) -> None:
         "  padding: 9000000",
         more=MORE,
     )
-    said = farm.run(file, FLAMBE_DISK_DEADLINE="20").ends(1, seconds=500)
-    assert re.search(r"orchestrator: .*\bfull\b", said), said[-3000:]
-    assert "to continue, run the same command with --resume" in said
-    assert "Traceback" not in said
-    folder = farm.output("full")
-    state = folder.read_state()
-    assert state is not None
-    assert state.status is Status.INTERRUPTED
-    # What was whole is still there, and nothing else takes the room.
-    for one in folder.read_variants().values():
-        for path in folder.variant(one.stage, one.name).glob("checkpoint*"):
-            assert read_manifest(path) is not None
-    farm.hosts[0].run("umount", "--lazy", work)
+    try:
+        said = farm.run(file, FLAMBE_DISK_DEADLINE="20").ends(1, seconds=500)
+        assert re.search(r"orchestrator: .*\bfull\b", said), said[-3000:]
+        assert "to continue, run the same command with --resume" in said
+        assert "Traceback" not in said
+        folder = farm.output("full")
+        state = folder.read_state()
+        assert state is not None
+        assert state.status is Status.INTERRUPTED
+        # What was whole is still there, and nothing else takes the room.
+        for one in folder.read_variants().values():
+            for path in folder.variant(one.stage, one.name).glob("checkpoint*"):
+                assert read_manifest(path) is not None
+    finally:  # later tests have the same hosts
+        farm.hosts[0].run("umount", "--lazy", work)
 
 
 def test_a_trial_that_takes_all_memory_harms_no_other(farm: Farm) -> None:
