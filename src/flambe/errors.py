@@ -3,7 +3,7 @@
 ::
 
     FlambeError
-    ├── ConfigError              the configuration is wrong: exit code 2, nothing was touched
+    ├── ConfigError              the configuration is wrong: exit code 2, no changes were made
     │   └── MissingSecretError   a secret is missing (flambe.runnable); also a KeyError
     │       ├── MissingSectionError
     │       └── MissingOptionError

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from flambe.cli import main
-from flambe.cli.arguments import COMMANDS, EPILOG, command_parser
+from flambe.cli.arguments import COMMANDS, EPILOG, RunOptions, command_parser
 
 COMPLETE = """
 source {script}
@@ -77,3 +77,19 @@ def test_the_script_for_zsh(capsys: pytest.CaptureFixture[str]) -> None:
     assert "_describe 'flambe commands' _commands; _files" in script
     if zsh := shutil.which("zsh"):
         subprocess.run([zsh, "-n"], input=script, text=True, timeout=60, check=True)
+
+
+@pytest.mark.parametrize("override", ["train.max_steps=5", "+train.lr=1", "~train.scheduler"])
+def test_an_override_behind_fetch_is_no_folder(override: str) -> None:
+    parser = command_parser("run")
+
+    def options(*arguments: str) -> RunOptions:
+        parsed = vars(parser.parse_intermixed_args(["x.yaml", *arguments]))
+        names = {field.name for field in dataclasses.fields(RunOptions)}
+        return RunOptions(**{name: value for name, value in parsed.items() if name in names})
+
+    made = options("-c", "lab", "--fetch", override, "seed=3")
+    assert (made.fetch, made.overrides) == ("", [override, "seed=3"])
+    made = options("--fetch", "results/seed=3", override)
+    assert (made.fetch, made.overrides) == ("results/seed=3", [override])
+    assert options("--fetch", "~/results").fetch == "~/results"

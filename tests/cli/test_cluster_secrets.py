@@ -73,8 +73,8 @@ def test_every_command_gives_a_cluster_its_secrets(place: Place) -> None:
     # Before it was made, the option says which they are, for every command.
     assert "no section [VAULT] in the secrets" in flambe("plan", file, code=2)
     assert "no section [VAULT] in the secrets" in flambe("status", file, code=2)
-    assert "nothing was touched" in flambe("plan", file, *secrets)
-    assert "nothing was touched" in flambe("plan", job, "-c", file, *secrets)
+    assert "no changes were made" in flambe("plan", file, *secrets)
+    assert "no changes were made" in flambe("plan", job, "-c", file, *secrets)
     assert "are not running" in flambe("status", file, *secrets)
     try:
         flambe(file, *secrets)
@@ -82,7 +82,7 @@ def test_every_command_gives_a_cluster_its_secrets(place: Place) -> None:
         for name in (file, "vault"):
             assert "orchestrator" in flambe("status", name)
             assert flambe("exec", name, "--", "echo", "hello").strip() == "hello"
-        assert "nothing was touched" in flambe("plan", job, "-c", "vault")
+        assert "no changes were made" in flambe("plan", job, "-c", "vault")
         assert "secret ***" not in flambe(job, "-c", file, code=3), "those of the run are its own"
         flambe("logs", "vault")
         flambe("stop", "vault")

@@ -73,7 +73,7 @@ def test_a_plan_says_everything_and_touches_nothing(farm: Farm) -> None:
     for command in commands:
         told = farm.flambe(*command)
         assert re.search(r"grow .* 5", told), told
-        assert "nothing was touched" in told
+        assert "no changes were made" in told
         told = farm.flambe(*command, "--cluster", farm.cluster)
         assert re.search(r"grow .* 5", told), told
         assert re.search(r"table: .*table.txt, 3 KiB, sent once", told), told

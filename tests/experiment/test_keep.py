@@ -13,7 +13,7 @@ import pytest
 import flambe
 from flambe.cli.results import stored_text
 from flambe.compile.state.file_writer import FileWriter
-from flambe.errors import ConfigError
+from flambe.errors import ConfigError, StateError
 from flambe.experiment.executors.tune.trial_history import TrialHistory
 from flambe.experiment.retention import Retention
 from flambe.experiment.storage.checkpoints import BEST, FINAL, RESUMED, Checkpoints, read_manifest
@@ -317,3 +317,38 @@ def test_the_summary_and_the_site_say_how_much_room_checkpoints_take(lab: Lab) -
     summary = run_summary(store)
     assert summary["stored_bytes"] == state.stored_bytes
     assert [s["stored_bytes"] for s in summary["stages"]] == [s.stored_bytes for s in state.stages]
+
+
+def test_checkpoints_of_a_variant_that_failed_count(lab: Lab) -> None:
+    outcome = lab.run("a: !pieces.Failing {at: 2}", more="max_failures: 0")
+    [variant] = outcome.of("a")
+    assert variant.status is Status.FAILED
+    use = measure(lab.folder)
+    assert variant.stored_bytes > 0
+    # The manifest does not count itself.
+    manifests = [path.stat().st_size for path in lab.folder.root.rglob(MANIFEST)]
+    assert variant.stored_bytes == use.size() - sum(manifests)
+
+
+def test_load_compares_a_component_with_its_manifest(lab: Lab) -> None:
+    outcome = lab.run("a: !pieces.Walk {steps: 1}").fine()
+    [variant] = outcome.of("a")
+    path = lab.folder.checkpoint("a", variant.name)
+    assert flambe.load(path, extensions=["pieces"]) is not None
+    [state] = [each for each in path.iterdir() if each.name.startswith("state")]
+    content = state.read_bytes()
+    for damaged, message in (
+        (content[:-1], "bytes instead of"),
+        (content[:-1] + bytes([content[-1] ^ 1]), "is not what was written"),
+        (None, "is missing"),
+    ):
+        state.unlink(missing_ok=True)
+        if damaged is not None:
+            state.write_bytes(damaged)
+        with pytest.raises(StateError, match=message):
+            flambe.load(path, extensions=["pieces"])
+    state.write_bytes(content)
+    assert flambe.load(path, extensions=["pieces"]) is not None
+    # Without a manifest, nothing can be compared.
+    (path.parent / MANIFEST).unlink()
+    assert flambe.load(path, extensions=["pieces"]) is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -51,6 +52,8 @@ examples:
   flambe examples/digits.yaml --force      start over; earlier results are moved aside
   flambe examples/digits.yaml train.max_steps=5 'train.optimizer.lr=!g [0.1, 0.01]'
 """
+#: What a folder is hardly called, and an override is.
+_OVERRIDE = re.compile(r"""\+?[\w.\-\[\]'"]+=|~\w[^/]*$""")
 CLUSTER_HELP = "the file of a cluster, or the name of a cluster used before"
 CLUSTER_SECRETS = "the file the cluster was created with, or ~/.flambe/secrets.ini"
 
@@ -86,6 +89,12 @@ class RunOptions(ValidateOptions):
     debug: bool = False
     site: bool = False
     verbose: bool = False
+
+    def __post_init__(self) -> None:
+        # For argparse, what comes behind "--fetch" is its folder, whatever it looks like.
+        if self.fetch and _OVERRIDE.match(self.fetch):
+            object.__setattr__(self, "overrides", [self.fetch, *self.overrides])
+            object.__setattr__(self, "fetch", "")
 
     @property
     def stages_to_resume(self) -> list[str]:
@@ -141,7 +150,7 @@ def _add_run_options(parser: argparse.ArgumentParser) -> None:
         help="with --cluster: copy results to a folder while the run writes them "
         "(default: fetched/CLUSTER)",
     )
-    add_flag(parser, "--dry-run", help="show what would be created, sent and run; touch nothing")
+    add_flag(parser, "--dry-run", help="show what would be created, sent and run; change nothing")
     add_flag(parser, "--json", help="with --dry-run, and for flambe plan: print JSON")
     add_flag(parser, "-f", "--force", help="start over; existing results are moved aside")
     add_flag(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # imported when a plan is made
     from flambe.remote import Host
 
 CONNECT_SECONDS = 5.0  # to ask the orchestrator what runs there
-DONE = "nothing was touched"
+DONE = "no changes were made"
 
 
 @dataclass(frozen=True)

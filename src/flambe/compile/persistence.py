@@ -22,6 +22,7 @@ from flambe.compile.state import archive, component_state, pickled, s3
 from flambe.compile.state.component_state import Stateful
 from flambe.compile.state.encoding import Encoder
 from flambe.compile.state.file_writer import FileWriter
+from flambe.compile.state.manifests import compare_with_manifest
 from flambe.compile.state.pickled import NOBODY, Trust
 from flambe.compile.state.state_file import holds_state, read_state, write_state
 from flambe.errors import StateError
@@ -198,7 +199,8 @@ def load(
     Raises
     ------
     StateError
-        If there is no component there, or its state no longer fits its class.
+        If there is no component there, if its state no longer fits its class, or if a file is not
+        what the manifest of its checkpoint says.
     ConfigError
         If it names a class that it may not be built from.
     """
@@ -227,6 +229,7 @@ def _load_folder(folder: str, extensions: Collection[str], *, trust: bool) -> Co
     start = _read_text(config, MAX_REASON)
     if start.startswith("# loaded with"):
         raise StateError(f"{folder} cannot be loaded alone\n{start}")
+    compare_with_manifest(folder)
     with workspace.using(workspace.of_saved(Path(folder).absolute())):
         obj = yaml.load_standalone(config, extensions, trust=trust)
     if not isinstance(obj, Component):

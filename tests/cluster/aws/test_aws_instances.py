@@ -239,7 +239,7 @@ def test_a_plan_says_what_is_paid_for(paper: Cloud, make: Make, tmp_path: Path) 
     assert "3 factories are running, but the file says 2: --prune removes factory_3" in said
     assert "spot is false, but the file says true" in said
     assert "volume is 100 GB gp3, but the file says 20 GB gp3" in said
-    assert "nothing was touched" in said
+    assert "no changes were made" in said
 
 
 def test_a_quota_that_is_too_small_is_told_before_anything_is_made(

@@ -32,7 +32,7 @@ _NEXT = re.compile(rf"\.(?P<name>{_QUOTED}|[^\s.\[\]='\"]+)|\[(?P<key>{_QUOTED}|
 
 
 @dataclass(frozen=True)
-class Key:
+class PathStep:
     """One step of the path of an override.
 
     Attributes
@@ -65,7 +65,7 @@ class Override:
 
     source: Source
     action: str
-    keys: tuple[Key, ...]
+    keys: tuple[PathStep, ...]
     absolute: bool
 
     def name(self, length: int | None = None) -> str:
@@ -89,7 +89,7 @@ def parse(source: Source) -> Override:
     match = _FIRST.match(text, column + absolute)
     while match:
         group = next((name for name, value in match.groupdict().items() if value), 0)
-        keys.append(Key(match[group].strip("'\""), match.start(group)))
+        keys.append(PathStep(match[group].strip("'\""), match.start(group)))
         column = match.end()
         match = _NEXT.match(text, column)
     ends = text.startswith("=", column)
@@ -182,7 +182,7 @@ class _Editor:
         root: Node = self.holder.value[0]
         return root
 
-    def _finish(self, slot: _Slot, key: Key, value: Node | None, *, free: bool) -> None:
+    def _finish(self, slot: _Slot, key: PathStep, value: Node | None, *, free: bool) -> None:
         """Set, add or remove the last key; ``free`` says that it is known, if it is missing."""
         below, action = self._below(slot, key), self.override.action
         if value is None:
@@ -202,7 +202,7 @@ class _Editor:
 
     # -- the root -----------------------------------------------------------------------------
 
-    def _rooted(self) -> tuple[list[Key], list[str], list[str]]:
+    def _rooted(self) -> tuple[list[PathStep], list[str], list[str]]:
         """Return the keys from the root of the file, the stages, and the keywords of the root."""
         root = self.holder.value[0]
         keywords = list(dict.fromkeys([*_names(root), *self._parameters(root)]))
@@ -220,7 +220,7 @@ class _Editor:
                 f"or   .{first.text}{rest}   for the keyword",
             )
         if first.text in stages:
-            return [Key("pipeline", first.column), *keys], stages, keywords
+            return [PathStep("pipeline", first.column), *keys], stages, keywords
         if first.text not in keywords and self.override.action != "+":
             names = [*stages, *keywords]
             kinds = f"the stages: {listed(stages)}; " if stages else ""
@@ -249,7 +249,7 @@ class _Editor:
 
     # -- below it -----------------------------------------------------------------------------
 
-    def _below(self, slot: _Slot, key: Key) -> _Slot | None:
+    def _below(self, slot: _Slot, key: PathStep) -> _Slot | None:
         """Return what is at a key; None if nothing is."""
         node = slot.node
         if isinstance(node, ScalarNode) and not node.value and node.tag != "!@":
@@ -273,7 +273,7 @@ class _Editor:
             text, hint = f"{above} is a single value, with nothing below it", ""
         raise self._problem(key, text, hint)
 
-    def _own(self, node: MappingNode, key: Key) -> _Slot | None:
+    def _own(self, node: MappingNode, key: PathStep) -> _Slot | None:
         """Return a key that is merged (``<<``), copied: what it is merged from stays as it is."""
         for name, value in _pairs(node):
             if name.value == key.text:
@@ -281,7 +281,7 @@ class _Editor:
                 return _Slot(node.value, len(node.value) - 1)
         return None
 
-    def _add(self, slot: _Slot, key: Key, value: Node) -> _Slot:
+    def _add(self, slot: _Slot, key: PathStep, value: Node) -> _Slot:
         node = slot.node
         if isinstance(node, SequenceNode):
             if key.text != str(len(node.value)):
@@ -300,11 +300,11 @@ class _Editor:
         node.value.append((ScalarNode(tag, key.text, start, end), value))
         return _Slot(node.value, len(node.value) - 1)
 
-    def _depth(self, key: Key) -> int:
+    def _depth(self, key: PathStep) -> int:
         """Return how many keys are above one."""
         return self.override.keys.index(key) if key in self.override.keys else 0
 
-    def _unknown(self, slot: _Slot, key: Key, more: Collection[str] = ()) -> ConfigError:
+    def _unknown(self, slot: _Slot, key: PathStep, more: Collection[str] = ()) -> ConfigError:
         """Return an error: there is no such key."""
         node, above = slot.node, self.override.name(self._depth(key))
         text = f"there is no {key.text!r}" + (f" in {above}" if above else "")
@@ -316,7 +316,7 @@ class _Editor:
             hints.append(f"to add it:   +{self.override.source.text}")
         return self._problem(key, text, did_you_mean(key.text, names) or "; ".join(hints))
 
-    def _problem(self, key: Key, message: str, hint: str = "") -> ConfigError:
+    def _problem(self, key: PathStep, message: str, hint: str = "") -> ConfigError:
         position = self.override.source.at(0, key.column, len(key.text))
         return ConfigError(Problem(message, position, hint))
 

@@ -141,6 +141,10 @@ class _InlineAttempt:
             self.listener.on_failure(
                 self.variant, failure.error, failure.text, final or failure.lasting
             )
+            if final or failure.lasting:
+                whole = Checkpoints(str(self.executor.root)).whole(str(self.folder))
+                size = sum(manifest.size for manifest in whole.values())
+                self.listener.on_stored(self.variant, size)
             return failure.lasting
         finally:
             if running is not None:

@@ -11,16 +11,17 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from flambe.compile.state import manifests
 from flambe.compile.state.file_writer import FileEntry
 from flambe.progress import named_value, with_names
 
 #: The folder of the component in a checkpoint.
-CHECKPOINT = "checkpoint.flambe"
+CHECKPOINT = manifests.COMPONENT
 #: The state of the random number generators of the process, beside it.
 RANDOM = "random.flambe"
 #: What a checkpoint ends with: a folder without it, or with other files than it names, is not
 #: whole.
-MANIFEST = "manifest.json"
+MANIFEST = manifests.MANIFEST
 #: What it is renamed to in a checkpoint that turned out to be damaged: nothing reads that any more.
 DAMAGED = "manifest.damaged.json"
 _DIGEST = "digest"

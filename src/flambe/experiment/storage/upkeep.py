@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
@@ -47,6 +48,19 @@ class Upkeep:
             on_settled(settled.size if settled is not None else 0)
 
         self._pending.append(self._pool.submit(settle))
+
+    def measure(
+        self, checkpoints: Checkpoints, folder: str, on_measured: Callable[[int], None]
+    ) -> None:
+        """Call a function with the bytes of all checkpoints of a variant that failed."""
+        removals = self._removals.pop(folder, [])
+
+        def measure() -> None:
+            wait(removals)
+            with contextlib.suppress(OSError):  # a bucket that does not answer
+                on_measured(sum(each.size for each in checkpoints.whole(folder).values()))
+
+        self._pending.append(self._pool.submit(measure))
 
     def wait_settled(self) -> None:
         """Wait until all are settled.

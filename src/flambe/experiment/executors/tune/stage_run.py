@@ -254,6 +254,10 @@ class StageRun:
         if not final:
             self._count_attempt(trial, variant)
         self.listener.on_failure(variant, failure.error, failure.text, final)
+        if final:
+            folder = self.checkpoints.folder(variant.stage, variant.name)
+            on_measured = functools.partial(self.listener.on_stored, variant)
+            self._history.upkeep.measure(self.checkpoints, folder, on_measured)
 
     def should_retry(self, trial: Trial) -> bool:
         """Whether Tune retries a trial: not if the retry would fail the same way.
