@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flambe.compile import Schema
 from flambe.compile.values import Grid
 from flambe.experiment.counting import count_variants, product_text
+from flambe.experiment.graph import StageGraph
 from flambe.experiment.planning.decisions import Action, Decider, StageDecisions
 from flambe.experiment.planning.earlier import EarlierRuns
+from flambe.experiment.planning.schedule import StageLoad, makespan
 from flambe.experiment.spec import ExperimentSpec
 from flambe.experiment.variants.expansion import may_run, positions, stages_linked
 
@@ -80,7 +83,7 @@ class StagePlan:
     decided
         What becomes of its variants.
     slots
-        How many variants run at a time; 0 if that is not known.
+        How many of its variants run at a time, if no other stage runs; 0 if that is not known.
     """
 
     stage: PlannedStage
@@ -113,7 +116,7 @@ class StagePlan:
 
     @property
     def seconds(self) -> float | None:
-        """How long it takes if variants take what they took before; None if that is not known."""
+        """How long it takes alone, if variants take what they took before; None: not known."""
         if not self.run:
             return 0.0
         each = self.decided.seconds
@@ -157,18 +160,14 @@ class Plan:
         How many variants run at a time; 0 if that is not known.
     has_earlier
         Whether there are results to resume.
+    seconds
+        How long the stages take together whose variants were run before; None if none was.
     """
 
     stages: list[StagePlan]
     slots: int = 0
     has_earlier: bool = False
-
-    @property
-    def seconds(self) -> float | None:
-        """How long the stages take whose variants were run before; None if none was."""
-        known = [stage.seconds for stage in self.stages if stage.run]
-        times = [seconds for seconds in known if seconds is not None]
-        return sum(times) if times or not known else None
+    seconds: float | None = None
 
     def summary(self) -> str:
         """Return how many variants are done: ``8 of 12 variants are done, 4 are run``."""
@@ -213,8 +212,33 @@ def make_plan(
         How many variants run at a time; 0 if that is not known.
     """
     decisions = Decider(spec, earlier, use_stale=use_stale).decide()
-    stages = [StagePlan(stage, decisions[stage.stage], slots) for stage in plan_stages(spec)]
-    return Plan(stages, slots, bool(earlier.results.entries))
+    stages = []
+    for stage in plan_stages(spec):
+        limit = spec.stage(stage.stage).max_parallel or slots
+        stages.append(StagePlan(stage, decisions[stage.stage], min(slots, limit)))
+    seconds = _seconds(spec, stages, slots)
+    return Plan(stages, slots, bool(earlier.results.entries), seconds)
+
+
+def _seconds(spec: ExperimentSpec, stages: Sequence[StagePlan], slots: int) -> float | None:
+    """Return how long stages take that share the slots; None if that is not known of any."""
+    graph = StageGraph(spec)
+    loads = [
+        StageLoad(
+            name,
+            stage.run,
+            stage.decided.seconds or 0.0,
+            spec.stage(name).max_parallel,
+            frozenset(graph.ancestors[name]),
+            frozenset(graph.ended_before(name)),
+        )
+        for stage in stages
+        if stage.run
+        for name in [stage.stage.stage]
+    ]
+    if loads and (not slots or all(stage.seconds is None for stage in stages if stage.run)):
+        return None
+    return makespan(loads, slots) if loads else 0.0
 
 
 def _component(value: object) -> str:
