@@ -15,6 +15,7 @@ from typing import Any
 ROOT = Path(__file__).parents[2]
 COMMAND = """
 import sys
+sys.modules["torch"] = None  # nothing here needs it, and each command would import it for a second
 from flambe.experiment.executors.inline import InlineExecutor
 from flambe.experiment.run import Run
 Run._default_executor = lambda self, root: InlineExecutor(root)

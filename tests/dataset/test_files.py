@@ -15,7 +15,7 @@ import torch
 
 from flambe.dataset import DataError, TabularDataset
 from flambe.field import Field, FieldError, LabelField, NumberField
-from tests.experiment.lab import Lab, flambe
+from tests.experiment.lab import Lab, flambe, flambe_here
 
 
 def rows(path: Path, data: str | bytes, **options: Any) -> list[Any]:
@@ -172,6 +172,6 @@ def test_a_file_that_is_not_right_through_the_command(tmp_path: Path) -> None:
     assert result.returncode == 1
     assert "data.csv:2: column 1: a quote joins lines 2 to 3 to one row" in result.stderr
     lab.write("data: !TabularDataset.from_path {train_path: a, quoting: nun}")
-    result = flambe("validate", lab.config)
+    result = flambe_here("validate", lab.config)
     assert result.returncode == 2
     assert "config.yaml:9:60: 'quoting' of !TabularDataset.from_path cannot be" in result.stderr
