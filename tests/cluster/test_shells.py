@@ -14,7 +14,7 @@ from flambe.errors import CommandError, ShellError
 from flambe.remote import Connection, shell
 from tests.cluster.conftest import connected, ssh_cluster
 from tests.cluster.place import typed
-from tests.cluster.test_own import Standing
+from tests.cluster.providers.test_own import Standing
 from tests.metal import Metal
 
 pytestmark = pytest.mark.integration

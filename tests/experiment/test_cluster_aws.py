@@ -16,7 +16,7 @@ from flambe.cluster.providers.aws.api.aws_tags import HOST_NAME
 from flambe.progress import Status
 from tests.cloud import Cloud
 from tests.cloud.conftest import lent
-from tests.cluster.aws.conftest import left
+from tests.cluster.providers.aws.conftest import left
 from tests.experiment.farm import Farm, eventually
 
 pytestmark = [

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from flambe.progress import Status
-from tests.cluster.test_gpus import plug_in
+from tests.cluster.provisioning.test_gpus import plug_in
 from tests.experiment.farm import Farm, eventually, farm_on, running
 from tests.metal import Host
 from tests.metal.conftest import lent

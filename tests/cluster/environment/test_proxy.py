@@ -22,8 +22,8 @@ from flambe.logging import redact
 from tests.cluster.conftest import ssh_cluster
 from tests.cluster.connect import PASSWORD, USER, WRITTEN
 from tests.cluster.connect import proxy as running_proxy
+from tests.cluster.environment.test_environments import cut_off, index, make, proven
 from tests.cluster.place import typed
-from tests.cluster.test_environments import cut_off, index, make, proven
 from tests.experiment.lab import COMMAND
 from tests.metal import Metal
 from tests.metal.conftest import lent

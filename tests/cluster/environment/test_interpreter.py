@@ -28,8 +28,8 @@ from flambe.cluster.environment import interpreter
 from flambe.errors import ConfigError, RemoteError, RunError
 from flambe.remote.agent.protocol import Facts
 from tests.cluster.conftest import said_of, ssh_cluster
-from tests.cluster.test_environments import cut_off, make, proven
-from tests.cluster.test_pythons import Interpreter, interpreters
+from tests.cluster.environment.test_environments import cut_off, make, proven
+from tests.cluster.environment.test_pythons import Interpreter, interpreters
 from tests.metal import Metal
 from tests.metal.conftest import lent
 

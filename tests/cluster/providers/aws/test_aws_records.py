@@ -13,8 +13,8 @@ from flambe.cli import fetch
 from flambe.cluster.local_state import ClusterFiles, recorded_clusters
 from flambe.errors import ConfigError
 from tests.cloud import Cloud
-from tests.cluster.aws.conftest import Make, left, up
-from tests.cluster.aws.test_aws_faults import Client
+from tests.cluster.providers.aws.conftest import Make, left, up
+from tests.cluster.providers.aws.test_aws_faults import Client
 from tests.experiment.lab import until
 
 pytestmark = pytest.mark.integration

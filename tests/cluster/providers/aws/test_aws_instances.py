@@ -28,8 +28,8 @@ from flambe.errors import ConfigError, FlambeError, RunError
 from flambe.testing import RecordingObserver
 from tests.cloud import Cloud
 from tests.cloud.conftest import reach
-from tests.cluster.aws.conftest import NAMES, Make, left, up
-from tests.cluster.aws.test_aws_faults import Client
+from tests.cluster.providers.aws.conftest import NAMES, Make, left, up
+from tests.cluster.providers.aws.test_aws_faults import Client
 
 pytestmark = pytest.mark.integration
 

@@ -16,7 +16,7 @@ from flambe.errors import RunError
 from flambe.packaging import closure, wheel
 from flambe.testing import RecordingObserver
 from tests.cluster.conftest import said_of, ssh_cluster
-from tests.cluster.test_environments import cut_off
+from tests.cluster.environment.test_environments import cut_off
 from tests.metal import Metal
 from tests.metal.conftest import lent
 

@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.xdist_group("metal-environments"),
 ]
 
-BARE = Path(__file__).parents[2] / "build" / "bare-debian"
+BARE = Path(__file__).parents[3] / "build" / "bare-debian"
 INCLUDED = "python3,openssh-server,sudo,rsync,ca-certificates,iproute2,procps"
 
 

@@ -18,7 +18,7 @@ from flambe.cluster.providers.aws.key_pair import matches
 from flambe.cluster.providers.aws.private_key import PrivateKey
 from flambe.errors import ConfigError
 from flambe.testing import RecordingObserver
-from tests.cluster.aws.conftest import NAMES, Make, left, up
+from tests.cluster.providers.aws.conftest import NAMES, Make, left, up
 
 if TYPE_CHECKING:
     from tests.cloud import Cloud

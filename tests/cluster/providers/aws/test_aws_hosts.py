@@ -14,7 +14,7 @@ from flambe.cluster.providers.aws.user_data import READY, SETTINGS
 from flambe.errors import FlambeError
 from flambe.testing import RecordingObserver
 from tests.cloud import Cloud
-from tests.cluster.aws.conftest import Make, check_often, left
+from tests.cluster.providers.aws.conftest import Make, check_often, left
 
 pytestmark = [pytest.mark.integration, pytest.mark.root]
 

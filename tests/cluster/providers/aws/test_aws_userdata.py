@@ -11,7 +11,7 @@ import pytest
 
 from flambe.cluster.providers.aws import user_data
 from flambe.cluster.providers.aws.request import LaunchRequests
-from tests.cluster.aws.conftest import Make
+from tests.cluster.providers.aws.conftest import Make
 
 if TYPE_CHECKING:
     from tests.cloud import Cloud

@@ -22,7 +22,7 @@ from flambe.remote.agent.protocol import LockHolder, LockRequest
 from flambe.testing import RecordingObserver
 from tests.cloud import Cloud
 from tests.cloud.conftest import reach
-from tests.cluster.aws.conftest import NAMES, Make, check_often, keywords, left, up
+from tests.cluster.providers.aws.conftest import NAMES, Make, check_often, keywords, left, up
 from tests.experiment.lab import environment, until
 
 pytestmark = [

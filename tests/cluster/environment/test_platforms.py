@@ -24,7 +24,7 @@ from flambe.remote import Address, Connection, Login, transfer
 from flambe.remote.agent import record
 from flambe.remote.agent.protocol import Facts
 from tests.cluster.conftest import connected, ssh_cluster
-from tests.cluster.test_environments import cut_off, make, proven
+from tests.cluster.environment.test_environments import cut_off, make, proven
 from tests.experiment.lab import COMMAND
 from tests.metal.conftest import lent
 

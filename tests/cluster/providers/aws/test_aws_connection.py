@@ -28,7 +28,7 @@ from flambe.errors import ConfigError, FlambeError, RunError
 from flambe.testing import RecordingObserver
 from tests.cloud import Cloud
 from tests.cloud.conftest import reach
-from tests.cluster.aws.conftest import NAMES, Make, left, up
+from tests.cluster.providers.aws.conftest import NAMES, Make, left, up
 from tests.experiment.lab import environment
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults]
@@ -333,7 +333,7 @@ def test_what_keeps_boto_from_asking_is_told_in_words(
 
 def _up_in_this_environment(paper: Cloud) -> None:
     from flambe.cluster.providers.aws import AWSCluster
-    from tests.cluster.aws.conftest import keywords
+    from tests.cluster.providers.aws.conftest import keywords
 
     up(AWSCluster(**keywords(paper, 1)))
 

@@ -15,7 +15,7 @@ from tests.metal.conftest import lent
 
 pytestmark = [pytest.mark.integration, pytest.mark.root, pytest.mark.xdist_group("metal-networks")]
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+EXAMPLES = Path(__file__).parents[3] / "examples"
 HELLO = EXAMPLES / "hello-cluster.yaml"
 
 

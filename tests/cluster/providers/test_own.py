@@ -13,7 +13,7 @@ from flambe.cluster import AWSCluster, Cluster, LocalCluster, Machine, SSHCluste
 from tests.experiment.lab import COMMAND
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("local-cluster")]
-EXAMPLE = Path(__file__).parents[2] / "examples" / "own-cluster" / "src"
+EXAMPLE = Path(__file__).parents[3] / "examples" / "own-cluster" / "src"
 
 
 class Standing(Cluster):

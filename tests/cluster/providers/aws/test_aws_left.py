@@ -13,7 +13,7 @@ from flambe.cluster.providers.aws.api import alarms
 from flambe.cluster.providers.aws.api.instance import Instance
 from flambe.cluster.providers.aws.policy import policy_json
 from tests.cloud import Cloud
-from tests.cluster.aws.conftest import Make, left
+from tests.cluster.providers.aws.conftest import Make, left
 from tests.experiment.lab import environment
 
 pytestmark = pytest.mark.integration

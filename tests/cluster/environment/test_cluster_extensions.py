@@ -26,7 +26,7 @@ pytestmark = [
     pytest.mark.xdist_group("metal-extensions"),
 ]
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 JOB = """
 import subprocess
 from importlib import metadata
