@@ -41,6 +41,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from flambe._hints import to_continue
 from flambe._process import quote_tail
 
 # Comparing two names takes time in proportion to the product of their lengths.
@@ -208,7 +209,7 @@ class HaltedError(RunError):
         self.message = message
 
     def __str__(self) -> str:
-        return f"{self.message}\n  to continue, run the same command with --resume"
+        return f"{self.message}\n  {to_continue()}"
 
 
 class RemoteError(RunError):

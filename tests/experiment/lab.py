@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+from flambe._hints import use_command
 from flambe.cli.main import main
 from flambe.compile.checks.calls import check
 from flambe.compile.reader.document import read_file
@@ -151,6 +152,7 @@ class Lab:
         """Run an experiment in this process; a FlambeError is kept, any other is raised."""
         if pipeline is not None:
             self.write(pipeline, more=more, seed=seed)
+        use_command()  # messages are those of the command
         watcher = Watcher()
         error: FlambeError | None = None
         try:

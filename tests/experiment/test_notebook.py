@@ -168,6 +168,7 @@ def test_an_error_is_its_message(cells: dict[str, Any]) -> None:
     assert "did you mean 'max_steps'" in mistake
     (again,) = errors_of(cells["again"])
     assert "holds the results of an earlier run" in again
+    assert "resume=True continues it; force=True moves it aside" in again
     assert "Traceback" not in again + mistake
     assert ".py" not in again + mistake
 

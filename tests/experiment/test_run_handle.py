@@ -16,8 +16,9 @@ import pandas as pd
 import pytest
 
 import flambe
+from flambe import _hints
 from flambe.compile import Grid, Schema
-from flambe.errors import ConfigError, RunError
+from flambe.errors import ConfigError, HaltedError, RunError
 from flambe.experiment.executors.inline import InlineExecutor
 from flambe.experiment.interactive import notebook_observer
 from flambe.experiment.signals import Interruption
@@ -350,3 +351,20 @@ def test_a_run_in_another_thread_can_be_halted() -> None:
     thread.start()
     thread.join()
     assert len(errors) == 1
+
+
+def test_messages_name_options_as_python_does(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_hints._Style, "is_command", False)
+    monkeypatch.setattr(_hints._Style, "is_python", False)
+    # In the processes of a run, of which most are those of a command.
+    assert str(HaltedError("gone")).endswith("run the same command with --resume")
+    lab.write(PIPELINE)
+    lab.experiment().run(executor=InlineExecutor)
+    with pytest.raises(ConfigError) as caught:
+        lab.experiment().run(executor=InlineExecutor)
+    assert "resume=True continues it; force=True moves it aside" in str(caught.value)
+    assert "--" not in str(caught.value)
+    assert str(HaltedError("gone")).endswith("to continue, call   run(resume=True)")
+    assert _hints.option("stale", "reuse") == "stale='reuse'"
+    _hints.use_command()
+    assert _hints.option("stale", "reuse") == "--stale reuse"

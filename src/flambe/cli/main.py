@@ -30,9 +30,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parsed = (parser.parse_intermixed_args if is_intermixed else parser.parse_args)(arguments)
     # Imported only now: --help stays quick.
     from flambe._files import guard_umask
+    from flambe._hints import use_command
     from flambe.cli import exit_handling
 
     guard_umask()
+    use_command()
     return exit_handling.run_guarded(lambda: _call(command, parsed), verbose=parsed.verbose)
 
 

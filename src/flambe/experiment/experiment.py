@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from flambe._durations import parse_duration
+from flambe._hints import use_python
 from flambe.compile import Schema, registry, yaml
 from flambe.compile.build import Origin, folder_of
 from flambe.compile.values import ClusterResource, Grid
@@ -254,6 +255,7 @@ class Experiment(ClusterRunnable):
         from flambe.experiment.run import Run, RunContext, RunOptions
         from flambe.packaging.provenance import source_of
 
+        use_python()
         self.parse()
         secrets = self.config.origin if isinstance(self.config, Secrets) else ""
         seeds = read_seeds(self.seed, self.seeds) or (self.seed,)

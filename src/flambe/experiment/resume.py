@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from flambe._files import replacing
+from flambe._hints import option
 from flambe.errors import ConfigError, Problem, did_you_mean
 from flambe.experiment.journal import Journal
 from flambe.experiment.retention import Retention
@@ -303,11 +304,12 @@ class ResumeState:
         if changes:
             return Problem(
                 f"{name} has only a stale result: {changes}",
-                hint="--stale reuse uses it; --resume alone runs it again",
+                hint=f"{option('stale', 'reuse')} uses it; {option('resume')} alone runs it again",
             )
         return Problem(
             f"{name} has no saved result",
-            hint="resume from an earlier stage, or with --resume alone, which runs what is missing",
+            hint=f"resume from an earlier stage, or with {option('resume')} alone, which runs "
+            "what is missing",
         )
 
     # -- searches -----------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from flambe import _disk
+from flambe._hints import to_continue
 from flambe._version import __version__
 from flambe.compile import Schema
 from flambe.errors import (
@@ -180,8 +181,7 @@ class Run:
                 if error:
                     raise HaltedError(error) from None
                 raise Interrupted(
-                    f"interrupted; finished variants are in {self.folder.root}\n"
-                    "  to continue, run the same command with --resume"
+                    f"interrupted; finished variants are in {self.folder.root}\n  {to_continue()}"
                 ) from None
             except Exception as problem:
                 cause = self.journal.disk_error or problem

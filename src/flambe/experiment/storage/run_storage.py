@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flambe import _disk
+from flambe._hints import option
 from flambe.errors import ConfigError, Problem
 from flambe.experiment.spec import ExperimentSpec
 from flambe.experiment.storage.checkpoint_storage import Storage
@@ -180,7 +181,8 @@ class RunStorage:
                 raise ConfigError(
                     Problem(
                         f"{source} holds the results of an earlier run",
-                        hint="--resume continues it; --force moves it aside and starts afresh",
+                        hint=f"{option('resume')} continues it; {option('force')} moves it aside "
+                        "and starts afresh",
                     )
                 )
             with self._reporting_bucket():
@@ -212,7 +214,8 @@ class RunStorage:
             raise ConfigError(
                 Problem(
                     f"storage: the checkpoints of the run to continue are in {where}",
-                    hint="--resume needs the same storage; --force starts afresh in another one",
+                    hint=f"{option('resume')} needs the same storage; {option('force')} starts "
+                    "afresh in another one",
                 )
             )
 

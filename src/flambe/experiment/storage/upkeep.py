@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
+from flambe._hints import to_continue
 from flambe.errors import RunError
 from flambe.experiment.retention import Retention
 from flambe.experiment.storage.checkpoints import Checkpoints
@@ -74,8 +75,7 @@ class Upkeep:
             while self._pending:
                 self._pending.pop().result()
         except OSError as error:
-            hint = "to continue, run the same command with --resume"
-            raise RunError(f"a checkpoint cannot be moved: {error}\n  {hint}") from error
+            raise RunError(f"a checkpoint cannot be moved: {error}\n  {to_continue()}") from error
 
     def close(self) -> None:
         """Wait until everything is done."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from flambe._hints import option
 from flambe.progress import Status, VariantState
 
 MOST_REASONS = 3  # of one stage that are printed
@@ -34,7 +35,7 @@ def describe(
     for changes, count in rerun.items():
         yield (
             f"{stage}: {_variants_are(count)} run again: {changes}; "
-            "the earlier results are kept (--stale reuse would use them)"
+            f"the earlier results are kept ({option('stale', 'reuse')} would use them)"
         )
     reasons = Counter(
         entry.reason
@@ -62,7 +63,8 @@ def describe_unrecorded(count: int) -> str:
         return ""
     return (
         f"{count} results are from a version of flambe that recorded neither code "
-        "nor data: whether these have changed since is not known (--force runs all again)"
+        "nor data: whether these have changed since is not known "
+        f"({option('force')} runs all again)"
     )
 
 
