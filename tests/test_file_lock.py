@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 
-from flambe._files import file_lock
+from flambe._files import file_lock, locked_folder
 from tests.examples import examples
 
 # Counts in a file, as only one can at a time.
@@ -67,3 +69,26 @@ def test_it_is_given_back_after_an_error(tmp_path: Path) -> None:
     assert not lock.exists()
     with file_lock(lock):
         pass
+
+
+def test_a_folder_that_is_removed_before_it_is_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process takes it for one that was left behind, in just that moment."""
+    lock = fcntl.flock
+    removed: list[Path] = []
+
+    def flock(file: IO[str], operation: int) -> None:
+        if operation == fcntl.LOCK_EX and not removed:
+            removed.extend(tmp_path.iterdir())
+            with locked_folder(tmp_path, "upload-") as other:
+                assert other.exists()
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with locked_folder(tmp_path, "upload-") as folder:
+        assert removed
+        assert folder not in removed
+        (folder / "checkpoint").mkdir()
+        assert list(tmp_path.iterdir()) == [folder]
+    assert not list(tmp_path.iterdir())

@@ -181,14 +181,31 @@ def locked_folder(
     for other in base.glob(f"{prefix}*"):
         with contextlib.suppress(OSError):
             _remove_unused(other, remove)
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=base))  # mode 0700
-    with open(folder / "lock", "w", opener=private_opener) as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with contextlib.ExitStack() as stack:
+        folder = _locked(base, prefix, stack)
         try:
             yield folder
         finally:
             with contextlib.suppress(OSError):
                 remove(folder)
+
+
+def _locked(base: Path, prefix: str, stack: contextlib.ExitStack) -> Path:
+    """Make a folder, and lock it until the stack is left.
+
+    Before it is locked, another process may take it for one that was left behind, and remove it:
+    then there is another try (``test_a_folder_that_is_removed_before_it_is_locked``).
+    """
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=prefix, dir=base))  # mode 0700
+        with contextlib.suppress(FileNotFoundError):
+            lock = open(folder / "lock", "w", opener=private_opener)
+            with contextlib.ExitStack() as attempt:
+                attempt.enter_context(lock)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                if is_at(lock.fileno(), folder / "lock"):
+                    stack.enter_context(attempt.pop_all())
+                    return folder
 
 
 def _remove_unused(folder: Path, remove: Callable[[Path], None]) -> None:
