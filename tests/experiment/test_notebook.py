@@ -41,7 +41,6 @@ printer, before = worker.print_to_stdstream, state()
 """
 RUN = """
 import flambe
-from flambe.experiment.executors.inline import InlineExecutor
 experiment = flambe.load_config(
     "digits.yaml", overrides={"train.max_steps": 2, "train.iter_per_step": 20}
 )
@@ -56,14 +55,13 @@ for name in ("environment", "logging"):
 print(differing(before, after))
 print(worker.print_to_stdstream is printer, ray.is_initialized())
 """
-# Without Ray, whose start takes its time: it is interrupted in the same way.
 SLOW = """
 slow = flambe.load_config("digits.yaml", overrides={"name": "slow", "train.max_steps": 100000})
-slow.run(executor=InlineExecutor)
+slow.run()
 """
 LIVES = """
 restored = signal.getsignal(signal.SIGINT) is before["signals"][signal.SIGINT]
-print(slow.last_run.status, list(slow.last_run.variants.state), restored)
+print(slow.last_run.status, list(slow.last_run.variants.state), restored, ray.is_initialized())
 """
 
 
@@ -114,6 +112,13 @@ def pages_of(cell: Any) -> list[str]:
     return [entry["text/html"] for entry in data if "text/html" in entry]
 
 
+def example() -> list[str]:
+    """Return the code of the notebook in ``examples``."""
+    book = nbformat.read(ROOT / "examples" / "digits.ipynb", as_version=4)
+    nbformat.validate(book)
+    return [cell.source for cell in book.cells if cell.cell_type == "code"]
+
+
 @pytest.fixture(scope="module")
 def cells(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """The cells of one notebook: a kernel and Ray take their time."""
@@ -136,6 +141,8 @@ def cells(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         "slow": SLOW,
         "lives": LIVES,
     }
+    # In the same kernel: it is usable after the interrupt.
+    named |= {f"example {number}": text for number, text in enumerate(example())}
     run = execute(folder, *named.values(), interrupted=list(named).index("slow"))
     return dict(zip(named, run, strict=True))
 
@@ -177,4 +184,13 @@ def test_an_interrupt_ends_the_run_and_not_the_kernel(cells: dict[str, Any]) -> 
     (error,) = errors_of(cells["slow"])
     assert error.startswith("Interrupted: interrupted; finished variants are in ")
     assert "interrupted" in pages_of(cells["slow"])[0]
-    assert text_of(cells["lives"]) == "interrupted ['interrupted'] True\n"
+    assert text_of(cells["lives"]) == "interrupted ['interrupted'] True False\n"
+
+
+def test_the_example_runs(cells: dict[str, Any]) -> None:
+    shown = [cells[f"example {number}"] for number in range(len(example()))]
+    assert [errors_of(cell) for cell in shown] == [[]] * len(shown)
+    assert "finished" in pages_of(shown[1])[0]
+    assert "output_size" in pages_of(shown[2])[0]
+    assert "'lr'" in str(shown[3].outputs)
+    assert "metric" in pages_of(shown[4])[0]
