@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from rich.table import Table
 
+from flambe.cli import display
 from flambe.cli.display import Display, LiveDisplay
 from flambe.cli.terminal import TextConsole
 from flambe.experiment import observer
@@ -148,3 +151,24 @@ def test_what_would_fill_screens_is_in_the_log() -> None:
     for part in ("line 0", "line 19\n... 1,960 more lines", "line 1980\n", "line 1999", "short"):
         assert part in text
     assert "zz ... 4,996,000 more characters are in the log" in text
+
+
+def test_the_live_display_counts_many_variants_less_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting takes 5 % of a core at most, however many there are."""
+    live, _, _ = shown(LiveDisplay)
+    assert isinstance(live, LiveDisplay)
+    live.close()
+    now, counts = [1000.0], []
+
+    def count() -> Table:
+        counts.append(now[0])
+        now[0] += 0.1
+        return Table.grid()
+
+    monkeypatch.setattr(display, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(live, "_count_stages", count)
+    live._summary, live._cost = None, 0.0
+    for _ in range(50):  # ten seconds
+        live._render()
+        now[0] += 0.2
+    assert 4 <= len(counts) <= 6

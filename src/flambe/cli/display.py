@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -39,6 +40,7 @@ if TYPE_CHECKING:  # imported when a plan is made
 
 
 LATEST = 8  # how many variants have their unfinished line shown
+COUNTING_SHARE = 0.05  # of the time that the display may take to count variants
 MOST_LINES, LONGEST_LINE = 40, 4000  # of one message of a component
 MAX_STAGES = 1000  # how many stages the table of a plan shows
 MOST_REASONS = 5  # of a stage in a plan
@@ -129,6 +131,9 @@ class LiveDisplay(Display):
         self._live: Live | None = None
         # Variant id → the unfinished line of its component, such as a progress bar.
         self._latest: dict[str, str] = {}
+        self._summary: Table | None = None
+        #: When the stages were counted last, and how long that took, in seconds.
+        self._counted, self._cost = 0.0, 0.0
 
     def line(self, variant: VariantState | None, level: str, text: str) -> None:
         """Print a line of a component."""
@@ -161,6 +166,15 @@ class LiveDisplay(Display):
         """Print nothing: the live display shows the stages."""
 
     def _render(self) -> RenderableType:
+        """Return what is shown; with very many variants, they are not counted each time."""
+        begun = time.monotonic()
+        if self._summary is None or begun - self._counted >= self._cost / COUNTING_SHARE:
+            self._summary = self._count_stages()
+            self._counted = time.monotonic()
+            self._cost = self._counted - begun
+        return Group(Text(""), self._summary, *self._working_lines())
+
+    def _count_stages(self) -> Table:
         table = Table.grid(padding=(0, 2))
         assert self.run is not None
         for stage in self.run.stages:
@@ -180,7 +194,7 @@ class LiveDisplay(Display):
                 format_duration(elapsed) if elapsed is not None else "",
                 self.best_so_far(stage).removeprefix(", "),
             )
-        return Group(Text(""), table, *self._working_lines())
+        return table
 
     def _working_lines(self) -> Iterator[Text]:
         for identity, text in list(self._latest.items())[-LATEST:]:
