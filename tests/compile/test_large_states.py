@@ -104,6 +104,24 @@ def test_a_full_disk_is_told_from_a_state_that_cannot_be_saved(
         pickled.write(writer, "clf", lambda: None, "it", b"")
 
 
+def test_an_interruption_while_a_state_is_written_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    class Interrupted(_Full):
+        def write(self, data: object) -> int:
+            try:
+                return super().write(data)
+            except OSError:
+                raise KeyboardInterrupt from None
+
+    module = sys.modules[FileWriter.__module__]
+    monkeypatch.setattr(module, "open", lambda *arguments: Interrupted(), raising=False)
+    with pytest.raises(KeyboardInterrupt):
+        write_state(FileWriter(tmp_path), {"text": "text" * 50_000, "tensor": torch.ones(50_000)})
+
+
 def test_what_was_written_is_known_without_reading_it(tmp_path: Path) -> None:
     import hashlib
 

@@ -105,14 +105,22 @@ class Trials:
     def __init__(self) -> None:
         self.failures: list[tuple[str, bool]] = []
         self.halted: list[str] = []
+        self.stored: list[int] = []
 
     def on_failure(self, variant: Variant, error: None, text: str, final: bool) -> None:
         self.failures.append((text, final))
 
+    def on_stored(self, variant: Variant, size: int) -> None:
+        self.stored.append(size)
+
     def stage(self, failure: Failure, *, head_answers: bool | None) -> StageRun:
         """Return a stage of a run on a cluster, or on this machine: head_answers is None."""
         variant = Variant("v", "a", "v", None)
-        storage = SimpleNamespace(checkpoints=lambda: None)
+        checkpoints = SimpleNamespace(
+            folder=lambda stage, name: f"{stage}/{name}",
+            whole=lambda folder: {"checkpoint_1": SimpleNamespace(size=7)},
+        )
+        storage = SimpleNamespace(checkpoints=lambda: checkpoints)
         task: Any = SimpleNamespace(storage=storage, stage="a", variants={"a": {"v": variant}})
         diagnosis: Any = SimpleNamespace(failure_of=lambda variant, file: failure)
         head = SimpleNamespace(answers=lambda: head_answers)
@@ -157,5 +165,7 @@ def test_a_process_that_was_killed_alone_failed(head_answers: bool | None) -> No
     trials = Trials()
     stage, trial = trials.stage(ENDED, head_answers=head_answers), trials.failed()
     stage.fail(trial, final=True)
+    stage._history.upkeep.wait_settled()
     assert trials.failures == [(ENDED.text, True)]
     assert trials.halted == []
+    assert trials.stored == [7]

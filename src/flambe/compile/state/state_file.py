@@ -52,7 +52,13 @@ def write_state(folder: FileWriter, values: dict[str, object]) -> None:
     import torch
 
     with folder.open(STATE_FILE) as stream:
-        torch.save(values, stream)
+        try:
+            torch.save(values, stream)
+        except RuntimeError as error:
+            # torch completes its archive even where writing was interrupted, and fails at that.
+            if isinstance(error.__context__, KeyboardInterrupt):
+                raise error.__context__ from None
+            raise
 
 
 def _holds_block(value: object) -> bool:
