@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -342,3 +343,41 @@ def test_what_is_kept_and_what_is_damaged_there(use: Bucket, tmp_path: Path) -> 
     assert len(notes) == 1
     assert "has 2 bytes of 1: train/v continues from its checkpoint at step 3" in notes[0]
     assert [path.rpartition("/")[2] for path in checkpoints.whole(folder)] == [RESUMED]
+
+
+@pytest.mark.integration
+def test_a_renamed_stage_a_plan_and_clean_look_there(lab: Lab, use: Bucket) -> None:
+    lab.name = "renamed"
+    stage = "{}: !pieces.Walk {{steps: 1, rate: !g [1.0, 2.0]}}"
+
+    def write(name: str) -> None:
+        lab.write(stage.format(name), more=f"storage: {URL}\nreduce: {{{name}: 1}}")
+
+    def there() -> list[str]:
+        """Return the stages of the checkpoints in the bucket."""
+        keys = use.keys("fruit/output__renamed/")
+        return [key.split("/")[0] for key in keys if key.endswith("/checkpoint/manifest.json")]
+
+    def planned() -> tuple[int, int]:
+        done = flambe("plan", lab.config, "--json")
+        assert done.returncode == 0, done.stderr
+        [row] = json.loads(done.stdout)["stages"]
+        return row["reused"], row["run"]
+
+    write("grow")
+    done = flambe(lab.config)
+    assert done.returncode == 0, done.stderr
+    assert there() == ["grow", "grow"]
+    write("tree")
+    assert planned() == (2, 0)
+    assert there() == ["grow", "grow"]  # a plan moves nothing
+    done = flambe(lab.config, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert there() == ["tree", "tree"]
+    done = flambe("clean", lab.folder.root, "--yes")
+    assert done.returncode == 0, done.stderr
+    assert there() == ["tree"]
+    assert planned() == (1, 1)
+    unreachable = flambe("plan", lab.config, env=environment(AWS_ENDPOINT_URL="http://127.0.0.1:9"))
+    assert unreachable.returncode == 0, unreachable.stderr
+    assert f"{URL}/output__renamed cannot be reached" in unreachable.stdout
