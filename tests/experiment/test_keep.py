@@ -19,7 +19,7 @@ from flambe.experiment.retention import Retention
 from flambe.experiment.storage.checkpoints import BEST, FINAL, RESUMED, Checkpoints, read_manifest
 from flambe.experiment.storage.disk_use import measure
 from flambe.experiment.storage.manifest import MANIFEST, Manifest
-from flambe.progress import RunState, Status
+from flambe.progress import RunState, Status, VariantState
 from flambe.report.store import Store
 from flambe.report.summary import run_summary
 from tests.experiment.lab import Lab, Outcome
@@ -224,6 +224,19 @@ def test_damage_is_found_and_names_the_file(tmp_path: Path, name: str, damage: A
         assert f"{newer / name}" in texts[0]
     assert checkpoints.latest(str(folder)) == str(older)
     assert checkpoints.drop_damaged(str(folder)) == []
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_only_parts_of_what_is_not_done_are_removed(tmp_path: Path, done: bool) -> None:
+    folder, checkpoints = tmp_path / "a" / "v", Checkpoints(str(tmp_path))
+    write(folder, "checkpoint_000001", step=1)
+    # The disk was full: the manifest had room, and the state has not.
+    truncate(write(folder, "checkpoint_000002", step=2) / "data")
+    (write(folder, "checkpoint_000003", step=3) / MANIFEST).unlink()
+    status = Status.FINISHED if done else Status.INTERRUPTED
+    checkpoints.remove_parts([VariantState("1", "a", "v", status=status)])
+    assert len(names(folder)) == (3 if done else 1)
+    assert "checkpoint_000001" in names(folder)
 
 
 def test_checkpoints_of_earlier_versions_are_read(tmp_path: Path) -> None:

@@ -208,7 +208,7 @@ class Run:
         if self._workers is not None:
             self._workers.executor.close()
         if error and status is Status.INTERRUPTED:
-            self.storage.remove_parts(self.journal.variants.values())
+            self.storage.checkpoints.remove_parts(self.journal.variants.values())
         self.storage.close()
 
     def _run_stages(self, resume: ResumeState) -> str:

@@ -7,7 +7,7 @@ import functools
 import os
 import posixpath
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from flambe.errors import DamagedError, RunError
 from flambe.experiment.retention import Retention, Selection
 from flambe.experiment.storage.checkpoint_files import file_sizes, list_folders, read_bytes
 from flambe.experiment.storage.manifest import DAMAGED, MANIFEST, Manifest
+from flambe.progress import VariantState
 
 if TYPE_CHECKING:  # imported when files are moved or removed
     from pyarrow.fs import FileInfo, FileSystem
@@ -136,15 +137,19 @@ class Checkpoints:
         The sizes of its files are compared, which costs little; :meth:`damage` compares all.
         """
         try:
+            return self._complete(checkpoint)
+        except OSError:
+            if self.is_local:
+                return None
+            raise  # unknown: it could not be reached
+
+    def _complete(self, checkpoint: str) -> Manifest | None:
+        try:
             manifest = self._read_manifest(checkpoint)
             sizes = {f"{checkpoint}/{name}": e.size for name, e in manifest.files.items()}
             actual = file_sizes(list(sizes), self._files)
         except (FileNotFoundError, ValueError):
             return None
-        except OSError:
-            if self.is_local:
-                return None
-            raise  # unknown: it could not be reached
         return manifest if actual == list(sizes.values()) else None
 
     def _read_manifest(self, checkpoint: str) -> Manifest:
@@ -335,11 +340,19 @@ class Checkpoints:
         with contextlib.suppress(OSError):
             self.remove(path)
 
-    def remove_parts(self, folder: str) -> None:
-        """Remove checkpoints of a variant that were never written to their end."""
-        for path in self._all(folder):
-            if file_sizes([f"{path}/{MANIFEST}"], self._files) == [None]:
-                self.discard(path)
+    def remove_parts(self, variants: Iterable[VariantState]) -> None:
+        """Remove checkpoints that were not written to their end: the disk may be full of them.
+
+        A disk that is full may have had room for the manifest, and not for all of the state. The
+        results of variants that are done were whole once: they are left as they are.
+        """
+        for entry in variants:
+            if entry.status.done:
+                continue
+            with contextlib.suppress(OSError):
+                for path in self._all(self.folder(entry.stage, entry.name)):
+                    if self._complete(path) is None:
+                        self.discard(path)
 
     def remove_tune_files(self, stage: str) -> None:
         """Remove what Tune leaves in a stage; flambe resumes from its own checkpoints."""

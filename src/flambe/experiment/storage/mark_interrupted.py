@@ -19,7 +19,7 @@ def mark_interrupted(folder: RunFolder) -> None:
     state = folder.read_state()
     if state is None or state.status is not Status.RUNNING:
         return
-    _remove_partial_checkpoints(folder)
+    Checkpoints(str(folder.root)).remove_parts(folder.read_variants().values())
     end_last_line(folder.variants)
     with open(folder.variants, "a", encoding="utf-8") as lines:
         for entry in folder.read_variants().values():
@@ -33,13 +33,6 @@ def mark_interrupted(folder: RunFolder) -> None:
     state.status, state.ended = Status.INTERRUPTED, state.updated or time.time()
     state.error = "it was killed, or its host went down"
     folder.write_state(state)
-
-
-def _remove_partial_checkpoints(folder: RunFolder) -> None:
-    """Remove checkpoints that are not whole: they are never read, and the disk may be full."""
-    checkpoints = Checkpoints(str(folder.root))
-    for entry in folder.read_variants().values():
-        checkpoints.remove_parts(checkpoints.folder(entry.stage, entry.name))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import dataclasses
 import os
 import posixpath
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from flambe.experiment.spec import ExperimentSpec
 from flambe.experiment.storage.checkpoint_storage import Storage
 from flambe.experiment.storage.checkpoints import Checkpoints
 from flambe.experiment.storage.output_folder import output_folder
-from flambe.progress import RunFolder, VariantState
+from flambe.progress import RunFolder
 from flambe.remote import Address
 
 if TYPE_CHECKING:  # imported where checkpoints are in a bucket
@@ -230,12 +230,6 @@ class RunStorage:
         if self._mirror is not None:
             with self._reporting_bucket():
                 self._mirror.start()
-
-    def remove_parts(self, variants: Iterable[VariantState]) -> None:
-        """Remove checkpoints that are not whole: they are never read, and the disk may be full."""
-        for entry in variants:
-            with contextlib.suppress(OSError):
-                self.checkpoints.remove_parts(self.checkpoints.folder(entry.stage, entry.name))
 
     def close(self) -> None:
         """Copy to the bucket what was written last."""

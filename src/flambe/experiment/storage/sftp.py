@@ -12,6 +12,8 @@ from fsspec.asyn import sync
 from sshfs import SSHFileSystem
 from sshfs.utils import WRITE_BLOCK_SIZE, wrap_exceptions
 
+from flambe.experiment.storage.manifest import MANIFEST
+
 # Before the default, which takes asyncssh a third longer.
 CIPHERS = "^aes128-gcm@openssh.com,aes256-gcm@openssh.com"
 # Files of at most so many bytes may be links to others that are the same.
@@ -98,11 +100,15 @@ class SftpFiles(SSHFileSystem):  # type: ignore[misc]
                 if source.is_dir():
                     with contextlib.suppress(SFTPFailure):  # it exists
                         await channel.mkdir(f"{path}/{source.relative_to(folder)}")
-            files = [put(channel, source) for source in sources if source.is_file()]
-            # All are awaited, also after a failure: none still writes when it is tried again.
-            for failure in await asyncio.gather(*files, return_exceptions=True):
-                if failure is not None:
-                    raise failure
+            files = [source for source in sources if source.is_file()]
+            manifests = [source for source in files if source.name == MANIFEST]
+            # The manifest comes last: where it is, all is.
+            for group in ([file for file in files if file not in manifests], manifests):
+                puts = [put(channel, source) for source in group]
+                # All are awaited, also after a failure: none still writes when it is tried again.
+                for failure in await asyncio.gather(*puts, return_exceptions=True):
+                    if failure is not None:
+                        raise failure
         self._last = written
 
 
