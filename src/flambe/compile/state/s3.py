@@ -27,7 +27,11 @@ _OPTIONS = {
 
 
 def connect(
-    bucket: str, variables: Mapping[str, str] | None = None, *, background_writes: bool = True
+    bucket: str,
+    variables: Mapping[str, str] | None = None,
+    *,
+    background_writes: bool = True,
+    attempts: int = ATTEMPTS,
 ) -> S3FileSystem:
     """Return the files of a bucket.
 
@@ -40,6 +44,8 @@ def connect(
         credentials are found as by all its tools: in files, or by the role of the host.
     background_writes
         Whether parts of a file are sent by threads of Arrow while the next are written.
+    attempts
+        How often a call is tried.
 
     Raises
     ------
@@ -60,7 +66,7 @@ def connect(
         region = resolve_s3_region(bucket)
     return S3FileSystem(
         region=region,
-        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=ATTEMPTS),
+        retry_strategy=AwsStandardS3RetryStrategy(max_attempts=attempts),
         connect_timeout=CONNECT_SECONDS,
         request_timeout=SILENCE_SECONDS,
         allow_delayed_open=True,  # a small file is sent by one request

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from flambe.compile.state.s3 import connect
 from flambe.experiment.spec import ExperimentSpec
-from flambe.experiment.storage.checkpoint_storage import Storage
 from flambe.experiment.storage.checkpoints import Checkpoints
 from flambe.experiment.storage.output_folder import output_folder
 from flambe.experiment.storage.saved_results import (
@@ -18,6 +19,9 @@ from flambe.experiment.variants.lineage import EarlierResults
 from flambe.experiment.variants.recognition import read_record
 from flambe.experiment.variants.record import LineageRecord
 from flambe.progress import RunFolder, objects, read_lines
+from flambe.runnable.secrets import Secrets
+
+ATTEMPTS = 3  # at a bucket: a run waits for minutes, a plan does not
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,10 @@ def list_bucket(spec: ExperimentSpec, name: str, secrets: str) -> tuple[SavedRes
     """Return what is in the bucket of an experiment, or why that is not known."""
     url = f"{spec.storage.rstrip('/')}/{name}"
     try:
-        checkpoints = Storage("", url=url, secrets=secrets).checkpoints()
-        return ListedResults(checkpoints.list_manifests()), ""
+        root = url.removeprefix("s3://")
+        path = Path(secrets)
+        variables = Secrets.read(path).variables if secrets and path.is_file() else {}
+        files = connect(root.partition("/")[0], variables, attempts=ATTEMPTS)
+        return ListedResults(Checkpoints(root, files).list_manifests()), ""
     except (OSError, ValueError) as error:  # ValueError: settings of AWS that are wrong
         return RecordedResults(), f"{url} cannot be reached: {error}"
