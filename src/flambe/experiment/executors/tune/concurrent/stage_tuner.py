@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from ray import tune
@@ -11,6 +12,7 @@ from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, TrialSch
 from ray.tune.search import Searcher, SearchGenerator
 from ray.tune.utils.log import Verbosity, set_verbosity
 
+from flambe._disk import retry_when_full
 from flambe.errors import RunError
 from flambe.experiment.executors.admission import StageQueue
 from flambe.experiment.executors.base import StageOptions
@@ -20,6 +22,7 @@ from flambe.experiment.executors.tune.concurrent.queued_search import AdmittedSe
 from flambe.experiment.executors.tune.stage_run import StageCallback, StageRun
 from flambe.experiment.search.engines import METRIC, MODE
 
+_log = logging.getLogger(__name__)
 TRAINABLE = "flambe_variant"
 # How many trials may wait for their processes: as many as the queue of the stage admits.
 PENDING = 200
@@ -73,7 +76,10 @@ class StageTuner:
         self.variants.metered = type(self.options.scheduler) in _NEVER_PAUSING
         resolvers = create_resolvers_map()
         config = inject_placeholders(self._param_space(), resolvers)
-        experiment = self._experiment(config)
+        # Tune tries here whether the disk can be written to.
+        experiment = retry_when_full(
+            lambda: self._experiment(config), self.stage.task.storage.root, _log.warning
+        )
         search = self._search()
         self._set_properties(search, scheduler, config, experiment)
         controller = StageController(
