@@ -158,3 +158,21 @@ def test_a_lock_whose_file_was_cut_off_is_held(place: Path) -> None:
     other = acquire(root, "run", "other", "bob", 60)
     assert (other.taken, other.holder.user) == (False, "ann")
     assert set(statuses.statuses(root)) == set()
+
+
+@pytest.mark.parametrize("field", ["started", "started_counted"])
+def test_a_clock_that_was_ahead_hides_no_later_process(place: Path, field: str) -> None:
+    """The clock of the host was an hour ahead when the one before was started, and is right now."""
+    first = start(place, "true")
+    until(lambda: has_ended(place))
+    for name in DAMAGES["all"]:
+        path = folder(place) / name
+        record = json.loads(path.read_text())
+        path.write_text(json.dumps({**record, field: record[field] + 3600}) + "\n")
+    second = start(place, "sleep 1000")
+    assert second.started_now
+    assert second.marker != first.marker
+    assert json.loads((folder(place) / "status.json").read_text())["marker"] == second.marker
+    assert status(place).state == "running"
+    assert stop(place, 5).marker == second.marker
+    assert processes.started(second.pid) == -1

@@ -90,7 +90,8 @@ class RunRecord(Message):
     ``about`` is what its client noted. Files in ``removed`` are deleted at its end, and the
     commands in ``after`` run. With ``keep`` it is started again whenever it ends (``restarts``).
     ``supervisor`` is a process id and its start. ``started`` and ``ended`` are by the time of day,
-    ``…_counted`` by the clock of the boot, which is never set.
+    ``…_counted`` by the clock of the boot, which is never set. ``generation`` counts the processes
+    of its name on its host: the later of two has the higher one, whatever the clock was set to.
     """
 
     state: RunState = choice(RunState.LOST)
@@ -111,6 +112,7 @@ class RunRecord(Message):
     code: int | None = optional(read_integer)
     ended: float | None = optional(read_number)
     ended_counted: float | None = optional(read_number)
+    generation: int = integer()
 
     @property
     def runs(self) -> bool:

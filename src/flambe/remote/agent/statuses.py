@@ -63,7 +63,9 @@ def status(root: str, name: str, *, locked: bool = False) -> RunStatus | None:
 
 
 def _is_older(record: RunRecord, other: RunRecord) -> bool:
-    return record.marker != other.marker and record.started < other.started
+    if record.marker == other.marker:
+        return False
+    return (record.generation, record.started) < (other.generation, other.started)
 
 
 def lives(record: RunRecord) -> bool:
@@ -168,6 +170,12 @@ def _is_held(folder: str) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def next_generation(folder: str) -> int:
+    """Return the number of the process that is about to be started; its lock is held here."""
+    records = (read(folder), _of_lock(folder))
+    return 1 + max(record.generation if record is not None else 0 for record in records)
 
 
 def _of_lock(folder: str) -> RunRecord | None:

@@ -76,6 +76,7 @@ def start(root: str, request: StartRequest) -> RunStatus:
             return before or RunStatus(**vars(states.unreadable(folder)))
         if before is not None:
             end_marked(before.marker)  # its supervisor may have been killed
+        record.generation = states.next_generation(folder)
         ready = _begin(folder, record, request, lock)
     # It answers when the command runs, or could not be started.
     with os.fdopen(ready) as stream:
