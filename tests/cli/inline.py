@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-COMMAND = """
+WITH_TORCH = """
 import sys
-sys.modules["torch"] = None  # nothing here needs it, and each command would import it for a second
 from flambe.experiment.executors.inline import InlineExecutor
 from flambe.experiment.run import Run
 Run._default_executor = lambda self, root: InlineExecutor(root)
 from flambe.cli.main import main
 sys.exit(main(sys.argv[1:]))
 """
+# Most tests need no torch, and each command would import it for a second.
+COMMAND = f"import sys; sys.modules['torch'] = None\n{WITH_TORCH}"
 EXTENSION = '''
 import sys, time
 from flambe.compile import Component

@@ -17,7 +17,7 @@ import flambe
 from flambe.cluster import LocalCluster
 from flambe.compile import yaml
 from flambe.progress import RunFolder, Status, read_lines
-from tests.cli.inline import COMMAND
+from tests.cli.inline import WITH_TORCH
 from tests.cluster.conftest import connected
 
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("local-cluster")]
@@ -71,7 +71,7 @@ def run(
     paths = paths or [str(folder / name / "src") for name in ("vintage", "jobs")]
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "COLUMNS": "150"}
     done = subprocess.run(
-        [sys.executable, "-c", COMMAND, *arguments],
+        [sys.executable, "-c", WITH_TORCH, *arguments],
         cwd=folder, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False,
         timeout=200,
     )  # fmt: skip
