@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import inspect
 import io
 import json
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from flambe._files import read_regular
+from flambe._source import source_of
 from flambe.compile import workspace, yaml
 from flambe.compile.component import Component
 from flambe.compile.state import archive, component_state, pickled, s3
@@ -171,7 +171,7 @@ def _description(component: Stateful, *, alone: bool) -> dict[str, str]:
 @functools.cache
 def _source(cls: type) -> str:
     try:
-        return inspect.getsource(cls)
+        return source_of(cls)
     except (OSError, TypeError):
         return f"# the source of {cls.__module__}.{cls.__qualname__} is not available\n"
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from flambe._source import parse
 from flambe.compile.persistence import UNVERSIONED
 
 # Fields of nodes that do not change what a program does.
@@ -40,7 +41,7 @@ class ModuleSource:
 
     def __init__(self, name: str, file: Path, text: bytes) -> None:
         self.name, self.lines = name, text.decode("utf-8", "replace").splitlines()
-        tree = ast.parse(text)
+        tree = parse(text)
         self.package = name if file.name == "__init__.py" else name.rpartition(".")[0]
         self.nodes: dict[str, list[ast.stmt]] = {}
         self.stars: list[str] = []

@@ -9,7 +9,6 @@ that version alone.
 
 from __future__ import annotations
 
-import ast
 import contextlib
 import functools
 import hashlib
@@ -24,6 +23,7 @@ import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from flambe._source import parse, source_of
 from flambe.compile import Schema
 from flambe.compile.registry import CLASSES
 from flambe.compile.values import walk
@@ -55,7 +55,7 @@ def script_hash(path: Path) -> str:
     """
     text = path.read_bytes()
     with contextlib.suppress(SyntaxError, ValueError, RecursionError):
-        text = json.dumps(shape(ast.parse(text))).encode()
+        text = json.dumps(shape(parse(text))).encode()
     return hashlib.sha256(text).hexdigest()[:LENGTH]
 
 
@@ -172,8 +172,8 @@ class Sources:
             for name, member in sorted(vars(owner).items()):
                 function = inspect.unwrap(getattr(member, "__func__", member))
                 if inspect.isfunction(function):  # Python finds classes in files only
-                    text = textwrap.dedent(inspect.getsource(function))
-                    shapes.append([name, shape(ast.parse(text))])
+                    text = textwrap.dedent(source_of(function))
+                    shapes.append([name, shape(parse(text))])
         return hashlib.sha256(json.dumps(shapes).encode()).hexdigest()[:LENGTH] if shapes else ""
 
     def _reach(self, target: str) -> Iterator[tuple[DefinitionName, Definition]]:
