@@ -335,8 +335,7 @@ class ResumeState:
         for entry in self.earlier.entries.values():
             if entry.stage not in names or not entry.values or entry.status is Status.FAILED:
                 continue
-            candidate = suggested(entry, bases, expander)
-            if candidate is None:
+            if (candidate := suggested(entry, bases, expander)) is None:
                 continue
             variant, result = self.match(candidate)
             if result is None or result.entry is not entry or variant.id in journal.variants:

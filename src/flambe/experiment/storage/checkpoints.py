@@ -341,14 +341,11 @@ class Checkpoints:
             self.remove(path)
 
     def remove_parts(self, variants: Iterable[VariantState]) -> None:
-        """Remove checkpoints that were not written to their end: the disk may be full of them.
+        """Remove what a full disk left of checkpoints: with its manifest, perhaps.
 
-        A disk that is full may have had room for the manifest, and not for all of the state. The
-        results of variants that are done were whole once: they are left as they are.
+        The results of variants that are done were whole once: they are left as they are.
         """
-        for entry in variants:
-            if entry.status.done:
-                continue
+        for entry in (variant for variant in variants if not variant.status.done):
             with contextlib.suppress(OSError):
                 for path in self._all(self.folder(entry.stage, entry.name)):
                     if self._complete(path) is None:
