@@ -15,7 +15,6 @@ import argparse
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import sysconfig
 import tempfile
@@ -114,7 +113,7 @@ def _first_step_raw() -> float:
     root = Path(tempfile.mkdtemp(prefix="flambe-bench-"))
     try:
         begun = time.time()
-        _run([sys.executable, __file__, "--raw", str(root)])
+        common.took([sys.executable, __file__, "--raw", str(root)])
         return min(map(float, (root / "steps").read_text().split())) - begun
     finally:
         shutil.rmtree(root)
@@ -123,7 +122,7 @@ def _first_step_raw() -> float:
 def _first_step_flambe(root: Path) -> float:
     command = str(Path(sysconfig.get_path("scripts"), "flambe"))
     begun = time.time()
-    _run([command, str(EXAMPLE), "--force", f"+save_path={root}"])
+    common.took([command, str(EXAMPLE), "--force", f"+save_path={root}"])
     folder = root / "output__digits" / "train"
     steps = [
         float(line["time"])
@@ -132,12 +131,6 @@ def _first_step_flambe(root: Path) -> float:
         if line["step"] == 1
     ]
     return min(steps) - begun
-
-
-def _run(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise RuntimeError(f"{command} failed:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
 
 
 def main(repeats: int) -> None:

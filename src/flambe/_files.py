@@ -198,14 +198,13 @@ def _locked(base: Path, prefix: str, stack: contextlib.ExitStack) -> Path:
     """
     while True:
         folder = Path(tempfile.mkdtemp(prefix=prefix, dir=base))  # mode 0700
-        with contextlib.suppress(FileNotFoundError):
-            lock = open(folder / "lock", "w", opener=private_opener)
-            with contextlib.ExitStack() as attempt:
-                attempt.enter_context(lock)
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                if is_at(lock.fileno(), folder / "lock"):
-                    stack.enter_context(attempt.pop_all())
-                    return folder
+        try:
+            lock = stack.enter_context(open(folder / "lock", "w", opener=private_opener))
+        except FileNotFoundError:
+            continue
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if is_at(lock.fileno(), folder / "lock"):
+            return folder
 
 
 def _remove_unused(folder: Path, remove: Callable[[Path], None]) -> None:

@@ -18,6 +18,10 @@ def use_python() -> None:
     _Style.is_python = True
 
 
+def _is_for_python() -> bool:
+    return _Style.is_python and not _Style.is_command
+
+
 def option(name: str, value: str = "") -> str:
     """Return an option of a run as the user writes it.
 
@@ -30,13 +34,13 @@ def option(name: str, value: str = "") -> str:
     value
         Its value; none if it is only set.
     """
-    if _Style.is_python and not _Style.is_command:
+    if _is_for_python():
         return f"{name}={value!r}" if value else f"{name}=True"
     return f"--{name} {value}".rstrip()
 
 
 def to_continue() -> str:
     """Return how to continue a run."""
-    if _Style.is_python and not _Style.is_command:
+    if _is_for_python():
         return "to continue, call   run(resume=True)"
     return "to continue, run the same command with --resume"

@@ -282,8 +282,8 @@ def _reasons(row: StagePlan) -> Iterator[str]:
     for (action, reason), count in row.decided.reasons().items():
         # Each names the variant that was not kept, which would hide all other reasons.
         not_kept = reason.endswith(results.NOT_KEPT)
-        shown = "reduce does not keep what they build on" if not_kept else reason
-        merged[ACTIONS[action.value], shown] += count
+        text = "reduce does not keep what they build on" if not_kept else reason
+        merged[ACTIONS[action.value], text] += count
     reasons = [(key, n) for key, n in merged.most_common() if key[1]]
     for (becomes, reason), count in reasons[:MOST_REASONS]:
         yield f"{count} {becomes}: {reason}"

@@ -23,6 +23,7 @@ from flambe.experiment.executors.stage_task import StageTask, variant_title
 from flambe.experiment.executors.variant_task import VariantTask
 from flambe.experiment.search.stage_limits import StageLimits
 from flambe.experiment.storage.checkpoints import FINAL, Checkpoints
+from flambe.experiment.storage.upkeep import stored_bytes
 from flambe.experiment.variants.expansion import Variant
 from flambe.logging import capture
 from flambe.logging.events import Record, use
@@ -142,8 +143,7 @@ class _InlineAttempt:
                 self.variant, failure.error, failure.text, final or failure.lasting
             )
             if final or failure.lasting:
-                whole = Checkpoints(str(self.executor.root)).whole(str(self.folder))
-                size = sum(manifest.size for manifest in whole.values())
+                size = stored_bytes(Checkpoints(str(self.executor.root)), str(self.folder))
                 self.listener.on_stored(self.variant, size)
             return failure.lasting
         finally:

@@ -14,6 +14,11 @@ from flambe.experiment.storage.checkpoints import Checkpoints
 UPKEEPS_AT_ONCE = 8  # checkpoints
 
 
+def stored_bytes(checkpoints: Checkpoints, folder: str) -> int:
+    """Return the bytes of all checkpoints of a variant that are whole."""
+    return sum(manifest.size for manifest in checkpoints.whole(folder).values())
+
+
 class Upkeep:
     """Moves and removes checkpoints beside the run: where they are in a bucket, that takes time."""
 
@@ -59,7 +64,7 @@ class Upkeep:
         def measure() -> None:
             wait(removals)
             with contextlib.suppress(OSError):  # a bucket that does not answer
-                on_measured(sum(each.size for each in checkpoints.whole(folder).values()))
+                on_measured(stored_bytes(checkpoints, folder))
 
         self._pending.append(self._pool.submit(measure))
 
