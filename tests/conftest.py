@@ -30,6 +30,7 @@ for folder in (str(HERE.parent), str(PIECES)):
 os.environ["PYTHONPATH"] = os.pathsep.join(
     [str(PIECES), *filter(None, [os.environ.get("PYTHONPATH")])]
 )
+from flambe.compile import tags  # noqa: E402
 from tests.examples import FEWER  # noqa: E402
 from tests.raw import pytest_runtest_call  # noqa: E402, F401
 
@@ -82,8 +83,8 @@ LONGEST = (
 )
 
 NO_TORCH = "needs torch, which is not installed"
-# What flambe says where it is torch that a file needs.
-NAMES_TORCH = "needs the package 'torch', which is not installed"
+HAS_TORCH = find_spec("torch") is not None
+MISSING_PACKAGE = tags.missing_package
 
 # `make check` leaves these out.
 LEFT_OUT = ("integration", "root", "faults", "long")
@@ -112,7 +113,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=left_out)
         others = set(items).difference(left_out)
         items[:] = [item for item in items if item in others]
-    if find_spec("torch") is None:
+    if not HAS_TORCH:
         for item in items:
             if item.get_closest_marker("torch"):
                 item.add_marker(pytest.mark.skip(reason=NO_TORCH))
@@ -130,8 +131,6 @@ def pytest_collection_finish() -> None:
 
 def lacks_torch(error: BaseException | None) -> bool:
     """Whether something needs torch, and it is not installed: it has no wheel for some Pythons."""
-    if NAMES_TORCH in str(error) and find_spec("torch") is None:
-        return True
     while error is not None and not isinstance(error, ModuleNotFoundError):
         error = error.__cause__ or error.__context__
     return error is not None and error.name == "torch"
@@ -151,11 +150,21 @@ def pytest_make_collect_report(
 
 @pytest.hookimpl(wrapper=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
-    """Skip a test that cannot import torch, and say so."""
-    try:
+    """Skip a test that cannot import torch, or whose files name what needs it, and say so."""
+    if HAS_TORCH:
         return (yield)
+    named: set[str] = set()
+
+    def missing_package(tag: str, module: str) -> tags.UnknownTagError:
+        named.add(module.partition(".")[0])
+        return MISSING_PACKAGE(tag, module)
+
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(tags, "missing_package", missing_package)
+            return (yield)
     except Exception as error:
-        if lacks_torch(error):
+        if lacks_torch(error) or "torch" in named:
             pytest.skip(NO_TORCH)
         raise
 
