@@ -101,6 +101,7 @@ class FolderLock:
         self.path = folder.with_name(f".{folder.name}.lock")
         self._descriptor = -1
         self._over = threading.Event()
+        self._heart: threading.Thread | None = None
 
     def acquire(self) -> None:
         """Take the lock.
@@ -126,11 +127,15 @@ class FolderLock:
             self._close()
             raise
         self._over.clear()
-        threading.Thread(target=self._beat, name="flambe-folder-lock", daemon=True).start()
+        self._heart = threading.Thread(target=self._beat, name="flambe-folder-lock", daemon=True)
+        self._heart.start()
 
     def release(self) -> None:
         """Give the lock back."""
         self._over.set()
+        if self._heart is not None:
+            self._heart.join()  # it touches the descriptor, whose number another file may get
+            self._heart = None
         if self._descriptor >= 0:
             with contextlib.suppress(OSError):
                 self.path.unlink(missing_ok=True)
