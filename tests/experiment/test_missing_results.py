@@ -17,6 +17,7 @@ from flambe.cli.plan import list_manifests
 from flambe.experiment.planning.decisions import Action, Decider
 from flambe.experiment.planning.earlier import parse
 from flambe.experiment.storage.checkpoints import FINAL
+from flambe.experiment.storage.manifest import MANIFEST
 from flambe.progress import Status, VariantState, change_line
 from flambe.remote import Host
 from flambe.testing import FakeConnection, RecordedCommand
@@ -108,6 +109,18 @@ def test_what_clean_removed_is_run_again(lab: Lab, capsys: pytest.CaptureFixture
     assert Counter(outcome.statuses("a")) == {Status.REUSED: 2, Status.FINISHED: 1}
     assert main(["plan", str(lab.config)]) == 0
     assert "5 of 5 variants are done" in capsys.readouterr().out
+
+
+def test_parts_of_checkpoints_beside_a_result_are_removed(lab: Lab) -> None:
+    before = lab.run(PIPELINE).fine()
+    whole = lab.folder.variant("a", before.of("a")[0].name) / FINAL
+    cut, begun = whole.with_name("checkpoint_000777"), whole.with_name("checkpoint_000778")
+    shutil.copytree(whole, cut)
+    (cut / MANIFEST).write_text((cut / MANIFEST).read_text()[:-9])
+    (begun / "checkpoint.flambe").mkdir(parents=True)
+    again = lab.run(PIPELINE, resume=True).fine()
+    assert [entry.status for entry in again.of("a")] == [Status.REUSED] * 3
+    assert [path.name for path in whole.parent.glob("checkpoint*")] == [FINAL]
 
 
 def test_a_stale_result_of_which_nothing_is_left(

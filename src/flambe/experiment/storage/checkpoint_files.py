@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from pyarrow.fs import FileSystem
+    from pyarrow.fs import FileInfo, FileSystem
 
 
 def list_folders(folder: str, files: FileSystem | None) -> list[str]:
@@ -34,6 +34,14 @@ def list_folders(folder: str, files: FileSystem | None) -> list[str]:
 
     infos = files.get_file_info(FileSelector(folder, allow_not_found=True))
     return [info.path for info in infos if info.type is FileType.Directory]
+
+
+def files_below(folder: str, files: FileSystem) -> list[FileInfo]:
+    """Return the files in a folder, and in those below; none, if it does not exist."""
+    from pyarrow.fs import FileSelector, FileType
+
+    selector = FileSelector(folder, recursive=True, allow_not_found=True)
+    return [info for info in files.get_file_info(selector) if info.type is FileType.File]
 
 
 def read_bytes(path: str, files: FileSystem | None) -> bytes:

@@ -7,7 +7,7 @@ import functools
 import os
 import posixpath
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,12 @@ from flambe.compile.state.file_writer import FileEntry, digest_of
 from flambe.compile.state.pickled import CODE_SUFFIX
 from flambe.errors import DamagedError, RunError
 from flambe.experiment.retention import Retention, Selection
-from flambe.experiment.storage.checkpoint_files import file_sizes, list_folders, read_bytes
+from flambe.experiment.storage.checkpoint_files import (
+    file_sizes,
+    files_below,
+    list_folders,
+    read_bytes,
+)
 from flambe.experiment.storage.manifest import DAMAGED, MANIFEST, Manifest
 from flambe.progress import VariantState
 
@@ -32,17 +37,6 @@ RESUMED = "checkpoint_resumed"
 BEST = "checkpoint_best"
 #: What others that are kept are called, with their step; Tune gives other names to its own.
 STEP = "checkpoint_step_"
-# What Tune leaves beside the variants of a stage, and in their folders.
-_OF_TUNE = (
-    "*.pkl",
-    "*/error.pkl",
-    "*/error.txt",
-    "experiment_state-*.json",
-    "searcher-state-*",
-    ".validate_storage*",
-    "basic-variant-state-*",
-    "search_gen_state-*",
-)
 # S3 copies an object of this size at most by itself: docs.aws.amazon.com/AmazonS3/latest/API/
 # API_CopyObject.html
 MOST_COPIED = 5 * 2**30
@@ -213,23 +207,28 @@ class Checkpoints:
             if posixpath.basename(path).startswith("checkpoint")
         ]
 
-    def whole(self, folder: str) -> dict[str, Manifest]:
-        """Return the checkpoints of a variant that are whole, the newest last.
+    def survey(self, folder: str) -> dict[str, Manifest | None]:
+        """Return all checkpoints of a variant: first the parts (None), then whole ones by age.
 
         A checkpoint may have two names, :data:`BEST` and another: that one comes first.
         """
         manifests = {path: self.manifest(path) for path in self._all(folder)}
-        existing = {path: m for path, m in manifests.items() if m is not None}
 
         def rank(path: str) -> tuple[tuple[int, int, bool], bool, str]:
-            return existing[path].age, posixpath.basename(path) == BEST, path
+            manifest = manifests[path]
+            age = (-1, 0, False) if manifest is None else manifest.age
+            return age, posixpath.basename(path) == BEST, path
 
-        return {path: existing[path] for path in sorted(existing, key=rank)}
+        return {path: manifests[path] for path in sorted(manifests, key=rank)}
+
+    def whole(self, folder: str) -> dict[str, Manifest]:
+        """Return the checkpoints of a variant that are whole, the newest last."""
+        return whole_of(self.survey(folder))
 
     def list_manifests(self) -> list[str]:
         """Return the paths of the manifests of all checkpoints, below the root."""
-        paths = [info.path for info in self._below(self.root) if info.base_name == MANIFEST]
-        return [posixpath.relpath(path, self.root) for path in paths]
+        below = files_below(self.root, self.files)
+        return [posixpath.relpath(f.path, self.root) for f in below if f.base_name == MANIFEST]
 
     def latest(self, folder: str) -> str | None:
         """Return the newest checkpoint of a variant that is whole: see :attr:`Manifest.age`."""
@@ -351,22 +350,6 @@ class Checkpoints:
                     if self._complete(path) is None:
                         self.discard(path)
 
-    def remove_tune_files(self, stage: str) -> None:
-        """Remove what Tune leaves in a stage; flambe resumes from its own checkpoints."""
-        folder = f"{self.root}/{stage}"
-        for info in self._below(folder):
-            name = Path(info.path).relative_to(folder)
-            # Patterns of one level do not match names of another.
-            if any(len(name.parts) == p.count("/") + 1 and name.match(p) for p in _OF_TUNE):
-                with contextlib.suppress(FileNotFoundError):
-                    self.files.delete_file(info.path)
-
-    def _below(self, folder: str) -> Sequence[FileInfo]:
-        from pyarrow.fs import FileSelector, FileType
-
-        selector = FileSelector(folder, recursive=True, allow_not_found=True)
-        return [info for info in self.files.get_file_info(selector) if info.type is FileType.File]
-
     def move(self, source: str, target: str) -> None:
         """Move a folder to where nothing is; a checkpoint is whole at one of them all the time."""
         if self.is_local:
@@ -378,7 +361,7 @@ class Checkpoints:
 
     def _copy_all(self, source: str, target: str) -> None:
         """Copy a folder; a bucket does so by itself, file by file."""
-        infos = self._below(source)
+        infos = files_below(source, self.files)
         with ThreadPoolExecutor(max_workers=MOVES_AT_ONCE) as pool:
             for last in (False, True):
                 batch = [info for info in infos if (info.base_name == MANIFEST) is last]
@@ -392,6 +375,11 @@ class Checkpoints:
             from pyarrow.fs import copy_files
 
             copy_files(info.path, path, self.files, self.files)
+
+
+def whole_of(survey: Mapping[str, Manifest | None]) -> dict[str, Manifest]:
+    """Return what is whole of :meth:`Checkpoints.survey`."""
+    return {path: manifest for path, manifest in survey.items() if manifest is not None}
 
 
 def read_manifest(checkpoint: Path) -> Manifest | None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from flambe.experiment.retention import Retention
-from flambe.experiment.storage.checkpoints import FINAL, Checkpoints
+from flambe.experiment.storage.checkpoints import FINAL, Checkpoints, whole_of
 from flambe.experiment.storage.manifest import MANIFEST, Manifest
 from flambe.progress import VariantState
 
@@ -45,11 +45,13 @@ class NewestCheckpoint:
 
 def newest_checkpoint(checkpoints: Checkpoints, folder: str) -> NewestCheckpoint | None:
     """Return the newest checkpoint in the folder of a variant; None without any that is whole."""
-    whole = checkpoints.whole(folder)
-    if list(whole) == [final := f"{folder}/{FINAL}"]:
-        return NewestCheckpoint(whole[final], is_settled=True)
+    survey = checkpoints.survey(folder)
+    whole = whole_of(survey)
     selection = Retention().select(whole)
-    return NewestCheckpoint(whole[selection.latest], is_settled=False) if selection else None
+    if selection is None:
+        return None
+    is_settled = list(survey) == [f"{folder}/{FINAL}"]  # parts of others are to be removed
+    return NewestCheckpoint(whole[selection.latest], is_settled)
 
 
 @dataclass(frozen=True)

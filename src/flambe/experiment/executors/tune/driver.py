@@ -26,6 +26,7 @@ from flambe.experiment.executors.tune.concurrent.slots import Slots, max_concurr
 from flambe.experiment.executors.tune.concurrent.stage_tuner import TRAINABLE, StageTuner
 from flambe.experiment.executors.tune.diagnosis import FailureDiagnosis
 from flambe.experiment.executors.tune.import_path import job_config
+from flambe.experiment.executors.tune.leftovers import remove_leftovers
 from flambe.experiment.executors.tune.local_ray import LocalRay
 from flambe.experiment.executors.tune.ray_nodes import RayNodeMonitor
 from flambe.experiment.executors.tune.ray_process import (
@@ -207,7 +208,7 @@ class TuneExecutor:
                 variants = variants.again(lost)
                 lost = self._run(task, variants, options.without_search(), listener)
                 variants.end()
-        task.storage.checkpoints().remove_tune_files(task.stage)
+        remove_leftovers(task.storage.checkpoints(), task.stage)
 
     def _run(
         self,
