@@ -130,9 +130,12 @@ def pins() -> dict[str, list[str]]:
     }
 
 
+# Of extras that development does not install: Ax needs an older pandas, hpbandster a C compiler.
+NOT_DEVELOPED_WITH = {"ax-platform", "ConfigSpace", "hpbandster"}
+
+
 def test_every_dependency_is_pinned_for_development() -> None:
-    missing = [name for name in dependencies() if normal(name) not in pins()]
-    assert not missing
+    assert {name for name in dependencies() if normal(name) not in pins()} == NOT_DEVELOPED_WITH
 
 
 def test_every_pin_has_its_hashes() -> None:

@@ -40,6 +40,11 @@ _SEQUENCES = (
     collections.abc.Set,
 )
 _MAPPINGS = (dict, collections.abc.Mapping, collections.abc.MutableMapping)
+# The module of a function → its parameters that a file gives by name, where Python has an object:
+# flambe.experiment.search.searcher_arguments takes the optimizer from Nevergrad's registry.
+_BY_NAME: Mapping[str, Mapping[str, object]] = {
+    "ray.tune.search.nevergrad.nevergrad_search": {"optimizer": str | None}
+}
 
 
 def hints(target: Callable[..., object]) -> Mapping[str, object]:
@@ -56,7 +61,7 @@ def _hints(target: object) -> Mapping[str, object]:
     annotations = getattr(function, "__annotations__", {})
     module = sys.modules.get(getattr(function, "__module__", "") or "")
     names = {**vars(typing), **(vars(module) if module else {})}
-    result = {}
+    result: dict[str, object] = {}
     for name, annotation in annotations.items():
         if isinstance(annotation, str):
             try:
@@ -64,7 +69,7 @@ def _hints(target: object) -> Mapping[str, object]:
             except Exception:  # a name under TYPE_CHECKING, or of a newer Python
                 continue
         result[name] = annotation
-    return result
+    return {**result, **_BY_NAME.get(str(getattr(function, "__module__", "")), {})}
 
 
 def _is_blueprint(annotation: object) -> bool:

@@ -35,7 +35,6 @@ from flambe.progress import (
     Status,
     VariantState,
     end_last_line,
-    is_number,
     read_lines,
 )
 
@@ -344,8 +343,7 @@ class ResumeState:
             if not self.adopt(journal, variant, result):
                 resumed.unfinished.append(variant)
             else:
-                figure = entry.metric if is_number(entry.metric) else None
-                resumed.points.append(EvaluatedPoint(candidate.base, candidate.values, figure))
+                resumed.points.append(EvaluatedPoint.of(entry, candidate.base, candidate.values))
         return resumed
 
     def restore_points(

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+from importlib import metadata
+
+from packaging.requirements import Requirement
+
 from flambe.compile import Schema
 from flambe.compile.values import Grid
 
 # The rooms that are written for torch.
 _LEARN = ("dataset", "field", "learn", "metric", "nn", "sampler")
 
-_OPTUNA = "ray.tune.search.optuna."
+#: The modules of Ray's searchers and schedulers → the extra with the packages that they import.
+ENGINES = {
+    "ray.tune.schedulers.pb2": "pb2",
+    "ray.tune.search.ax": "ax",
+    "ray.tune.search.bayesopt": "bayesopt",
+    "ray.tune.search.bohb": "bohb",
+    "ray.tune.search.hyperopt": "hyperopt",
+    "ray.tune.search.nevergrad": "nevergrad",
+    "ray.tune.search.optuna": "search",
+    "ray.tune.search.zoopt": "zoopt",
+}
 
 
 def extras_of(value: object) -> set[str]:
@@ -37,4 +51,16 @@ def _of_target(target: str) -> set[str]:
     is_ours = package == "flambe" and room in _LEARN
     if is_ours or package == "torch":
         return {"learn"}
-    return {"search"} if target.startswith(_OPTUNA) else set()
+    return {extra} if (extra := extra_of_engine(target.partition(":")[0])) else set()
+
+
+def extra_of_engine(module: str) -> str:
+    """Return the extra that a module of Ray's searchers and schedulers needs, or nothing."""
+    # As a package has it, and as its class is known by: ray.tune.search.ax, ….ax.ax_search.
+    return ENGINES.get(module) or ENGINES.get(module.rpartition(".")[0], "")
+
+
+def requirements_of(extra: str) -> list[Requirement]:
+    """Return what an extra of flambe adds, as its metadata says."""
+    found = map(Requirement, metadata.requires("flambe") or ())
+    return [each for each in found if each.marker and each.marker.evaluate({"extra": extra})]

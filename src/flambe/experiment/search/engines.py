@@ -6,18 +6,29 @@ that ranks by something else, or waits for what no variant reports, would silent
 
 from __future__ import annotations
 
-import inspect
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from importlib import metadata, util
-
-from packaging.requirements import Requirement
 
 from flambe.compile import Schema, signatures
 from flambe.compile.values import Key, Path, children
 from flambe.errors import ComponentError, ConfigError, Problem, listed
 from flambe.experiment.search import population
+from flambe.experiment.search.engine_packages import describe, install_command, missing_packages
+from flambe.experiment.search.engine_types import (
+    BOHB,
+    HEBO,
+    HYPERBAND_FOR_BOHB,
+    LIMITING,
+    PB2,
+    PBT,
+    REPLAY,
+    SCHEDULER,
+    SEARCH_ALGORITHM,
+    SEARCHER,
+    derives_from,
+)
+from flambe.experiment.search.searcher_arguments import argument_findings, with_defaults
 from flambe.experiment.variants.dimensions import dimensions
 
 #: The names under which a trial reports its metric, and the number of its steps.
@@ -26,9 +37,6 @@ STEPS = "steps"
 MODE = "max"
 #: What every trial reports and what only grows.
 TIME_ATTRIBUTES = ("training_iteration", STEPS, "time_total_s")
-
-#: The class of searchers that learn, of those that engines derive from.
-SEARCHER = "ray.tune.search.searcher:Searcher"
 
 Finding = tuple[Path, str, str]  # path, message, hint
 
@@ -45,41 +53,19 @@ class _Kind:
 _KINDS = {
     "search": _Kind(
         "searcher",
-        (SEARCHER, "ray.tune.search.search_algorithm:SearchAlgorithm"),
+        (SEARCHER, SEARCH_ALGORITHM),
         "!ray.OptunaSearch",
     ),
     "schedulers": _Kind(
         "trial scheduler",
-        ("ray.tune.schedulers.trial_scheduler:TrialScheduler",),
+        (SCHEDULER,),
         "!ray.AsyncHyperBandScheduler",
     ),
 }
-_HYPERBAND_FOR_BOHB = ("ray.tune.schedulers.hb_bohb:HyperBandForBOHB",)
-_BOHB = ("ray.tune.search.bohb.bohb_search:TuneBOHB",)
-
 # Keywords of searchers.
 _SPACES = ("space", "dim_dict")
 _POINTS = ("points_to_evaluate", "evaluated_rewards")
 _SPACE_HINT = "leave it out, and write   lr: !tune.loguniform [1e-4, 1e-1]   in the stage"
-
-# These have a keyword max_concurrent.
-_LIMITING = (
-    "ray.tune.search.concurrency_limiter:ConcurrencyLimiter",
-    "ray.tune.search.basic_variant:BasicVariantGenerator",
-)
-
-# The module of a searcher → the modules that it imports, and their distributions.
-_PACKAGES: dict[str, dict[str, str]] = {
-    "ray.tune.schedulers.pb2": {"GPy": "GPy", "sklearn": "scikit-learn"},
-    "ray.tune.search.ax.ax_search": {"ax": "ax-platform<1"},
-    "ray.tune.search.bayesopt.bayesopt_search": {"bayes_opt": "bayesian-optimization<2"},
-    "ray.tune.search.bohb.bohb_search": {"ConfigSpace": "ConfigSpace", "hpbandster": "hpbandster"},
-    "ray.tune.search.hebo.hebo_search": {"hebo": "HEBO>=0.2.0"},
-    "ray.tune.search.hyperopt.hyperopt_search": {"hyperopt": "hyperopt"},
-    "ray.tune.search.nevergrad.nevergrad_search": {"nevergrad": "nevergrad"},
-    "ray.tune.search.optuna.optuna_search": {"optuna": "optuna>=3"},
-    "ray.tune.search.zoopt.zoopt_search": {"zoopt": "zoopt>=0.4.1"},
-}
 
 
 def engine_findings(values: Mapping[str, object]) -> Iterator[Finding]:
@@ -112,7 +98,7 @@ def _engine_findings(keyword: str, kind: _Kind, path: Path, engine: Schema) -> I
     if not derives_from(target, *kind.bases):
         yield path, f"{keyword}: !{engine.tag} is not a {kind.name}", f"such as {kind.example}"
         return
-    if derives_from(target, population.REPLAY):
+    if derives_from(target, REPLAY):
         yield (
             path,
             f"{keyword}: !{engine.tag} is not supported: it reads a file that Tune writes, and "
@@ -120,14 +106,18 @@ def _engine_findings(keyword: str, kind: _Kind, path: Path, engine: Schema) -> I
             "run !ray.PopulationBasedTraining; to continue it, use --resume",
         )
         return
-    if missing := missing_packages(target):
-        names = [Requirement(text).name for text in missing]
-        are = "is" if len(names) == 1 else "are"
+    if derives_from(target, HEBO):
         yield (
             path,
-            f"{keyword}: !{engine.tag} needs {listed(names)}, which {are} not installed here",
-            _install_line(missing),
+            f"{keyword}: !{engine.tag} is not supported: HEBO needs a NumPy older than 1.25",
+            "use !ray.OptunaSearch or !ray.BayesOptSearch",
         )
+        return
+    if missing := missing_packages(target):
+        yield path, f"{keyword}: !{engine.tag} needs {describe(missing)}", install_command(missing)
+    else:
+        for below, message, hint in argument_findings(target, _arguments(target, engine)):
+            yield (*path, *below), f"{keyword}: {message}", hint
     for name, (below, value) in _arguments(target, engine).items():
         for message, hint in _argument_findings(name, value):
             yield (*path, *below), f"{keyword}: {name} of !{engine.tag} {message}", hint
@@ -138,7 +128,7 @@ def _engine_findings(keyword: str, kind: _Kind, path: Path, engine: Schema) -> I
             and child.target
             and derives_from(child.resolve(), *kind.bases)
         ):
-            if derives_from(child.resolve(), population.PBT):
+            if derives_from(child.resolve(), PBT):
                 yield (
                     (*path, key),
                     f"{keyword}: !{child.tag} does not work inside !{engine.tag}",
@@ -189,12 +179,12 @@ def _pair_findings(values: Mapping[str, object]) -> Iterator[Finding]:
     yield from _population_findings(values, searchers, schedulers)
     for stage, (path, engine) in schedulers.items():
         other = searchers.get(stage)
-        if _holds(engine, *_HYPERBAND_FOR_BOHB) and not (other and _holds(other[1], *_BOHB)):
+        if _holds(engine, HYPERBAND_FOR_BOHB) and not (other and _holds(other[1], BOHB)):
             message = f"schedulers: !{engine.tag} needs the searcher !ray.TuneBOHB in this stage"
             yield path, message, "use !ray.HyperBandScheduler without it"
     for stage, (path, engine) in searchers.items():
         other = schedulers.get(stage)
-        if _holds(engine, *_BOHB) and not (other and _holds(other[1], *_HYPERBAND_FOR_BOHB)):
+        if _holds(engine, BOHB) and not (other and _holds(other[1], HYPERBAND_FOR_BOHB)):
             message = f"search: !{engine.tag} needs the scheduler !ray.HyperBandForBOHB"
             yield path, message, f"write it below   schedulers:   for {stage!r}"
 
@@ -206,7 +196,7 @@ def _population_findings(
 ) -> Iterator[Finding]:
     pipeline = values.get("pipeline")
     for stage, (path, engine) in schedulers.items():
-        if not derives_from(engine.resolve(), population.PBT) or not isinstance(pipeline, Mapping):
+        if not derives_from(engine.resolve(), PBT) or not isinstance(pipeline, Mapping):
             continue
         if stage in searchers:
             yield (
@@ -227,12 +217,12 @@ def _population_findings(
 
 def explored_keyword(engine: Schema) -> str:
     """Return the keyword of a scheduler that names what it explores."""
-    bounds = derives_from(engine.resolve(), population.PB2)
+    bounds = derives_from(engine.resolve(), PB2)
     return population.BOUNDS if bounds else population.MUTATIONS
 
 
 def _limit_findings(path: Path, engine: Schema) -> Iterator[Finding]:
-    if derives_from(engine.resolve(), *_LIMITING):
+    if derives_from(engine.resolve(), *LIMITING):
         message = f"search: max_concurrent_trials has no effect on !{engine.tag}"
         yield path, message, f"leave it out: max_concurrent of !{engine.tag} says how many"
 
@@ -258,47 +248,10 @@ def _arguments(target: Callable[..., object], engine: Schema) -> dict[str, tuple
     return {**positional, **{name: ((name,), value) for name, value in engine.kwargs.items()}}
 
 
-def derives_from(target: object, *bases: str) -> bool:
-    """Whether a class is one of those that are named, or derives from one; without Ray."""
-    if not inspect.isclass(target):
-        return False
-    names = {f"{cls.__module__}:{cls.__qualname__}" for cls in inspect.getmro(target)}
-    return not names.isdisjoint(bases)
-
-
-# -- packages -----------------------------------------------------------------------------------
-
-
-def missing_packages(target: object) -> list[str]:
-    """Return the requirements of a searcher that are not installed, or in a wrong version."""
-    if not inspect.isclass(target):
-        return []
-    return [
-        requirement
-        for cls in inspect.getmro(target)
-        for module, requirement in _PACKAGES.get(cls.__module__, {}).items()
-        if not _is_installed(module, Requirement(requirement))
-    ]
-
-
-def _is_installed(module: str, requirement: Requirement) -> bool:
-    if util.find_spec(module) is None:
-        return False
-    try:
-        return requirement.specifier.contains(metadata.version(requirement.name), prereleases=True)
-    except metadata.PackageNotFoundError:  # importable without metadata
-        return True
-
-
-def _install_line(requirements: list[str]) -> str:
-    quoted = [f"'{text}'" if set("<>=") & set(text) else text for text in requirements]
-    return f"pip install {' '.join(quoted)}"
-
-
 # -- engines that are built ---------------------------------------------------------------------
 
 
-def build(schema: Schema, spaces: Mapping[str, Schema]) -> object:
+def build(schema: Schema, spaces: Mapping[str, Schema], num_samples: int = 1) -> object:
     """Build a searcher or scheduler, a new object each time.
 
     Parameters
@@ -307,16 +260,19 @@ def build(schema: Schema, spaces: Mapping[str, Schema]) -> object:
         Its blueprint.
     spaces
         The search spaces of the stage, which population based training explores.
+    num_samples
+        How many points are tried: the budget of a searcher that needs one.
 
     Raises
     ------
     ConfigError
         If it cannot be built, or ranks by something else.
     """
-    if derives_from(schema.resolve(), population.PBT):
+    if derives_from(schema.resolve(), PBT):
         keyword = explored_keyword(schema)
         explored = population.explored_arguments(keyword, schema.kwargs.get(keyword), spaces)
         schema = replace(schema, kwargs={**schema.kwargs, keyword: explored})
+    schema = with_defaults(schema, num_samples)
     try:
         engine = schema()
     except ComponentError as error:

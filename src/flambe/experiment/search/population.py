@@ -12,9 +12,6 @@ from flambe.experiment.variants.dimensions import SEPARATOR
 
 Finding = tuple[Path, str, str]  # path, message, hint
 
-PBT = "ray.tune.schedulers.pbt:PopulationBasedTraining"
-PB2 = "ray.tune.schedulers.pb2:PB2"
-REPLAY = "ray.tune.schedulers.pbt:PopulationBasedTrainingReplay"
 #: The keyword that names what is explored.
 MUTATIONS, BOUNDS = "hyperparam_mutations", "hyperparam_bounds"
 

@@ -16,12 +16,12 @@ from typing import TypeGuard
 
 from flambe.compile import Schema, search_spaces, signatures
 from flambe.compile.values import Path, links, walk
-from flambe.experiment.search.engines import derives_from, missing_packages
+from flambe.experiment.search.engine_packages import missing_packages
+from flambe.experiment.search.engine_types import SEARCHER, derives_from
 from flambe.experiment.variants.dimensions import options_of
 from flambe.experiment.variants.options import domains, has_options
 
 Finding = tuple[Path, str, str]  # path, message, hint
-_SEARCHER = "ray.tune.search.searcher:Searcher"
 
 
 def space_findings(values: Mapping[str, object]) -> Iterator[Finding]:
@@ -150,7 +150,7 @@ def _has_bases(pipeline: Mapping[str, object], stage: str) -> bool:
 def _innermost(searcher: Schema) -> Schema:
     """Return the searcher that proposes values; others are wrapped around it."""
     inner = searcher.kwargs.get("searcher", searcher.args[0] if searcher.args else None)
-    if isinstance(inner, Schema) and inner.target and derives_from(inner.resolve(), _SEARCHER):
+    if isinstance(inner, Schema) and inner.target and derives_from(inner.resolve(), SEARCHER):
         return _innermost(inner)
     return searcher
 
@@ -159,7 +159,7 @@ def _unsearchable(searcher: Schema, written: list[tuple[Path, Schema]]) -> Itera
     """Yield the spaces that a searcher cannot search, or would search only in part."""
     target = searcher.resolve()
     translate = getattr(target, "convert_search_space", None)
-    if translate is None or not derives_from(target, _SEARCHER) or missing_packages(target):
+    if translate is None or not derives_from(target, SEARCHER) or missing_packages(target):
         return
     for path, space in written:
         if options := options_of(space):  # it is searched by labels, and what is in it by itself

@@ -58,6 +58,12 @@ class _Multiples(Sequence[float]):
         return self.factors[index] * self.quantum
 
 
+def as_plain(value: object) -> object:
+    """Return a number of NumPy as Python's, which can be written down: searchers propose both."""
+    item = getattr(value, "item", None)
+    return item() if callable(item) and type(value).__module__ == "numpy" else value
+
+
 def linked_roots(value: object) -> set[str]:
     """Return what the links in a value start from."""
     return {link.root for _, link in links(value)}

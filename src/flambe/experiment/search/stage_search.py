@@ -10,11 +10,13 @@ from dataclasses import dataclass, field
 from flambe.compile import Schema
 from flambe.compile.values import walk
 from flambe.errors import Problem
-from flambe.experiment.search import engines, population
+from flambe.experiment.search import engines
+from flambe.experiment.search.engine_types import PBT, SEARCHER, derives_from
 from flambe.experiment.search.spaces import distinct_points, values_of
 from flambe.experiment.spec import StageSpec
 from flambe.experiment.variants.dimensions import dimensions, joint_dimensions, options_of
 from flambe.experiment.variants.expansion import Expander, Variant
+from flambe.progress import VariantState, is_number
 
 DRAWS_PER_VALUE = 20  # before rarely drawn values are listed instead
 KEYWORDS = ("searcher", "num_samples", "max_concurrent_trials")
@@ -32,11 +34,19 @@ class EvaluatedPoint:
         The path of each search space as text → its value.
     metric
         The metric; None if the point failed: no metric was reported, or it was NaN.
+    step
+        After how many steps.
     """
 
     base: str
     values: Mapping[str, object]
     metric: float | None
+    step: int = 0
+
+    @classmethod
+    def of(cls, entry: VariantState, base: str, values: Mapping[str, object]) -> EvaluatedPoint:
+        """Return the point of a result, whose values are those of today's variant."""
+        return cls(base, values, entry.metric if is_number(entry.metric) else None, entry.step)
 
 
 @dataclass(frozen=True)
@@ -197,13 +207,13 @@ class StageSearch:
     def continues_points(self) -> bool:
         """Whether its searcher continues unfinished points itself, among those it proposes."""
         target = self.searcher.resolve() if self.searcher is not None else None
-        return engines.derives_from(target, engines.SEARCHER)
+        return derives_from(target, SEARCHER)
 
     @property
     def is_population(self) -> bool:
         """Whether its variants are a population, whose members copy one another."""
         target = self.scheduling.resolve() if self.scheduling is not None else None
-        return engines.derives_from(target, population.PBT)
+        return derives_from(target, PBT)
 
     def built_spaces(self) -> dict[str, object]:
         """Return the dimensions of the search, built: key → space."""
@@ -221,7 +231,7 @@ class StageSearch:
         """
         for engine in (self.searcher, self.scheduling):
             if engine is not None:
-                engines.build(engine, self.spaces)
+                engines.build(engine, self.spaces, self.num_samples)
 
     def build_scheduler(self) -> object | None:
         """Build the scheduler: one object cannot serve two searches."""
@@ -241,7 +251,7 @@ class StageSearch:
         """
         assert self.searcher is not None
         return SearcherOptions(
-            engines.build(self.searcher, self.spaces),
+            engines.build(self.searcher, self.spaces, self.num_samples + len(self.evaluated)),
             self.built_spaces(),
             self.num_samples + len(unfinished),
             self.max_concurrent,

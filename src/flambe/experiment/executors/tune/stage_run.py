@@ -27,6 +27,7 @@ from flambe.experiment.executors.tune.trial import (
 )
 from flambe.experiment.executors.tune.trial_history import TrialHistory
 from flambe.experiment.retention import Retention
+from flambe.experiment.search.spaces import as_plain
 from flambe.experiment.storage.checkpoints import FINAL, RESUMED, Checkpoints
 from flambe.experiment.storage.manifest import Manifest
 from flambe.experiment.variants.expansion import Variant
@@ -104,6 +105,8 @@ class StageRun:
         """
         config: TrialConfig = trial.config
         values = config.get("values") or {}
+        if values and ATTEMPT not in config:
+            config["values"] = values = {path: as_plain(v) for path, v in values.items()}
         if RECORDED in config:
             variant = self.task.variants[self.task.stage][config[RECORDED]]
         else:

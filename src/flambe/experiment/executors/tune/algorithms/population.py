@@ -20,6 +20,7 @@ from flambe.experiment.executors.tune.algorithms.resumed_scheduler import as_rep
 from flambe.experiment.executors.tune.trial import EXPLORED
 from flambe.experiment.search.history import EarlierTrial
 from flambe.experiment.search.population import bounded
+from flambe.experiment.search.spaces import as_plain
 from flambe.progress import is_number
 
 
@@ -124,7 +125,7 @@ class PopulationScheduler(RankedScheduler):
         """Let a member whose configuration was replaced stay its variant, with the new values."""
         source = str(member.config["variant"])
         values = {
-            path: bounded(space, member.config[path])
+            path: as_plain(bounded(space, member.config[path]))
             for path, space in self._spaces.items()
             if path in member.config
         }

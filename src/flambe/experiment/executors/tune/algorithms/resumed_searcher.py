@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Mapping
 
 from ray.tune.search import ConcurrencyLimiter, SearchAlgorithm, Searcher
-from ray.tune.search.sample import Domain
-from ray.tune.search.variant_generator import parse_spec_vars
 
+from flambe.experiment.executors.tune.algorithms.earlier_points import (
+    EarlierPoints,
+    as_result,
+    has_values,
+    release,
+)
 from flambe.experiment.executors.tune.algorithms.ranking import ranked_searcher
 from flambe.experiment.executors.tune.trial import RECORDED, TrialResult
 from flambe.experiment.search.engines import METRIC
@@ -22,7 +25,7 @@ from flambe.progress import is_number
 
 SLOTS_PERIOD = 2.0  # seconds between two looks at how many trials fit: hosts come and go
 # Repetitions of a point that a searcher proposes before it gets to where it was.
-MOST_ATTEMPTS = 1000
+MOST_ATTEMPTS, SPARE_ATTEMPTS = 1000, 5
 # How often a searcher may propose nothing while no trial runs.
 MOST_REFUSALS = 20
 
@@ -61,8 +64,7 @@ def search_algorithm(
 class StageSearcher(ConcurrencyLimiter):  # type: ignore[misc]
     """A searcher that knows the points of an earlier run, and proposes none of them again.
 
-    Points that are unfinished are continued first. A searcher that draws from a seed proposes the
-    same points again: it is given their known results at once, which brings it to where it was.
+    Points that are unfinished are continued first.
 
     Parameters
     ----------
@@ -92,7 +94,7 @@ class StageSearcher(ConcurrencyLimiter):  # type: ignore[misc]
         self._limits = limits or limit is not None
         self._looked_at = time.monotonic()
         super().__init__(searcher, max_concurrent=self._room())
-        self._evaluated = list(options.evaluated)
+        self._earlier = EarlierPoints(options.evaluated, options.unfinished)
         self._unfinished = list(options.unfinished)
         #: The ids of trials that continue a point of the earlier run.
         self._continued: dict[str, UnfinishedPoint] = {}
@@ -100,9 +102,6 @@ class StageSearcher(ConcurrencyLimiter):  # type: ignore[misc]
         self._inner_ids: dict[str, str] = {}
         #: How often in a row the searcher proposed nothing, though no trial runs.
         self._refused = 0
-        #: The dimensions of the search. A point of the earlier run has no value for those of
-        #: options that it did not choose: any will do.
-        self._domains: dict[str, Domain] = {}
 
     def __deepcopy__(self, memo: dict[int, object]) -> StageSearcher:
         return self  # Tune copies it where it pickles its own state
@@ -120,22 +119,11 @@ class StageSearcher(ConcurrencyLimiter):  # type: ignore[misc]
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, object], **spec: object
     ) -> bool:
-        """Set the search spaces, and give the searcher the earlier points, if it takes them."""
+        """Set the search spaces, and give the searcher the earlier points."""
+        self._earlier.prepare(self.searcher, metric, mode, config)
         is_set: bool = super().set_search_properties(metric, mode, config, **spec)
-        self._domains = {"/".join(path): space for path, space in parse_spec_vars(config)[1]}
-        for point in self._evaluated:
-            self._add_evaluated(point)
+        self._earlier.add_to(self.searcher)
         return is_set
-
-    def _add_evaluated(self, point: EvaluatedPoint) -> None:
-        values = {f"values/{path}": value for path, value in point.values.items()}
-        values["variant"] = point.base
-        parameters = {
-            name: values[name] if name in values else space.sample(random_state=0)
-            for name, space in self._domains.items()
-        }
-        with contextlib.suppress(NotImplementedError):
-            self.add_evaluated_point(parameters, point.metric, error=point.metric is None)
 
     def suggest(self, trial_id: str) -> object:
         """Propose a new point; see :class:`ray.tune.search.Searcher`."""
@@ -145,21 +133,39 @@ class StageSearcher(ConcurrencyLimiter):  # type: ignore[misc]
         if self._unfinished:
             return self._continue(trial_id)
         proposal: object = None
-        for attempt in range(min(len(self._evaluated), MOST_ATTEMPTS) + 1):
+        known = len(self._earlier.evaluated) + len(self._continued)
+        for attempt in range(min(2 * known, MOST_ATTEMPTS) + SPARE_ATTEMPTS):
             # A searcher takes one result for each id that it was asked with.
             inner_id = f"{trial_id}_{attempt}"
             proposal = super().suggest(inner_id)
             if not isinstance(proposal, Mapping):
                 return self._nothing(proposal)
             self._refused = 0
-            self._inner_ids[trial_id] = inner_id
-            point = self._evaluated_point(proposal)
-            if point is None:
+            if not self._is_known(inner_id, proposal):
+                self._inner_ids[trial_id] = inner_id
+                # From here on it proposes what is new: what it has not heard of, it gets now.
+                self._earlier.add_to(self.searcher, ends=True)
                 break
-            failed = point.metric is None
-            result = None if failed else {METRIC: point.metric}
-            super().on_trial_complete(inner_id, result, failed)
+        else:
+            self._inner_ids[trial_id] = inner_id
         return proposal
+
+    def _is_known(self, inner_id: str, proposal: Mapping[str, object]) -> bool:
+        """Answer a proposal of the earlier run; return whether it is one."""
+        if point := self._earlier.answer(proposal):
+            result = as_result(point)
+            if result is not None:
+                super().on_trial_result(inner_id, result)
+            super().on_trial_complete(inner_id, result, result is None)
+            return True
+        for trial_id, continued in self._continued.items():
+            if has_values(continued, proposal):
+                # It runs: the searcher gets its results as those of what it has just proposed.
+                del self._continued[trial_id]
+                self._forget_live(trial_id)
+                self._inner_ids[trial_id] = inner_id
+                return True
+        return False
 
     def _nothing(self, proposal: object) -> object:
         """Return that there is no proposal, or that there will be none.
@@ -168,6 +174,8 @@ class StageSearcher(ConcurrencyLimiter):  # type: ignore[misc]
         trial runs whose result they could wait for, they are at their end.
         """
         idle = self._limit_concurrency and not self.live_trials
+        if idle:
+            release(self.searcher)
         self._refused = self._refused + 1 if proposal is None and idle else 0
         return Searcher.FINISHED if self._refused > MOST_REFUSALS else proposal
 
@@ -180,16 +188,9 @@ class StageSearcher(ConcurrencyLimiter):  # type: ignore[misc]
         point = self._continued[trial_id] = self._unfinished.pop(0)
         return {RECORDED: point.variant_id, "variant": point.base, "values": dict(point.values)}
 
-    def _evaluated_point(self, proposal: Mapping[str, object]) -> EvaluatedPoint | None:
-        for point in self._evaluated:
-            base = proposal.get("variant", point.base)
-            values = proposal.get("values")
-            if base != point.base or not isinstance(values, Mapping):
-                continue
-            # Values of options that are not chosen do not count.
-            if all(values.get(key) == value for key, value in point.values.items()):
-                return point
-        return None
+    def _forget_live(self, trial_id: str) -> None:
+        self.live_trials.discard(trial_id)
+        self.num_unfinished_live_trials -= 1
 
     def on_trial_result(self, trial_id: str, result: TrialResult) -> None:
         """Pass it on under the id that the searcher knows."""
@@ -204,13 +205,14 @@ class StageSearcher(ConcurrencyLimiter):  # type: ignore[misc]
             super().on_trial_complete(self._inner_ids[trial_id], result, error)
         elif trial_id in self._continued:
             point = self._continued.pop(trial_id)
-            self.live_trials.discard(trial_id)
-            self.num_unfinished_live_trials -= 1
-            metric = (result or {}).get(METRIC)
+            self._forget_live(trial_id)
+            last: TrialResult = result or {}
+            metric = last.get(METRIC)
             figure = metric if is_number(metric) and not error else None
-            evaluated = EvaluatedPoint(point.base, point.values, figure)
-            self._evaluated.append(evaluated)
-            self._add_evaluated(evaluated)
+            self._earlier.append(
+                EvaluatedPoint(point.base, point.values, figure, last.get("steps", 0))
+            )
+            self._earlier.add_to(self.searcher)
 
     def on_pause(self, trial_id: str) -> None:
         """Pass it on under the id that the searcher knows."""
