@@ -52,6 +52,7 @@ def answers(url: str) -> bool:
         return False
 
 
+@pytest.mark.long
 def test_a_raylet_a_link_an_sshd_and_the_site_fail_and_the_run_goes_on(farm: Farm) -> None:
     run = farm.run(farm.write("storm", FOUR, more="max_failures: 0"))
     url = run.says(r"Report Site: (http\S+)").split()[-1]

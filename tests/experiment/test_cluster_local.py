@@ -163,6 +163,7 @@ def test_what_is_learned_is_the_same(farm: Farm) -> None:
     assert refused in farm.run(large).ends(2)
 
 
+@pytest.mark.long
 def test_overrides_parts_and_variables_reach_the_cluster(farm: Farm) -> None:
     (farm.folder / "rates.yaml").write_text("!g [0.1, 0.2]\n")
     pipeline = "grow: !crops.Growth {rate: !include rates.yaml, size: !env GROWTH_SIZE}"

@@ -207,6 +207,7 @@ def test_ray_is_kept_between_runs_and_shut_to_those_without_its_token(farm: Farm
     assert found == dict.fromkeys(own, "0100007F")
 
 
+@pytest.mark.long
 def test_force_stops_that_run_only_and_down_leaves_nothing_of_ours(farm: Farm) -> None:
     hosts = farm.hosts
     assert farm.metal is not None

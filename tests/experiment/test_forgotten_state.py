@@ -196,6 +196,7 @@ def test_what_a_stranger_says_was_forgotten_is_only_text(tmp_path: Path) -> None
         assert not any("\x1b" in str(warning.message) for warning in caught)
 
 
+@pytest.mark.long
 @pytest.mark.integration
 def test_the_command_names_it(lab: Lab) -> None:
     folder = lab.root / "site" / "forgetful"

@@ -34,7 +34,7 @@ def test_the_same_checkpoints_are_kept_as_without_tune(lab: Lab, one_ray: None) 
     assert all(names[BEST] == 4 for names in kept)  # long removed, if only the latest were kept
 
 
-@pytest.mark.parametrize("gone", ["false", "true"])
+@pytest.mark.parametrize("gone", ["false", pytest.param("true", marks=pytest.mark.long)])
 def test_a_retry_continues_from_the_checkpoint_before_a_damaged_one(
     lab: Lab, one_ray: None, gone: str
 ) -> None:

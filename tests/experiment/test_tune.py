@@ -111,7 +111,7 @@ SAID = (
 )
 
 
-@pytest.mark.parametrize("reuse", [True, False])
+@pytest.mark.parametrize("reuse", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_what_components_say_reaches_everyone(tuned: Any, reuse: bool) -> None:
     """Every line, under the right variant, while processes go from one variant to the next."""
     names = ["ann", "bob", "cid", "dot", "eve"] if reuse else ["ann", "bob"]
@@ -365,6 +365,7 @@ def test_random_draws_without_a_searcher(lab: Lab, tuned: Any) -> None:
     assert inline.metrics("train") == outcome.metrics("train")
 
 
+@pytest.mark.long
 def test_a_search_that_repeats_itself(lab: Lab, tuned: Any) -> None:
     """Each trial is a variant of its own, and begins with other random numbers."""
     lab.write(
@@ -435,6 +436,7 @@ def test_variants_of_one_worker_find_the_same_process(lab: Lab, tuned: Any) -> N
     assert Path.cwd().exists()
 
 
+@pytest.mark.long
 def test_schedulers_of_a_run_rank_what_has_no_figure_last(tuned: Any) -> None:
     outcome = tuned(
         f"asha: !pieces.Measured {{figures: {test_engines_ranked.FIGURES}}}\n"
@@ -463,6 +465,7 @@ def test_schedulers_of_a_run_rank_what_has_no_figure_last(tuned: Any) -> None:
         assert bad.best is not None
 
 
+@pytest.mark.long
 def test_a_point_without_a_figure_is_one_that_failed_and_not_the_run(lab: Lab, tuned: Any) -> None:
     pytest.importorskip("optuna")
 

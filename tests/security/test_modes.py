@@ -284,6 +284,7 @@ def test_a_local_run_at_umask_000_opens_nothing_to_others(watched: Watched) -> N
     assert sorted(watched.exposed) == []
 
 
+@pytest.mark.long
 @pytest.mark.xdist_group("local-cluster")
 def test_a_run_on_a_local_cluster_at_umask_000_opens_nothing_to_others(watched: Watched) -> None:
     try:

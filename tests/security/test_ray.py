@@ -171,7 +171,7 @@ def test_a_local_run_listens_on_the_loopback_only(looked: Looked) -> None:
     assert {ip.removeprefix("::ffff:") for ip in looked.listening} <= {"127.0.0.1", "::1"}
 
 
-@pytest.mark.parametrize("token", ["0" * 64, ""])
+@pytest.mark.parametrize("token", [pytest.param("0" * 64, marks=pytest.mark.long), ""])
 def test_nobody_joins_a_local_run_without_its_token(
     looked: Looked, token: str, tmp_path: Path
 ) -> None:
