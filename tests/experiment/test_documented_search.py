@@ -2,54 +2,39 @@
 
 from __future__ import annotations
 
-import io
 import json
-import re
 import textwrap
 from pathlib import Path
-from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
-from ruamel.yaml.comments import CommentedMap
 
 from flambe import Experiment, load_config
 from flambe.cli.main import main
 from flambe.experiment.search import engine_packages
+from tests.experiment.documented import DOCS, blocks, combine
 
 ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+PAGE = (DOCS / "search.md").read_text(encoding="utf-8")
+EXAMPLES = blocks(PAGE)
 SEARCHED = [20, 10, 10, 8, 10]  # variants of "train" for each model
+BASE = """
+pipeline:
+  model: !Classifier {encoder: !MLPEncoder {output_size: 16}}
+  train: !Trainer {optimizer: !torch.Adam {lr: !tune.uniform [0.001, 0.01]}}
+search:
+  train:
+    num_samples: 10
+"""
 
 pytestmark = [pytest.mark.torch]
 
 
-def merged(base: Any, example: Any) -> Any:
-    """Return an example in place of what the experiment has there."""
-    if not (isinstance(base, CommentedMap) and isinstance(example, CommentedMap)):
-        return example
-    if example.tag.value not in (None, base.tag.value):
-        return example
-    for key, value in example.items():
-        base[key] = merged(base[key], value) if key in base else value
-    return base
-
-
 def write(path: Path, example: str) -> Path:
     """Write the experiment with an example in it; what it searches is the stage ``train``."""
-    yaml = YAML()
-    experiment = yaml.load((ROOT / "examples" / "digits.yaml").read_text(encoding="utf-8"))
-    part = yaml.load(example)
-    if not {"pipeline", "search", "schedulers", "stop"} & set(part):
-        part = yaml.load(f"pipeline:\n  train: !Trainer\n{textwrap.indent(example, '    ')}")
-    experiment["pipeline"]["model"]["encoder"]["output_size"] = 16
-    rate = "train: !Trainer {optimizer: !torch.Adam {lr: !tune.uniform [0.001, 0.01]}}"
-    searched = yaml.load(f"pipeline: {{{rate}}}\nsearch:\n  train:\n    num_samples: 10")
-    experiment = merged(merged(experiment, searched), part)
-    stream = io.StringIO()
-    yaml.dump(experiment, stream)
-    path.write_text(stream.getvalue(), encoding="utf-8")
+    if example.startswith("optimizer:"):
+        example = f"pipeline:\n  train: !Trainer\n{textwrap.indent(example, '    ')}"
+    digits = (ROOT / "examples" / "digits.yaml").read_text(encoding="utf-8")
+    path.write_text(combine(digits, BASE, example), encoding="utf-8")
     return path
 
 
