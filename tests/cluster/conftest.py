@@ -101,7 +101,7 @@ def local() -> Iterator[Callable[..., LocalCluster]]:
 
 def kinds() -> Sequence[Any]:
     return [
-        pytest.param("local", id="local"),
+        pytest.param("local", id="local", marks=[pytest.mark.integration]),
         pytest.param("metal", id="metal", marks=[pytest.mark.root]),
     ]
 
