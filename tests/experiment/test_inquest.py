@@ -13,18 +13,26 @@ import pytest
 from flambe.experiment.executors.tune import diagnosis
 from flambe.experiment.executors.tune.collector import Collector, Origin
 from flambe.experiment.executors.tune.collector_client import CollectorClient
+from flambe.experiment.executors.tune.local_ray import forget_token
 from flambe.experiment.variants.expansion import Variant
 
 pytestmark = [pytest.mark.integration, pytest.mark.faults, pytest.mark.long]
 
 
 @pytest.fixture
-def cluster(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A Ray of several nodes on this machine, that this process is connected to."""
+def cluster(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """A Ray of several nodes on this machine, that this process is connected to.
+
+    It has a token as flambe's own has: whether there is one is decided once for a process.
+    """
     import ray
     from ray.cluster_utils import Cluster
 
-    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    token = tmp_path / "token"
+    token.write_text("5" * 64)
+    token.chmod(0o600)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    forget_token()
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
     ray.init(address=cluster.address, log_to_driver=False)
     yield cluster

@@ -71,7 +71,7 @@ class LocalRay:
         self._cleanup.enter_context(_environment({**_LOOPBACK, "RAY_AUTH_TOKEN_PATH": str(token)}))
         import ray
 
-        _forget_token()
+        forget_token()
         # Not an address that another Ray of this user has written down.
         ray.init(address="local", _temp_dir=str(self.folder / "r"), **options)
 
@@ -82,7 +82,7 @@ class LocalRay:
         self._cleanup.close()
 
 
-def _forget_token() -> None:
+def forget_token() -> None:
     """Make Ray read the token again: it caches that of an earlier cluster of this process."""
     import ray._raylet as core
 
