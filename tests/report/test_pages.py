@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from playwright.sync_api import Error as PlaywrightError
 
 from flambe.experiment.variants.expansion import Variant
 from flambe.progress import RunFolder, StageState, Status
@@ -29,6 +30,7 @@ QUIET = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update"),
 )
+NETWORK_CHANGED = "ERR_NETWORK_CHANGED"
 EVIL = "<img src=x onerror=alert(1)>"
 
 
@@ -67,8 +69,22 @@ class Looking:
             self.problems.append(f"{response.status}: {response.url}")
 
     def go(self, path: str) -> Any:
-        """Open a page."""
-        self.page.goto(self.base + path)
+        """Open a page.
+
+        Chromium breaks off what it loads when an interface of this machine comes or goes, as those
+        of the hosts of other tests do: then it is opened again.
+        """
+        for _ in range(5):
+            before = len(self.problems)
+            try:
+                self.page.goto(self.base + path)
+            except PlaywrightError as error:
+                if NETWORK_CHANGED not in error.message:
+                    raise
+            else:
+                if not any(NETWORK_CHANGED in problem for problem in self.problems[before:]):
+                    break
+            del self.problems[before:]
         return self.page
 
     def settled(self) -> None:

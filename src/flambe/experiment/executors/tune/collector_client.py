@@ -10,6 +10,7 @@ import ray
 from ray.actor import ActorHandle
 from ray.exceptions import GetTimeoutError, RayActorError
 
+from flambe._hints import to_continue
 from flambe._retry import retry
 from flambe.errors import RunError
 from flambe.experiment.executors.failures import Failure
@@ -30,7 +31,7 @@ _GONE = (
 )
 _SILENT = (
     f"the process that collects the output of variants has not answered for {START_SECONDS:.0f} s: "
-    "its host may be overloaded\n  to continue, run the same command with --resume"
+    "its host may be overloaded"
 )
 
 
@@ -115,7 +116,7 @@ class CollectorClient:
         try:
             self._call(Collector.set_task, START_SECONDS, task)
         except GetTimeoutError:  # an OSError, which a run would take for one of its disk
-            raise RunError(_SILENT) from None
+            raise RunError(f"{_SILENT}\n  {to_continue()}") from None
 
     def resend_task(self, task: StageTask) -> None:
         """Give a restarted collector the task of a stage, without waiting."""
