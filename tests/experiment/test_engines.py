@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,20 @@ def test_nevergrad_is_given_its_optimizer_by_name(
     with pytest.raises(ConfigError, match="Nevergrad has no optimizer 'OnePlusTwo'") as caught:
         lab.experiment()
     assert "OnePlusOne" in caught.value.problems[0].hint
+
+
+def test_arguments_may_be_given_by_position(lab: Lab) -> None:
+    pytest.importorskip("zoopt")
+    searcher = "!ray.ConcurrencyLimiter [!ray.ZOOptSearch [asracos], 2]"
+    lab.write(SPACE, more=f"search: {{walk: {{searcher: {searcher}, num_samples: 7}}}}")
+    made: Any = build(read_file(lab.config).root.kwargs["search"]["walk"]["searcher"], {}, 7)
+    assert (made.max_concurrent, made.searcher._budget) == (2, 7)
+    own = Schema("pieces.searchers:Forwarding", "pieces.searchers.Forwarding", ["a", 2])
+    made = build(own, {}, 7)
+    assert made.arguments == ("a", 2)
+    schema = Schema("ray.tune.search.zoopt.zoopt_search:ZOOptSearch", "ray.ZOOptSearch")
+    made = build(replace(schema, args=["asracos", 30]), {}, 7)
+    assert made._budget == 30
 
 
 def test_zoopt_has_a_budget(lab: Lab) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from flambe.compile import Schema
+from flambe.compile import Schema, signatures
 from flambe.compile.values import Path
 from flambe.errors import did_you_mean
 from flambe.experiment.search.engine_types import NEVERGRAD, SEARCHER, ZOOPT, derives_from
@@ -58,11 +58,15 @@ def with_defaults(searcher: Schema, num_samples: int) -> Schema:
         How many points are tried.
     """
     target = searcher.resolve()
+    signature = signatures.signature(target)
+    parameters = signature.parameters.values() if signature is not None else ()
+    names = [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+    positional = dict(zip(names, searcher.args, strict=False))
     arguments = {
         name: with_defaults(value, num_samples)
         if isinstance(value, Schema) and value.target and derives_from(value.resolve(), SEARCHER)
         else value
-        for name, value in searcher.kwargs.items()
+        for name, value in {**positional, **searcher.kwargs}.items()
     }
     if derives_from(target, ZOOPT):
         arguments.setdefault("budget", max(num_samples, FEWEST_OF_ZOOPT))
@@ -74,4 +78,4 @@ def with_defaults(searcher: Schema, num_samples: int) -> Schema:
         options = arguments.get("optimizer_kwargs") or {}
         if isinstance(options, Mapping):
             arguments["optimizer_kwargs"] = {"budget": num_samples, **options}
-    return replace(searcher, kwargs=arguments)
+    return replace(searcher, args=searcher.args[len(positional) :], kwargs=arguments)

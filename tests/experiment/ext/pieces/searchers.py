@@ -41,6 +41,14 @@ class States(OptunaSearch):  # type: ignore[misc]
         note(self.record, f"{trial.state.name} {trial.params['values/walk[x]']:.6f} {trial.value}")
 
 
+class Forwarding(OptunaSearch):  # type: ignore[misc]
+    """Takes any arguments by position."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__()
+        self.arguments = arguments
+
+
 class LowestFirst(ASHAScheduler):  # type: ignore[misc]
     """Has its own idea of what is better."""
 
