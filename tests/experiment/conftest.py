@@ -2,10 +2,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.experiment.lab import Lab
+from tests.experiment.lab import Lab, Outcome
 from tests.metal.equipped import installed  # noqa: F401 (a fixture)
 
 
@@ -23,3 +24,13 @@ def one_ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     first.start()
     yield
     first.close()
+
+
+@pytest.fixture
+def tuned(lab: Lab, one_ray: None) -> Any:
+    """Run experiments by Tune, in the one Ray of the file."""
+
+    def run(*arguments: Any, **options: Any) -> Outcome:
+        return lab.run(*arguments, executor=None, **options)
+
+    return run

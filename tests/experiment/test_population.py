@@ -17,7 +17,7 @@ from flambe.experiment.search.explored_values import explore
 from flambe.experiment.storage.checkpoints import FINAL, Checkpoints
 from flambe.experiment.storage.manifest import Manifest
 from flambe.progress import Status
-from tests.experiment.lab import Lab, Outcome
+from tests.experiment.lab import Lab
 
 PIPELINE = """
 train: !pieces.Climber {rate: !tune.uniform [0.0, 1.0], steps: 12, record: RECORD}
@@ -31,14 +31,6 @@ schedulers:
     perturbation_interval: 3
     quantile_fraction: 0.5
 """
-
-
-@pytest.fixture
-def tuned(lab: Lab, one_ray: None) -> Any:
-    def run(*arguments: Any, **options: Any) -> Outcome:
-        return lab.run(*arguments, executor=None, **options)
-
-    return run
 
 
 @pytest.mark.integration

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from flambe.progress import Status
-from tests.experiment.lab import Lab, Outcome
+from tests.experiment.lab import Lab
 
 pytestmark = [pytest.mark.integration, pytest.mark.long]
 
@@ -20,14 +20,6 @@ SEARCHERS = {
     "optuna": "!ray.OptunaSearch {seed: 1}",
     "zoopt": "!ray.ZOOptSearch {parallel_num: 1}",
 }
-
-
-@pytest.fixture
-def tuned(lab: Lab, one_ray: None) -> Any:
-    def run(*arguments: Any, **options: Any) -> Outcome:
-        return lab.run(*arguments, executor=None, **options)
-
-    return run
 
 
 def test_each_searcher_tries_its_points_and_is_extended(lab: Lab, tuned: Any) -> None:

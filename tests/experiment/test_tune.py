@@ -22,14 +22,6 @@ from tests.experiment.lab import Lab, Outcome, environment, flambe
 pytestmark = [pytest.mark.integration, pytest.mark.xdist_group("ray")]
 
 
-@pytest.fixture
-def tuned(lab: Lab, one_ray: None) -> Any:
-    def run(*arguments: Any, **options: Any) -> Outcome:
-        return lab.run(*arguments, executor=None, **options)
-
-    return run
-
-
 def events(outcome: Outcome, name: str) -> Any:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 

@@ -62,5 +62,5 @@ def extra_of_engine(module: str) -> str:
 
 def requirements_of(extra: str) -> list[Requirement]:
     """Return what an extra of flambe adds, as its metadata says."""
-    found = map(Requirement, metadata.requires("flambe") or ())
-    return [each for each in found if each.marker and each.marker.evaluate({"extra": extra})]
+    declared = map(Requirement, metadata.requires("flambe") or ())
+    return [each for each in declared if each.marker and each.marker.evaluate({"extra": extra})]

@@ -45,6 +45,14 @@ def as_result(point: EvaluatedPoint) -> dict[str, object] | None:
     return {METRIC: point.metric, **steps, "hyperband_info": info}
 
 
+def tell(searcher: Searcher, trial_id: str, point: EvaluatedPoint | None) -> None:
+    """Give a searcher the figure of a point as that of a trial, which failed without one."""
+    result = as_result(point) if point is not None else None
+    if result is not None:
+        searcher.on_trial_result(trial_id, result)
+    searcher.on_trial_complete(trial_id, result, result is None)
+
+
 class EarlierPoints:
     """The points of an earlier run.
 
@@ -111,17 +119,17 @@ class EarlierPoints:
         self, searcher: Searcher, metric: str | None, mode: str | None, config: dict[str, object]
     ) -> bool:
         """Whether a copy of a searcher proposes points of the earlier run."""
-        known: list[EvaluatedPoint | UnfinishedPoint] = [*self.evaluated, *self._unfinished]
+        points: list[EvaluatedPoint | UnfinishedPoint] = [*self.evaluated, *self._unfinished]
         try:
             twin = copy.deepcopy(searcher)
             _set_search_properties_backwards_compatible(
                 twin.set_search_properties, metric, mode, config
             )
-            for number in range(min(PROBES, len(known))):
+            for number in range(min(PROBES, len(points))):
                 proposal = twin.suggest(f"probe_{number}")
                 if not isinstance(proposal, Mapping):
                     return number > 0
-                point = next((point for point in known if has_values(point, proposal)), None)
+                point = next((point for point in points if has_values(point, proposal)), None)
                 if point is None:
                     return False
                 if isinstance(point, EvaluatedPoint):
@@ -181,10 +189,7 @@ class EarlierPoints:
                 break
             answers.append(self.answer(proposal))
         for number, point in enumerate(answers):
-            result = as_result(point) if point is not None else None
-            if result is not None:
-                searcher.on_trial_result(f"earlier_{number}", result)
-            searcher.on_trial_complete(f"earlier_{number}", result, result is None)
+            tell(searcher, f"earlier_{number}", point)
         self._proposed_first = 0
 
     def _parameters(self, point: EvaluatedPoint) -> dict[str, object]:

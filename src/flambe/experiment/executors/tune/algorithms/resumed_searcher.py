@@ -9,9 +9,9 @@ from ray.tune.search import ConcurrencyLimiter, SearchAlgorithm, Searcher
 
 from flambe.experiment.executors.tune.algorithms.earlier_points import (
     EarlierPoints,
-    as_result,
     has_values,
     release,
+    tell,
 )
 from flambe.experiment.executors.tune.algorithms.ranking import ranked_searcher
 from flambe.experiment.executors.tune.trial import RECORDED, TrialResult
@@ -133,8 +133,8 @@ class StageSearcher(ConcurrencyLimiter):  # type: ignore[misc]
         if self._unfinished:
             return self._continue(trial_id)
         proposal: object = None
-        known = len(self._earlier.evaluated) + len(self._continued)
-        for attempt in range(min(2 * known, MOST_ATTEMPTS) + SPARE_ATTEMPTS):
+        repeated = len(self._earlier.evaluated) + len(self._continued)
+        for attempt in range(min(2 * repeated, MOST_ATTEMPTS) + SPARE_ATTEMPTS):
             # A searcher takes one result for each id that it was asked with.
             inner_id = f"{trial_id}_{attempt}"
             proposal = super().suggest(inner_id)
@@ -153,10 +153,7 @@ class StageSearcher(ConcurrencyLimiter):  # type: ignore[misc]
     def _is_known(self, inner_id: str, proposal: Mapping[str, object]) -> bool:
         """Answer a proposal of the earlier run; return whether it is one."""
         if point := self._earlier.answer(proposal):
-            result = as_result(point)
-            if result is not None:
-                super().on_trial_result(inner_id, result)
-            super().on_trial_complete(inner_id, result, result is None)
+            tell(super(), inner_id, point)
             return True
         for trial_id, continued in self._continued.items():
             if has_values(continued, proposal):
